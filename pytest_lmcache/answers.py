@@ -1,0 +1,323 @@
+"""LiteLLM's responses, chunks and exceptions <-> plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import cache
+from typing import Any
+
+from pytest_lmcache.errors import CassetteError, unknown_exception
+
+# Attributes of exceptions that hold whole prompts, keys or connections; never stored.
+UNSAFE = frozenset(
+    {"litellm_debug_info", "response", "request", "original_exception", "litellm_response_headers", "headers"}
+)
+SAFE_HEADERS = ("retry-after", "x-ratelimit-", "anthropic-ratelimit-")
+LASTING = frozenset({400, 404, 413, 422})
+PLACEHOLDER_URL = "https://recorded.invalid/"
+
+
+# ---------------------------------------------------------------- responses
+
+
+def store_response(name: str, response: Any) -> tuple[Any, dict[str, Any] | None]:
+    """A response as plain data, and the safe part of its hidden parameters."""
+    return _dumped(response, lambda data: revive_response(name, data)), _safe_hidden(response)
+
+
+def revive_response(name: str, data: dict[str, Any]) -> Any:
+    """LiteLLM's own object from a stored response; each call gives a new one."""
+    if name == "anthropic_messages":
+        return copied(data)
+    return _response_class(name)(**copied(data))
+
+
+def restore_hidden(result: Any, hidden: Mapping[str, Any] | None, provider: str | None) -> None:
+    """Give a revived response the hidden parameters that it was recorded with."""
+    params = getattr(result, "_hidden_params", None)
+    if params is None:
+        return
+    for key, value in {"custom_llm_provider": provider, **(hidden or {})}.items():
+        if isinstance(params, dict):
+            params[key] = copied(value)
+        else:
+            setattr(params, key, copied(value))
+
+
+@cache
+def _response_class(name: str) -> Callable[..., Any]:
+    from litellm.types.llms.openai import ResponsesAPIResponse
+    from litellm.types.utils import EmbeddingResponse, ModelResponse, TextCompletionResponse
+
+    classes: dict[str, Callable[..., Any]] = {
+        "completion": ModelResponse,
+        "text_completion": TextCompletionResponse,
+        "embedding": EmbeddingResponse,
+        "responses": ResponsesAPIResponse,
+    }
+    return classes[name]
+
+
+def _safe_hidden(result: Any) -> dict[str, Any] | None:
+    params = getattr(result, "_hidden_params", None)
+    if params is None:
+        return None
+    get = params.get if isinstance(params, dict) else lambda key, default=None: getattr(params, key, default)
+    headers = get("additional_headers") or {}
+    safe = {
+        name: value
+        for name, value in headers.items()
+        if isinstance(value, str) and name.lower().removeprefix("llm_provider-").startswith(SAFE_HEADERS)
+    }
+    return {"additional_headers": safe} if safe else None
+
+
+# ---------------------------------------------------------------- chunks of streams
+
+
+def store_chunk(name: str, chunk: Any) -> dict[str, Any]:
+    """One chunk of a stream as plain data."""
+    if isinstance(chunk, bytes | bytearray):
+        raw = bytes(chunk)
+        try:
+            return {"bytes": raw.decode()}
+        except UnicodeDecodeError:
+            return {"raw": raw}
+    if isinstance(chunk, str):
+        return {"text": chunk}
+    if isinstance(chunk, dict):
+        return {"event": plain(chunk)}
+    data = _dumped(chunk, lambda data: revive_chunk(name, data))
+    assert isinstance(data, dict)
+    return data
+
+
+def revive_chunk(name: str, data: dict[str, Any]) -> Any:
+    """The chunk as LiteLLM handed it out: a new object each time."""
+    if name == "anthropic_messages":
+        if "bytes" in data:
+            return data["bytes"].encode()
+        return copied(next(iter(data.values())))
+    data = copied(data)
+    if name == "responses":
+        return _event(data)
+    return _chunk_class(name)(**data)
+
+
+@cache
+def _chunk_class(name: str) -> Callable[..., Any]:
+    from litellm.types.utils import ModelResponseStream, TextCompletionResponse
+
+    return TextCompletionResponse if name == "text_completion" else ModelResponseStream
+
+
+def _event(data: dict[str, Any]) -> Any:
+    from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfig
+
+    kind = OpenAIResponsesAPIConfig.get_event_model_class(data.get("type", ""))
+    try:
+        return kind(**data)
+    except ValueError:
+        # LiteLLM's own success handler rewrites the usage of a finished response to chat's fields, which
+        # the response's class then refuses: give it the class's, and put the rewritten ones back.
+        response = dict(data["response"])
+        usage = response.pop("usage", None)
+        event = kind(**{**data, "response": response})
+        event.response.__dict__["usage"] = usage
+        return event
+
+
+# ---------------------------------------------------------------- errors
+
+
+def store_error(error: BaseException) -> dict[str, Any] | None:
+    """An exception of LiteLLM's or OpenAI's as plain data; None for one of any other library."""
+    home = _exception_home(type(error))
+    if home is None:
+        return None
+    fields: dict[str, Any] = {"class": home, "message": str(getattr(error, "message", None) or error)}
+    for name, value in vars(error).items():
+        if name not in UNSAFE and name != "message" and not name.startswith("_") and _is_plain(value):
+            fields[name] = plain(value)
+    args = list(error.args)
+    if args != [fields["message"]] and all(isinstance(item, str) for item in args):
+        fields["args"] = args
+    headers = _safe_error_headers(error)
+    if headers:
+        fields["headers"] = headers
+    original = getattr(error, "original_exception", None)
+    if isinstance(original, BaseException) and (stored := store_error(original)) is not None:
+        fields["original"] = stored
+    return fields
+
+
+def revive_error(data: Mapping[str, Any]) -> Exception:
+    """The exception of a stored error: its class, its message, its attributes, as it was raised."""
+    import httpx
+
+    fields = dict(data)
+    kind = _exception_class(fields.pop("class"))
+    headers, original = fields.pop("headers", {}), fields.pop("original", None)
+    args = fields.pop("args", [fields["message"]])
+    error: Exception = kind.__new__(kind)
+    error.args = tuple(args)
+    if kind.__module__ == "builtins":
+        return error
+    request = httpx.Request("POST", PLACEHOLDER_URL)
+    status = fields.get("status_code")
+    vars(error).update(
+        {name: copied(value) for name, value in fields.items()},
+        request=request,
+        response=httpx.Response(status if isinstance(status, int) else 500, headers=headers, request=request),
+        litellm_response_headers=httpx.Headers(headers),
+        litellm_debug_info=None,
+    )
+    if original is not None:
+        vars(error)["original_exception"] = revive_error(original)
+    return error
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether asking again would give the same error: the request is at fault, not the moment.
+
+    Bad request, context window, content policy, unsupported parameters (400), not found (404), too large
+    (413) and unprocessable (422); a rate limit, a server's fault, a time-out, a lost connection or a refused
+    key is not.
+    """
+    original = getattr(error, "original_exception", None)
+    status = getattr(original if original is not None else error, "status_code", None)
+    return status in LASTING if status is not None else isinstance(error, ValueError | TypeError)
+
+
+def _exception_home(kind: type[BaseException]) -> str | None:
+    if kind in {ValueError, TypeError}:
+        return f"builtins.{kind.__name__}"
+    for base in kind.__mro__:
+        library = base.__module__.partition(".")[0]
+        if library in {"litellm", "openai"} and _find_exception(library, base.__name__) is base:
+            return f"{library}.{base.__name__}"
+    return None
+
+
+def _exception_class(home: str) -> type[Exception]:
+    library, _, name = home.partition(".")
+    kind = _find_exception(library, name)
+    if kind is None:
+        raise CassetteError(unknown_exception(home))
+    return kind
+
+
+def _find_exception(library: str, name: str) -> type[Exception] | None:
+    import builtins
+
+    import litellm.exceptions
+    import openai
+
+    where = {"litellm": litellm.exceptions, "openai": openai, "builtins": builtins}.get(library)
+    kind = getattr(where, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
+
+
+def _safe_error_headers(error: BaseException) -> dict[str, str]:
+    for source in (
+        getattr(error, "litellm_response_headers", None),
+        getattr(getattr(error, "response", None), "headers", None),
+    ):
+        if source:
+            found = {
+                name.lower().removeprefix("llm_provider-"): str(value)
+                for name, value in dict(source).items()
+                if name.lower().removeprefix("llm_provider-").startswith(SAFE_HEADERS)
+            }
+            if found:
+                return found
+    return {}
+
+
+# ---------------------------------------------------------------- plain data
+
+
+def _dumped(value: Any, revive: Callable[[Any], Any]) -> Any:
+    """The shortest plain data that revives to the same: without each None that reviving puts back."""
+    if not hasattr(value, "model_dump"):
+        return plain(value)
+    whole = value.model_dump(warnings=False)
+    given = plain(value.model_dump(exclude_unset=True, warnings=False))
+    try:
+        bare = revive(plain(value.model_dump(exclude_unset=True, exclude_none=True, warnings=False)))
+        short = _without_none(given, bare.model_dump(warnings=False))
+        if revive(short).model_dump(warnings=False) == whole:
+            return short
+    except (ValueError, TypeError, KeyError):
+        pass  # a field that may be None but may not be missing: all is kept
+    return given
+
+
+def _without_none(given: Any, revived: Any) -> Any:
+    if isinstance(given, dict) and isinstance(revived, dict):
+        return {
+            name: _without_none(value, revived.get(name))
+            for name, value in given.items()
+            if value is not None or name not in revived
+        }
+    if isinstance(given, list) and isinstance(revived, list) and len(given) == len(revived):
+        return [_without_none(*pair) for pair in zip(given, revived, strict=True)]
+    return given
+
+
+def plain(value: Any) -> Any:
+    """Plain data of anything that a provider or LiteLLM puts into an answer."""
+    if value is None or type(value) in {str, int, float, bool, bytes}:
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {plain(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump(exclude_unset=True, warnings=False))
+    for kind in (bool, int, float, str, bytes):
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def copied(value: Any) -> Any:
+    """Plain data that shares no mapping and no list with ``value``."""
+    if isinstance(value, dict):
+        return {name: copied(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    return value
+
+
+# ---------------------------------------------------------------- prices
+
+
+def price(response: Any, model: str, provider: str | None) -> float | None:
+    """What LiteLLM's price map says that an answer cost, in USD; None where it knows no price."""
+    import litellm
+
+    try:
+        return float(litellm.completion_cost(completion_response=response, model=model, custom_llm_provider=provider))
+    except Exception:  # noqa: BLE001 - LiteLLM raises a bare Exception for a model without a price
+        return None
+
+
+def price_of_usage(usage: dict[str, Any] | None, model: str, provider: str | None) -> float | None:
+    """What LiteLLM's price map says that a stream's tokens cost, in USD; None where it knows no price."""
+    if not usage:
+        return None
+    from litellm.types.utils import ModelResponse
+
+    return price(ModelResponse(model=model, usage=usage), model, provider)

@@ -1,0 +1,470 @@
+"""Plain data to the YAML text of one document, and back, exact to the bit."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import sys
+from array import array
+from binascii import a2b_base64, b2a_base64
+from functools import cache, lru_cache
+from json import JSONDecoder, JSONEncoder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+VECTOR_LENGTH = 16  # a shorter list of floats is easier to review as numbers
+LONGEST_KEY = 900  # YAML wants `? ` before a key of more than 1024 characters
+LARGEST_INT_BITS = 2048  # Python may be set to refuse decimal numbers of 641 digits and more
+
+_STR, _INT, _FLOAT, _BOOL, _NULL, _MAP, _SEQ = (
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
+)
+
+# What YAML's readers refuse, or take for a line break or a byte order mark. Tab and newline are not here.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_ESCAPED = re.compile(_UNPRINTABLE.pattern[:-1] + r"\t\n\\]")
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+# ASCII text in which no reader of YAML 1.1 or 1.2 finds an indicator, a comment or a key.
+_PLAIN = re.compile(r'[0-9A-Za-z_/(](?:[ !"$-9;-~]++|:(?=[0-9A-Za-z/]))*+(?<! )')
+# Numbers, dates and times of any YAML version, and a little more.
+_NUMBER_LIKE = re.compile(r"0[xXoObB].*|[0-9_][0-9_.,:+\-eEtTzZ ]*")
+_WORDS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "null", "none", "nan", "inf"))
+# Plain all the same, for the reader's eye: YAML 1.2 and `load` see text, YAML 1.1 a time.
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_YAML_FLOAT = re.compile(r"-?[0-9]+\.[0-9]+(?:[eE][-+][0-9]+)?")
+_NAN = struct.pack(">d", math.nan)
+
+
+class Lines(list[Any]):
+    """A list to be written with one line of JSON, which is YAML too, for each item; `load` gives a list."""
+
+
+_KINDS = frozenset((str, int, float, bool, type(None), bytes, list, dict, Lines))
+_BASES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, bytes.__bytes__),
+    ((list, tuple), list),
+    (dict, dict),
+)
+
+
+def dump(data: Mapping[str, Any]) -> str:
+    """The YAML text of a mapping: block style, its keys in their order at column 0, newline at the end.
+
+    Takes str, int, float, bool, None, bytes, list, tuple and dict; a tuple is written as a list, an instance
+    of a subclass as its base. Anything else is a TypeError that names the path to it and its type.
+    """
+    if not data:
+        return "{}\n"
+    out: list[str] = []
+    try:
+        _write_mapping(data, "", "", out)
+    except _UnwritableError:
+        raise TypeError(next(_faults(data, ""))) from None
+    out.append("")
+    return "\n".join(out)
+
+
+def load(text: str | bytes) -> Any:
+    """What `dump` was given; yaml.YAMLError for text that is not one document of plain data."""
+    import yaml
+
+    try:
+        loader = _loader_class()(text)
+        try:
+            node = loader.get_single_node()
+            return None if node is None else _build(node, loader)
+        finally:
+            loader.dispose()
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from error
+
+
+def load_lines(text: str | bytes) -> list[Any]:
+    """The list that the lines after a key hold: read as JSON if every line allows it, else as YAML.
+
+    Both give the same: lines that JSON and YAML read differently are left to YAML. Errors as for `load`.
+    """
+    items = _load_json_lines(text if isinstance(text, str) else text.decode("utf-8", "surrogateescape"))
+    if items is None:
+        items = load(text)
+    if not isinstance(items, list):
+        import yaml
+
+        raise yaml.YAMLError(f"expected lines that begin with a dash, found {type(items).__name__}")
+    return items
+
+
+# Writing
+
+
+class _UnwritableError(Exception):
+    """A value or a key that is not plain data."""
+
+
+class _NotOneLineError(Exception):
+    """An item that JSON and YAML would not read alike, or that has a better form than one line."""
+
+
+def _write_mapping(data: Mapping[Any, Any], lead: str, pad: str, out: list[str]) -> None:
+    """Append a mapping whose keys begin at the end of `pad`; `lead` is what stands before the first one."""
+    for key, value in data.items():
+        name = _text_key(key) if type(key) is str else _other_key(key)
+        if len(name) <= LONGEST_KEY:
+            _write(value, f"{lead}{name}:", pad, out)
+        else:
+            out.append(f"{lead}? {name}")
+            _write(value, pad + ":", pad, out)
+        lead = pad
+
+
+def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
+    """Append a value after its `key:` or its dash; either begins at the end of `pad`."""
+    if type(value) not in _KINDS:
+        value = _as_base(value)
+    kind = type(value)
+    if kind is str:
+        out.append(f"{head} {_text(value, pad + '  ')}")
+    elif kind is dict and value:
+        inner = lead = pad + "  "
+        if head[-1] == "-":
+            lead = head + " "
+        else:
+            out.append(head)
+        _write_mapping(value, lead, inner, out)
+    elif (kind is list or kind is Lines) and value and not _is_vector(value):
+        if head[-1] == "-":
+            pad, dash = pad + "  ", head + " -"
+        else:
+            out.append(head)
+            dash = pad + "-"
+        for item in value:
+            line = _json_line(item) if kind is Lines else None
+            if line is None:
+                _write(item, dash, pad, out)
+            else:
+                out.append(f"{dash} {line}")
+            dash = pad + "-"
+    else:
+        out.append(f"{head} {_SCALARS[kind](value)}")
+
+
+def _as_base(value: Any) -> Any:
+    """A tuple as a list, an instance of a subclass (an enum of strings, a numpy float) as its base."""
+    for kind, convert in _BASES:
+        if isinstance(value, kind):
+            return convert(value)
+    raise _UnwritableError
+
+
+@lru_cache(maxsize=4096)
+def _text_key(key: str) -> str:
+    return _one_line(key)
+
+
+def _other_key(key: Any) -> str:
+    key = _as_base(key) if type(key) not in _KINDS else key
+    if isinstance(key, str):
+        return _one_line(key)
+    if key is None or isinstance(key, int | float):
+        return _SCALARS[type(key)](key)
+    raise _UnwritableError
+
+
+def _text(text: str, pad: str) -> str:
+    """Text as a value: a literal block behind `pad` if it has several lines, else one line."""
+    if "\n" not in text:
+        return text if _TIMESTAMP.fullmatch(text) else _one_line(text)
+    if text.isspace() or _UNPRINTABLE.search(text):
+        return _one_line(text)
+    lines = text.split("\n")
+    if lines[-1]:
+        chomping = "-"
+    else:
+        lines.pop()
+        chomping = "" if lines[-1] else "+"
+    indentation = "2" if text[0] in " \t\n" else ""
+    body = "\n".join([pad + line if line else "" for line in lines])
+    return f"|{indentation}{chomping}\n{body}"
+
+
+def _one_line(text: str) -> str:
+    """Text plain where no reader takes it for anything else, else in the quotes that need least escaping."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not _NUMBER_LIKE.fullmatch(text):
+        return text
+    if _SURROGATE.search(text):
+        return "!text " + _single_quoted(_ESCAPED.sub(_as_escape, text))
+    if "\n" in text or "\t" in text or _UNPRINTABLE.search(text):
+        return _double_quoted(text)
+    if "'" in text and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return _single_quoted(text)
+
+
+def _single_quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _double_quoted(text: str) -> str:
+    """Text in double quotes, with escapes that JSON and YAML share."""
+    quoted = _encode_json(text)
+    if quoted.isascii() and "\x7f" not in quoted:
+        return quoted
+    return _UNPRINTABLE.sub(_as_escape, quoted)
+
+
+def _as_escape(character: re.Match[str]) -> str:
+    return f"\\u{ord(character[0]):04x}"
+
+
+_encode_json = JSONEncoder(ensure_ascii=False).encode
+
+
+def _int(value: int) -> str:
+    return str(value) if value.bit_length() <= LARGEST_INT_BITS else hex(value)
+
+
+def _float(value: float) -> str:
+    if math.isfinite(value):
+        text = repr(value)
+        return text.replace("e", ".0e") if "e" in text and "." not in text else text
+    if math.isinf(value):
+        return ".inf" if value > 0 else "-.inf"
+    bits = struct.pack(">d", value)
+    return ".nan" if bits == _NAN else f"!nan '{bits.hex()}'"
+
+
+def _is_vector(value: list[Any]) -> bool:
+    return len(value) >= VECTOR_LENGTH and type(value[0]) is float and set(map(type, value)) == {float}
+
+
+def _list(value: list[float]) -> str:
+    """An empty list, or a vector: packed, little-endian, in half the size where that loses nothing."""
+    if not value:
+        return "[]"
+    doubles, singles = array("d", value), array("f", value)
+    exact = array("d", singles).tobytes() == doubles.tobytes()
+    packed = singles if exact else doubles
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return ("!f32 " if exact else "!f64 ") + _base64(packed.tobytes())
+
+
+def _base64(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode("ascii") or "''"
+
+
+_SCALARS: dict[type, Callable[[Any], str]] = {
+    type(None): lambda _none: "null",
+    bool: lambda value: "true" if value else "false",
+    int: _int,
+    float: _float,
+    bytes: lambda value: "!bytes " + _base64(value),
+    list: _list,
+    Lines: _list,
+    dict: lambda _empty: "{}",
+}
+
+
+def _json_line(item: Any) -> str | None:
+    """A mapping as one line that JSON and `load` read alike; None if there is none."""
+    try:
+        return _json(item) if isinstance(item, dict) else None
+    except _NotOneLineError:
+        return None
+
+
+def _json(value: Any) -> str:
+    if type(value) not in _KINDS:
+        value = _as_base(value)
+    kind = type(value)
+    if kind is str:
+        if _SURROGATE.search(value):
+            raise _NotOneLineError
+        return _double_quoted(value)
+    if kind is dict:
+        return "{" + ", ".join([f"{_json_key(key)}: {_json(item)}" for key, item in value.items()]) + "}"
+    if kind is list or kind is Lines:
+        if _is_vector(value):
+            raise _NotOneLineError
+        return "[" + ", ".join([_json(item) for item in value]) + "]"
+    if (
+        kind is bytes
+        or (kind is float and not math.isfinite(value))
+        or (kind is int and value.bit_length() > LARGEST_INT_BITS)
+    ):
+        raise _NotOneLineError
+    return _SCALARS[kind](value)
+
+
+def _json_key(key: Any) -> str:
+    if not isinstance(key, str) or _SURROGATE.search(key):
+        raise _NotOneLineError
+    text = _double_quoted(key)
+    if len(text) > LONGEST_KEY:
+        raise _NotOneLineError
+    return text
+
+
+def _faults(value: Any, path: str) -> Iterator[str]:
+    """What keeps a value from being written, each with its path such as ``response.choices[0].x``."""
+    if isinstance(value, dict) or not path:
+        for key, item in value.items():
+            if key is None or isinstance(key, str | int | float):
+                yield from _faults(item, f"{path}.{key}" if path else str(key))
+            else:
+                yield f"a key of {path or 'the document'} is not plain data: it is of type {_type_name(key)}"
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _faults(item, f"{path}[{index}]")
+    elif value is not None and not isinstance(value, str | int | float | bytes):
+        yield f"{path} is not plain data: it is of type {_type_name(value)}"
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
+# Reading
+
+
+@cache
+def _loader_class() -> Any:
+    """PyYAML's safe loader, on libyaml where there is one, that finds no dates and no merge keys."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    scalar, mapping = yaml.ScalarNode, yaml.MappingNode
+    patterns = {
+        first: [(tag, pattern.match) for tag, pattern in resolvers if tag in (_INT, _FLOAT, _BOOL, _NULL)]
+        for first, resolvers in base.yaml_implicit_resolvers.items()
+    }
+
+    class Loader(base):  # type: ignore[misc]
+        def resolve(self, kind: type[Any], value: str, implicit: tuple[bool, bool]) -> str:
+            """The tag of an untagged node; PyYAML's own takes a quarter of the reading time."""
+            if kind is not scalar:
+                return _MAP if kind is mapping else _SEQ
+            if implicit[0]:
+                for tag, matches in patterns.get(value[:1], ()):
+                    if matches(value):
+                        return str(tag)
+            return _STR
+
+    return Loader
+
+
+def _build(node: Any, loader: Any) -> Any:
+    """A parsed node as plain data; PyYAML's constructor, which minds cycles, takes three times as long."""
+    tag, value, kind = node.tag, node.value, node.id
+    if kind == "scalar":
+        if tag == _STR:
+            return value
+        try:
+            return _READERS[tag](node, loader)
+        except (ValueError, LookupError, struct.error) as error:
+            raise _fault_at(node, f"cannot read {value[:40]!r} as {tag}") from error
+    if kind == "mapping" and tag == _MAP:
+        mapping = {}
+        for key_node, item in value:
+            if key_node.id != "scalar":
+                raise _fault_at(key_node, f"a {key_node.id} cannot be a key")
+            mapping[_build(key_node, loader)] = _build(item, loader)
+        return mapping
+    if kind == "sequence" and tag == _SEQ:
+        items = []
+        for item in value:  # one frame a level, so that whatever was written can be read
+            items.append(_build(item, loader))  # noqa: PERF401
+        return items
+    raise _fault_at(node, f"cannot read a {kind} as {tag}")
+
+
+def _fault_at(node: Any, problem: str) -> Exception:
+    from yaml.constructor import ConstructorError
+
+    return ConstructorError(None, None, problem, node.start_mark)
+
+
+def _read_int(node: Any, loader: Any) -> Any:
+    text: str = node.value
+    return int(text) if text.isdecimal() and text[0] != "0" else loader.construct_yaml_int(node)
+
+
+def _read_float(node: Any, loader: Any) -> Any:
+    return math.nan if node.value.lower() == ".nan" else loader.construct_yaml_float(node)
+
+
+def _read_nan(node: Any, _loader: Any) -> Any:
+    return struct.unpack(">d", bytes.fromhex(node.value))[0]
+
+
+def _read_text(node: Any, _loader: Any) -> str:
+    """Text with a lone surrogate; not by JSON, which makes one character of two surrogates side by side."""
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), node.value)
+
+
+def _read_bytes(node: Any, _loader: Any) -> bytes:
+    return a2b_base64(node.value, strict_mode=True)
+
+
+def _read_vector(node: Any, _loader: Any) -> list[float]:
+    vector = array("f" if node.tag == "!f32" else "d")
+    vector.frombytes(a2b_base64(node.value, strict_mode=True))
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector.tolist()
+
+
+_READERS: dict[str, Callable[[Any, Any], Any]] = {
+    _NULL: lambda _node, _loader: None,
+    _BOOL: lambda node, loader: loader.bool_values[node.value.lower()],
+    _INT: _read_int,
+    _FLOAT: _read_float,
+    "!nan": _read_nan,
+    "!text": _read_text,
+    "!bytes": _read_bytes,
+    "!f32": _read_vector,
+    "!f64": _read_vector,
+}
+
+
+def _load_json_lines(text: str) -> list[Any] | None:
+    """The items of lines that are each `- {...}` in JSON that YAML reads alike; None if any line is not."""
+    lead = text[: text.find("{") + 1]
+    if lead.strip(" ") != "- {":
+        return None
+    if "\\u" in text and _SURROGATE_ESCAPE.search(text):
+        return None
+    if (not text.isascii() or "\x7f" in text) and _UNPRINTABLE.search(text):
+        return None
+    width = len(lead) - 1
+    items = []
+    try:
+        for line in text.removesuffix("\n").split("\n"):
+            if not line.startswith(lead):
+                return None
+            items.append(_decode_json(line[width:]))
+    except (ValueError, RecursionError):
+        return None
+    return items
+
+
+def _parse_float(text: str) -> float:
+    """A JSON number that is one in YAML 1.1 too: with a dot, and with the exponent's sign."""
+    if _YAML_FLOAT.fullmatch(text) is None:
+        raise ValueError(text)
+    return float(text)
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(text)
+
+
+_decode_json = JSONDecoder(parse_float=_parse_float, parse_constant=_refuse).decode

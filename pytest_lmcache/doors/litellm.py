@@ -1,0 +1,439 @@
+"""The door to LiteLLM: puts the interception under every function of its public face, and takes it off."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+from pytest_lmcache import answers, errors, streams
+from pytest_lmcache.errors import DoorError, LMCacheError
+from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.keys import request_of
+from pytest_lmcache.recorder import CallRecord, Recorder
+
+RECORDED = ("completion", "text_completion", "embedding", "responses", "anthropic_messages")
+# Entry points that LiteLLM does not build with its decorator `client`, and that ask a provider.
+# moderation and OCR, assistants, and the plain halves of batches, files and fine-tuning (LiteLLM 1.106).
+UNDECORATED = (
+    "moderation",
+    "ocr",
+    "aocr",
+    "acount_tokens",
+    "get_assistants",
+    "create_assistants",
+    "delete_assistant",
+    "create_thread",
+    "get_thread",
+    "add_message",
+    "get_messages",
+    "run_thread",
+    "aget_assistants",
+    "acreate_assistants",
+    "adelete_assistant",
+    "acreate_thread",
+    "aget_thread",
+    "a_add_message",
+    "aget_messages",
+    "arun_thread",
+    "cancel_batch",
+    "acancel_batch",
+    "list_fine_tuning_jobs",
+    "alist_fine_tuning_jobs",
+    "file_content_streaming",
+)
+RUST_SWITCH = "LITELLM_RUST"
+MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
+
+_inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One of LiteLLM's decorated functions: its cell, what was in it, and what we put there."""
+
+    cell: CellType
+    original: Callable[..., Any]
+    replacement: Callable[..., Any]
+
+
+class Door:
+    """Puts the interception on with the first ``open`` and takes it off with the last ``close``.
+
+    ``find`` gives the recorder that a call belongs to, None where nobody records. Safe with threads.
+    """
+
+    def __init__(self, find: Callable[[], Recorder | None]) -> None:
+        self._find = find
+        self._users = 0
+        self._lock = threading.Lock()
+        self._entries: list[Entry] = []
+        self._codes: list[tuple[FunctionType, CodeType, CodeType]] = []
+        self._scanned = 0
+        self._rust: str | None = None
+
+    def open(self) -> None:
+        """Put the interception on. Raises DoorError where this LiteLLM hides its functions."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            try:
+                self._look()
+            except BaseException:
+                self._users = 0
+                raise
+            self._rust = os.environ.get(RUST_SWITCH)
+            # LiteLLM's Rust client goes past its Python functions (1.106).
+            os.environ[RUST_SWITCH] = "0"
+            for entry in self._entries:
+                entry.cell.cell_contents = entry.replacement
+            for function, _, guarded in self._codes:
+                function.__code__ = guarded
+
+    def close(self) -> None:
+        """Take the interception off: every function of LiteLLM's is what it was before."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            for entry in self._entries:
+                entry.cell.cell_contents = entry.original
+            for function, original, _ in self._codes:
+                function.__code__ = original
+            if self._rust is None:
+                os.environ.pop(RUST_SWITCH, None)
+            else:
+                os.environ[RUST_SWITCH] = self._rust
+
+    def _look(self) -> None:
+        """Find LiteLLM's functions, again only when more of it has been imported since."""
+        modules = [name for name in sys.modules if name == "litellm" or name.startswith("litellm.")]
+        if len(modules) == self._scanned:
+            return
+        known = {id(entry.cell) for entry in self._entries}
+        for cell in _cells(modules):
+            if id(cell) not in known:
+                known.add(id(cell))
+                original = cell.cell_contents
+                self._entries.append(Entry(cell, original, self._replacement(original)))
+        if not self._codes:
+            self._codes = list(self._guards())
+        self._test()
+        self._scanned = len(modules)
+
+    def _test(self) -> None:
+        import litellm
+
+        cells = {id(entry.cell) for entry in self._entries}
+        public = [name for name in (*RECORDED, *(f"a{name}" for name in RECORDED)) if hasattr(litellm, name)]
+        hidden = [name for name in public if not any(id(cell) in cells for cell in _chain(getattr(litellm, name)))]
+        missing = [name for name in RECORDED if name not in public]
+        if hidden or missing:
+            version = getattr(sys.modules.get("litellm._version"), "version", "of unknown version")
+            self._entries.clear()
+            raise DoorError(errors.hidden_functions(str(version), hidden + missing))
+
+    def _guards(self) -> Iterator[tuple[FunctionType, CodeType, CodeType]]:
+        import litellm
+
+        for name in UNDECORATED:
+            function = getattr(litellm, name, None)
+            if isinstance(function, FunctionType) and not function.__code__.co_freevars:
+                original = function.__code__
+                passing = FunctionType(
+                    original, function.__globals__, name, function.__defaults__, function.__closure__
+                )
+                passing.__kwdefaults__ = function.__kwdefaults__
+                yield function, original, _guard(function, self._guarded(name, passing))
+
+    def _guarded(self, name: str, passing: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            recorder = None if _inside.get() else self._find()
+            if recorder is not None:
+                recorder.refuse(name)
+            return passing(*args, **kwargs)
+
+        return guarded
+
+    def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        name, is_async = original.__name__, inspect.iscoroutinefunction(original)
+        plain_name = name.removeprefix("a") if is_async and name.removeprefix("a") in RECORDED else name
+        if plain_name not in RECORDED:
+            return self._refusing(original, _qualified(original), is_async=is_async)
+        return (self._async if is_async else self._sync)(original, plain_name, _positional(original))
+
+    def _refusing(self, original: Callable[..., Any], name: str, *, is_async: bool) -> Callable[..., Any]:
+        def refuse() -> None:
+            recorder = None if _inside.get() else self._find()
+            if recorder is not None:
+                recorder.refuse(name)
+
+        if is_async:
+
+            @functools.wraps(original)
+            async def replacement(*args: Any, **kwargs: Any) -> Any:
+                __tracebackhide__ = True
+                refuse()
+                return await original(*args, **kwargs)
+
+        else:
+
+            @functools.wraps(original)
+            def replacement(*args: Any, **kwargs: Any) -> Any:
+                __tracebackhide__ = True
+                refuse()
+                return original(*args, **kwargs)
+
+        return replacement
+
+    def _sync(self, original: Callable[..., Any], name: str, parameters: Sequence[str]) -> Callable[..., Any]:
+        flag = f"a{name}"
+
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            recorder = None if _inside.get() or kwargs.get(flag) is True or _is_mocked(kwargs) else self._find()
+            if recorder is None:
+                return original(*args, **kwargs)
+            visit = Visit(recorder, name, parameters, args, kwargs)
+            if visit.stored is not None:
+                return visit.replay()
+            token = _inside.set(True)
+            try:
+                result = original(*args, **kwargs)
+            except Exception as error:
+                visit.failed(error)
+                raise
+            finally:
+                _inside.reset(token)
+            return visit.answered(result)
+
+        return replacement
+
+    def _async(self, original: Callable[..., Any], name: str, parameters: Sequence[str]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        async def replacement(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            recorder = None if _inside.get() or _is_mocked(kwargs) else self._find()
+            if recorder is None:
+                return await original(*args, **kwargs)
+            visit = Visit(recorder, name, parameters, args, kwargs)
+            if visit.stored is not None:
+                return visit.replay()
+            token = _inside.set(True)
+            try:
+                result = await original(*args, **kwargs)
+            except Exception as error:
+                visit.failed(error)
+                raise
+            finally:
+                _inside.reset(token)
+            return visit.answered(result)
+
+        return replacement
+
+
+class Visit:
+    """One call between LiteLLM and its recorder; ``stored`` is the recorded answer, None: ask the provider."""
+
+    __slots__ = ("call", "kwargs", "model", "record", "recorder", "stored")
+
+    def __init__(
+        self, recorder: Recorder, name: str, parameters: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        __tracebackhide__ = True
+        order = recorder.number()
+        self.recorder = recorder
+        self.kwargs = kwargs
+        self.model = str(kwargs.get("model") or (args[0] if args else ""))
+        self.record: CallRecord
+        self.stored: Answer | None
+        try:
+            recorder.redact.learn(kwargs)
+            self.call = Call(name, recorder.redact(request_of(parameters, args, kwargs, name)))
+            self.record, self.stored = recorder.begin(order, self.call)
+        except LMCacheError as fault:
+            recorder.faults.append(fault)
+            raise
+
+    def replay(self) -> Any:
+        """The stored answer as LiteLLM would have given it; a stored error is raised."""
+        __tracebackhide__ = True
+        stored, name = self.stored, self.call.name
+        assert stored is not None
+        provider = self._tell_logging()
+        if stored.kind is Kind.ERROR:
+            raise answers.revive_error(stored.data)
+        if stored.kind is Kind.STREAM:
+            logging_obj = self.kwargs.get("litellm_logging_obj")
+            chunks = streams.Chunks(name, stored, lambda: self.recorder.past_end(self.record))
+            return streams.replay_stream(chunks, logging_obj, self.model, provider, heard=_is_heard(logging_obj))
+        response = answers.revive_response(name, stored.data)
+        answers.restore_hidden(response, stored.hidden, provider)
+        return response
+
+    def answered(self, result: Any) -> Any:
+        """Record what the provider gave; a stream is recorded while it is read."""
+        if streams.is_stream(result):
+            tape = StreamTape(self)
+            self.record.tape = tape
+            return streams.record_stream(result, tape)
+        data, hidden = answers.store_response(self.call.name, result)
+        usd = answers.price(result, self.model, self.kwargs.get("custom_llm_provider"))
+        self.recorder.finish(self.record, self.call, Answer(Kind.RESPONSE, data, hidden=hidden, usd=usd))
+        return result
+
+    def failed(self, error: Exception) -> None:
+        """Record an error of the provider's, if it is of those that are recorded."""
+        stored = answers.store_error(error)
+        if stored is None or not self.recorder.keeps(answers.is_lasting(error)):
+            self.recorder.drop(self.record, f"{self.call.name}() failed with {type(error).__name__}")
+        else:
+            self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
+
+    def _tell_logging(self) -> str | None:
+        """Tell LiteLLM's logging what its provider code would have told it: model, provider, parameters."""
+        logging_obj = self.kwargs.get("litellm_logging_obj")
+        model, provider = _model_and_provider(self.model, self.kwargs)
+        if logging_obj is not None:
+            request = self.call.request
+            logging_obj.update_environment_variables(
+                model=model,
+                user=self.kwargs.get("user") or "",
+                optional_params={name: request[name] for name in request if name not in {"model", "messages"}},
+                litellm_params={"metadata": self.kwargs.get("metadata") or {}, "api_base": ""},
+                custom_llm_provider=provider,
+            )
+            if not _is_heard(logging_obj):
+                logging_obj.success_handler, logging_obj.async_success_handler = _tell_nobody, _atell_nobody
+        return provider
+
+
+class StreamTape:
+    """Takes down a stream while its caller reads it, and ends the call's record with it."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._chunks: list[dict[str, Any]] = []
+        self._open = True
+
+    def chunk(self, chunk: Any) -> None:
+        """Keep one chunk as it is now: its reader may change it."""
+        self._chunks.append(answers.store_chunk(self._visit.call.name, chunk))
+
+    def ended(self, stream: Any) -> None:
+        """The whole stream is there."""
+        visit = self._visit
+        hidden = streams.usage_of(stream, visit.call.request.get("messages"))
+        provider = visit.kwargs.get("custom_llm_provider")
+        usd = answers.price_of_usage(next(iter(hidden.values()), None), visit.model, provider)
+        self._finish(Answer(Kind.STREAM, self._chunks, hidden=hidden or None, usd=usd))
+
+    def failed(self, error: Exception) -> None:
+        """The stream broke: kept with the error, or not at all where such errors are not recorded."""
+        stored, recorder = answers.store_error(error), self._visit.recorder
+        if stored is not None and recorder.keeps(answers.is_lasting(error)):
+            self._finish(Answer(Kind.STREAM, self._chunks, error=stored))
+        elif self._open:
+            self._open = False
+            recorder.drop(self._visit.record, f"a stream of {self._visit.call.name}() broke: {type(error).__name__}")
+
+    def left(self) -> None:
+        """The reader stopped here."""
+        self._finish(Answer(Kind.STREAM, self._chunks, complete=False))
+
+    def _finish(self, answer: Answer) -> None:
+        if self._open:
+            self._open = False
+            self._visit.recorder.finish(self._visit.record, self._visit.call, answer)
+
+
+def _tell_nobody(*_: Any, **__: Any) -> None:
+    """LiteLLM's logging of a replayed call that no callback listens to."""
+
+
+async def _atell_nobody(*_: Any, **__: Any) -> None:
+    """The same, async."""
+
+
+def _cells(modules: Sequence[str]) -> Iterator[CellType]:
+    for name in modules:
+        for value in list(vars(sys.modules[name]).values()):
+            yield from _chain(value)
+
+
+def _chain(function: Any) -> Iterator[CellType]:
+    """The cells named ``original_function`` of a function and of all that it wraps."""
+    while isinstance(function, FunctionType):
+        free = function.__code__.co_freevars
+        if "original_function" in free and function.__closure__ and function.__module__.startswith("litellm"):
+            cell = function.__closure__[free.index("original_function")]
+            if callable(cell.cell_contents):
+                yield cell
+        function = getattr(function, "__wrapped__", None)
+
+
+def _guard(function: FunctionType, guarded: Callable[..., Any]) -> CodeType:
+    """Code for ``function`` that calls ``guarded``: seen by every name that the function is bound to."""
+
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        # A constant, because the code will run with the globals and without the cells of ``function``.
+        call: Any = "guarded"
+        return call(*args, **kwargs)
+
+    code = stand_in.__code__
+    constants = tuple(guarded if constant == "guarded" else constant for constant in code.co_consts)
+    return code.replace(co_consts=constants, co_name=function.__code__.co_name)
+
+
+def _qualified(original: Callable[..., Any]) -> str:
+    module = original.__module__.removeprefix("litellm.").removesuffix(".main")
+    return original.__name__ if module in {"", "main"} or "." in module else f"{module}.{original.__name__}"
+
+
+def _positional(function: Callable[..., Any]) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind in kinds]
+
+
+def _is_mocked(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the call asks LiteLLM itself for a made-up answer: no provider is involved."""
+    return any(kwargs.get(name) for name in MOCKS)
+
+
+def _model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str | None]:
+    import litellm
+
+    try:
+        name, provider, _, _ = litellm.get_llm_provider(
+            model=model, custom_llm_provider=kwargs.get("custom_llm_provider"), api_base=kwargs.get("api_base")
+        )
+    except litellm.BadRequestError:
+        # The model of a recorded error may be one that no provider has.
+        return model, kwargs.get("custom_llm_provider")
+    return name, provider
+
+
+def _is_heard(logging_obj: Any) -> bool:
+    """Whether any callback would be told of a call."""
+    import litellm
+
+    registered = (
+        litellm.callbacks,
+        litellm.success_callback,
+        litellm._async_success_callback,  # noqa: SLF001 - LiteLLM keeps the async ones there
+        litellm.input_callback,
+        litellm.service_callback,
+        getattr(logging_obj, "dynamic_success_callbacks", None),
+        getattr(logging_obj, "dynamic_async_success_callbacks", None),
+        getattr(logging_obj, "dynamic_input_callbacks", None),
+    )
+    return any(registered) or litellm.cache is not None

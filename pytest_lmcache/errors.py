@@ -1,0 +1,166 @@
+"""Every error that users meet, and the words it is told in: what was asked, where it was looked for, the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+WIDTH = 100
+
+
+class LMCacheError(Exception):
+    """Base of this package's ordinary errors."""
+
+
+class CassetteError(LMCacheError):
+    """A cassette file that cannot be used: broken, truncated, newer, foreign, or not writable."""
+
+
+class UnkeyableCallError(LMCacheError):
+    """A call whose arguments cannot be turned into a key."""
+
+
+class SettingsError(LMCacheError):
+    """A setting with a value that it cannot have."""
+
+
+class DoorError(LMCacheError):
+    """LiteLLM's functions are not where this package looks for them: calls could slip by unseen."""
+
+
+class CassetteMiss(BaseException):  # noqa: N818 - a verdict on the test, as pytest's own outcomes are
+    """A call that no recording answers.
+
+    Derives from BaseException, as pytest's own outcomes do: no ``except Exception``, no retry loop and no
+    exception mapping between the call and the test swallows it.
+    """
+
+
+class UnsupportedCall(CassetteMiss):
+    """A call that this package does not record, made where nothing may reach a provider."""
+
+
+def shorten(value: Any, width: int = WIDTH) -> str:
+    """One printable line of at most ``width`` characters."""
+    text = value if isinstance(value, str) else repr(value)
+    text = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def unknown_setting(name: str, source: str, names: Sequence[str]) -> str:
+    """The message for a setting that does not exist."""
+    near = get_close_matches(name, names, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{source}: there is no setting {name!r}.{hint} The settings are: {', '.join(names)}."
+
+
+def bad_choice(name: str, value: Any, source: str, choices: Iterable[str]) -> str:
+    """The message for a setting that is none of its choices."""
+    return f"{source}: {name} cannot be {shorten(value)!r}; choose one of: {', '.join(choices)}."
+
+
+def bad_setting(name: str, value: Any, source: str, expected: str) -> str:
+    """The message for a setting of the wrong type."""
+    return f"{source}: {name} cannot be {shorten(value)!r}; it takes {expected}."
+
+
+def outside(path: str, folder: str) -> str:
+    """The message for a cassette that would lie outside the cassette folder."""
+    return (
+        f"The cassette {path!r} would lie outside the cassette folder {folder}. "
+        "Name a file inside it, or set lm_cassette_dir."
+    )
+
+
+def broken_cassette(path: str, line: int, problem: str) -> str:
+    """The message for a cassette that cannot be read; nothing of it is lost, it is left as it is."""
+    return (
+        f"{path}:{line}: {problem}\n"
+        "The file is left as it is. Restore it (git checkout), or delete it and record again: "
+        "pytest --lm-record"
+    )
+
+
+def conflicted_cassette(path: str, line: int) -> str:
+    """The message for a cassette with git's conflict markers."""
+    return (
+        f"{path}:{line}: git left a merge conflict here.\n"
+        "Keep the interactions of either side (each is one YAML document; both sides may stay, one after "
+        "the other) and delete the marker lines, or take one side whole and run: pytest --lm-record"
+    )
+
+
+def newer_cassette(path: str, line: int, version: Any, known: int) -> str:
+    """The message for a cassette of a later format."""
+    return (
+        f"{path}:{line}: this cassette has format {version!r}; this pytest-lmcache reads format {known}.\n"
+        "Install a newer one: pip install -U pytest-lmcache"
+    )
+
+
+def foreign_cassette(path: str) -> str:
+    """The message for a file that is no cassette of ours."""
+    return (
+        f"{path}:1: this is not a pytest-lmcache cassette: its first document has no `lmcache: 1`.\n"
+        "The file is left as it is. Move it away, or give the test another cassette, and run: "
+        "pytest --lm-record"
+    )
+
+
+def hidden_functions(version: str, names: Sequence[str]) -> str:
+    """The message for a LiteLLM whose functions are built otherwise."""
+    return (
+        f"pytest-lmcache cannot see the calls of this LiteLLM ({version}): {', '.join(names)} "
+        "are not built as expected, so calls would slip by unseen.\n"
+        "Upgrade with `pip install -U pytest-lmcache`, or pin a LiteLLM that its README names; "
+        "`pytest -p no:lmcache` runs without it."
+    )
+
+
+def unsupported_call(name: str) -> str:
+    """The message for an entry point that is not recorded."""
+    return (
+        f"litellm.{name}() is not recorded by pytest-lmcache yet, and mode replay lets nothing reach a "
+        "provider.\n"
+        "Call it live with `pytest --lm-mode=live` or `@pytest.mark.lm_cache(mode='live')`, or replace it "
+        "in the test."
+    )
+
+
+def miss(
+    *,
+    asked: Sequence[str],
+    looked: Sequence[str],
+    nearest: Sequence[str],
+    command: str,
+) -> str:
+    """The message for a call that no recording answers, ending in the command that records it."""
+    parts = [*asked, "", *looked]
+    if nearest:
+        parts += ["", *nearest]
+    return "\n".join([*parts, "", f"Record it:  {command}"])
+
+
+def unknown_exception(name: str) -> str:
+    """The message for a recorded exception that the installed LiteLLM does not have."""
+    return (
+        f"A recorded error is of class {name}, which the installed LiteLLM does not have.\n"
+        "Record the test again: pytest --lm-rewrite, or install the LiteLLM that it was recorded with."
+    )
+
+
+def left_early(name: str, chunks: int) -> str:
+    """The message for a stream that is read further than it was when it was recorded."""
+    return (
+        f"The recorded stream of {name}() ends after {chunks} chunks: the test left it there when it was "
+        "recorded, and reads on now."
+    )
+
+
+def no_function(name: str, path: str, problem: Exception) -> str:
+    """The message for a dotted path that leads to no function."""
+    return (
+        f"{name}: {path!r} cannot be imported ({type(problem).__name__}: {problem}). "
+        "Give it as package.module:function, with its folder on the path (pythonpath = ...)."
+    )

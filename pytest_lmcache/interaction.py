@@ -1,0 +1,76 @@
+"""What travels through the engine: a call, its answer, and the two together; frozen, plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What came back from a call."""
+
+    RESPONSE = "response"
+    STREAM = "stream"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One question to a language model.
+
+    ``name`` is LiteLLM's entry point without the ``a`` of its async form, such as ``completion``;
+    ``request`` is the normalised, redacted request: str keys and plain values only.
+    """
+
+    name: str
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call got, as plain data.
+
+    ``data`` is a response as a mapping, a stream as a list of chunks, or an error as a mapping.
+    ``error`` is the error that ended a stream in its middle. ``complete`` is False for a stream that its
+    caller left before the end. ``hidden`` holds the safe part of LiteLLM's ``_hidden_params``.
+    ``seconds`` is how long the provider took, ``usd`` what it charged (None: LiteLLM knows no price).
+    """
+
+    kind: Kind
+    data: Any
+    error: dict[str, Any] | None = None
+    complete: bool = True
+    hidden: dict[str, Any] | None = None
+    seconds: float = 0.0
+    usd: float | None = None
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Input and output tokens, as the provider counted them, or LiteLLM where it did not; zeros where nobody did."""
+        hidden = self.hidden or {}
+        usage: Any = hidden.get("usage", hidden.get("estimated_usage"))
+        if usage is None and self.kind is Kind.RESPONSE:
+            usage = self.data.get("usage")
+        elif usage is None and self.kind is Kind.STREAM:
+            usage = next((found for chunk in reversed(self.data) if (found := _usage(chunk))), None)
+        if not isinstance(usage, dict):
+            return (0, 0)
+        asked = usage.get("prompt_tokens", usage.get("input_tokens"))
+        said = usage.get("completion_tokens", usage.get("output_tokens"))
+        return (int(asked or 0), int(said or 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """A call, its key, its answer, and when it was recorded (ISO 8601, UTC)."""
+
+    key: str
+    call: Call
+    answer: Answer
+    recorded: str
+
+
+def _usage(chunk: dict[str, Any]) -> Any:
+    response = chunk.get("response")
+    return response.get("usage") if isinstance(response, dict) else chunk.get("usage")

@@ -1,0 +1,758 @@
+"""What makes two calls the same question: request -> key, by strategy and declared normalisers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from functools import cache
+from os import PathLike
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pytest_lmcache.errors import SettingsError, UnkeyableCallError
+
+if TYPE_CHECKING:
+    from pytest_lmcache.interaction import Call
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# ---- what is not the question --------------------------------------------------------------------------
+
+DROPPED: frozenset[str] = _words(
+    """
+    api_base api_key api_type api_version base_url bucket_name client client_id
+    organization provider_affinity_header region_name secret_fields tenant_id use_client use_xai_oauth
+    default_headers extra_headers headers provider_specific_header
+    http_client shared_session ssl_verify use_in_pass_through use_litellm_proxy rust self model_config
+
+    completion_call_id id metadata proxy_server_request tags tag_regex user_api_key_dict
+    callbacks logger_fn no-log turn_off_message_logging verbose log_client_error_tracebacks
+    arize_space_id weave_project_id
+
+    client_side_timeout force_timeout keepalive_seconds allow_client_keepalive_override request_timeout
+    stream_timeout stream_timeout_by_service_tier timeout timeout_by_service_tier
+    max_retries num_retries retry_policy retry_strategy
+    attempted_targets context_window_fallback_dict fallback_depth fallbacks max_fallbacks
+
+    allowed_model_region cooldown_time default_api_key_rpm_limit default_api_key_tpm_limit
+    budget_duration max_budget max_parallel_requests itpm otpm rpm tpm order weight
+    enable_tag_filtering fastest_response model_info model_list routing_strategy silent_model
+    specific_deployment
+
+    cache cache_key caching caching_groups preset_cache_key ttl enable_prompt_caching
+    cache_control_injection_points
+    base_model bedrock_tags data_residency output_vector_size tiered_pricing
+    configurable_clientside_auth_params enable_json_schema_validation
+
+    acompletion aembedding aimg_generation allm_passthrough_route arerank aresponses aspeech async_call
+    atext_completion atranscription
+    """
+)
+"""Arguments of LiteLLM's functions that are not the question: who pays, where to, how often, who is told.
+
+Read off what reaches LiteLLM's functions, plain and through a Router, and ``all_litellm_params`` of 1.83
+and 1.106. ``is_dropped`` adds the names that follow a pattern.
+"""
+
+_DROPPED_SHAPES = re.compile(
+    r"_.*"
+    r"|litellm_.*"
+    r"|(?:arize|aws|azure|dd|gcs|langfuse|langsmith|newrelic|posthog|s3|signoz|valkey|vertex|watsonx)_.*"
+    r"|anthropic_(?:disable_workload|federation|identity|issuer|keycloak|organization|service_account)_.*"
+    r"|openai_(?:identity|service_account)_.*"
+    r"|.*_(?:api_key|api_base|access_key|access_key_id|credentials|password|secret|secret_key|token)"
+    r"|(?:.*_)?cost_per_.*|.*_token_cost(?:_.*)?|regional_.*_uplift_multiplier.*"
+    r"|(?:adaptive|auto|complexity|quality)_router_.*"
+    r"|.*_fallbacks|.*_callbacks?"
+    r"|prompt_cache_.*"
+)
+_KEPT = frozenset({"litellm_system_prompt", "bos_token", "eos_token"})
+_FALSE_IS_NOT_GIVEN = frozenset({"stream", "merge_reasoning_content_in_choices"})
+
+
+@cache
+def is_dropped(argument: str) -> bool:
+    """Whether an argument of this name is left out of requests; ``mock_…`` never is, the door sees to it."""
+    if argument in DROPPED:
+        return True
+    if argument in _KEPT or argument.startswith("mock_"):
+        return False
+    return _DROPPED_SHAPES.fullmatch(argument) is not None
+
+
+# ---- plain data ----------------------------------------------------------------------------------------
+
+_ATOMS = frozenset({str, int, float, bool, type(None)})
+_MAX_DEPTH = 200
+_MAX_PATH = 120
+# Where a None is the caller's own data and not a field that was left empty.
+_OPAQUE = frozenset({"arguments", "input"})
+_FIRST = ("model", "instructions", "system", "messages", "input", "prompt")
+_MESSAGE_LISTS = frozenset({"messages", "input"})
+_TOOL_LISTS = frozenset({"tools", "functions"})
+
+
+class _UnplainError(Exception):
+    """A value that is no plain data; the containers around it put their part of the path in front."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.advice = advice
+        self.path = ""
+
+
+def request_of(
+    parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], name: str
+) -> dict[str, Any]:
+    """The question that a call asks, as plain data that shares nothing mutable with the caller's objects.
+
+    ``parameters`` are the names of the function's positional parameters, ``name`` is the entry point, for
+    messages. Arguments that are not the question are dropped, and None counts as not given. The order is
+    fixed: model, then what is asked, then the rest by name. Raises UnkeyableCallError.
+    """
+    given = dict(zip(parameters, args, strict=False))
+    given.update((f"args[{index}]", args[index]) for index in range(len(parameters), len(args)))
+    given.update(kwargs)
+    kept = {key: value for key, value in given.items() if value is not None and not is_dropped(key)}
+    for key in _FALSE_IS_NOT_GIVEN:
+        if kept.get(key) is False:
+            del kept[key]
+    request: dict[str, Any] = {}
+    key = ""
+    try:
+        for key in [*filter(kept.__contains__, _FIRST), *sorted(kept.keys() - _FIRST)]:
+            value = kept[key]
+            if key in _TOOL_LISTS and isinstance(value, (list, tuple)):
+                request[key] = _list(value, 1, leave_out=_is_function)
+            else:
+                request[key] = _plain(value, 1, prune=key in _MESSAGE_LISTS)
+    except _UnplainError as error:
+        raise UnkeyableCallError(
+            f"{name}(): the argument `{key}{_cut(error.path)}` cannot be part of a key: {error.what}.\n{error.advice}"
+        ) from error
+    _settle_model(request)
+    return request
+
+
+def normalise(value: Any) -> Any:
+    """A value as plain data: dicts with str keys, lists, str, int, float, bool, None; nothing shared.
+
+    Does nothing to its own output. Raises UnkeyableCallError.
+    """
+    try:
+        return _plain(value, 1)
+    except _UnplainError as error:
+        where = f"`{_cut(error.path.lstrip('.'))}`" if error.path else "the value"
+        raise UnkeyableCallError(f"{where} cannot be part of a key: {error.what}.\n{error.advice}") from error
+
+
+def _cut(path: str) -> str:
+    return path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}…"
+
+
+def _settle_model(request: dict[str, Any]) -> None:
+    """Name the model as LiteLLM will, and drop a provider that the name already says (Router adds it)."""
+    model = request.get("model")
+    if not isinstance(model, str):
+        return
+    litellm = sys.modules.get("litellm")
+    model = (getattr(litellm, "model_alias_map", None) or {}).get(model, model)
+    request["model"] = model
+    provider = request.get("custom_llm_provider")
+    if isinstance(provider, str):
+        prices = getattr(litellm, "model_cost", None) or {}
+        if model.startswith(f"{provider}/") or prices.get(model, {}).get("litellm_provider") == provider:
+            del request["custom_llm_provider"]
+
+
+def _plain(value: Any, depth: int, *, prune: bool = False) -> Any:  # noqa: C901, PLR0911, PLR0912
+    """One value as plain data; ``prune`` leaves out None fields, as a message's dump has them."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if depth > _MAX_DEPTH:
+        raise _UnplainError(
+            f"it is nested more than {_MAX_DEPTH} deep, or contains itself", "Pass data that ends."
+        )
+    if kind is dict:
+        return _dict(value, depth, prune=prune)
+    if kind is list or kind is tuple:
+        return _list(value, depth, prune=prune)
+    if any(base.__module__ == "unittest.mock" for base in kind.__mro__):
+        raise _UnplainError("it is a mock, which has no content to compare", "Pass real data.")
+    if isinstance(value, Enum):
+        return _plain(value.value, depth + 1, prune=prune)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__pos__(value)
+    if isinstance(value, float):
+        return float.__pos__(value)
+    if isinstance(value, type):
+        return _class(value, depth)
+    if isinstance(value, Mapping):
+        return _dict(value, depth, prune=prune)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _digest(bytes(value))
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, (UUID, Decimal)):
+        return str(value)
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if isinstance(value, PathLike):
+        return _plain(value.__fspath__(), depth + 1)
+    if hasattr(value, "read"):
+        return _file(value)
+    if hasattr(value, "model_dump"):
+        return _plain(_dump(value), depth + 1, prune=True)
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _dict(fields, depth, prune=True)
+    if hasattr(kind, "__attrs_attrs__"):
+        fields = {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
+        return _dict(fields, depth, prune=True)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist(), depth + 1)
+    if isinstance(value, AbstractSet):
+        return sorted(_list(list(value), depth, prune=prune), key=canonical)
+    if isinstance(value, Iterator):
+        raise _UnplainError(
+            f"it is {_a(kind)}, which can be read only once", "Make a list of it before the call."
+        )
+    if isinstance(value, Collection):
+        return _list(list(value), depth, prune=prune)
+    if callable(value):
+        raise _UnplainError(f"it is {_a(kind)}, which has no content to compare", "Pass data, or a class.")
+    raise _UnplainError(
+        f"it is {_a(kind)}, which is no plain data",
+        "Pass what the provider gets: dicts, lists, strings, numbers, pydantic objects or dataclasses.",
+    )
+
+
+def _dict(value: Mapping[Any, Any], depth: int, *, prune: bool) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    key: Any = None
+    try:
+        for key, item in value.items():
+            if prune and item is None:
+                continue
+            name = key if type(key) is str else _name(key)
+            if name in plain:
+                raise _UnplainError("two keys of this dict are the same in JSON", "Rename one of them.")  # noqa: TRY301
+            plain[name] = (
+                item if type(item) in _ATOMS else _plain(item, depth + 1, prune=prune and key not in _OPAQUE)
+            )
+    except _UnplainError as error:
+        error.path = f".{key}{error.path}" if type(key) is str else f"[{type(key).__name__}]{error.path}"
+        raise
+    return plain
+
+
+def _list(
+    value: Sequence[Any], depth: int, *, prune: bool = False, leave_out: Callable[[Any], bool] | None = None
+) -> list[Any]:
+    plain: list[Any] = []
+    index = 0
+    try:
+        for index, item in enumerate(value):  # noqa: B007
+            if leave_out is None or not leave_out(item):
+                plain.append(item if type(item) in _ATOMS else _plain(item, depth + 1, prune=prune))
+    except _UnplainError as error:
+        error.path = f"[{index}]{error.path}"
+        raise
+    return plain
+
+
+def _name(key: Any) -> str:
+    """A dict's key as JSON would write it."""
+    if isinstance(key, Enum):
+        return _name(key.value)
+    if isinstance(key, str):
+        return str.__str__(key)
+    if key is None or isinstance(key, (int, float)):
+        return canonical(key).strip('"')
+    raise _UnplainError(f"this key is {_a(type(key))}, which JSON does not have", "Use strings as keys.")
+
+
+def _is_function(tool: Any) -> bool:
+    """A function given as a tool, which LiteLLM does not send at all."""
+    return callable(tool) and not isinstance(tool, type) and not hasattr(tool, "model_dump")
+
+
+def _dump(value: Any) -> Any:
+    try:
+        if hasattr(type(value), "__pydantic_serializer__"):
+            return value.model_dump(warnings=False)
+        return value.model_dump()
+    except Exception as error:
+        raise _UnplainError(
+            f"it is {_a(type(value))} that cannot be dumped ({type(error).__name__})", "Pass a dict instead."
+        ) from error
+
+
+def _schema(kind: Any) -> Any:
+    try:
+        return kind.model_json_schema()
+    except Exception as error:
+        raise _UnplainError(
+            f"it is the class {kind.__qualname__}, which has no JSON schema ({type(error).__name__})",
+            "Pass a JSON schema.",
+        ) from error
+
+
+def _class(kind: type, depth: int) -> dict[str, Any]:
+    """A class given as ``response_format``: its name and what it holds."""
+    if callable(getattr(kind, "model_json_schema", None)):
+        return {"name": kind.__name__, "schema": _plain(_schema(kind), depth + 1)}
+    if issubclass(kind, Enum):
+        return {"name": kind.__name__, "values": [_plain(member.value, depth + 1) for member in kind]}
+    annotations = {
+        name: _annotation(annotation)
+        for base in reversed(kind.__mro__)
+        for name, annotation in getattr(base, "__annotations__", {}).items()
+    }
+    if not annotations or any(" at 0x" in text for text in annotations.values()):
+        raise _UnplainError(
+            f"it is the class {kind.__qualname__}, which does not say what it holds",
+            "Pass a pydantic class, a TypedDict, a dataclass, or a JSON schema.",
+        )
+    return {"name": kind.__name__, "annotations": annotations}
+
+
+def _annotation(annotation: Any) -> str:
+    """An annotation as its source has it, also where a TypedDict made a ForwardRef of it."""
+    if isinstance(annotation, type):
+        return annotation.__qualname__
+    return str(getattr(annotation, "__forward_arg__", annotation))
+
+
+def _digest(data: bytes) -> str:
+    return f"<bytes sha256:{hashlib.sha256(data).hexdigest()} {len(data)} bytes>"
+
+
+def _file(file: Any) -> str:
+    """A file's whole content, as an upload sends it; its position is put back."""
+    try:
+        position = file.tell()
+        file.seek(0)
+        try:
+            data = file.read()
+        finally:
+            file.seek(position)
+    except (AttributeError, OSError, ValueError) as error:
+        raise _UnplainError(
+            f"it is {_a(type(file))} that cannot be read twice ({error})", "Pass its content as bytes."
+        ) from error
+    if not isinstance(data, (bytes, str)):
+        raise _UnplainError(f"it is {_a(type(file))} that reads no bytes", "Pass its content as bytes.")
+    return _digest(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+
+
+def _a(kind: type) -> str:
+    where = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"an object of type {where}{kind.__qualname__}"
+
+
+# ---- canonical text ------------------------------------------------------------------------------------
+
+# Not ASCII: escaped, two lone surrogates and the character they would make are the same text.
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False
+).encode
+
+
+def canonical(plain: Any) -> str:
+    """Plain data as text: the same for every order of keys, and for nothing else.
+
+    Integers longer than Python prints (4300 digits) are written in hexadecimal.
+    """
+    try:
+        return _encode(plain)
+    except ValueError:
+        return _encode(_hexed(plain))
+
+
+def _hexed(plain: Any) -> Any:
+    if type(plain) is int:
+        try:
+            str(plain)
+        except ValueError:
+            return f"<int {plain:#x}>"
+        return plain
+    if isinstance(plain, dict):
+        return {key: _hexed(item) for key, item in plain.items()}
+    if isinstance(plain, list):
+        return [_hexed(item) for item in plain]
+    return plain
+
+
+# ---- strategies ----------------------------------------------------------------------------------------
+
+
+def exact(request: Mapping[str, Any]) -> str:
+    """Everything that was asked."""
+    return _text(_all_of(request))
+
+
+def messages(request: Mapping[str, Any]) -> str:
+    """Everything but the model."""
+    return _text(_but_the_model(request))
+
+
+def content(request: Mapping[str, Any]) -> str:
+    """Only what the messages say, so that one recording serves several models and settings.
+
+    The texts of ``instructions``, ``system``, ``messages``, ``input``, ``prompt``, ``query`` and
+    ``documents``, in this order and in their own. Images, audio and files count, in a message as they were
+    given. Roles, names, ids, tools, tool calls, thinking and every parameter do not. A call that says nothing
+    in any of these is told apart by everything.
+    """
+    return _text(_contents(request))
+
+
+def _all_of(request: Mapping[str, Any]) -> Any:
+    return request
+
+
+def _but_the_model(request: Mapping[str, Any]) -> Any:
+    return {key: value for key, value in request.items() if key not in {"model", "custom_llm_provider"}}
+
+
+_CONTENT = (
+    *("instructions", "system", "messages", "input", "prompt", "query", "documents"),
+    *("file", "image", "mask"),
+)
+_NOT_SAID = _words(
+    """
+    tool_use server_tool_use mcp_tool_use function_call custom_tool_call computer_call file_search_call
+    web_search_call code_interpreter_call mcp_call item_reference
+    thinking redacted_thinking reasoning
+    """
+)
+
+
+def _contents(request: Mapping[str, Any]) -> Any:
+    return [piece for key in _CONTENT if key in request for piece in _said(request[key])] or request
+
+
+def _said(value: Any) -> Iterator[Any]:
+    """The pieces of a message, a part of it, or a list of such."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _said(item)
+    elif not isinstance(value, dict):
+        if value is not None:
+            yield value
+    elif _type(value) in _NOT_SAID:
+        return
+    elif isinstance(value.get("text"), str):
+        yield value["text"]
+    elif "content" in value:
+        yield from _said(value["content"])
+    elif "output" in value:  # a tool's result in the Responses API
+        yield from _said(value["output"])
+    elif value.keys().isdisjoint({"role", "tool_use_id", "call_id"}):
+        yield value
+
+
+def _type(part: Mapping[str, Any]) -> str:
+    """What a part of a message says it is; a JSON schema may have a list there."""
+    kind = part.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def _text(question: Any) -> str:
+    """The canonical text, blind to a provider's prompt cache being switched on."""
+    text = canonical(question)
+    if '"cache_control":' in text or '"type":"text"' in text:
+        return canonical(_without_caching(question))
+    return text
+
+
+def _without_caching(value: Any) -> Any:
+    """Without ``cache_control`` marks; a sole text part is the text, since a mark needs a part to stand in."""
+    if isinstance(value, list):
+        return [_without_caching(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    bare = {key: _without_caching(item) for key, item in value.items() if not _is_mark(key, item)}
+    for key in ("content", "system"):
+        parts = bare.get(key)
+        if isinstance(parts, list) and len(parts) == 1 and _is_text(parts[0]):
+            bare[key] = parts[0]["text"]
+    return bare
+
+
+def _is_mark(key: str, value: Any) -> bool:
+    return key == "cache_control" and isinstance(value, dict) and value.get("type") == "ephemeral"
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStrategy:
+    """One way to tell calls apart.
+
+    ``name`` is what a cassette's header says. ``stable`` is True where a key stored under the same name may
+    be trusted; it is False for own functions, whose body may have changed since.
+    """
+
+    name: str
+    stable: bool
+    _family: str
+    _text_of: Callable[[Call], str]
+
+    def key(self, call: Call) -> str:
+        """``k`` and 24 hex digits, always a plain YAML scalar. Raises UnkeyableCallError."""
+        streamed = "stream" if call.request.get("stream") else ""
+        identity = "\0".join((self._family, call.name, streamed, self._text_of(call)))
+        digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=12)
+        return f"k{digest.hexdigest()}"
+
+
+_STRATEGIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "exact": _all_of,
+    "messages": _but_the_model,
+    "content": _contents,
+}
+_VERSION = 1
+
+
+def strategy(
+    spec: str | Callable[[dict[str, Any]], str], normalisers: Sequence[str | re.Pattern[str]] = ()
+) -> KeyStrategy:
+    """The strategy of a name, a dotted path (``package.module:function``) or a function ``request -> str``.
+
+    ``normalisers`` are names of ``NORMALISERS`` or own regular expressions, compiled or as ``re:<pattern>``;
+    what they match counts as the same everywhere but for which matches equal each other. Own ones act first,
+    in the order given; then the named ones, in a fixed order. Raises SettingsError.
+    """
+    rules = _rules(normalisers)
+    suffix = "".join(f"+{rule.name}" for rule in rules)
+    if isinstance(spec, str) and spec in _STRATEGIES:
+        pick = _STRATEGIES[spec]
+        family = f"{spec}/{_VERSION}"
+
+        def text_of(call: Call) -> str:
+            question = pick(call.request)
+            return _text(_Normalising(rules).of(question) if rules else question)
+
+        return KeyStrategy(family + suffix, stable=True, _family=family, _text_of=text_of)
+
+    function = _imported(spec) if isinstance(spec, str) else spec
+    if not callable(function):
+        raise SettingsError(
+            f"{spec!r} is no key strategy: give {_names(_STRATEGIES)}, or a function request -> str."
+        )
+    family = f"own:{_where(function)}"
+
+    def own_text_of(call: Call) -> str:
+        # A copy, so that the function cannot change what is stored.
+        request = _plain(call.request, 1)
+        return _answer_of(function, _Normalising(rules).of(request) if rules else request, call.name)
+
+    return KeyStrategy(family + suffix, stable=False, _family=family, _text_of=own_text_of)
+
+
+def _answer_of(function: Callable[[dict[str, Any]], str], request: dict[str, Any], name: str) -> str:
+    where = _where(function)
+    try:
+        text: Any = function(request)
+    except Exception as error:
+        raise UnkeyableCallError(
+            f"{name}(): the key strategy {where} raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(text, str):
+        raise UnkeyableCallError(
+            f"{name}(): the key strategy {where} returned {_a(type(text))}; it must return a str."
+        )
+    return text
+
+
+def _imported(path: str) -> Any:
+    """The function that a dotted path names."""
+    module_name, colon, function_name = path.partition(":")
+    if not colon:
+        module_name, _, function_name = path.rpartition(".")
+    valid = f"Valid are {_names(_STRATEGIES)}, or a function's dotted path such as package.module:function."
+    if not module_name or not function_name:
+        raise SettingsError(f"There is no key strategy {path!r}. {valid}")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in function_name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise SettingsError(
+            f"The key strategy {path!r} cannot be imported: {type(error).__name__}: {error}. {valid}"
+        ) from error
+    if not callable(found):
+        raise SettingsError(f"The key strategy {path!r} is {_a(type(found))}, not a function. {valid}")
+    return found
+
+
+def _where(function: Any) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+# ---- normalisers ---------------------------------------------------------------------------------------
+
+_HEX = "[0-9a-fA-F]"
+_TIME = r"(?:[01]\d|2[0-4]):[0-5]\d:[0-6]\d(?:[.,]\d+)?"
+_OFFSET = r"\s?(?:Z\b|[+-](?:[01]\d|2[0-3]):?[0-5]\d\b)"
+_DAY = r"(?:19|20|21)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+_SLASH = r"(?:/+|\\+)"
+
+_PATTERNS: Mapping[str, str] = {
+    # With dashes; without, only version 4, which a checksum of the same length is once in 64 times.
+    "uuid": rf"(?<![0-9A-Za-z])(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}"
+    rf"|{_HEX}{{12}}4{_HEX}{{3}}[89abAB]{_HEX}{{15}})(?![0-9A-Za-z])",
+    "date": rf"(?<!\d){_DAY}(?:[T ](?:{_TIME}|(?:[01]\d|2[0-4]):[0-5]\d)(?:{_OFFSET})?)?(?!\d)"
+    r"|(?<!\d)(?:19|20|21)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T[0-2]\d[0-5]\d[0-6]\d(?:\.\d+)?"
+    rf"(?:{_OFFSET})?(?!\d)"
+    rf"|(?<![\d:]){_TIME}(?:{_OFFSET})?(?![\d:])",
+    "epoch": r"(?<![\w.-])\d{10}(?:\d{3})?(?:\.\d+)?(?!\w|\.\d)",
+    # The folder alone: what lies in it keeps its name.
+    "tmp_path": r"(?:(?:\b[A-Za-z]:)?(?:[/\\]+[\w.@~+-]+)*?[/\\]+pytest-of-[^/\\\s]+[/\\]+pytest-(?:\d+|current)"
+    rf"(?:{_SLASH}popen-gw\d+)?"
+    rf"|(?:(?<![\w.~-])(?:/private)?(?:/tmp|/var/tmp|/var/folders/[^/\s]+/[^/\s]+/[TC0])"
+    rf"|\b[A-Za-z]:{_SLASH}Users{_SLASH}[^/\\\n\"']+{_SLASH}AppData{_SLASH}Local{_SLASH}Temp"
+    rf"|\b[A-Za-z]:{_SLASH}(?:Windows{_SLASH})?Temp)(?![\w-])(?:{_SLASH}tmp[a-z0-9_]{{8}}(?![a-z0-9_]))?)",
+    "tool_call_id": r"\b(?:call_|toolu_(?:bdrk_|vrtx_)?|chatcmpl-tool-|tooluse_)"
+    rf"(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|(?=[A-Za-z]*\d)[0-9A-Za-z]{{16,}})(?![0-9A-Za-z])",
+}
+NORMALISERS: tuple[str, ...] = tuple(_PATTERNS)
+"""The declared normalisers, in the order in which they act."""
+
+_EPOCH_SECONDS = range(978_307_200, 4_102_444_800)  # 2001 up to 2100
+_TOOL_CALL_FIELDS = frozenset({"tool_call_id", "tool_use_id", "call_id"})
+_TOOL_CALL_TYPES = frozenset(
+    {"function", "function_call", "custom_tool_call", "tool_use", "server_tool_use", "mcp_tool_use"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    name: str
+    pattern: re.Pattern[str]
+
+
+def _rules(normalisers: Sequence[str | re.Pattern[str]]) -> tuple[_Rule, ...]:
+    """Own rules as given, then the named ones in their order; each once."""
+    if isinstance(normalisers, str):
+        raise SettingsError(f"Normalisers are a list; got the text {normalisers!r}.")
+    own: dict[str, _Rule] = {}
+    named: set[str] = set()
+    for normaliser in normalisers:
+        if isinstance(normaliser, str) and normaliser in _PATTERNS:
+            named.add(normaliser)
+        else:
+            rule = _own_rule(normaliser)
+            own[rule.name] = rule
+    return (
+        *own.values(),
+        *(_Rule(name, re.compile(pattern)) for name, pattern in _PATTERNS.items() if name in named),
+    )
+
+
+def _own_rule(normaliser: Any) -> _Rule:
+    pattern = normaliser
+    if isinstance(normaliser, str) and normaliser.startswith("re:"):
+        try:
+            pattern = re.compile(normaliser.removeprefix("re:"))
+        except re.error as error:
+            raise SettingsError(
+                f"The normaliser {normaliser!r} is no regular expression: {error}."
+            ) from error
+    if not isinstance(pattern, re.Pattern) or not isinstance(pattern.pattern, str):
+        raise SettingsError(
+            f"There is no normaliser {normaliser!r}. Valid are {_names(NORMALISERS)}, re:<pattern>, "
+            "or a compiled regular expression over text."
+        )
+    text = f"{pattern.pattern}\0{pattern.flags}".encode("utf-8", "surrogatepass")
+    return _Rule(f"re:{hashlib.blake2b(text, digest_size=4).hexdigest()}", pattern)
+
+
+class _Normalising:
+    """One walk through one question; equal matches get equal placeholders, numbered as they appear."""
+
+    def __init__(self, rules: Sequence[_Rule]) -> None:
+        self._rules = rules
+        self._names = {rule.name for rule in rules}
+        self._seen: dict[str, dict[str, str]] = {rule.name: {} for rule in rules}
+
+    def of(self, question: Any) -> Any:
+        if isinstance(question, dict):
+            # A dated model and a seed like a moment are the question.
+            return {
+                key: value if key in {"model", "seed"} else self._value(value)
+                for key, value in sorted(question.items())
+            }
+        return self._value(question)
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._string(value)
+        if isinstance(value, dict):
+            return {
+                key: self._placeholder("tool_call_id", item)
+                if self._is_tool_call_id(key, item, value)
+                else self._value(item)
+                for key, item in sorted(value.items())
+            }
+        if isinstance(value, list):
+            return [self._value(item) for item in value]
+        if "epoch" in self._names and type(value) in {int, float} and _is_epoch(value):
+            return self._placeholder("epoch", repr(value))
+        return value
+
+    def _string(self, text: str) -> str:
+        for rule in self._rules:
+            text = rule.pattern.sub(lambda match, rule=rule: self._match(rule.name, match[0]), text)  # type: ignore[misc]
+        return text
+
+    def _match(self, name: str, found: str) -> str:
+        if not found or (name == "epoch" and not _is_epoch(float(found))):
+            return found
+        return self._placeholder(name, found.lower() if name == "uuid" else found)
+
+    def _placeholder(self, name: str, found: str) -> str:
+        seen = self._seen[name]
+        return seen.setdefault(found, f"<{name}-{len(seen) + 1}>")
+
+    def _is_tool_call_id(self, key: str, item: Any, around: Mapping[str, Any]) -> bool:
+        if "tool_call_id" not in self._names or not isinstance(item, str):
+            return False
+        return key in _TOOL_CALL_FIELDS or (
+            key == "id" and (_type(around) in _TOOL_CALL_TYPES or "function" in around)
+        )
+
+
+def _is_epoch(number: float) -> bool:
+    """Whether a number of 10 digits counts seconds, or one of 13 milliseconds, since 1970."""
+    whole = int(number) if number == number and abs(number) < 1e13 else 0  # noqa: PLR0124, PLR2004
+    if whole < 10**9:
+        return False
+    return whole in _EPOCH_SECONDS or (whole >= 10**12 and whole // 1000 in _EPOCH_SECONDS)

@@ -1,0 +1,767 @@
+"""Takes secrets out of plain data: by name, by well-known format, by value; idempotent.
+
+What is taken out becomes a placeholder such as ``<redacted:openai-key>``, which no rule touches again.
+Recordings are compared between machines that hold different keys or none, so a placeholder is named by the
+first of these that applies, and the local environment has the last word, not the first:
+
+1. the name it stands under in a mapping or in a URL's query (``api_key``), whatever its value is;
+2. its format (``openai-key``);
+3. the label before it in a text (``MISTRAL_API_KEY=...``);
+4. the environment variable that holds it, then the argument that it was passed as; of several names the
+   alphabetically first;
+5. the own pattern that matched it (``pattern-1``).
+
+JSON inside a string, such as a tool call's arguments, is text: there a labelled value goes only if it also
+looks like a credential (rule 3), so ``{"password": "hunter2"}`` that a model wrote for a tool stays what the
+tool is called with, and a long key beside ``"api_key"`` does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from pytest_lmcache.errors import SettingsError
+
+DUMMY_KEY = "lmcache-dummy-key"
+"""What SDKs that insist on a key are given on replay; never learnt or looked for."""
+
+_PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
+_SHORTEST = 8  # characters: a shorter value is found in innocent text too often
+_LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
+_LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
+_DEEPEST = 5  # levels of a call's arguments that are searched for secrets to learn
+
+
+def _placeholder(name: str) -> str:
+    return f"<redacted:{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:64]}>"
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_SECRET_WORDS = _set(
+    "accesstoken apikey apitoken authorization authtoken bearertoken clientsecret cookie passphrase passwd password "
+    "pwd refreshtoken secret secretkey sessiontoken"
+)
+_SECRET_KEYS = _set(  # what stands before "key" in the name of a secret; a cache_key is none
+    "access account admin api app auth encryption function ingestion license master private proxy salt secret "
+    "service shared signing storage subscription webhook"
+)
+_HARMLESS_TOKENS = _set(  # what stands before "token" where it is a piece of text or of a listing
+    "audio begin bos cached class cls completion continuation cost decoder end eos first image input last mask max "
+    "min next output pad page per prev previous prompt reasoning sep special start stop text to total unk"
+)
+_ABOUT_SECRETS = _set(  # what follows "secret" where the name is of something else
+    "arn count file manager name path project ref reference region type uri url version"
+)
+_MAYBE_SECRET = frozenset({"auth", "bearer", "credential", "credentials", "jwt", "token"})
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in any spelling; a number at the end, as in ``API_KEY_2``, does not count."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.rstrip("0123456789_- "))
+    return re.findall(r"[a-z0-9]+", spaced.lower())
+
+
+@lru_cache(maxsize=4096)
+def is_secret_name(name: str) -> bool:
+    """Whether a text under this argument, header or key name is a secret, whatever it says.
+
+    False for ``token``, ``auth`` and ``credentials`` alone, which are often innocent: there the value decides.
+    """
+    words = _words(name)
+    if not words:
+        return False
+    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    if last in _SECRET_WORDS or last.endswith(("apikey", "password")):
+        return True
+    if "secret" in words:
+        return not _ABOUT_SECRETS.intersection(words[words.index("secret") :])
+    if last in ("key", "keys"):
+        return before in _SECRET_KEYS
+    if last == "token":
+        return before != "" and before not in _HARMLESS_TOKENS
+    return (last in ("credential", "credentials") and before != "") or words[-3:] == ["access", "key", "id"]
+
+
+@lru_cache(maxsize=4096)
+def _is_secret_variable(name: str) -> bool:
+    """The same for an environment variable, where any ``*_KEY`` that is not public counts."""
+    words = _words(name)
+    if name in ("PWD", "OLDPWD") or not words:
+        return False
+    if words[-1] in ("key", "keys"):
+        return not {"public", "gpg", "cache", "object", "bucket"}.intersection(words)
+    if words[-2:] == ["webhook", "url"] or words[-1] in ("pass", "pat", "jwt", "sshpass"):
+        return True
+    return is_secret_name(name) or words[-1] in _MAYBE_SECRET
+
+
+_CREDIBLE = re.compile(r"(?=\S*[0-9])(?=\S*[A-Za-z])(?=\S*?[A-Za-z0-9]{13})\S{16,}")
+
+
+def _is_credible(value: str) -> bool:
+    """Whether a text looks like a credential: long, letters and digits, one unbroken run; a uuid does not."""
+    return _CREDIBLE.fullmatch(value) is not None
+
+
+_FILLER = _set(
+    "a abc an any anything api apikey auth bar baz change changeme default demo dev dummy empty example fake false "
+    "fixture foo for here in insert is it key local localhost me mock mocked my needed no none not nothing null "
+    "offline ok password pk placeholder postgres proj project provided put qux redacted redis replace replay "
+    "required root sample secret set sk some something string test tested testing tests the this to todo token "
+    "true unset unused used user value with xyz your yours lmcache litellm llm openai anthropic azure google "
+    "gemini mistral cohere ollama vllm"
+)
+
+
+def _is_filler(value: str, name: str) -> bool:
+    """Whether a value is an obvious stand-in, made of words such as test, dummy, your and of the name's own."""
+    if value.replace(".", "", 1).isdigit():
+        return len(value) < _LONG_NUMBER
+    own = _words(name)
+    return all(
+        word in _FILLER or word in own or len(set(word)) == 1 or (word.isdigit() and len(word) < _SHORTEST)
+        for word in re.findall(r"[a-z]+|[0-9]+", value.lower())
+    )
+
+
+_FILE = re.compile(r"(?:[~.]{0,2}/|[A-Za-z]:[\\/])[^\n]*\.[A-Za-z0-9]{1,5}")
+
+
+@lru_cache(maxsize=4096)
+def _is_searchable(value: str, name: str) -> bool:
+    """Whether a value may be looked for in any text: a secret, and not a word, a path or our own dummy."""
+    return (
+        len(value) >= _SHORTEST
+        and value != DUMMY_KEY
+        and "<redacted:" not in value
+        and not _is_filler(value, name)
+        and not _FILE.fullmatch(value)
+        and not os.path.exists(value)  # noqa: PTH110 - Path.exists raises on a name that is too long
+    )
+
+
+# --- formats ---------------------------------------------------------------------------------------------
+
+
+class _Format(NamedTuple):
+    """A well-known kind of key: literal beginnings, and what follows them.
+
+    ``left`` must hold before the beginning; ``keep`` leaves the beginning in the text; ``back`` is how many
+    characters the secret begins before its literal.
+    """
+
+    kind: str
+    starts: tuple[str, ...]
+    rest: str
+    left: str = "[A-Za-z0-9]"
+    keep: bool = False
+    back: int = 0
+
+
+_RUN = "[A-Za-z0-9_-]"
+_LONG = r"[A-Za-z0-9]{20,}"
+_DASHED = _RUN + "{20,}"
+# "sk-" alone begins CSS classes and package names too: ask for digits and capitals, or for one long run.
+_MIXED = rf"(?=(?={_RUN}*[0-9])(?:{_RUN}*[A-Z]|{_RUN}*?[a-z0-9]{{20}})|(?:{_RUN}*?[A-Z]){{3}}){_RUN}{{20,}}"
+# No hyphen pair in the body, so that a text full of BEGIN lines is read once.
+_PEM = (
+    r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?=[^-]{0,200}?[A-Za-z0-9+/]{32}|[^\"']{0,200}?,ENCRYPTED)"
+    r"(?:[A-Za-z0-9+/=\s\\:,.]|-(?!-))*+(?:-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----)?"
+)
+
+# Lengths and alphabets: the providers' documentation and the rules of public secret scanners, with the
+# lower bounds relaxed, since formats grow.
+_FORMATS = (
+    _Format("anthropic-key", ("sk-ant-",), _RUN + "{16,}", _RUN),
+    _Format("openrouter-key", ("sk-or-",), r"(?:v\d+-)?" + _LONG, _RUN),
+    _Format("langfuse-key", ("sk-lf-",), _DASHED, _RUN),
+    _Format("openai-key", ("sk-proj-", "sk-svcacct-", "sk-admin-", "sk-None-"), _RUN + "{16,}", _RUN),
+    _Format("openai-key", ("sk-",), _MIXED, _RUN),
+    _Format("google-key", ("AIza",), _RUN + "{30,}"),
+    _Format("google-key", ("AQ.A",), _RUN + "{30,}"),
+    _Format("google-token", ("ya29.",), r"[A-Za-z0-9_.-]{20,}(?<!\.)"),
+    _Format("google-secret", ("GOCSPX-",), _DASHED),
+    _Format("aws-key-id", ("AKIA", "ASIA", "ABIA", "ACCA"), r"[A-Z0-9]{16}(?![A-Za-z0-9])"),
+    _Format("aws-bedrock-key", ("ABSK", "bedrock-api-key-"), r"[A-Za-z0-9+/]{60,}={0,2}"),
+    _Format("azure-key", ("JQQJ9",), r"[A-Za-z0-9]{57,}(?:==)?", back=52),
+    _Format("azure-secret", ("7Q~", "8Q~"), r"[A-Za-z0-9_.~-]{37,}", "[A-Za-z0-9_.~-]", back=3),
+    _Format("huggingface-token", ("hf_", "api_org_"), _LONG),
+    _Format("groq-key", ("gsk_",), _LONG),
+    _Format("xai-key", ("xai-",), _LONG),
+    _Format("perplexity-key", ("pplx-",), _LONG),
+    _Format("nvidia-key", ("nvapi-",), _DASHED),
+    _Format("cerebras-key", ("csk-",), _LONG),
+    _Format("fireworks-key", ("fw_",), _LONG),
+    _Format("replicate-token", ("r8_",), _LONG),
+    _Format("together-key", ("tgp_v1_",), _DASHED),
+    _Format("tavily-key", ("tvly-",), _DASHED),
+    _Format("langsmith-key", ("lsv2_pt_", "lsv2_sk_"), r"[a-f0-9_]{20,}"),
+    _Format("github-token", ("ghp_", "gho_", "ghu_", "ghr_"), _LONG),
+    _Format("github-token", ("ghs_",), rf"{_DASHED}(?:\.{_RUN}+)*"),
+    _Format("github-token", ("github_pat_",), r"[A-Za-z0-9_]{20,}"),
+    _Format("gitlab-token", ("glpat-",), _DASHED),
+    _Format("slack-token", tuple(f"xox{kind}-" for kind in "abcdeoprs"), r"[A-Za-z0-9-]{10,}"),
+    _Format("slack-token", ("xoxe.xox",), r"[a-z]-[A-Za-z0-9-]{10,}"),
+    _Format("slack-token", ("xapp-",), r"[A-Za-z0-9-]{10,}"),
+    _Format(
+        "slack-webhook",
+        ("hooks.slack.com/",),
+        r"(?:services|workflows|triggers)/[A-Za-z0-9/_-]{16,}",
+        keep=True,
+    ),
+    _Format("stripe-key", ("sk_live_", "sk_test_", "rk_live_", "rk_test_"), _LONG),
+    _Format("jwt", ("eyJ",), rf"{_RUN}{{8,}}+\.{_RUN}{{8,}}+(?:\.{_RUN}*+){{0,3}}", _RUN),
+    _Format("private-key", ("-----BEGIN ",), _PEM),
+    _Format(
+        "bearer-token", ("Bearer ", "bearer "), r"(?=\S*[0-9])[A-Za-z0-9._~+/-]{16,}=*(?<!\.)", keep=True
+    ),
+)
+# A key that a provider echoes with its middle taken out.
+_STARS = rf"{_RUN}{{0,60}}[*•]{{3,}}{_RUN}{{0,60}}"
+_DOTS = rf"{_RUN}{{0,60}}(?:\.\.\.|…)(?=[a-z]{{0,3}}[A-Z0-9]){_RUN}{{4,12}}(?!{_RUN})"
+# A literal may follow an escape that ends in a letter or digit: \n in JSON, \u003c, %3D.
+_AFTER_ESCAPE = r"(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2})"
+
+
+def _matcher(form: _Format, start: str) -> re.Pattern[str]:
+    left = rf"(?:(?<!{form.left})|{_AFTER_ESCAPE})"
+    if form.back:
+        return re.compile(left + rf"(?P<span>{form.rest})", re.ASCII)
+    literal = re.escape(start)
+    if form.keep:
+        return re.compile(left + rf"{literal}(?P<span>{form.rest})", re.ASCII)
+    return re.compile(left + rf"(?P<span>{literal}(?:{form.rest}|{_STARS}|{_DOTS}))", re.ASCII)
+
+
+# --- where to look ---------------------------------------------------------------------------------------
+
+# One scan finds every place worth a closer look. It hangs on the rarest character of each literal, because
+# the regex engine skips quickly to a set of first characters, and looks back and ahead from there.
+_RARE = re.compile(r"(?P<rarest>[-_~*])|(?P<rare>[A-Z])|(?P<common>[./:=0-9])|(?P<frequent>.)")
+_RARITY = {"rarest": 3, "rare": 2, "common": 1, "frequent": 0}
+
+
+def _pivot(literal: str) -> int:
+    """Where a literal's rarest character is."""
+    kinds = [found.lastgroup or "" for found in _RARE.finditer(literal)]
+    return max(range(len(literal)), key=lambda at: _RARITY[kinds[at]])
+
+
+# The last two letters of every word that a secret's label ends in, so that other colons are passed over.
+_ENDINGS = "|".join(
+    "".join(f"[{letter}{letter.upper()}]" for letter in ending)
+    for ending in sorted(_set("al de ed en et ey ie ig is ls on rd re se th wd wt"))
+)
+_LABELLED = "(?:" + "|".join(rf"(?<=(?:{_ENDINGS}){quotes}.)" for quotes in ("", "[\"'` ]", r"\\[\"']")) + ")"
+
+_MASK_START = r"(?=\*\*)(?<!\*\*)"
+
+
+def _lookaround(literal: str) -> str:
+    at = _pivot(literal)
+    before, after = re.escape(literal[: at + 1]), re.escape(literal[at + 1 :])
+    return (f"(?<={before})" if at else "") + (f"(?={after})" if after else "")
+
+
+_CREDENTIALS = re.compile(r"://(?P<span>[^\s/?#<>\"'\\`|]{1,256})@")
+_QUERY_NAME = re.compile(r"(?:[?&;]|\\u0026)([A-Za-z0-9_.\-]{2,40})$")
+_QUERY_VALUE = re.compile(r"=(?P<span>[^\s=&#\"'<>\\`|(){}\[\],;][^\s&#\"'<>\\`|(){}\[\],;]*)")
+_QUERY_SECRETS = _set(
+    "auth code jwt key sig signature subscriptionkey token xamzcredential xamzsecuritytoken xamzsignature "
+    "xgoogcredential xgoogsignature"
+)
+_LABEL = re.compile(r"[A-Za-z0-9]+(?:[ _.\-][A-Za-z0-9]+){0,4}$")
+_LABELLED_VALUE = re.compile(
+    r"[:=]\s{0,2}(?:\\{0,2}[\"'`])?(?:(?:Basic|Bearer|Token|ApiKey)\s)?"
+    r"(?:(?P<masked>[^\s\"'*<>]{0,40}\*{3,}[A-Za-z0-9_-]{0,40})|(?P<span>[A-Za-z0-9+/_.~\-]{12,4096}={0,2}))"
+)
+_MASKED_HEAD = re.compile(r"[A-Za-z0-9_-]{0,40}$")
+_MASKED_TAIL = re.compile(r"\*+([A-Za-z0-9_-]{0,40})")
+
+_URL_RANK, _LABEL_RANK, _KNOWN_RANK, _OWN_RANK = -1, 1000, 2000, 3000
+
+
+_Known: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class _Span(NamedTuple):
+    """A piece of a text to take out; where several overlap, the lowest rank names the whole."""
+
+    start: int
+    end: int
+    rank: int
+    name: str
+
+
+_Look: TypeAlias = Callable[[str, int, _Known], Iterator[_Span]]
+
+
+def _label_before(text: str, at: int) -> str | None:
+    """The secret's name that ends right before a colon or an equals sign, such as ``api_key``."""
+    found = _LABEL.search(text[max(0, at - 64) : at].rstrip(" \"'`\\"))
+    if found is None:
+        return None
+    words = _words(found[0])
+    if words and words[-1] in ("provided", "is"):
+        words.pop()
+    if not (is_secret_name("_".join(words)) or words == ["token"]):
+        return None
+    for count in range(1, len(words) + 1):
+        name = "_".join(words[-count:])
+        if is_secret_name(name):
+            return name
+    return words[-1]
+
+
+def _formatted(form: _Format, start: str, rank: int) -> _Look:
+    matcher, back = _matcher(form, start), _pivot(start) + form.back
+
+    def look(text: str, at: int, _: _Known) -> Iterator[_Span]:
+        if at >= back and (found := matcher.match(text, at - back)):
+            yield _Span(*found.span("span"), rank, form.kind)
+
+    return look
+
+
+def _userinfo(text: str, at: int, _: _Known) -> Iterator[_Span]:
+    found = _CREDENTIALS.match(text, at)
+    if found and (":" in found["span"] or _is_credible(found["span"])):
+        yield _Span(*found.span("span"), _URL_RANK, "url-credentials")
+
+
+def _labelled(text: str, at: int, _: _Known) -> Iterator[_Span]:
+    if text[at] == "=" and (query := _QUERY_NAME.search(text[max(0, at - 48) : at])):
+        name = query[1]
+        if re.sub(r"[^a-z]", "", name.lower()) in _QUERY_SECRETS or is_secret_name(name):
+            if found := _QUERY_VALUE.match(text, at):
+                yield _Span(*found.span("span"), _URL_RANK, name.lower())
+            return
+    found = _LABELLED_VALUE.match(text, at)
+    if found is None or (label := _label_before(text, at)) is None:
+        return
+    if found["masked"]:
+        yield _Span(*found.span("masked"), _LABEL_RANK, label)
+    elif _is_credible(found["span"]):
+        yield _Span(*found.span("span"), _LABEL_RANK, label)
+
+
+def _masked(text: str, at: int, known: _Known) -> Iterator[_Span]:
+    tail = _MASKED_TAIL.match(text, at)
+    head = _MASKED_HEAD.search(text[max(0, at - 40) : at])
+    if tail is None or head is None or len(head[0]) + len(tail[1]) < _LEAST_ECHO:
+        return
+    for value, name in known:
+        if value.startswith(head[0]) and value.endswith(tail[1]):
+            yield _Span(at - len(head[0]), tail.end(), _KNOWN_RANK, name)
+
+
+def _guard() -> tuple[re.Pattern[str], list[_Look]]:
+    """The scan, and for each of its groups what looks closer; empty groups tell which alternative matched."""
+    by_pivot: dict[str, list[tuple[str, _Look]]] = {}
+    for rank, form in enumerate(_FORMATS):
+        for start in form.starts:
+            place = (_lookaround(start), _formatted(form, start, rank))
+            by_pivot.setdefault(start[_pivot(start)], []).append(place)
+    for places in by_pivot.values():  # csk- before sk-, sk-ant- before sk-: the first that fits is looked at
+        places.sort(key=lambda place: -len(place[0]))
+    by_pivot[":"] = [("(?=//)", _userinfo), (_LABELLED, _labelled)]
+    by_pivot["="] = [(_LABELLED, _labelled)]
+    by_pivot.setdefault("*", []).append((_MASK_START, _masked))
+    choices = [
+        re.escape(pivot) + "(?:" + "|".join(around + "()" for around, _ in places) + ")"
+        for pivot, places in by_pivot.items()
+    ]
+    looks = [look for places in by_pivot.values() for _, look in places]
+    return re.compile("|".join(choices), re.ASCII | re.DOTALL), looks
+
+
+_GUARD, _LOOKS = _guard()
+
+
+def _built_in(text: str, known: _Known) -> Iterator[_Span]:
+    done = 0
+    for place in _GUARD.finditer(text):
+        # Not inside of what is found already: a text made of a key's beginnings would be read again and again.
+        if place.start() >= done:
+            for span in _LOOKS[(place.lastindex or 0) - 1](text, place.start(), known):
+                done = span.end
+                yield span
+
+
+def _replace(text: str, spans: list[_Span]) -> str:
+    """Put placeholders in the place of spans; what is a placeholder already stays."""
+    pieces: list[str] = []
+    done = 0
+    for span in _settled(text, spans):
+        pieces += text[done : span.start], _placeholder(span.name)
+        done = span.end
+    return "".join([*pieces, text[done:]])
+
+
+def _settled(text: str, spans: list[_Span]) -> list[_Span]:
+    """Spans in order, joined where they overlap, without what is a placeholder already."""
+    if spans and "<redacted:" in text:
+        for kept in _PLACEHOLDER.finditer(text):
+            spans = [piece for span in spans for piece in _outside(span, *kept.span())]
+    return _merged(spans)
+
+
+def _outside(span: _Span, start: int, end: int) -> Iterator[_Span]:
+    if span.end <= start or span.start >= end:
+        yield span
+        return
+    if span.start < start:
+        yield span._replace(end=start)
+    if span.end > end:
+        yield span._replace(start=end)
+
+
+def _merged(spans: list[_Span]) -> list[_Span]:
+    merged: list[_Span] = []
+    for span in sorted(spans):
+        if merged and span.start < merged[-1].end:
+            last = merged[-1]
+            rank, name = min((last.rank, last.name), (span.rank, span.name))
+            merged[-1] = _Span(last.start, max(last.end, span.end), rank, name)
+        else:
+            merged.append(span)
+    return merged
+
+
+# --- values ----------------------------------------------------------------------------------------------
+
+
+def _secrets_in(name: str, value: str) -> Iterator[str]:
+    """The secrets that a value under a secret name consists of: itself, without its scheme, a JSON key's parts."""
+    value = value.strip()
+    if value.startswith("{"):
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = None
+        if isinstance(parsed, dict):
+            for part_name, part in parsed.items():
+                if isinstance(part, str) and is_secret_name(part_name) and _is_searchable(part, part_name):
+                    yield part
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() in ("bearer", "basic", "token", "apikey"):
+        value = rest.strip()
+    if _is_searchable(value, name):
+        yield value
+
+
+def _secrets_in_url(url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        values = [parts.password, *(value for name, value in parse_qsl(parts.query) if is_secret_name(name))]
+    except ValueError:  # not a URL after all
+        return
+    yield from (value for value in values if value and _is_searchable(value, "url"))
+
+
+def _as_written(secret: str) -> set[str]:
+    """A secret as it stands in plain text, in a URL and in JSON."""
+    return {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+
+
+# Arguments that hold what was asked: redacted as data, never a source of secrets to look for.
+_QUESTION = frozenset(
+    {"messages", "input", "prompt", "tools", "functions", "documents", "query", "response_format"}
+)
+
+
+class Redactor:
+    """Takes secrets out of plain data; calling it again on what it gave changes nothing.
+
+    ``patterns`` are regular expressions that add to the built-in rules; of one with a group ``secret`` only
+    that group is taken out. ``function`` is called on every text (keys of mappings too) after all other
+    rules; it has to be idempotent itself. ``environ`` is ``os.environ`` unless given, read again whenever it
+    changed. Raises SettingsError for a pattern that is none and for a function that returns no text.
+    """
+
+    __slots__ = ("_environ", "_function", "_known", "_learnt", "_lock", "_patterns", "_seen", "_variables")
+
+    def __init__(
+        self,
+        patterns: Iterable[str | re.Pattern[str]] = (),
+        function: Callable[[str], str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        if function is not None and not callable(function):
+            raise SettingsError(f"a function that redacts has to be callable, got {type(function).__name__}")
+        self._patterns = tuple(
+            (_compiled(pattern), f"pattern-{number}")
+            for number, pattern in enumerate([patterns] if isinstance(patterns, str) else patterns, 1)
+        )
+        self._function = function
+        self._environ = environ
+        self._lock = threading.Lock()
+        self._seen: Any = None
+        self._variables: dict[str, str] = {}
+        self._learnt: dict[str, str] = {}
+        self._known: _Known = ()
+
+    def learn(self, arguments: Mapping[str, Any]) -> None:
+        """Remember the secrets among a call's raw arguments, so that their echo is taken out anywhere later.
+
+        Looks into texts, mappings, lists and tuples only, and never raises.
+        """
+        found: dict[str, str] = {}
+        try:
+            for name, value in arguments.items():
+                if name not in _QUESTION:
+                    self._learn_value(name, value, found, _DEEPEST)
+        except Exception:  # noqa: BLE001, S110 - a caller's odd mapping must not stop the call
+            pass
+        new = {secret: name for secret, name in found.items() if self._learnt.get(secret, "\uffff") > name}
+        if new:
+            with self._lock:
+                self._learnt |= new
+                self._rebuild()
+
+    def _learn_value(self, name: str, value: Any, found: dict[str, str], depth: int) -> None:
+        if isinstance(value, str):
+            secrets: Iterable[str] = ()
+            if is_secret_name(name) or (name.lower() in _MAYBE_SECRET and _is_credible(value)):
+                secrets = _secrets_in(name, value)
+            elif "://" in value:
+                secrets = _secrets_in_url(value)
+            for secret in secrets:
+                found[secret] = min(name.lower(), found.get(secret, "\uffff"))
+        elif depth and isinstance(value, Mapping):
+            for inner, part in value.items():
+                self._learn_value(inner if isinstance(inner, str) else "", part, found, depth - 1)
+        elif depth and isinstance(value, list | tuple):
+            for part in value:
+                self._learn_value(name, part, found, depth - 1)
+
+    def __call__(self, value: Any) -> Any:
+        """Return plain data without its secrets: the same object where there are none, else a new one.
+
+        Texts, lists and dicts are looked into, tuples become lists, everything else is left as it is.
+        """
+        self._look_at_environment()
+        return self._data(value)
+
+    def stream(self, chunks: list[Any]) -> list[Any]:
+        """Return a stream's chunks without their secrets, also those that are cut in pieces.
+
+        The pieces of one text are those under the same names in successive chunks. A placeholder stands
+        where the secret began; what the following chunks held of it is gone, the chunks stay.
+        """
+        clean = self(chunks)
+        texts: dict[tuple[Any, ...], list[tuple[int, str]]] = {}
+        for number, chunk in enumerate(clean):
+            for path, text in _leaves(chunk):
+                texts.setdefault(path, []).append((number, text))
+        changed: dict[tuple[int, tuple[Any, ...]], str] = {}
+        for path, numbered in texts.items():
+            pieces = [text for _, text in numbered]
+            if len(set(pieces)) > 1:
+                joined = self._pieces(pieces)
+                changed |= {
+                    (number, path): new
+                    for (number, old), new in zip(numbered, joined, strict=True)
+                    if new != old
+                }
+        touched = {number for number, _ in changed}
+        return [
+            _with_leaves(chunk, {path: new for (at, path), new in changed.items() if at == number})
+            if number in touched
+            else chunk
+            for number, chunk in enumerate(clean)
+        ]
+
+    def _pieces(self, pieces: list[str]) -> list[str]:
+        while True:
+            text = "".join(pieces)
+            spans = _settled(text, self._spans(text))
+            if not spans:
+                return pieces
+            pieces = list(_cut(pieces, spans))
+
+    def _data(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, dict):
+            return self._mapping(value)
+        if isinstance(value, list | tuple):
+            return self._sequence(value)
+        return value
+
+    def _mapping(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        new: dict[Any, Any] | None = None
+        for number, (key, item) in enumerate(value.items()):
+            name = self._text(key) if isinstance(key, str) else key
+            clean = self._named(name, item) if isinstance(key, str) else self._data(item)
+            if new is None and (clean is not item or name is not key):
+                new = dict(list(value.items())[:number])
+            if new is not None:
+                new[_free(name, new) if isinstance(name, str) else name] = clean
+        return value if new is None else new
+
+    def _named(self, name: str, item: Any) -> Any:
+        if isinstance(item, str):
+            if item and (is_secret_name(name) or (name.lower() in _MAYBE_SECRET and _is_credible(item))):
+                mark = _placeholder(name.lower())
+                return item if item == mark else mark
+            return self._text(item)
+        if isinstance(item, list | tuple) and is_secret_name(name):
+            clean = [self._named(name, part) for part in item]
+            return item if clean == item else clean
+        return self._data(item)
+
+    def _sequence(self, value: list[Any] | tuple[Any, ...]) -> list[Any]:
+        new: list[Any] | None = list(value) if isinstance(value, tuple) else None
+        for number, item in enumerate(value):
+            clean = self._data(item)
+            if clean is not item:
+                if new is None:
+                    new = list(value)
+                new[number] = clean
+        return value if new is None else new  # type: ignore[return-value]
+
+    def _text(self, text: str) -> str:
+        clean = self._ruled(text)
+        if self._function is None:
+            return clean
+        own = self._function(clean)
+        if not isinstance(own, str):
+            raise SettingsError(
+                f"the function that redacts, {self._function!r}, has to return a text, got {type(own).__name__}"
+            )
+        return clean if own == clean else self._ruled(own)
+
+    def _ruled(self, text: str) -> str:
+        # Taking one secret out can uncover the edge of another, so look until there is nothing more; each
+        # round leaves less text that is no placeholder, so this ends.
+        while True:
+            spans = self._spans(text)
+            clean = _replace(text, spans) if spans else text
+            if clean == text:
+                return text
+            text = clean
+
+    def _spans(self, text: str) -> list[_Span]:
+        if len(text) < _SHORTEST and not self._patterns:
+            return []
+        spans = list(_built_in(text, self._known)) if len(text) >= _SHORTEST else []
+        for secret, name in self._known:
+            if secret in text:
+                spans += (
+                    _Span(*found.span(), _KNOWN_RANK, name) for found in re.finditer(re.escape(secret), text)
+                )
+        for number, (pattern, name) in enumerate(self._patterns):
+            group = "secret" if "secret" in pattern.groupindex else 0
+            for found in pattern.finditer(text):
+                start, end = found.span(group)
+                if start < end:
+                    spans.append(_Span(start, end, _OWN_RANK + number, name))
+        return spans
+
+    def _look_at_environment(self) -> None:
+        environ = os.environ if self._environ is None else self._environ
+        # os.environ decodes every name and value when compared; the dict under it compares in 0.3 µs.
+        raw = getattr(environ, "_data", environ)
+        if raw == self._seen:
+            return
+        with self._lock:
+            self._seen = dict(raw)
+            variables = {
+                name: value
+                for name in list(environ)
+                if (value := environ.get(name)) and (_is_secret_variable(name) or "://" in value)
+            }
+            if variables != self._variables:
+                self._variables = variables
+                self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Make the table of secrets to look for: longest first, the environment's name before an argument's."""
+        table: dict[str, str] = {}
+        for name, value in sorted(self._variables.items()):
+            secrets = _secrets_in(name, value) if _is_secret_variable(name) else _secrets_in_url(value)
+            for secret in secrets:
+                for written in _as_written(secret):
+                    table.setdefault(written, name)
+        for secret, name in sorted(self._learnt.items(), key=lambda item: item[1]):
+            for written in _as_written(secret):
+                table.setdefault(written, name)
+        self._known = tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item)))
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """The texts of a chunk and where they are; an item of a list is at its own ``index`` if it has one."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, (*path, name))
+    elif isinstance(value, list):
+        for place, item in _places(value):
+            yield from _leaves(item, (*path, place))
+
+
+def _with_leaves(value: Any, texts: dict[tuple[Any, ...], str], path: tuple[Any, ...] = ()) -> Any:
+    if isinstance(value, str):
+        return texts.get(path, value)
+    if isinstance(value, dict):
+        return {name: _with_leaves(item, texts, (*path, name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_leaves(item, texts, (*path, place)) for place, item in _places(value)]
+    return value
+
+
+def _places(items: list[Any]) -> Iterator[tuple[Any, Any]]:
+    indexes = [item.get("index") if isinstance(item, dict) else None for item in items]
+    known = all(isinstance(index, int) for index in indexes) and len(set(indexes)) == len(indexes)
+    for place, item in enumerate(items):
+        yield (("index", indexes[place]) if known else place), item
+
+
+def _cut(pieces: list[str], spans: list[_Span]) -> Iterator[str]:
+    """The pieces of a text with a placeholder in that piece where each span begins."""
+    start = 0
+    for piece in pieces:
+        end = start + len(piece)
+        new, done = [], start
+        for span in spans:
+            if span.start < end and span.end > start:
+                new.append(piece[done - start : max(span.start - start, done - start)])
+                if span.start >= start:
+                    new.append(_placeholder(span.name))
+                done = min(span.end, end)
+        yield "".join([*new, piece[done - start :]])
+        start = end
+
+
+def _free(name: str, taken: dict[Any, Any]) -> str:
+    """A key that is not taken, where redaction made two keys alike."""
+    free, number = name, 2
+    while free in taken:
+        free = f"{name[:-1]}-{number}>" if name.endswith(">") else f"{name}-{number}"
+        number += 1
+    return free
+
+
+def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise SettingsError(f"{pattern!r} is no regular expression to redact by: {error}") from error
+    if not isinstance(compiled.pattern, str):
+        raise SettingsError(f"{pattern!r} is a pattern of bytes; redaction works on text, leave out the b")
+    return compiled

@@ -1,0 +1,191 @@
+"""What the run says at its end: a tally of facts, merged over worker processes, and its lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_lmcache.settings import Mode
+
+if TYPE_CHECKING:
+    from pytest_lmcache.recorder import Recorder
+
+SHOWN = 10
+
+
+@dataclass(slots=True)
+class Sum:
+    """Calls with their tokens and USD; ``unpriced`` are calls of models for which LiteLLM knows no price."""
+
+    calls: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+    unpriced: int = 0
+
+    def add(self, tokens: int, usd: float | None) -> None:
+        """Count one call."""
+        self.calls += 1
+        self.tokens += tokens
+        self.usd += usd or 0.0
+        self.unpriced += usd is None and tokens > 0
+
+    def merge(self, other: Sum) -> None:
+        """Add another sum."""
+        self.calls += other.calls
+        self.tokens += other.tokens
+        self.usd += other.usd
+        self.unpriced += other.unpriced
+
+
+@dataclass(slots=True)
+class Cost:
+    """What recording one test takes from the provider: seconds, tokens and USD."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    usd: float = 0.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """The facts of a run; plain data goes between processes."""
+
+    replayed: Sum = field(default_factory=Sum)
+    recorded: Sum = field(default_factory=Sum)
+    live: Sum = field(default_factory=Sum)
+    missed: dict[str, int] = field(default_factory=dict)
+    unused: dict[str, int] = field(default_factory=dict)
+    unmarked: dict[str, int] = field(default_factory=dict)
+    unstored: dict[str, list[str]] = field(default_factory=dict)
+    left_early: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+
+    def add(self, test: str, recorder: Recorder, *, passed: bool, written: bool) -> None:
+        """Count what one test did."""
+        calls = recorder.calls
+        if recorder.watched:
+            if calls:
+                self.unmarked[test] = self.unmarked.get(test, 0) + len(calls)
+            return
+        cost = self.costs.setdefault(test, Cost()) if calls else Cost()
+        for call in calls:
+            tokens = sum(call.tokens)
+            if call.source == "cassette":
+                self.replayed.add(tokens, call.usd)
+            elif call.is_new and passed:
+                self.recorded.add(tokens, call.usd)
+                self.left_early[test] = self.left_early.get(test, 0) + call.left_early
+            elif call.source == "provider":
+                self.live.add(tokens, call.usd)
+            cost.seconds += call.seconds
+            cost.tokens += tokens
+            cost.usd += call.usd or 0.0
+        if recorder.faults:
+            self.missed[test] = self.missed.get(test, 0) + len(recorder.faults)
+        if recorder.unstored and recorder.settings.mode is not Mode.LIVE:
+            self.unstored.setdefault(test, []).extend(recorder.unstored)
+        if passed and (unused := recorder.unused()):
+            self.unused[test] = unused
+        if written:
+            self.written.append(recorder.shown_path)
+
+    def plain(self) -> dict[str, Any]:
+        """This tally as data that any process can be sent."""
+        return asdict(self)
+
+    def merge(self, data: dict[str, Any]) -> None:
+        """Add another process's tally."""
+        for name in ("replayed", "recorded", "live"):
+            getattr(self, name).merge(Sum(**data[name]))
+        for name in ("missed", "unused", "unmarked", "left_early"):
+            for test, number in data[name].items():
+                counts = getattr(self, name)
+                counts[test] = counts.get(test, 0) + number
+        for test, why in data["unstored"].items():
+            self.unstored.setdefault(test, []).extend(why)
+        for test, cost in data["costs"].items():
+            self.costs[test] = Cost(**cost)
+        self.written.extend(data["written"])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        sums = (self.replayed, self.recorded, self.live)
+        return not any(each.calls for each in sums) and not (self.missed or self.unused or self.unmarked)
+
+    def lines(self, *, durations: int | None = None) -> Iterator[str]:
+        """The summary; ``durations``: how many of the tests that cost most to record, 0 for all."""
+        yield ", ".join(self._counts())
+        if self.replayed.calls:
+            yield f"saved {_money(self.replayed)}"
+        if self.recorded.calls or self.live.calls:
+            spent = Sum()
+            spent.merge(self.recorded)
+            spent.merge(self.live)
+            yield f"spent {_money(spent)}"
+        if self.written:
+            files = len(set(self.written))
+            yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
+        yield from self._listed()
+        if durations is not None and self.costs:
+            yield from self._most_expensive(durations)
+
+    def _counts(self) -> Iterator[str]:
+        yield f"{self.replayed.calls} replayed"
+        if self.recorded.calls:
+            yield f"{self.recorded.calls} recorded"
+        if self.live.calls:
+            yield f"{self.live.calls} live and not kept"
+        if self.missed:
+            yield f"{sum(self.missed.values())} missed"
+
+    def _listed(self) -> Iterator[str]:
+        if self.missed:
+            yield from _list(
+                f"missed in {_number(len(self.missed), 'test')}; record: pytest --lm-record", self.missed
+            )
+        if self.unused:
+            yield from _list(
+                f"{_number(sum(self.unused.values()), 'unused recording')}, asked for by no call; "
+                "record anew without: pytest --lm-rewrite",
+                self.unused,
+            )
+        early = {test: number for test, number in self.left_early.items() if number}
+        if early:
+            yield from _list("streams recorded only as far as the test read them", early)
+        if self.unstored:
+            title = "answered but not recorded (transient errors: lm_record_errors = all keeps them)"
+            yield from _list(title, {test: ", ".join(sorted(set(why))) for test, why in self.unstored.items()})
+        if self.unmarked:
+            yield from _list(
+                f"{_number(sum(self.unmarked.values()), 'live call')} by tests that are not marked; "
+                "add @pytest.mark.lm_cache, or lm_auto = true",
+                self.unmarked,
+            )
+
+    def _most_expensive(self, most: int) -> Iterator[str]:
+        ranked = sorted(self.costs.items(), key=lambda item: (item[1].seconds, item[1].usd), reverse=True)
+        yield "to record, slowest first:"
+        for test, cost in ranked[: most or None]:
+            yield f"  {cost.seconds:8.2f} s  {cost.tokens:8,} tokens  ${cost.usd:.4f}  {test}"
+
+
+def _list(title: str, tests: dict[str, Any]) -> Iterator[str]:
+    yield f"{title}:"
+    for test, what in list(sorted(tests.items()))[:SHOWN]:
+        yield f"  {test} ({what})"
+    if len(tests) > SHOWN:
+        yield f"  … and {len(tests) - SHOWN} more tests"
+
+
+def _money(total: Sum) -> str:
+    text = f"{total.tokens:,} tokens, ${total.usd:.4f}"
+    if total.unpriced:
+        text += f" ({_number(total.unpriced, 'call')} of models without a known price)"
+    return text
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,246 @@
+"""One per process: opens cassettes, hands out recorders, knows which one a call belongs to; without pytest."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import pkgutil
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar, Token
+from pathlib import Path
+from typing import Any, ParamSpec, Self, TypeVar, cast
+
+from pytest_lmcache.cassette import Cassette, cassette_path
+from pytest_lmcache.doors.imports import ImportWatch
+from pytest_lmcache.errors import SettingsError, no_function, outside
+from pytest_lmcache.keys import KeyStrategy, strategy
+from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.redact import DUMMY_KEY, Redactor
+from pytest_lmcache.settings import Mode, Settings
+
+COST_MAP = "LITELLM_LOCAL_MODEL_COST_MAP"
+# Keys that providers' SDKs and the frameworks on LiteLLM insist on, though nothing is sent on replay.
+PROVIDER_KEYS = (
+    "ANTHROPIC_API_KEY",
+    "AZURE_API_KEY",
+    "COHERE_API_KEY",
+    "DEEPSEEK_API_KEY",
+    "GEMINI_API_KEY",
+    "GOOGLE_API_KEY",
+    "GROQ_API_KEY",
+    "MISTRAL_API_KEY",
+    "OPENAI_API_KEY",
+    "OPENROUTER_API_KEY",
+    "TOGETHERAI_API_KEY",
+    "VOYAGE_API_KEY",
+    "XAI_API_KEY",
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_current: ContextVar[Recorder | None] = ContextVar("pytest_lmcache_current", default=None)
+
+
+def prefer_local_prices() -> None:
+    """Have LiteLLM read its own price map when it is imported, instead of fetching one (litellm 1.83 to 1.106)."""
+    os.environ.setdefault(COST_MAP, "True")
+
+
+class Session:
+    """The recorders that are open in this process, the innermost last, and the doors they need."""
+
+    def __init__(self) -> None:
+        self._open: list[Recorder] = []
+        self._lock = threading.RLock()
+        self._door: Any = None
+        self._watch: ImportWatch | None = None
+        self._is_installed = False
+        self._dummies: dict[Recorder, list[str]] = {}
+        self._redactors: dict[Any, Redactor] = {}
+        self._strategies: dict[Any, KeyStrategy] = {}
+        self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
+
+    def current(self) -> Recorder | None:
+        """The recorder of a call made here and now: this context's own, else the innermost that is open.
+
+        A thread without a context, or with one left over from an earlier test, belongs to the test that runs.
+        """
+        own = _current.get()
+        if own is not None and own in self._open:
+            return own
+        return self._open[-1] if self._open else None
+
+    def recorder(
+        self,
+        settings: Settings,
+        path: Path,
+        *,
+        owned: bool = True,
+        label: str = "",
+        command: str = "",
+        watched: bool = False,
+    ) -> Recorder:
+        """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError."""
+        keys = self._strategy(settings)
+        return Recorder(
+            settings,
+            lambda: self._cassette(path, keys, shared=not owned),
+            path,
+            keys,
+            self._redactor(settings),
+            label=label,
+            command=command,
+            owned=owned,
+            watched=watched,
+            shown_path=os.path.relpath(path),
+        )
+
+    def enter(self, recorder: Recorder) -> None:
+        """From now on calls belong to this recorder. Raises DoorError where LiteLLM hides its functions."""
+        with self._lock:
+            if not self._open:
+                prefer_local_prices()
+                self._watch = ImportWatch("litellm", self._install)
+            self._open.append(recorder)
+            if recorder.settings.mode in {Mode.REPLAY, Mode.ONCE} and not recorder.watched:
+                names = [name for name in PROVIDER_KEYS if name not in os.environ]
+                os.environ.update(dict.fromkeys(names, DUMMY_KEY))
+                self._dummies[recorder] = names
+
+    def leave(self, recorder: Recorder) -> None:
+        """Calls belong to this recorder no more; after the last, nothing of ours is left in LiteLLM."""
+        with self._lock:
+            self._open.remove(recorder)
+            for name in self._dummies.pop(recorder, ()):
+                if os.environ.get(name) == DUMMY_KEY:
+                    del os.environ[name]
+            if not self._open:
+                if self._watch is not None:
+                    self._watch.stop()
+                    self._watch = None
+                if self._is_installed:
+                    self._is_installed = False
+                    self._door.close()
+
+    def _install(self) -> None:
+        if self._door is None:
+            from pytest_lmcache.doors.litellm import Door
+
+            self._door = Door(self.current)
+        self._door.open()
+        self._is_installed = True
+
+    def _strategy(self, settings: Settings) -> KeyStrategy:
+        wanted = (settings.key, settings.normalise)
+        if wanted not in self._strategies:
+            self._strategies[wanted] = strategy(*wanted)
+        return self._strategies[wanted]
+
+    def _redactor(self, settings: Settings) -> Redactor:
+        wanted = (settings.redact, settings.redact_with)
+        if wanted not in self._redactors:
+            with_ = settings.redact_with
+            function = _function(with_) if isinstance(with_, str) else with_
+            self._redactors[wanted] = Redactor(settings.redact, function)
+        return self._redactors[wanted]
+
+    def _cassette(self, path: Path, keys: KeyStrategy, *, shared: bool) -> Cassette:
+        """The cassette of a path; one that tests share is kept while its file does not change."""
+        if not shared:
+            return Cassette(path, keys)
+        try:
+            status = path.stat()
+            stamp: Any = (status.st_mtime_ns, status.st_size, status.st_ino, keys.name)
+        except OSError:
+            stamp = None
+        known = self._cassettes.get(path)
+        if known is not None and stamp is not None and known[0] == stamp and keys.stable:
+            return known[1]
+        cassette = Cassette(path, keys)
+        if stamp is not None:
+            self._cassettes[path] = (stamp, cassette)
+        return cassette
+
+
+session = Session()
+
+
+def named_cassette(name: str, folder: Path) -> Path:
+    """The file that a marker's ``cassette=`` names, inside the cassette folder. Raises SettingsError."""
+    path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if not Path(os.path.abspath(path)).is_relative_to(Path(os.path.abspath(folder))):
+        raise SettingsError(outside(name, str(folder)))
+    return path
+
+
+def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
+    """The file of a test under the cassette folder: the path of its test file, then its own name."""
+    return cassette_path(folder, [*file, test])
+
+
+def _function(path: str) -> Callable[[str], str]:
+    try:
+        found: Callable[[str], str] = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as problem:
+        raise SettingsError(no_function("redact_with", path, problem)) from problem
+    return found
+
+
+class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
+    """Record and replay the calls of a block, or of a function, without pytest.
+
+    ``with use_cassette("x.yaml", mode="record") as tape:``, ``async with``, or ``@use_cassette("x.yaml")`` on
+    a sync or async function. The other settings are those of the marker. The cassette is written when the
+    block ends without an exception. Raises SettingsError for a setting that cannot be.
+    """
+
+    def __init__(self, path: str | Path, **settings: Any) -> None:
+        self._path = Path(path)
+        self._settings = Settings().updated(settings, "use_cassette()")
+        self._open: list[tuple[Recorder, Token[Recorder | None]]] = []
+
+    def __enter__(self) -> Recorder:
+        command = f'use_cassette("{self._path}", mode="record")'
+        recorder = session.recorder(self._settings, self._path, label=str(self._path), command=command)
+        session.enter(recorder)
+        self._open.append((recorder, _current.set(recorder)))
+        return recorder
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        recorder, token = self._open.pop()
+        _current.reset(token)
+        session.leave(recorder)
+        recorder.close(passed=kind is None and not recorder.faults)
+        if kind is None and recorder.faults:
+            raise recorder.faults[0]
+
+    async def __aenter__(self) -> Recorder:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self.__exit__(kind, error, _)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with self._again():
+                    return await function(*args, **kwargs)
+
+            return cast("Callable[P, R]", awaited)
+
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._again():
+                return function(*args, **kwargs)
+
+        return called
+
+    def _again(self) -> Self:
+        again = type(self)(self._path)
+        again._settings = self._settings  # noqa: SLF001 - its own copy
+        return again

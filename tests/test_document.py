@@ -1,0 +1,703 @@
+"""Plain data as YAML text: everything comes back exactly, and a person can review what is written."""
+
+from __future__ import annotations
+
+import base64
+import enum
+import math
+import random
+import re
+import struct
+import sys
+import time
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pytest_lmcache import document
+from pytest_lmcache.document import Lines, dump, load, load_lines
+
+NASTY = [
+    *"\x00\x01\x07\x08\t\n\r\x0b\x0c\x1b\x1f \x7f\x80\x85\x9f\xa0\xad\u2028\u2029\ufeff\ufffe\uffff\ufffd\ud800\ude00\udfff",
+    *"-:#'\"\\/,[]{}&*!|>%@`?=<~.+_0123456789eExXoOntfyNTFY",
+    *"éß漢字🐐👩\u200d\u202e\ue000\U0001fffe\U0010ffff",
+    "\n\n",
+    "  \n",
+    "\r\n",
+    "\ud83d\ude00",
+    "--- ",
+    "\n--- # 1\n",
+    "\n...\n",
+    "\nresponse:",
+    "- ",
+    ": ",
+    " #",
+    "\\ud83d",
+]
+WORDS = (
+    "", "~", "null", "Null", "NULL", "true", "True", "FALSE", "yes", "No", "on", "OFF", "y", "N", "=", "<<", "-",
+    "?", ":", "---", "...", "0", "-1", "+1", "007", "0o17", "0x1F", "0b101", "1_000", "1:30", "190:20:30.15", "1.5",
+    "1.", ".5", "1e5", "1.5e5", "12345e678901", "1e-05", ".inf", "-.INF", ".nan", "NaN", "nan", "inf", "Infinity",
+    "2026-11-23", "2026-11-23T09:12:44Z", "2026-11-23 09:12:44", "2026-1-2t3:4:5.6 +1", "!f32", "!text x", "&a", "*a",
+    "%YAML 1.1", "@x", "`x", "{}", "[]", "{a: b}", "[a, b]", "a: b", "a:", "a #b", "#a", "a#b", "- a", "-a", "'a'",
+    '"a"', "it's", " a", "a ", "a:b", "http://x.y/z?q=1#f", "C:\\x", "3f9a1c0e5d21b7aa", "exact/1", "_", "_1", "1_",
+)  # fmt: skip
+
+nasty_text = st.lists(st.sampled_from(NASTY), max_size=12).map("".join)
+texts = nasty_text | st.sampled_from(WORDS) | st.text(max_size=20) | st.text("abc :#\n-", max_size=12)
+texts = texts | st.text(st.characters(), max_size=8)
+doubles = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack(">d", struct.pack(">Q", bits))[0])
+floats = (
+    st.floats() | doubles | st.sampled_from([-0.0, 1e5, 1e16, 1e-5, 1.5e300, 5e-324, math.nan, -math.nan])
+)
+integers = (
+    st.integers() | st.integers(-(10**6000), 10**6000) | st.sampled_from([2**2047, 2**2048, -(2**2048)])
+)
+scalars = st.none() | st.booleans() | integers | floats | texts | st.binary(max_size=40)
+keys = texts | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False)
+vectors = st.lists(st.floats(width=32), min_size=14, max_size=18) | st.lists(floats, min_size=14, max_size=18)
+values = st.recursive(
+    scalars | vectors,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(keys, inner, max_size=4)
+        | st.lists(st.dictionaries(keys, inner, max_size=3), max_size=3).map(Lines)
+    ),
+    max_leaves=12,
+)
+documents = st.dictionaries(texts, values, max_size=4)
+items = st.lists(st.dictionaries(texts, values, max_size=3), min_size=1, max_size=4)
+quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def exactly(value: Any) -> Any:
+    """A value's types, order and bits, so that == compares all of them."""
+    if isinstance(value, dict):
+        return "dict", [(exactly(key), exactly(item)) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return "list", [exactly(item) for item in value]
+    if type(value) is float:
+        return "float", struct.pack(">d", value)
+    return type(value).__name__, value
+
+
+def assert_survives(data: dict[Any, Any]) -> str:
+    text = dump(data)
+    assert exactly(load(text)) == exactly(data)
+    assert exactly(load(text.encode())) == exactly(data)
+    return text
+
+
+INTERACTION = {
+    "key": "3f9a1c0e5d21b7aa",
+    "call": "completion",
+    "request": {
+        "model": "openai/gpt-4o-mini",
+        "messages": [
+            {"role": "system", "content": "Be brief: one line. Don't guess."},
+            {"role": "user", "content": "Who is the GOAT? 🐐\n\n  --- One line, please.  \nresponse: yes"},
+            {"role": "user", "content": [{"type": "text", "text": "\tint main() {\n\t}\n"}]},
+        ],
+        "temperature": 0.7,
+        "seed": None,
+        "logit_bias": {"50256": -100, "on": 1e-05},
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "find",
+                    "parameters": {"type": "object", "properties": {}, "required": []},
+                },
+            }
+        ],
+        "stop": ["\n", "END", "---"],
+    },
+    "response": {
+        "id": "chatcmpl-9x",
+        "created": 1700000000,
+        "choices": [
+            {
+                "finish_reason": "tool_calls",
+                "message": {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "call_1", "arguments": '{"city": "Köln"}'}],
+                },
+            }
+        ],
+        "bounds": [[1, 2], [0.5, -0.0]],
+        "embedding": [0.5] * 16,
+        "audio": b"RIFF\x00",
+    },
+    "chunks": Lines(
+        [
+            {"choices": [{"delta": {"content": 'Hel"'}, "finish_reason": None}]},
+            {"choices": [{"delta": {"content": "lo\n\u2028ü"}, "logprob": -1e-06}]},
+            {"choices": [{"delta": {"content": "\ud83d"}}]},
+        ]
+    ),
+    "recorded": "2026-11-23T09:12:44Z",
+    "seconds": 3.84,
+}
+GOLDEN = r"""key: 3f9a1c0e5d21b7aa
+call: completion
+request:
+  model: openai/gpt-4o-mini
+  messages:
+  - role: system
+    content: "Be brief: one line. Don't guess."
+  - role: user
+    content: |-
+      Who is the GOAT? 🐐
+
+        --- One line, please.  
+      response: yes
+  - role: user
+    content:
+    - type: text
+      text: |2
+        	int main() {
+        	}
+  temperature: 0.7
+  seed: null
+  logit_bias:
+    '50256': -100
+    'on': 1.0e-05
+  tools:
+  - type: function
+    function:
+      name: find
+      parameters:
+        type: object
+        properties: {}
+        required: []
+  stop:
+  - "\n"
+  - END
+  - '---'
+response:
+  id: chatcmpl-9x
+  created: 1700000000
+  choices:
+  - finish_reason: tool_calls
+    message:
+      role: assistant
+      content: null
+      tool_calls:
+      - id: call_1
+        arguments: '{"city": "Köln"}'
+  bounds:
+  - - 1
+    - 2
+  - - 0.5
+    - -0.0
+  embedding: !f32 AAAAPwAAAD8AAAA/AAAAPwAAAD8AAAA/AAAAPwAAAD8AAAA/AAAAPwAAAD8AAAA/AAAAPwAAAD8AAAA/AAAAPw==
+  audio: !bytes UklGRgA=
+chunks:
+- {"choices": [{"delta": {"content": "Hel\""}, "finish_reason": null}]}
+- {"choices": [{"delta": {"content": "lo\n\u2028ü"}, "logprob": -1.0e-06}]}
+- choices:
+  - delta:
+      content: !text '\ud83d'
+recorded: 2026-11-23T09:12:44Z
+seconds: 3.84
+"""  # noqa: E101, W291
+
+
+def test_the_text_of_an_interaction_stays_as_it_is() -> None:
+    """Committed cassettes do not change with a new version of this package, and read well in a review."""
+    assert dump(INTERACTION) == GOLDEN
+    assert exactly(load(GOLDEN)) == exactly(INTERACTION)
+
+
+@quick
+@given(documents)
+@example({"a": Lines([])})
+@example({"a": Lines([{}, {"b": Lines([{}])}])})
+def test_all_plain_data_comes_back_with_its_types_order_and_bits(data: dict[Any, Any]) -> None:
+    """Whatever a provider answers, a replay answers."""
+    text = assert_survives(data)
+    assert dump(load(text)) == dump(json_free(data))
+
+
+def json_free(value: Any) -> Any:
+    """The same data without the wish for lines, which the text does not keep."""
+    if isinstance(value, dict):
+        return {key: json_free(item) for key, item in value.items()}
+    return [json_free(item) for item in value] if isinstance(value, list) else value
+
+
+@quick
+@given(items)
+def test_lines_are_the_same_by_json_and_by_yaml(chunks: list[dict[Any, Any]]) -> None:
+    """A stream replays the same whether it is read the fast way or as the YAML that it is."""
+    text = dump({"chunks": Lines(chunks)})
+    body = text.removeprefix("chunks:\n")
+    assert exactly(load(text)["chunks"]) == exactly(load_lines(body)) == exactly(chunks)
+    by_json = document._load_json_lines(body)
+    assert by_json is None or exactly(by_json) == exactly(chunks)
+
+
+@quick
+@given(documents)
+def test_nothing_but_keys_and_dashes_stands_at_column_0(data: dict[Any, Any]) -> None:
+    """A reader can cut a cassette at its `---` lines and a document at its keys without parsing it."""
+    text = dump(data)
+    heads = [line for line in text.split("\n")[:-1] if line and not line.startswith((" ", "- "))]
+    expected = 0 if not data else len(data)
+    explicit = sum(line.startswith("? ") for line in heads)
+    assert len(heads) - explicit == expected or text == "{}\n"
+    assert not re.search(r"^(---|\.\.\.|%|<<<<<<<)", text, re.MULTILINE)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]", text)
+
+
+def test_a_prompt_cannot_look_like_a_document_or_a_key() -> None:
+    """A prompt with `---` or `response:` at a line's start cannot break the cassette it is in."""
+    prompt = "--- # 2\nkey: 0\n...\n%YAML\n- x\nresponse: no\n<<<<<<< HEAD\n---"
+    data = {
+        "a": prompt,
+        "b": [prompt, [prompt]],
+        "---": prompt,
+        "c": Lines([{prompt: prompt}, {"x": b"", "y": prompt}]),
+    }
+    lines = assert_survives(data).split("\n")
+    assert {line.split(" ")[0] for line in lines if line[:1] not in ("", " ")} == {
+        "a:",
+        "b:",
+        "-",
+        "'---':",
+        "c:",
+    }
+
+
+def has_no_tag(value: Any) -> bool:
+    if isinstance(value, str):
+        return not re.search("[\ud800-\udfff]", value) and not re.fullmatch(
+            r"\d{4}-\d\d-\d\dT[\d:]{8}Z", value
+        )
+    if isinstance(value, dict):
+        return all(has_no_tag(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return (len(value) < 16 or {*map(type, value)} != {float}) and all(map(has_no_tag, value))
+    return not isinstance(value, bytes) and value == value  # noqa: PLR0124
+
+
+@quick
+@given(documents.filter(has_no_tag))
+def test_any_yaml_reader_sees_the_same(data: dict[Any, Any]) -> None:
+    """Other tools read a cassette as this package does, vectors, bytes and times aside."""
+    assert exactly(yaml.safe_load(dump(data))) == exactly(data)
+
+
+@quick
+@given(documents)
+def test_pyyaml_without_libyaml_reads_the_same(data: dict[Any, Any]) -> None:
+    """A PyYAML that was built without libyaml is slower, nothing else."""
+    text = dump(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(yaml, "CSafeLoader", raising=False)
+        document._loader_class.cache_clear()
+        loader = document._loader_class()
+        assert issubclass(loader, yaml.SafeLoader)
+        try:
+            assert exactly(load(text)) == exactly(data)
+        finally:
+            document._loader_class.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("half of \ud83d an emoji", id="lone surrogate"),
+        pytest.param("\ud83d\ude00", id="two surrogates side by side"),
+        pytest.param("\\ud83d \\n \ud83d \n\t\x00 'x' 🐐\\", id="surrogate beside escapes and controls"),
+        pytest.param("a\x00b", id="NUL"),
+        pytest.param("".join(map(chr, range(0xA1))), id="every control character"),
+        pytest.param("a\nb\x1b[0m\n", id="escape sequence in many lines"),
+        pytest.param("a\u2028b\u2029c\x85d", id="unicode line breaks"),
+        pytest.param("\ufeffa\n\ufeffb", id="byte order marks"),
+        pytest.param("a\ufffe\uffff\ufffd", id="non-characters"),
+        pytest.param("a\r\nb\rc", id="carriage returns"),
+        pytest.param("--- \na\n--- # 1\n...\n", id="document marks"),
+        pytest.param("trailing  \n \n  \nspaces  ", id="trailing spaces"),
+        pytest.param("\n\n  a\n b\n\n\n", id="empty first lines"),
+        pytest.param("\ta\n  b\n", id="tab first"),
+        pytest.param("  \n   \na", id="blank first line"),
+        pytest.param("a\n   ", id="blank last line"),
+        pytest.param("a\n\t\n   \n", id="blank last lines"),
+        pytest.param(" \n \t\n", id="nothing but blanks"),
+        pytest.param("🐐👩\u200d🚀\n漢字 \u202eabc\xa0\xad\n", id="unicode"),
+        pytest.param("x" * 2**20, id="1 MB line"),
+        pytest.param(" #: '" * 2**18, id="1 MB line in quotes"),
+        pytest.param("\n" + "x y: " * 2**18 + "\n", id="1 MB line of several"),
+        pytest.param("\x00\\\n" * 2**18, id="1 MB to escape"),
+    ],
+)
+def test_text_that_yaml_handles_badly_survives(text: str) -> None:
+    """No prompt and no answer is changed by being stored, wherever it stands."""
+    assert_survives({"a": text, "b": [text, [text], {text: text, "c": text}], text: {"d": [text]}})
+    lines = [{"a": text, "b": [text]}]
+    assert exactly(load_lines(dump({"a": Lines(lines)}).removeprefix("a:\n"))) == exactly(lines)
+
+
+def test_text_of_several_lines_is_a_block_as_it_was_written() -> None:
+    """A person sees the prompt itself in a review: no escapes, no other line breaks."""
+    text = 'Say "hi",\n\tthen: \\n #1 🐐  \n\n' + "long " * 100 + "\n  end"
+    block = dump({"request": {"content": text}}).split("|-\n")[1]
+    assert [line[4:] for line in block.split("\n")[:-1]] == text.split("\n")
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_text_that_looks_like_something_else_stays_text(word: str) -> None:
+    """Keys and values such as `on`, `1e5` or `null` come back as the text they were, to PyYAML as to us."""
+    data = {word: [word, {word: word}], "a": word}
+    text = assert_survives(data)
+    if word != "2026-11-23T09:12:44Z":
+        assert yaml.safe_load(text) == data
+    assert load_lines(dump({"a": Lines([data])}).removeprefix("a:\n")) == [data]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("Who is the GOAT?", "Who is the GOAT?"),
+        ("openai/gpt-4o-mini", "openai/gpt-4o-mini"),
+        ("https://x.y/z?q=1", "https://x.y/z?q=1"),
+        ("2026-11-23T09:12:44Z", "2026-11-23T09:12:44Z"),
+        ("2026-11-23", "'2026-11-23'"),
+        ("a: b", "'a: b'"),
+        ("Don't: stop", '"Don\'t: stop"'),
+        ("Grüße 🐐", "'Grüße 🐐'"),
+        ('{"a": "it\'s"}', """'{"a": "it''s"}'"""),
+        ("a\tb", r'"a\tb"'),
+        ("\n", r'"\n"'),
+        ("a\x7f\u2028\x00", r'"a\u007f\u2028\u0000"'),
+    ],
+)
+def test_text_of_one_line_is_written_as_simply_as_is_safe(text: str, written: str) -> None:
+    """A review is not made harder by quotes and escapes that nobody needs."""
+    assert dump({"a": text}) == f"a: {written}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (1e-05, "1.0e-05"),
+        (1e16, "1.0e+16"),
+        (1.5e300, "1.5e+300"),
+        (-0.0, "-0.0"),
+        (math.inf, ".inf"),
+        (-math.inf, "-.inf"),
+        (math.nan, ".nan"),
+        (-math.nan, "!nan 'fff8000000000000'"),
+        (0.1, "0.1"),
+        (10**20, "1" + "0" * 20),
+        pytest.param(-(10**5000), hex(-(10**5000)), id="5000 digits"),
+        (True, "true"),
+        (None, "null"),
+        ([], "[]"),
+        ({}, "{}"),
+        (b"", "!bytes ''"),
+        (b"\xff\x00", "!bytes /wA="),
+    ],
+)
+def test_values_are_written_for_any_yaml_reader(number: Any, written: str) -> None:
+    """NaN, infinities, large and small numbers survive, in the form that YAML 1.1 and 1.2 both know."""
+    assert assert_survives({"a": number}) == f"a: {written}\n"
+    assert_survives({"a": [number, [number], {"b": number}]})
+    lines = [{"a": number, "b": [number]}]
+    assert exactly(load_lines(dump({"a": Lines(lines)}).removeprefix("a:\n"))) == exactly(lines)
+
+
+def test_large_integers_do_not_depend_on_the_interpreters_limit() -> None:
+    """A cassette written where Python converts long decimals is read where it refuses to."""
+    limit = sys.get_int_max_str_digits()
+    data = {"a": [10**600, -(10**639), 10**640, 10**5000], "b": {10**5000: 1}}
+    text = dump(data)
+    try:
+        sys.set_int_max_str_digits(640)
+        assert dump(data) == text
+        assert load(text) == data
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+def test_keys_keep_their_types() -> None:
+    """The key 1 is not the key "1", and neither is the key true."""
+    data = {
+        1: 1,
+        "1": "1",
+        True and "true": 2,
+        False: 3,
+        None: 4,
+        "null": 5,
+        1.5: 6,
+        "1.5": 7,
+        "": 8,
+        -7: 9,
+        math.inf: 1,
+    }
+    assert_survives({"a": data})
+    assert exactly(yaml.safe_load(dump({"a": data}))) == exactly({"a": data})
+
+
+@pytest.mark.parametrize("length", [895, 900, 905, 1020, 1024, 1030, 5000])
+@pytest.mark.parametrize("unit", ["k", "ü", "\n", "\ud800", "'"])
+def test_long_keys_survive(length: int, unit: str) -> None:
+    """YAML's limit of 1024 characters for a plain key is none for ours."""
+    key = unit * length
+    data = {
+        key: 1,
+        "a": {key: {"b": 1}},
+        "c": [{key: [1, {key: "x\ny"}], "d": 2}, [{key: [[1]]}]],
+        key + "2": {},
+    }
+    assert_survives(data)
+    assert load_lines(dump({"a": Lines([{key: 1}])}).removeprefix("a:\n")) == [{key: 1}]
+
+
+def test_vectors_are_packed_exactly() -> None:
+    """Embeddings take a fraction of the room and come back to the bit; anything else stays readable."""
+    singles = array_of_singles(1536)
+    doubles = [random.Random(1).uniform(-1, 1) for _ in range(1536)]
+    assert assert_survives({"a": singles}).startswith("a: !f32 ")
+    assert assert_survives({"a": doubles}).startswith("a: !f64 ")
+    assert assert_survives({"a": [singles, {"b": doubles}]}).startswith("a:\n- !f32 ")
+    assert "!f32" in assert_survives({"a": [0.0, -0.0, math.inf, -math.inf, math.nan] * 4})
+    assert "!f64" in assert_survives({"a": [1e300, 5e-324, 0.1, -math.inf] * 4})
+    signalling = struct.unpack(">d", bytes.fromhex("7ff0000000000001"))[0]
+    assert "!f64" in assert_survives({"a": [signalling] * 16})
+    assert dump({"a": [1.0] * 15}) == "a:\n" + "- 1.0\n" * 15
+    for mixed in ([1.0] * 15 + [1], [True] + [1.0] * 16, [1.0] * 16 + [None]):
+        assert "!f" not in assert_survives({"a": mixed})
+
+
+def array_of_singles(length: int) -> list[float]:
+    generator = random.Random(2)
+    return list(
+        struct.unpack(f"<{length}f", struct.pack(f"<{length}f", *(generator.random() for _ in range(length))))
+    )
+
+
+def test_vectors_are_little_endian_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cassette is read the same on a big-endian machine."""
+    assert (
+        dump({"a": [1.0] * 16}) == f"a: !f32 {base64.b64encode(struct.pack('<16f', *[1.0] * 16)).decode()}\n"
+    )
+    assert (
+        dump({"a": [0.1] * 16}) == f"a: !f64 {base64.b64encode(struct.pack('<16d', *[0.1] * 16)).decode()}\n"
+    )
+    swapped = base64.b64encode(struct.pack(">16d", *[0.1] * 16)).decode()
+    monkeypatch.setattr(sys, "byteorder", {"little": "big", "big": "little"}[sys.byteorder])
+    assert dump({"a": [0.1] * 16}) == f"a: !f64 {swapped}\n"
+    assert load(f"a: !f64 {swapped}") == {"a": [0.1] * 16}
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Real(float):
+    def __repr__(self) -> str:
+        return "Real()"
+
+
+def test_tuples_and_subclasses_become_their_base() -> None:
+    """An enum, a named tuple or a numpy float in a request is stored as the value it is."""
+    data = {"a": (1, (2.5,)), "b": Colour.RED, "c": Level.HIGH, "d": Real(1.5), Colour.RED: {Level.HIGH: ()}}
+    plain = {"a": [1, [2.5]], "b": "red", "c": 3, "d": 1.5, "red": {3: []}}
+    assert exactly(load(dump(data))) == exactly(plain)
+    lines = dump({"a": Lines([{"b": (Colour.RED, Real(1.5))}])})
+    assert lines == 'a:\n- {"b": ["red", 1.5]}\n'
+    assert dump({"a": tuple([0.5] * 16)}) == dump({"a": [0.5] * 16})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"response": {"choices": [{"x": {1}}]}},
+            "response.choices[0].x is not plain data: it is of type set",
+        ),
+        ({"a": [1, [object()]]}, "a[1][0] is not plain data: it is of type object"),
+        ({"a": {"b": {(1, 2): 3}}}, "a key of a.b is not plain data: it is of type tuple"),
+        ({b"k": 1}, "a key of the document is not plain data: it is of type bytes"),
+        ({"a": Lines([{"b": Lines}])}, "a[0].b is not plain data: it is of type type"),
+        ({"a": Lines([{"b": {(1,): 2}}])}, "a key of a[0].b is not plain data: it is of type tuple"),
+        ({"a": {1: re.compile("")}}, "a.1 is not plain data: it is of type re.Pattern"),
+    ],
+)
+def test_what_cannot_be_stored_is_named_by_its_path(data: Any, message: str) -> None:
+    """The error says which part of an answer cannot be written, instead of writing something like it."""
+    with pytest.raises(TypeError) as error:
+        dump(data)
+    assert str(error.value) == message
+
+
+def test_lines_look_like_the_wire() -> None:
+    """A stream's chunks are one line of JSON each, in the order of their keys."""
+    chunks = [{"choices": [{"delta": {"content": "Hel"}}]}, {"b": None, "a": [True, 1, 1e-7, "ü\n🐐"]}, {}]
+    assert dump({"chunks": Lines(chunks), "more": Lines([])}) == (
+        "chunks:\n"
+        '- {"choices": [{"delta": {"content": "Hel"}}]}\n'
+        '- {"b": null, "a": [true, 1, 1.0e-07, "ü\\n🐐"]}\n'
+        "- {}\n"
+        "more: []\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "item", [{"a": "\ud800"}, {"\ud800": 1}, {"a": math.nan}, {"a": -math.inf}, {"a": b"x"}, {"a": [0.5] * 16}, {1: 2}, {"a": 2**2048}, {"k" * 901: 1}, 1, "x", None, [1], [{"a": 1}]]
+)  # fmt: skip
+def test_an_item_that_json_reads_otherwise_is_written_as_a_block(item: Any) -> None:
+    """Where JSON and YAML would differ, or a vector would be spelled out, the chunk is ordinary YAML."""
+    body = dump({"a": Lines([{"b": 1}, item])}).removeprefix("a:\n")
+    first, second = body.split("\n")[:2]
+    assert (first, second[:3]) == ('- {"b": 1}', second[:3])
+    assert not second.startswith("- {")
+    assert exactly(load_lines(body)) == exactly([{"b": 1}, item])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '- {"a": 1e5}',
+        '- {"a": 1.5e5}',
+        '- {"a": NaN}',
+        '- {"a": -Infinity}',
+        '- {"a": 1} # seen twice',
+        "- {a: 1}",
+        "- {'a': 1}",
+        '-  {"a": 1}',
+        "- a: 1",
+        '- {"a": "x\x85y"}',
+        '- {"a": "x\u2028y"}',
+        '- {"a": "x\n   y"}',
+        '- {"a": [1,\n  2]}',
+        '- {"a": 1}\n\n- {"a": 2}',
+        '- {"a": 1}\n# more\n- {"a": 2}',
+        '  - {"a": 1}\n  - {"b": 2}',
+        '- {"a": 1, "a": 2}',
+        '- {"a":1,"b":[true,null,-0,0.5,1.0e+5,"\\/ \\u00e9"]}',
+        '- {"a": 1}\r\n- {"b": 2}\r',
+        '- {"a": 1}\n- plain\n- [1, 2]',
+        '- {"a": yes}',
+        "[]",
+    ],
+)
+def test_edited_lines_mean_what_they_mean_in_yaml(line: str) -> None:
+    """A chunk that a person changed by hand replays as the YAML that it is."""
+    for text in (line, line + "\n"):
+        assert exactly(load_lines(text)) == exactly(load(text)) == exactly(load_lines(text.encode()))
+
+
+@pytest.mark.parametrize(
+    "text", ['- {"a": "\\ud83d\\ude00"}', '- {"a": "\\uD800"}', '- {"a": 1}, {"b": 2}', '- {"a": 1', "", "a: 1", '- {"a": "\x7f"}', '- {"a": 1}\n {"b": 1}', b'- {"a": "\xff"}', '- {"a": 1}\n--- {"b": 1}']
+)  # fmt: skip
+def test_broken_lines_are_an_error(text: str | bytes) -> None:
+    """Lines that are no YAML list are never read as something else."""
+    with pytest.raises(yaml.YAMLError):
+        load_lines(text)
+
+
+def test_lines_are_read_by_json() -> None:
+    """A stream of ordinary chunks never waits for the YAML parser."""
+    chunks = [
+        {"choices": [{"delta": {"content": f"ü🐐\x00\u2028 {i}"}, "p": i / 7, "q": 1e-9}]} for i in range(50)
+    ]
+    body = dump({"a": {"chunks": Lines(chunks)}}).removeprefix("a:\n  chunks:\n")
+    assert document._load_json_lines(body) == chunks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1",
+        "a: 1\n b: 2",
+        "a: 1\n--- \nb: 2",
+        "a: !f32 AAA=",
+        "a: !f32 ABC",
+        "a: !f64 AAAAAAA=",
+        "a: !bytes %%%%",
+        "a: !nan 7ff8",
+        "a: !nan xyz",
+        "a: !bytes [1]",
+        "a: !!int ''",
+        "a: !!int x",
+        "a: 0x_",
+        "a: !!bool maybe",
+        "a: !!str [1]",
+        "a: !!map x",
+        "a: !!seq {}",
+        "a: !!python/name:os.system ''",
+        "a: !unknown x",
+        "? [1, 2]\n: 3",
+        "? {a: 1}\n: 3",
+        "a: " + "9" * 5000,
+        "a: &x [*x]",
+        "a: *x",
+        "a: \ud800",
+        "a: \x00",
+        b"a: \xff",
+        "[" * 5000,
+    ],
+)
+def test_bad_text_is_a_yaml_error(text: str | bytes) -> None:
+    """Whatever a damaged cassette holds, its reader gets one kind of error."""
+    with pytest.raises(yaml.YAMLError):
+        load(text)
+
+
+def test_an_error_knows_its_line() -> None:
+    """A damaged vector in a long cassette is found by its line."""
+    with pytest.raises(yaml.MarkedYAMLError) as error:
+        load("a: 1\nb:\n  c: !f32 AAA=\n")
+    assert error.value.problem_mark.line == 2
+    assert "!f32" in str(error.value)
+
+
+def test_text_written_by_hand_is_read_as_yaml() -> None:
+    """Comments, octal numbers and anchors in an edited cassette mean what YAML says; dates are text."""
+    text = "# note\na: &x [010, 0x1F, 1_000, 1:30, .5, yes, ~, 2026-11-23]\nb: *x\n<<: {c: 1}\n"
+    expected = [8, 31, 1000, 90, 0.5, True, None, "2026-11-23"]
+    assert load(text) == {"a": expected, "b": expected, "<<": {"c": 1}}
+    assert load("") is None
+
+
+def test_large_data_takes_no_more_than_its_share_of_time() -> None:
+    """Ten times the data takes about ten times as long, whatever it is made of."""
+
+    def seconds(size: int) -> float:
+        data = {
+            "a": [{"b": i, "c": "x\ny"} for i in range(size)],
+            "t": ["x: ' " * size * 10, "a\n" * size * 10],
+        }
+        data |= {"u": Lines([{"b": "x"}] * size), "v": [0.1] * size}
+        start = time.process_time()
+        load(dump(data))
+        return time.process_time() - start
+
+    seconds(10)
+    assert seconds(4000) < 40 * max(min(seconds(400) for _ in range(3)), 0.002)
+
+
+def test_writing_does_not_change_what_is_written() -> None:
+    """The caller's data is the caller's: it is the same after it was stored."""
+    before = repr(INTERACTION)
+    assert dump(INTERACTION) == dump(INTERACTION)
+    assert repr(INTERACTION) == before
+
+
+def test_the_module_starts_without_yaml() -> None:
+    """Starting pytest with the plugin does not pay for a YAML library."""
+    import subprocess
+
+    code = "import sys, pytest_lmcache.document; sys.exit('yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,979 @@
+"""Redaction: what has to go, what has to stay, and that doing it twice changes nothing.
+
+Every key here is made up and put together at run time, so that no secret scanner takes it for a real one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import sys
+from types import MappingProxyType
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pytest_lmcache import redact
+from pytest_lmcache.errors import SettingsError
+from pytest_lmcache.redact import DUMMY_KEY, Redactor, is_secret_name
+
+ALNUM = "aB3dE5gH7jK9mN1pQ2sT4vW6yZ8bC0dF3hJ5kL7nP9rS1tV3xY5zA7cD9eF1gH3"
+HEX = "3f9a1c0e5d21b7aa4c6e8f01325476980badcafe1234567890abcdef98765432"
+UPPER = "Q7R2S5T9U3V6W8X4"
+MISTRAL = "k" + ALNUM[:31]
+AZURE_OLD = HEX[:32]
+AWS_SECRET = "wJ" + "alr/XUtnFEMI8K7MDENGbPxRfiCYzz" + "1" * 8
+PEM_BODY = "\n".join([base64.b64encode(HEX.encode()).decode()[:64]] * 3)
+
+
+def pem(kind: str = "", newline: str = "\n") -> str:
+    """A private key of three lines."""
+    name = f"{kind}PRIVATE" + " KEY"
+    return f"-----BEGIN {name}-----\n{PEM_BODY}\n-----END {name}-----".replace("\n", newline)
+
+
+def jwt() -> str:
+    """A token of three parts."""
+    parts = ('{"alg":"HS256","typ":"JWT"}', '{"sub":"1234567890"}', ALNUM[:32])
+    return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
+
+
+FORMATS = {
+    "openai legacy": ("openai-key", "sk-" + ALNUM[:20] + "T3Blbk" + "FJ" + ALNUM[20:40]),
+    "openai project": (
+        "openai-key",
+        "sk-" + "proj-" + ALNUM[:30] + "_-" + ALNUM[:60] + "T3Blbk" + "FJ" + ALNUM[:60],
+    ),
+    "openai service account": ("openai-key", "sk-" + "svcacct-" + ALNUM),
+    "openai admin": ("openai-key", "sk-" + "admin-" + ALNUM),
+    "openai-like, 32 hex": ("openai-key", "sk-" + HEX[:32]),
+    "litellm virtual": ("openai-key", "sk-" + "A1b2-C3d4_E5f6G7h8I9jk"),
+    "openai masked": ("openai-key", "sk-" + "abc***********wxyz"),
+    "openai project masked": ("openai-key", "sk-" + "proj-********************21sA"),
+    "openai masked by dots": ("openai-key", "sk-" + "...x7Zq"),
+    "anthropic": ("anthropic-key", "sk-" + "ant-api03-" + ALNUM + "-" + ALNUM[:20] + "AA"),
+    "anthropic oauth": ("anthropic-key", "sk-" + "ant-oat01-" + ALNUM),
+    "anthropic masked": ("anthropic-key", "sk-" + "ant-api03-****abcd"),
+    "openrouter": ("openrouter-key", "sk-" + "or-v1-" + HEX),
+    "langfuse": ("langfuse-key", "sk-" + "lf-12345678-90ab-cdef-1234-567890abcdef"),
+    "google": ("google-key", "AI" + "zaSy" + ALNUM[:16] + "-_" + ALNUM[:15]),
+    "google, new": ("google-key", "AQ" + ".Ab8" + ALNUM[:48]),
+    "google oauth": ("google-token", "ya" + "29." + ALNUM + "-_." + ALNUM[:20]),
+    "google client secret": ("google-secret", "GOC" + "SPX-" + ALNUM[:28]),
+    "aws id": ("aws-key-id", "AK" + "IA" + UPPER),
+    "aws temporary id": ("aws-key-id", "AS" + "IA" + UPPER),
+    "aws bedrock": ("aws-bedrock-key", "AB" + "SK" + base64.b64encode(HEX.encode() * 2).decode()),
+    "azure": ("azure-key", ALNUM[:52] + "JQQJ" + "99BAACYeBjFXJ3w3AAABACOGq1zX"[:28]),
+    "azure client secret": ("azure-secret", "abc" + "8Q" + "~" + ALNUM[:34]),
+    "hugging face": ("huggingface-token", "hf" + "_" + ALNUM[:34]),
+    "groq": ("groq-key", "gsk" + "_" + ALNUM[:52]),
+    "xai": ("xai-key", "xai" + "-" + ALNUM + ALNUM[:16]),
+    "perplexity": ("perplexity-key", "pplx" + "-" + ALNUM[:48]),
+    "nvidia": ("nvidia-key", "nvapi" + "-" + ALNUM),
+    "cerebras": ("cerebras-key", "csk" + "-" + HEX[:48]),
+    "fireworks": ("fireworks-key", "fw" + "_" + ALNUM[:24]),
+    "replicate": ("replicate-token", "r8" + "_" + ALNUM[:37]),
+    "together": ("together-key", "tgp" + "_v1_" + ALNUM[:43]),
+    "tavily": ("tavily-key", "tvly" + "-dev-" + ALNUM[:32]),
+    "langsmith": ("langsmith-key", "lsv2" + "_pt_" + HEX[:32] + "_" + HEX[:10]),
+    "github": ("github-token", "gh" + "p_" + ALNUM[:36]),
+    "github oauth": ("github-token", "gh" + "o_" + ALNUM[:36]),
+    "github user": ("github-token", "gh" + "u_" + ALNUM[:36]),
+    "github app": ("github-token", "gh" + "s_" + ALNUM[:36]),
+    "github app, stateless": ("github-token", "gh" + "s_" + jwt()),
+    "github refresh": ("github-token", "gh" + "r_" + ALNUM),
+    "github fine-grained": ("github-token", "github" + "_pat_" + ALNUM[:22] + "_" + ALNUM[:59]),
+    "gitlab": ("gitlab-token", "glpat" + "-" + ALNUM[:20]),
+    "slack bot": ("slack-token", "xox" + "b-123456789012-1234567890123-" + ALNUM[:24]),
+    "slack user": ("slack-token", "xox" + "p-123456789012-" + HEX[:32]),
+    "slack configuration": ("slack-token", "xox" + "e.xox" + "p-1-" + ALNUM),
+    "slack app": ("slack-token", "xapp" + "-1-A012345-123456-" + HEX),
+    "stripe": ("stripe-key", "sk" + "_live_" + ALNUM[:24]),
+    "jwt": ("jwt", jwt()),
+    "pem": ("private-key", pem()),
+    "pem of a kind": ("private-key", pem("RSA ")),
+    "pem in json": ("private-key", pem(newline="\\n")),
+}
+CASES = pytest.mark.parametrize(("kind", "secret"), FORMATS.values(), ids=FORMATS)
+
+
+@pytest.fixture
+def clean() -> Redactor:
+    """A redactor on a machine without any key."""
+    return Redactor(environ={})
+
+
+# --- well-known formats ----------------------------------------------------------------------------------
+
+SURROUNDINGS = [
+    "{}",
+    "my key is {}, keep it",
+    '"{}"',
+    "({})",
+    "key={}",
+    "`{}`\n",
+    "密钥{}是",
+    "https://x.io/?a=1&b={}#c",
+    "<{}>",
+]
+
+
+@CASES
+@pytest.mark.parametrize("around", SURROUNDINGS)
+def test_key_formats(clean, kind, secret, around):
+    """A key of a well-known format is taken out wherever it stands, with nothing of it left."""
+    assert clean(around.format(secret)) == around.format(f"<redacted:{kind}>")
+
+
+@CASES
+@pytest.mark.parametrize("escape", ["\\n", "\\t", "\\u003e", "%3D", "\\\\n"])
+def test_key_after_an_escape(clean, kind, secret, escape):
+    """A key right after an escape that ends in a letter or digit is seen, as in JSON inside a string."""
+    assert clean(f"a{escape}{secret} b") == f"a{escape}<redacted:{kind}> b"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_bearer_token(clean, scheme):
+    """A bearer token of no known format goes; the word before it stays."""
+    assert clean(f"curl -H 'X: {scheme} {MISTRAL}.'") == f"curl -H 'X: {scheme} <redacted:bearer-token>.'"
+
+
+def test_slack_webhook(clean):
+    """The address of a webhook is its secret."""
+    url = "https://hooks.slack.com/" + "services/T0123456/B0123456/" + ALNUM[:24]
+    assert clean(f"post to {url} now") == "post to https://hooks.slack.com/<redacted:slack-webhook> now"
+
+
+def test_service_account(clean):
+    """A service account's JSON loses its key, as data and as text."""
+    account = {"type": "service_account", "private_key": pem(), "client_email": "a@b.iam.example"}
+    assert clean(account) == {**account, "private_key": "<redacted:private_key>"}
+    text = clean(json.dumps(account))
+    assert json.loads(text) == {**account, "private_key": "<redacted:private-key>"}
+
+
+def test_truncated_private_key(clean):
+    """A private key goes also where its end was cut off."""
+    assert PEM_BODY[:20] not in clean(pem()[:120] + "…")
+
+
+def test_401_of_openai(clean):
+    """The half masked key of a 401 goes, whatever was given as key."""
+    text = "Incorrect API key provided: {}. You can find your API key at https://platform.openai.com."
+    for echo, mark in [
+        ("sk-" + "proj-****************abcd", "openai-key"),
+        ("https://" + "*" * 30 + "lETQ", "api_key"),
+        (MISTRAL[:4] + "*" * 20 + MISTRAL[-4:], "api_key"),
+        ("*" * 24 + MISTRAL[-4:], "api_key"),
+    ]:
+        assert clean(text.format(echo)) == text.format(f"<redacted:{mark}>")
+
+
+HARMLESS = [
+    "",
+    "You are a helpful assistant. Answer in one line, please; the risk-averse task-sk-oriented reader thanks you.",
+    "sk-test",
+    "sk-...",
+    "sk-your-key",
+    "use sk-proj-... or sk-ant-... here",
+    "sklearn draws sk-toggleable__label-arrow and sk-estimator-doc-link in its sk-container-id-1 boxes",
+    "task-sk-" + ALNUM[:30],
+    "123e4567-e89b-12d3-a456-426614174000",
+    "the token: 123e4567-e89b-12d3-a456-426614174000",
+    HEX,
+    "sha256:" + HEX,
+    "fp_" + HEX[:10],
+    "chatcmpl-" + ALNUM[:29],
+    "call_" + ALNUM[:24],
+    "toolu_" + "01" + ALNUM[:22],
+    "msg_" + "01" + ALNUM[:22],
+    "resp_" + HEX[:50],
+    "rs_" + HEX[:50],
+    "gen-" + "1234567890-" + ALNUM[:20],
+    "asst_" + ALNUM[:24],
+    "xai-explainable-ai-methods-survey-of-2024",
+    "hf_hub_download and HF_HOME, groq's gsk_ prefix",
+    "A bearer of bad news. Bearer authentication-required-for-this-endpoint",
+    "eyJ is how base64 of a JSON object begins, as in eyJhbGciOiJIUzI1NiJ9",
+    "-----BEGIN CERTIFICATE-----\n" + PEM_BODY + "\n-----END CERTIFICATE-----",
+    "a line\n-----------\nBEGIN PRIVATE KEY",
+    "max_tokens=4096, completion_tokens: 1234567890123456",
+    "api_key=os.environ['OPENAI_API_KEY'], api_key=config.openai_api_key",
+    "The secret of success: perseverance-and-hard-work-2024",
+    "password: please choose one",
+    "Password: ",
+    "https://example.org/a/b?page=2&sort=key#top",
+    "git clone ssh://git@example.org/a.git",
+    "mail me at someone@example.org: thanks",
+    "http://localhost:8080/v1?model=x",
+    "if (a && token == b) return key;",
+    "**bold** and ***both*** and ****",
+    "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 40).decode(),
+    base64.b64encode(bytes(reversed(range(256))) * 40).decode(),
+    '{"name": "login", "arguments": "{\\"password\\": \\"hunter2\\"}"}',
+    "AKIA is how an access key id begins, AIza how a Google key does",
+    DUMMY_KEY,
+    f"Bearer {DUMMY_KEY}",
+    f"api_key={DUMMY_KEY}",
+]
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_innocent_text_stays(clean, text):
+    """Prose, ids, hashes, uuids, images, short stand-ins and talk about keys stay as they are."""
+    assert clean(text) is text
+
+
+# --- labels and URLs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("MISTRAL_API_KEY={}", "api_key"),
+        ("cohere api key: {}", "api_key"),
+        ("export CO_API_KEY='{}'", "api_key"),
+        ('{{"api_key": "{}"}}', "api_key"),
+        ('{{\\"apiKey\\": \\"{}\\"}}', "api_key"),
+        ("x-api-key: {}", "api_key"),
+        ("aws_secret_access_key = {}", "aws_secret_access_key"),
+        ("AccountName=x;AccountKey={};Endpoint=y", "account_key"),
+        ("client_secret: {}", "client_secret"),
+        ("token: {}", "token"),
+        ("Authorization: Basic {}", "authorization"),
+        ("Authorization: Token {}", "authorization"),
+    ],
+)
+@pytest.mark.parametrize("secret", [MISTRAL, AZURE_OLD, AWS_SECRET], ids=["alnum", "hex", "base64"])
+def test_labelled_keys(clean, text, name, secret):
+    """A key without a format of its own goes where a label says what it is."""
+    name = "secret_access_key" if name.startswith("aws") else name
+    found = clean(text.format(secret))
+    assert re.sub(r"<redacted:[a-z_]+>", "{}", found) == text.format("{}")
+    assert name in found
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://u:{}@host/v1", "https://<redacted:url-credentials>@host/v1"),
+        ("redis://:{}@host:6379/0", "redis://<redacted:url-credentials>@host:6379/0"),
+        ("postgres://u:p@{}@host/db", "postgres://<redacted:url-credentials>@host/db"),
+        ("https://{}@o1.example/2", "https://<redacted:url-credentials>@o1.example/2"),
+        ("https://h/?key={}&alt=sse", "https://h/?key=<redacted:key>&alt=sse"),
+        ("https://h/?a=1&api_key={}", "https://h/?a=1&api_key=<redacted:api_key>"),
+        ("https://h/?api-key={}#x", "https://h/?api-key=<redacted:api-key>#x"),
+        ("https://h/?token={}", "https://h/?token=<redacted:token>"),
+        ("https://h/?access_token={}.", "https://h/?access_token=<redacted:access_token>"),
+        ("https://h/?sv=1&amp;sig={}", "https://h/?sv=1&amp;sig=<redacted:sig>"),
+        ('https://h/?sv=1\\u0026sig={}"', 'https://h/?sv=1\\u0026sig=<redacted:sig>"'),
+        (
+            "h/x?X-Amz-Signature={}&X-Amz-Date=1",
+            "h/x?X-Amz-Signature=<redacted:x-amz-signature>&X-Amz-Date=1",
+        ),
+        ("h/x?X-Amz-Credential={}", "h/x?X-Amz-Credential=<redacted:x-amz-credential>"),
+        ("h/x?X-Amz-Security-Token={}", "h/x?X-Amz-Security-Token=<redacted:x-amz-security-token>"),
+        ("h/x?X-Goog-Signature={}", "h/x?X-Goog-Signature=<redacted:x-goog-signature>"),
+        ("h/x?subscription-key={}", "h/x?subscription-key=<redacted:subscription-key>"),
+    ],
+)
+@pytest.mark.parametrize("secret", [MISTRAL, AZURE_OLD], ids=["alnum", "hex"])
+def test_urls(clean, url, expected, secret):
+    """Credentials in a URL go; host, path and the other parameters stay."""
+    assert clean(url.format(secret)) == expected
+
+
+@pytest.mark.parametrize("value", ["abc%2Fdef%3D", "x", FORMATS["google"][1], DUMMY_KEY])
+def test_url_parameters_of_any_value(clean, value):
+    """A URL's key parameter looks the same whatever it holds, so machines with and without a key agree."""
+    assert clean(f"GET /v1?key={value}") == "GET /v1?key=<redacted:key>"
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+SECRET_NAMES = """
+    api_key API_KEY apiKey apikey x-api-key X-Api-Key x-goog-api-key api-key api_keys openai_api_key OPENAI_API_KEY_2
+    ocp-apim-subscription-key master_key secret_key langfuse_secret_key dd_api_key private_key private-key
+    access_token accessToken auth_token azure_ad_token id_token refresh_token aws_session_token hf_token
+    watsonx_token aws_web_identity_token x-amz-security-token x-auth-token
+    secret client_secret clientSecret azure_client_secret secret_id aws_secret_access_key aws_access_key_id
+    password passwd pwd passphrase redis_password azurePassword
+    vertex_credentials vertex_ai_credentials gcp_credentials
+    authorization Authorization proxy-authorization cookie Cookie set-cookie
+""".split()
+OTHER_NAMES = """
+    token tokens max_tokens max_token max_completion_tokens prompt_tokens completion_tokens total_tokens
+    completion_tokens_details cached_tokens input_cost_per_token output_cost_per_token bos_token eos_token pad_token
+    stop_token next_page_token pageToken time_to_first_token tokenizer custom_tokenizer logprobs top_logprobs
+    tool tools tool_choice tool_call_id key keys cache_key prompt_cache_key public_key primary_key sort_key
+    model messages role content name user seed stop n id signature thought_signature encrypted_content
+    secret_name secret_manager author authors authorized credentials credential auth passage passed
+    api_base api_version organization metadata aws_region_name aws_profile_name top_k
+""".split()
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_secret_names(name, clean):
+    """A text under a secret's name goes, whatever it is; nothing else that stands there does."""
+    assert is_secret_name(name)
+    mark = f"<redacted:{name.lower()}>"
+    assert clean({name: "x"}) == {name: mark}
+    assert clean({"extra_body": [{name: ["x", "y"]}]}) == {"extra_body": [{name: [mark, mark]}]}
+    for other in ({"type": "string"}, 5, None, True, "", []):
+        data = {"properties": {name: other}}
+        assert clean(data) is data
+
+
+@pytest.mark.parametrize("name", [*OTHER_NAMES, "", "-", "1"])
+def test_other_names(name, clean):
+    """Counts, pieces of text, cache keys and the like are no secrets."""
+    assert not is_secret_name(name)
+    data = {name: "hello", "x": [{name: " internationalization"}]}
+    assert clean(data) is data
+
+
+@pytest.mark.parametrize("name", ["token", "auth", "credential", "credentials", "jwt"])
+def test_names_that_may_mean_a_secret(name, clean):
+    """Under a word such as token the value decides: a long random one goes, a piece of text stays."""
+    assert clean({name: MISTRAL}) == {name: f"<redacted:{name}>"}
+    data = {name: "hello world, this is a long sentence with 12 digits"}
+    assert clean(data) is data
+
+
+def test_named_secret_does_not_depend_on_its_value(clean):
+    """What stands under a name is named by it, so a machine with a dummy key writes the same text."""
+    values = (FORMATS["openai project"][1], DUMMY_KEY, "<redacted:openai-key>", "Bearer x")
+    assert {json.dumps(clean({"api_key": value})) for value in values} == {
+        '{"api_key": "<redacted:api_key>"}'
+    }
+
+
+def test_request(clean):
+    """A request keeps everything that is asked and loses every credential in it."""
+    key = FORMATS["openai project"][1]
+    request = {
+        "model": "openai/gpt-4o-mini",
+        "messages": ({"role": "user", "content": f"Is {key} valid?"}, {"role": "assistant", "content": None}),
+        "max_tokens": 12,
+        "extra_headers": {"X-Api-Key": MISTRAL, "User-Agent": "x"},
+        "headers": {"Authorization": f"Bearer {MISTRAL}", "Cookie": "a=b"},
+        "extra_body": {"provider": {"api_key": "short"}},
+        "tools": [
+            {"function": {"parameters": {"properties": {"password": {"type": "string"}, "token": {}}}}}
+        ],
+        "api_base": f"https://me:{MISTRAL}@proxy.example/v1",
+    }
+    assert clean(request) == {
+        "model": "openai/gpt-4o-mini",
+        "messages": [
+            {"role": "user", "content": "Is <redacted:openai-key> valid?"},
+            {"role": "assistant", "content": None},
+        ],
+        "max_tokens": 12,
+        "extra_headers": {"X-Api-Key": "<redacted:x-api-key>", "User-Agent": "x"},
+        "headers": {"Authorization": "<redacted:authorization>", "Cookie": "<redacted:cookie>"},
+        "extra_body": {"provider": {"api_key": "<redacted:api_key>"}},
+        "tools": request["tools"],
+        "api_base": "https://<redacted:url-credentials>@proxy.example/v1",
+    }
+    assert MISTRAL in str(request), "the caller's request is not changed"
+
+
+def test_tool_call_arguments(clean):
+    """In a tool call's JSON a long key beside its name goes and stays valid JSON; an ordinary word stays."""
+    arguments = json.dumps({"api_key": MISTRAL, "password": "hunter2", "n": 1})
+    found = clean({"function": {"name": "login", "arguments": arguments}})["function"]["arguments"]
+    assert json.loads(found) == {"api_key": "<redacted:api_key>", "password": "hunter2", "n": 1}
+
+
+def test_same_object_where_nothing_changed(clean):
+    """Data without secrets comes back as it is, and untouched parts of other data are shared, not copied."""
+    innocent = {"messages": [{"role": "user", "content": "hi"}], "f": [0.5, b"x", None], 7: object()}
+    assert clean(innocent) is innocent
+    mixed = {"a": innocent, "b": [innocent, FORMATS["groq"][1]]}
+    found = clean(mixed)
+    assert found["a"] is innocent
+    assert found["b"] == [innocent, "<redacted:groq-key>"]
+    assert found["b"][0] is innocent
+    assert list(found) == ["a", "b"]
+
+
+def test_secret_as_a_key_of_a_mapping(clean):
+    """Names in data are texts too; two that look alike without their secrets both stay."""
+    one, two = FORMATS["groq"][1], FORMATS["groq"][1][:-1] + "x"
+    expected = {"<redacted:groq-key>": 1, "<redacted:groq-key-2>": 2, "<redacted:groq-key-3>": 3}
+    found = clean({one: 1, two: 2, "<redacted:groq-key>": 3})
+    assert found == expected
+    assert clean(found) is found
+
+
+# --- the environment -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    "MISTRAL_API_KEY HF_TOKEN AZURE_CLIENT_SECRET DB_PASSWORD PGPASSWORD AWS_SECRET_ACCESS_KEY SUPABASE_KEY "
+    "GIGACHAT_CREDENTIALS WATSONX_APIKEY WATSONX_ZENAPIKEY SNOWFLAKE_JWT LITELLM_MASTER_KEY GITHUB_PAT "
+    "SMTP_PASS AWS_BEARER_TOKEN_BEDROCK TOKEN API_KEY_2 AZURE_CREDENTIAL".split(),
+)
+def test_values_of_the_environment(name):
+    """The value of a variable that holds a key goes wherever it appears, inside of words too."""
+    if name == "AWS_BEARER_TOKEN_BEDROCK":
+        pytest.fail("unreachable") if not redact._is_secret_variable(name) else None
+    redactor = Redactor(environ={name: MISTRAL})
+    mark = f"<redacted:{name}>"
+    assert redactor({"a": [f"x{MISTRAL}y and {MISTRAL}"]}) == {"a": [f"x{mark}y and {mark}"]}
+
+
+def test_values_in_other_spellings():
+    """A key is found in a URL and in JSON too, where it is spelled otherwise."""
+    secret = 'p"ss/w\\rd+' + MISTRAL[:6]
+    redactor = Redactor(environ={"DB_PASSWORD": f" {secret}\n"})
+    assert redactor(json.dumps([secret])) == '["<redacted:DB_PASSWORD>"]'
+    assert redactor("q=p%22ss%2Fw%5Crd%2B" + MISTRAL[:6]) == "q=<redacted:DB_PASSWORD>"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PATH", "/usr/bin:/bin"),
+        ("PWD", "/somewhere/else"),
+        ("EDITOR", "some-editor"),
+        ("TOKENIZERS_PARALLELISM", "disabled-here"),
+        ("DEFAULT_MAX_TOKENS", "1234567890123456"),
+        ("LANGFUSE_PUBLIC_KEY", "pk-lf-" + HEX[:20]),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/place/key.json"),
+        ("AZURE_CREDENTIAL", sys.executable),
+        ("OPENAI_API_KEY", DUMMY_KEY),
+        ("OPENAI_API_KEY", "sk-test"),
+        ("OPENAI_API_KEY", "sk-test-key-1234"),
+        ("OPENAI_API_KEY", "your-openai-api-key-here"),
+        ("ACME_API_KEY", "test-acme-key"),
+        ("ACME_API_KEY", "xxxxxxxxxxxx"),
+        ("API_TOKEN", "not-needed"),
+        ("API_TOKEN", "12345678"),
+        ("USE_TOKEN", "true"),
+        ("USE_SECRET", "disabled"[:7]),
+        ("POSTGRES_PASSWORD", "postgres"),
+    ],
+)
+def test_variables_that_hold_no_secret(name, value):
+    """Paths, switches, numbers and stand-ins that a CI sets are not looked for in texts."""
+    text = f"the value {value} stays"
+    assert Redactor(environ={name: value})(text) is text
+
+
+def test_password_of_a_url_in_the_environment():
+    """The password of a database's address goes where it appears on its own."""
+    redactor = Redactor(
+        environ={"DATABASE_URL": f"postgres://me:{MISTRAL}@db.example/x", "OTHER_URL": "http://[x"}
+    )
+    assert redactor(f"login failed for {MISTRAL}") == "login failed for <redacted:DATABASE_URL>"
+
+
+def test_service_account_in_the_environment():
+    """Of credentials given as JSON the key alone is looked for as well."""
+    key = pem()
+    inner = key.split("\n")[1]
+    redactor = Redactor(
+        environ={"VERTEX_CREDENTIALS": json.dumps({"private_key": key, "client_secret": MISTRAL})}
+    )
+    assert redactor(f"bad key {MISTRAL}") == "bad key <redacted:VERTEX_CREDENTIALS>"
+    assert inner not in redactor(json.dumps({"x": key}))
+
+
+def test_environment_of_the_process(monkeypatch):
+    """Without a mapping of its own a redactor follows os.environ, as tests set and unset keys."""
+    redactor = Redactor()
+    text = f"I have {MISTRAL}"
+    assert redactor(text) is text
+    monkeypatch.setenv("ACME_API_KEY", MISTRAL)
+    assert redactor(text) == "I have <redacted:ACME_API_KEY>"
+    monkeypatch.setenv("ACME_API_KEY", DUMMY_KEY)
+    assert redactor(text) is text
+
+
+def test_environment_is_read_only_when_it_changed(monkeypatch):
+    """A call costs no reading of the environment while that stays as it is."""
+    reads = []
+
+    class Environ(dict):
+        def __iter__(self):
+            reads.append(1)
+            return super().__iter__()
+
+    environ = Environ(ACME_API_KEY=MISTRAL)
+    redactor = Redactor(environ=environ)
+    for _ in range(3):
+        redactor("some text")
+    first = len(reads)
+    assert first > 0
+    environ["OTHER_API_KEY"] = AZURE_OLD
+    assert redactor(AZURE_OLD) == "<redacted:OTHER_API_KEY>"
+    assert len(reads) > first
+
+
+def test_read_only_environment():
+    """Any mapping serves as environment."""
+    assert Redactor(environ=MappingProxyType({"A_TOKEN": MISTRAL}))(MISTRAL) == "<redacted:A_TOKEN>"
+
+
+@CASES
+def test_formats_win_over_the_environment(kind, secret):
+    """A key that a developer has in the environment leaves the text that a machine without it leaves."""
+    texts = [f"key {secret}.", f"https://h/?key={secret}", f"api_key: {secret}", f"Bearer {secret}"]
+    with_key, without = Redactor(environ={"OPENAI_API_KEY": secret}), Redactor(environ={})
+    assert with_key(texts) == without(texts)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://h/?key={}", "MISTRAL_API_KEY={}", "Authorization: Basic {}", "https://a:{}@h"]
+)
+def test_labels_win_over_the_environment(text):
+    """The same for a key that only its label gives away."""
+    text = text.format(MISTRAL)
+    assert Redactor(environ={"MISTRAL_API_KEY": MISTRAL})(text) == Redactor(environ={})(text)
+
+
+def test_nothing_is_left_of_a_key_that_a_format_sees_in_part():
+    """Where only a part of a variable's value looks like a key, all of the value goes."""
+    value = "tail§" + FORMATS["groq"][1] + "§and$more"
+    assert Redactor(environ={"ACME_TOKEN": value})(f"<{value}>") == "<<redacted:groq-key>>"
+    label = MISTRAL + "$%tail"
+    assert Redactor(environ={"ACME_TOKEN": label})(f"api_key={label}") == "api_key=<redacted:api_key>"
+
+
+def test_one_value_under_several_names():
+    """A value that several variables hold gets the same name in whatever order they are set."""
+    names = ["GEMINI_API_KEY", "GOOGLE_API_KEY", "A_TOKEN"]
+    found = {Redactor(environ=dict.fromkeys(order, MISTRAL))(MISTRAL) for order in (names, names[::-1])}
+    assert found == {"<redacted:A_TOKEN>"}
+
+
+def test_value_inside_of_another():
+    """A key that is the beginning of another does not leave the other's end."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL[:12], "B_TOKEN": MISTRAL})
+    assert redactor(f"{MISTRAL} {MISTRAL[:12]}") == "<redacted:B_TOKEN> <redacted:A_TOKEN>"
+
+
+def test_masked_value_of_the_environment():
+    """An echo that shows only both ends of a known key goes; other stars stay."""
+    redactor = Redactor(environ={"MISTRAL_API_KEY": MISTRAL})
+    assert redactor(f"got {MISTRAL[:3]}*****{MISTRAL[-3:]}!") == "got <redacted:MISTRAL_API_KEY>!"
+    text = "got qq*****zz and k*****w"
+    assert redactor(text) is text
+
+
+# --- learning --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"api_key": MISTRAL}, "api_key"),
+        ({"azure_ad_token": MISTRAL}, "azure_ad_token"),
+        ({"aws_secret_access_key": MISTRAL}, "aws_secret_access_key"),
+        ({"headers": {"Authorization": f"Bearer {MISTRAL}"}}, "authorization"),
+        ({"extra_headers": {"X-Api-Key": MISTRAL}}, "x-api-key"),
+        ({"litellm_params": {"deep": [{"client_secret": MISTRAL}]}}, "client_secret"),
+        ({"fallbacks": ({"model": "x", "api_key": MISTRAL},)}, "api_key"),
+        ({"vertex_credentials": {"private_key": MISTRAL}}, "private_key"),
+        ({"vertex_credentials": json.dumps({"private_key": MISTRAL})}, "vertex_credentials"),
+        ({"api_base": f"https://u:{MISTRAL}@h/v1"}, "api_base"),
+        ({"api_base": f"https://h/v1?api_key={MISTRAL}"}, "api_base"),
+        ({"extra_body": {"token": MISTRAL}}, "token"),
+        ({"extra_body": MappingProxyType({"api_key": MISTRAL})}, "api_key"),
+        ({"api_key": MISTRAL, "azure_ad_token": MISTRAL}, "api_key"),
+    ],
+)
+def test_echo_of_an_argument(clean, arguments, name):
+    """A secret that was passed as an argument goes from the answer and from an exception's text."""
+    answer = {"error": f"no such user: {MISTRAL}"}
+    assert clean(answer) is answer
+    clean.learn(arguments)
+    assert clean(answer) == {"error": f"no such user: <redacted:{name}>"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"api_key": DUMMY_KEY},
+        {"api_key": "sk-test"},
+        {"api_key": "not-needed"},
+        {"api_key": None},
+        {"max_tokens": 1234567890},
+        {"vertex_credentials": "/no/such/place/key.json"},
+        {"messages": [{"content": "x", "password": "ordinary"}]},
+        {"api_base": "http://[broken"},
+        {"api_base": "http://127.0.0.1:8080/v1"},
+        {"user": "somebody-else"},
+    ],
+)
+def test_what_is_not_learnt(clean, arguments):
+    """Dummies, paths, addresses and what was asked are not looked for later."""
+    clean.learn(arguments)
+    text = f"{DUMMY_KEY} sk-test not-needed /no/such/place/key.json ordinary http://127.0.0.1:8080/v1 somebody-else"
+    assert clean(text) is text
+
+
+def test_learning_never_raises(clean):
+    """Odd objects among the arguments are passed over, what could be read before is kept."""
+
+    class Odd(dict):
+        def items(self):
+            raise RuntimeError("no")
+
+        __str__ = __repr__ = __eq__ = __hash__ = items
+
+    loop: list[object] = []
+    loop.append(loop)
+    clean.learn({"api_key": MISTRAL, "client": object(), 3: loop, "odd": Odd(), "x": Odd})
+    clean.learn(Odd())
+    assert clean(MISTRAL) == "<redacted:api_key>"
+
+
+def test_environment_names_before_arguments():
+    """A key that is in the environment and passed as well is named by the variable, whatever test ran first."""
+    redactor = Redactor(environ={"ZZ_API_KEY": MISTRAL})
+    before = redactor(MISTRAL)
+    redactor.learn({"api_key": MISTRAL})
+    assert before == redactor(MISTRAL) == "<redacted:ZZ_API_KEY>"
+
+
+def test_learning_in_any_order():
+    """A secret passed under two names has one placeholder, whichever was seen first."""
+    calls = [{"api_key": MISTRAL}, {"azure_ad_token": MISTRAL}]
+    found = set()
+    for order in (calls, calls[::-1]):
+        redactor = Redactor(environ={})
+        for arguments in order:
+            redactor.learn(arguments)
+        found.add(redactor(MISTRAL))
+    assert found == {"<redacted:api_key>"}
+
+
+# --- own rules -------------------------------------------------------------------------------------------
+
+
+def test_own_patterns_add_to_the_defaults():
+    """Own patterns take out what they match, after the built-in rules, and are counted from one."""
+    redactor = Redactor([r"cust-\d+", re.compile(r"ACME-(?P<secret>\w+)-\w+")], environ={})
+    text = f"cust-42 and ACME-hidden-shown, {FORMATS['groq'][1]}"
+    assert redactor(text) == "<redacted:pattern-1> and ACME-<redacted:pattern-2>-shown, <redacted:groq-key>"
+
+
+def test_own_pattern_as_a_single_text():
+    """One pattern may be given without a list around it, and may match a short text."""
+    assert Redactor(r"\bBob\b", environ={})(["Bob", "Bobby"]) == ["<redacted:pattern-1>", "Bobby"]
+
+
+@pytest.mark.parametrize(
+    "pattern", [".*", r"\w+", r"(?s).", "redacted", "[<>]", "x*", "(?P<secret>a)?b", "e"]
+)
+def test_own_patterns_leave_placeholders(pattern):
+    """No own pattern, however greedy, takes a placeholder apart."""
+    redactor = Redactor([pattern], environ={})
+    once = redactor(f"ab {FORMATS['groq'][1]} {MISTRAL}e")
+    assert redactor(once) is once
+    assert redactor("<redacted:groq-key>") == "<redacted:groq-key>"
+
+
+@pytest.mark.parametrize("pattern", ["(", "a**", b"bytes", re.compile(b"compiled"), 5])
+def test_bad_pattern(pattern):
+    """A pattern that is none is refused by name."""
+    with pytest.raises(SettingsError, match=re.escape(repr(pattern))):
+        Redactor(["fine", pattern])  # type: ignore[list-item]
+
+
+def test_own_function():
+    """An own function sees every text after the built-in rules, keys of mappings too."""
+    seen = []
+
+    def hide(text: str) -> str:
+        seen.append(text)
+        return text.replace("Alice", "<name>")
+
+    redactor = Redactor(function=hide, environ={})
+    found = redactor({"Alice": ["Alice", FORMATS["groq"][1], 3]})
+    assert found == {"<name>": ["<name>", "<redacted:groq-key>", 3]}
+    assert seen == ["Alice", "Alice", "<redacted:groq-key>"]
+    assert redactor(found) is found
+
+
+def test_own_function_cannot_bring_a_secret_back():
+    """What an own function returns is looked at once more."""
+    assert Redactor(function=lambda text: FORMATS["groq"][1], environ={})("x") == "<redacted:groq-key>"
+
+
+def test_own_function_that_gives_no_text():
+    """A function that returns something else than a text is refused, and so is what is no function."""
+    with pytest.raises(SettingsError, match="return a text, got NoneType"):
+        Redactor(function=lambda text: None, environ={})("x")  # type: ignore[arg-type,return-value]
+    with pytest.raises(SettingsError, match="callable, got str"):
+        Redactor(function="x")  # type: ignore[arg-type]
+
+
+# --- streams ---------------------------------------------------------------------------------------------
+
+
+def chunk(text: str | None, index: int = 0) -> dict[str, object]:
+    """A chunk as LiteLLM dumps it."""
+    return {"id": "chatcmpl-1", "choices": [{"index": index, "delta": {"content": text}}]}
+
+
+def text_of(chunks: list[dict[str, object]], index: int = 0) -> list[str]:
+    """The pieces of one choice."""
+    choices = [choice for part in chunks for choice in part["choices"]]  # type: ignore[attr-defined]
+    return [choice["delta"]["content"] for choice in choices if choice["index"] == index]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 500])
+@CASES
+def test_secret_in_pieces(clean, kind, secret, size):
+    """A key that a stream delivers in pieces goes as a whole; all chunks stay, and so does the text around."""
+    text = f"it is {secret}, keep it"
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    chunks = [*map(chunk, pieces), chunk(None), {"choices": []}]
+    found = clean.stream(chunks)
+    assert len(found) == len(chunks)
+    assert "".join(text_of(found)[:-1]) == f"it is <redacted:{kind}>, keep it"
+    assert clean.stream(found) == found
+    assert text_of(chunks)[:-1] == pieces, "the caller's chunks are not changed"
+
+
+def test_secret_in_pieces_of_two_choices(clean):
+    """Choices that arrive in turn are read one by one."""
+    secret = FORMATS["groq"][1]
+    chunks = [chunk(secret[at : at + 5], index) for at in range(0, len(secret), 5) for index in (0, 1)]
+    found = clean.stream(chunks)
+    assert "".join(text_of(found, 0)) == "".join(text_of(found, 1)) == "<redacted:groq-key>"
+
+
+def test_several_secrets_in_pieces():
+    """Secrets that begin and end within one piece each are told apart, also those known by value only."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+    pieces = ["a " + MISTRAL[:9], MISTRAL[9:] + " b " + MISTRAL[:5], MISTRAL[5:10], MISTRAL[10:] + " c"]
+    found = text_of(redactor.stream([chunk(piece) for piece in pieces]))
+    assert found == ["a <redacted:A_TOKEN>", " b <redacted:A_TOKEN>", "", " c"]
+
+
+def test_stream_without_secrets(clean):
+    """A stream without secrets comes back as it is."""
+    chunks = [chunk("Hello"), chunk(", "), chunk("world")]
+    assert clean.stream(chunks) is chunks or clean.stream(chunks) == chunks
+
+
+# --- properties ------------------------------------------------------------------------------------------
+
+FRAGMENTS = st.sampled_from(
+    [
+        *(secret for _, secret in FORMATS.values()),
+        *(secret[: len(secret) // 2] for _, secret in FORMATS.values()),
+        *(
+            "Bearer ",
+            "api_key=",
+            '"token": "',
+            "://",
+            "u:p@",
+            "?sig=",
+            "&key=",
+            "<redacted:",
+            "<redacted:x>",
+            ">",
+            "***",
+        ),
+        *(
+            "\\n",
+            "%3D",
+            "-",
+            "_",
+            ".",
+            " ",
+            "x",
+            "9",
+            MISTRAL,
+            MISTRAL[:10],
+            AZURE_OLD,
+            "token",
+            "-----",
+            "密",
+        ),
+    ]
+)
+TEXTS = st.one_of(st.lists(FRAGMENTS, max_size=6).map("".join), st.text(max_size=40))
+DATA = st.recursive(
+    st.one_of(TEXTS, st.none(), st.booleans(), st.integers(), st.floats(), st.binary(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(
+            st.one_of(st.sampled_from(["api_key", "token", "content", "headers"]), TEXTS), inner, max_size=4
+        ),
+    ),
+    max_leaves=12,
+)
+ENVIRON = st.dictionaries(
+    st.sampled_from(["A_TOKEN", "B_API_KEY", "OPENAI_API_KEY", "X_URL"]),
+    st.one_of(TEXTS, st.sampled_from([MISTRAL, AZURE_OLD])).map(lambda text: text.replace("\0", "")),
+    max_size=3,
+)
+PATTERNS = st.lists(
+    st.sampled_from([r"\w+", "x.", r"a.*z", r"-(?P<secret>\w*)", r"\d(?=\D)", "^.", r"(?<=>)."]), max_size=2
+)
+
+
+def same(one: object, two: object) -> bool:
+    """Equality of data in which NaN equals itself."""
+    return repr(one) == repr(two)
+
+
+@settings(max_examples=400, deadline=None)
+@given(DATA, ENVIRON, PATTERNS)
+@example(FORMATS["aws id"][1] + MISTRAL, {"A_TOKEN": MISTRAL}, [])
+def test_twice_is_once(data, environ, patterns):
+    """Redacting what is redacted changes nothing, whatever rules apply."""
+    redactor = Redactor(patterns, environ=environ)
+    once = redactor(data)
+    assert redactor(once) is once or same(redactor(once), once)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(TEXTS, max_size=5), ENVIRON)
+def test_stream_twice_is_once(pieces, environ):
+    """Redacting a redacted stream changes nothing, and no piece gets lost."""
+    redactor = Redactor(environ=environ)
+    once = redactor.stream([chunk(piece) for piece in pieces])
+    assert len(once) == len(pieces)
+    assert redactor.stream(once) == once
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS, ENVIRON, st.randoms(use_true_random=False))
+def test_order_does_not_matter(text, environ, random):
+    """Neither the environment's order nor that of earlier calls changes what is written."""
+    items = list(environ.items())
+    calls = [{"api_key": MISTRAL}, {"hf_token": MISTRAL}, {"client_secret": AZURE_OLD}]
+    found = set()
+    for _ in range(3):
+        random.shuffle(items)
+        random.shuffle(calls)
+        redactor = Redactor(environ=dict(items))
+        for arguments in calls:
+            redactor.learn(arguments)
+        found.add(redactor(text))
+    assert len(found) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS, TEXTS)
+def test_value_of_the_environment_never_survives(before, after):
+    """Whatever stands around it, a key of the environment is not in the result."""
+    assert MISTRAL not in Redactor(environ={"A_TOKEN": MISTRAL})(before + MISTRAL + after)
+
+
+# --- effort ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def steps():
+    """Counts the closer looks that a text gives rise to."""
+    count = {"looks": 0}
+
+    def counting(look):
+        def counted(*arguments):
+            count["looks"] += 1
+            return look(*arguments)
+
+        return counted
+
+    before = redact._LOOKS[:]
+    redact._LOOKS[:] = [counting(look) for look in before]
+    yield count
+    redact._LOOKS[:] = before
+
+
+def test_ordinary_text_is_scanned_once(clean, steps):
+    """A request in plain words, code or base64 needs one scan and hardly any closer look."""
+    prose = "You are a well-read assistant: sort this list, e.g. by its 'name' key; cost = 3 * n. " * 24
+    blob = "data:application/pdf;base64," + base64.b64encode(bytes(range(256)) * 4000).decode()
+    clean({"messages": [{"role": "user", "content": prose}, {"role": "user", "content": blob}]})
+    assert steps["looks"] < 60
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            "sk-",
+            "sk-a_",
+            "-sk-",
+            "\\nsk-aaaa",
+            "%3Dsk-",
+            "-AIza",
+            "_hf_",
+            "eyJ",
+            "eyJa.",
+            ".eyJaaaaaaaaa",
+            "://a:",
+            "://",
+        ),
+        *(
+            "?key=",
+            "&sig=a",
+            "api_key=",
+            "token: ",
+            "key:",
+            "*",
+            "**** ",
+            "a***",
+            "JQQJ9",
+            "8Q~",
+            "ya29.",
+            "Bearer ",
+        ),
+        *(
+            "Bearer a",
+            "-----BEGIN PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----" + "A" * 40,
+            "-----",
+            "-",
+            "_",
+            ".",
+        ),
+        *(
+            "<redacted:",
+            "<redacted:x>",
+            "sk-...a",
+            "sk-A",
+            "xoxe.xoxb-",
+            "gh" + "s_a.",
+            "=",
+            ":",
+            '"',
+            "\\",
+            "A",
+            "secret ",
+        ),
+    ],
+)
+def test_no_text_takes_for_ever(unit):
+    """Texts made to hurt take a time that grows with their length, not with its square."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+
+    def effort(size: int) -> float:
+        text = (unit * (size // len(unit) + 1))[:size]
+        return min(_seconds(redactor, text) for _ in range(3))
+
+    # Eight times the text: 8 if linear, 64 if it grows with the square. Only large amounts are told apart.
+    small, large = effort(25_000), effort(200_000)
+    assert large < 0.25 or large < 30 * small
+
+
+def _seconds(redactor: Redactor, text: str) -> float:
+    before = os.times()
+    redactor(text)
+    after = os.times()
+    return after.user - before.user
