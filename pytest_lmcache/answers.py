@@ -88,8 +88,7 @@ def store_chunk(name: str, chunk: Any) -> dict[str, Any]:
         return {"text": chunk}
     if isinstance(chunk, dict):
         return {"event": plain(chunk)}
-    data = _dumped(chunk, lambda data: revive_chunk(name, data))
-    assert isinstance(data, dict)
+    data: dict[str, Any] = _dumped(chunk, lambda data: revive_chunk(name, data))
     return data
 
 
@@ -109,7 +108,8 @@ def revive_chunk(name: str, data: dict[str, Any]) -> Any:
 def _chunk_class(name: str) -> Callable[..., Any]:
     from litellm.types.utils import ModelResponseStream, TextCompletionResponse
 
-    return TextCompletionResponse if name == "text_completion" else ModelResponseStream
+    kind: Callable[..., Any] = TextCompletionResponse if name == "text_completion" else ModelResponseStream
+    return kind
 
 
 def _event(data: dict[str, Any]) -> Any:
@@ -257,7 +257,8 @@ def _dumped(value: Any, revive: Callable[[Any], Any]) -> Any:
 def _without_none(given: Any, revived: Any) -> Any:
     if isinstance(given, dict) and isinstance(revived, dict):
         return {
-            name: _without_none(value, revived.get(name))
+            # LiteLLM keeps a provider's own fields as they came, each None among them.
+            name: value if name == "provider_specific_fields" else _without_none(value, revived.get(name))
             for name, value in given.items()
             if value is not None or name not in revived
         }
@@ -278,10 +279,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if hasattr(value, "model_dump"):
         return plain(value.model_dump(exclude_unset=True, warnings=False))
-    for kind in (bool, int, float, str, bytes):
-        if isinstance(value, kind):
-            return kind(value)
-    return str(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value if isinstance(value, int | float) else str(value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -309,7 +309,9 @@ def price(response: Any, model: str, provider: str | None) -> float | None:
     import litellm
 
     try:
-        return float(litellm.completion_cost(completion_response=response, model=model, custom_llm_provider=provider))
+        return float(
+            litellm.completion_cost(completion_response=response, model=model, custom_llm_provider=provider)
+        )
     except Exception:  # noqa: BLE001 - LiteLLM raises a bare Exception for a model without a price
         return None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import string
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -33,9 +34,12 @@ ANSWER = re.compile(rb"^(?:response|shared|chunks|error):", re.MULTILINE)
 CHUNKS = re.compile(rb"^chunks:\n((?:(?:[- ].*)?\n)*)", re.MULTILINE)
 LAST_FIELD = b"\nseconds:"
 CONFLICT = re.compile(rb"^(?:<{7}|={7}|>{7})(?: |$)", re.MULTILINE)
+FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
 PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # What a provider gives anew to the very same answer.
-VOLATILE = frozenset({"created", "created_at", "completed_at", "system_fingerprint", "timings", "_response_ms"})
+VOLATILE = frozenset(
+    {"created", "created_at", "completed_at", "system_fingerprint", "timings", "_response_ms"}
+)
 
 
 class Entry:
@@ -185,7 +189,9 @@ class Cassette:
         """The recorded interactions of a key, in the order in which they were asked for."""
         return self._index.get(key, ())
 
-    def save(self, asked: Sequence[Asked], *, owned: bool, rewrite: bool, comment: Sequence[str] = ()) -> bool:
+    def save(
+        self, asked: Sequence[Asked], *, owned: bool, rewrite: bool, comment: Sequence[str] = ()
+    ) -> bool:
         """Merge what a test asked into the file, aside and then renamed; say whether the file changed.
 
         ``owned``: one test alone uses the file, so its order is that test's, and a rewrite drops what was
@@ -285,7 +291,9 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
         shared = _shared(answer.data)
         if shared:
             fields["shared"] = shared
-        chunks = [{name: value for name, value in chunk.items() if name not in shared} for chunk in answer.data]
+        chunks = [
+            {name: value for name, value in chunk.items() if name not in shared} for chunk in answer.data
+        ]
         # Server-sent events are text of several lines, all others read best as on the wire: one line each.
         fields["chunks"] = chunks if any("bytes" in chunk for chunk in chunks) else document.Lines(chunks)
         if answer.error is not None:
@@ -322,7 +330,7 @@ def merge(old: Sequence[Entry], asked: Sequence[Asked], *, owned: bool, rewrite:
             return before[0] if before else None
         return new
 
-    in_place = [(entry.key, nth) for entry, nth in zip(old, _numbered(old))]
+    in_place = [(entry.key, nth) for entry, nth in zip(old, _numbered(old), strict=True)]
     in_order = list(dict.fromkeys((call.key, call.nth) for call in asked))
     if same_calls or not owned:
         order = in_place + [place for place in in_order if place not in set(in_place)]
@@ -352,20 +360,20 @@ def cassette_path(folder: Path, parts: Iterable[str]) -> Path:
 
 def _file_name(part: str, longest: int = 120) -> str:
     raw = part.encode("utf-8", "surrogatepass")
-    plain = b"-_.,=+@[]() "
-    name = "".join(chr(byte) if chr(byte).isalnum() and byte < 128 or byte in plain else f"%{byte:02X}" for byte in raw)
+    name = "".join(chr(byte) if byte in FILE_NAME_BYTES else f"%{byte:02X}" for byte in raw)
     if name != name.strip(" .") or not name:
         name = f"%{ord(name[0]):02X}{name[1:]}" if name and name[0] in " ." else name
         name = f"{name[:-1]}%{ord(name[-1]):02X}" if name and name[-1] in " ." else name or "%"
     if name.split(".")[0].upper() in RESERVED:
         name = f"%{ord(name[0]):02X}{name[1:]}"
-    # File systems that fold case would let two tests share a file.
     if len(name) > longest:
         name = f"{name[: longest - 17]}-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
     return name
 
 
-RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))})
+RESERVED = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+)
 
 
 def _numbered(entries: Iterable[Entry]) -> Iterator[int]:
@@ -392,7 +400,8 @@ def _settled(value: Any, ids: bool) -> Any:
         return {
             name: _settled(item, ids)
             for name, item in value.items()
-            if name not in VOLATILE and not (ids and isinstance(name, str) and (name == "id" or name.endswith("_id")))
+            if name not in VOLATILE
+            and not (ids and isinstance(name, str) and (name == "id" or name.endswith("_id")))
         }
     if isinstance(value, list):
         return [_settled(item, ids) for item in value]
@@ -407,7 +416,7 @@ def _replace(path: Path, data: bytes) -> None:
     aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
         aside.write_bytes(data)
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -421,6 +430,3 @@ def _lock(path: Path) -> Iterator[None]:
     folder.mkdir(mode=0o700, exist_ok=True)
     with FileLock(folder / f"{name}.lock"):
         yield
-
-
-Find = Callable[[str], Sequence[Entry]]

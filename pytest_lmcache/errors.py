@@ -29,7 +29,7 @@ class DoorError(LMCacheError):
     """LiteLLM's functions are not where this package looks for them: calls could slip by unseen."""
 
 
-class CassetteMiss(BaseException):  # noqa: N818 - a verdict on the test, as pytest's own outcomes are
+class CassetteMiss(BaseException):
     """A call that no recording answers.
 
     Derives from BaseException, as pytest's own outcomes do: no ``except Exception``, no retry loop and no

@@ -47,9 +47,8 @@ class Answer:
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Input and output tokens, as the provider counted them, or LiteLLM where it did not; zeros where nobody did."""
-        hidden = self.hidden or {}
-        usage: Any = hidden.get("usage", hidden.get("estimated_usage"))
+        """Input and output tokens, as the provider counted them; zeros where it did not."""
+        usage: Any = (self.hidden or {}).get("usage")
         if usage is None and self.kind is Kind.RESPONSE:
             usage = self.data.get("usage")
         elif usage is None and self.kind is Kind.STREAM:

@@ -29,7 +29,10 @@ INI = {
     "lm_mode": ("string", "replay (default), once, record, rewrite or live"),
     "lm_cassette_dir": ("string", "folder of the cassettes under rootdir (default: cassettes)"),
     "lm_key": ("string", "key strategy: exact (default), messages, content, or a function's dotted path"),
-    "lm_normalise": ("linelist", "normalisers that act on keys: uuid, date, epoch, tmp_path, tool_call_id, re:…"),
+    "lm_normalise": (
+        "linelist",
+        "normalisers that act on keys: uuid, date, epoch, tmp_path, tool_call_id, re:…",
+    ),
     "lm_repeat": ("string", "an identical call after the last recording: last (default), cycle or error"),
     "lm_record_errors": ("string", "which errors of the provider are recorded: lasting (default) or all"),
     "lm_redact": ("linelist", "regular expressions of own secrets, beside the built-in ones"),
@@ -49,7 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lm-record", action="store_true", help="replay recorded language-model calls, record missing ones"
     )
     group.addoption(
-        "--lm-rewrite", action="store_true", help="record all calls of the selected tests again when they pass"
+        "--lm-rewrite",
+        action="store_true",
+        help="record all calls of the selected tests again when they pass",
     )
     group.addoption("--lm-mode", metavar="MODE", help="replay, once, record, rewrite or live")
     group.addoption(
@@ -209,7 +214,9 @@ class Run:
         own = call.excinfo is not None and call.excinfo.value in faults
         if own and call.excinfo is not None:
             fault = call.excinfo.value
-            call.excinfo = pytest.ExceptionInfo.from_exception(fault.with_traceback(_users_part(call.excinfo.tb) or call.excinfo.tb))
+            call.excinfo = pytest.ExceptionInfo.from_exception(
+                fault.with_traceback(_users_part(call.excinfo.tb) or call.excinfo.tb)
+            )
         report = yield
         if call.when == "call":
             item.stash[passed_key] = report.passed
@@ -262,7 +269,7 @@ class Run:
         from pytest_lmcache.session import own_cassette
 
         base = [part for part in fixturedef.baseid.removesuffix(".py").replace("::", "/").split("/") if part]
-        parameter = f"[{request.param_index}]" if hasattr(request, "param") else ""
+        parameter = f"[{getattr(request, 'param_index', 0)}]" if hasattr(request, "param") else ""
         name = f"@{fixturedef.scope}.{fixturedef.argname}{parameter}"
         path = own_cassette(base, name, self.config.rootpath / settings.cassette_dir)
         return self.session.recorder(
@@ -354,6 +361,6 @@ def _place(item: pytest.Item, config: pytest.Config) -> tuple[list[str], str]:
 
 
 def _command(config: pytest.Config, nodeid: str) -> str:
-    shown = config.cwd_relative_nodeid(nodeid)
+    shown = str(config.cwd_relative_nodeid(nodeid))
     quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
     return f"pytest --lm-record {quoted}"

@@ -184,7 +184,9 @@ class Recorder:
             nth = self._asked[key]
             self._asked[key] += 1
             entry = None if live else self._find(key, nth)
-            decision = decide(self.settings.mode, exists=live or self.cassette.exists, found=entry is not None)
+            decision = decide(
+                self.settings.mode, exists=live or self.cassette.exists, found=entry is not None
+            )
             record = CallRecord(order, call.name, key, nth, started=perf_counter())
             self._calls.append(record)
         if decision is Decision.MISS:
@@ -216,7 +218,7 @@ class Recorder:
             record.tape = None
             self.unstored.append(why)
 
-    def keeps(self, lasting: bool) -> bool:  # noqa: FBT001 - one fact about an error
+    def keeps(self, *, lasting: bool) -> bool:
         """Whether an error of the provider is recorded."""
         return lasting or self.settings.record_errors is RecordErrors.ALL
 
@@ -315,7 +317,9 @@ class Recorder:
             looked = [f"Looked in  {self.shown_path}: there is no such file yet."]
             return self._told(asked, looked, [])
         size = len(cassette.entries)
-        looked = [f"Looked in  {self.shown_path}: {size} recording{'s' if size != 1 else ''}, none with this key."]
+        looked = [
+            f"Looked in  {self.shown_path}: {size} recording{'s' if size != 1 else ''}, none with this key."
+        ]
         if used_up:
             looked = [
                 f"Looked in  {self.shown_path}: its recordings of this call are used up, "

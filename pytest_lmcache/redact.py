@@ -36,6 +36,7 @@ _PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
 _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
 _LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
 _LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
+_ROUNDS = 20  # more than any text needs that was not made to need them
 _DEEPEST = 5  # levels of a call's arguments that are searched for secrets to learn
 
 
@@ -103,7 +104,7 @@ def _is_secret_variable(name: str) -> bool:
         return False
     if words[-1] in ("key", "keys"):
         return not {"public", "gpg", "cache", "object", "bucket"}.intersection(words)
-    if words[-2:] == ["webhook", "url"] or words[-1] in ("pass", "pat", "jwt", "sshpass"):
+    if words[-2:] == ["webhook", "url"] or words[-1] in ("pass", "pat", "sshpass") or "bearer" in words:
         return True
     return is_secret_name(name) or words[-1] in _MAYBE_SECRET
 
@@ -224,7 +225,7 @@ _FORMATS = (
     ),
     _Format("stripe-key", ("sk_live_", "sk_test_", "rk_live_", "rk_test_"), _LONG),
     _Format("jwt", ("eyJ",), rf"{_RUN}{{8,}}+\.{_RUN}{{8,}}+(?:\.{_RUN}*+){{0,3}}", _RUN),
-    _Format("private-key", ("-----BEGIN ",), _PEM),
+    _Format("private-key", ("-----BEGIN ",), _PEM, "-"),
     _Format(
         "bearer-token", ("Bearer ", "bearer "), r"(?=\S*[0-9])[A-Za-z0-9._~+/-]{16,}=*(?<!\.)", keep=True
     ),
@@ -392,12 +393,13 @@ _GUARD, _LOOKS = _guard()
 
 
 def _built_in(text: str, known: _Known) -> Iterator[_Span]:
-    done = 0
+    done: dict[int, int] = {}
     for place in _GUARD.finditer(text):
-        # Not inside of what is found already: a text made of a key's beginnings would be read again and again.
-        if place.start() >= done:
-            for span in _LOOKS[(place.lastindex or 0) - 1](text, place.start(), known):
-                done = span.end
+        which = (place.lastindex or 0) - 1
+        # Not inside of what the same look found: a text of many beginnings would be read again and again.
+        if place.start() >= done.get(which, 0):
+            for span in _LOOKS[which](text, place.start(), known):
+                done[which] = span.end
                 yield span
 
 
@@ -431,12 +433,15 @@ def _outside(span: _Span, start: int, end: int) -> Iterator[_Span]:
 
 def _merged(spans: list[_Span]) -> list[_Span]:
     merged: list[_Span] = []
+    best: tuple[int, int, str] = (0, 0, "")  # of the spans that overlap: the rank, the longest, the name
     for span in sorted(spans):
+        own = (span.rank, span.start - span.end, span.name)
         if merged and span.start < merged[-1].end:
-            last = merged[-1]
-            rank, name = min((last.rank, last.name), (span.rank, span.name))
-            merged[-1] = _Span(last.start, max(last.end, span.end), rank, name)
+            best = min(best, own)
+            last = merged.pop()
+            merged.append(_Span(last.start, max(last.end, span.end), best[0], best[2]))
         else:
+            best = own
             merged.append(span)
     return merged
 
@@ -586,12 +591,13 @@ class Redactor:
         ]
 
     def _pieces(self, pieces: list[str]) -> list[str]:
-        while True:
+        for _ in range(_ROUNDS):
             text = "".join(pieces)
             spans = _settled(text, self._spans(text))
             if not spans:
-                return pieces
+                break
             pieces = list(_cut(pieces, spans))
+        return pieces
 
     def _data(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -646,14 +652,14 @@ class Redactor:
         return clean if own == clean else self._ruled(own)
 
     def _ruled(self, text: str) -> str:
-        # Taking one secret out can uncover the edge of another, so look until there is nothing more; each
-        # round leaves less text that is no placeholder, so this ends.
-        while True:
+        # Taking one secret out can uncover the edge of another, so look until there is nothing more.
+        for _ in range(_ROUNDS):
             spans = self._spans(text)
             clean = _replace(text, spans) if spans else text
             if clean == text:
-                return text
+                break
             text = clean
+        return text
 
     def _spans(self, text: str) -> list[_Span]:
         if len(text) < _SHORTEST and not self._patterns:

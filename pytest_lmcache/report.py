@@ -157,7 +157,9 @@ class Tally:
             yield from _list("streams recorded only as far as the test read them", early)
         if self.unstored:
             title = "answered but not recorded (transient errors: lm_record_errors = all keeps them)"
-            yield from _list(title, {test: ", ".join(sorted(set(why))) for test, why in self.unstored.items()})
+            yield from _list(
+                title, {test: ", ".join(sorted(set(why))) for test, why in self.unstored.items()}
+            )
         if self.unmarked:
             yield from _list(
                 f"{_number(sum(self.unmarked.values()), 'live call')} by tests that are not marked; "
@@ -174,7 +176,7 @@ class Tally:
 
 def _list(title: str, tests: dict[str, Any]) -> Iterator[str]:
     yield f"{title}:"
-    for test, what in list(sorted(tests.items()))[:SHOWN]:
+    for test, what in sorted(tests.items())[:SHOWN]:
         yield f"  {test} ({what})"
     if len(tests) > SHOWN:
         yield f"  … and {len(tests) - SHOWN} more tests"

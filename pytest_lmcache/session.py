@@ -220,7 +220,9 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     async def __aenter__(self) -> Recorder:
         return self.__enter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         self.__exit__(kind, error, _)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:

@@ -47,29 +47,21 @@ def record_stream(stream: Any, tape: Tape) -> Any:
     return stream
 
 
-def usage_of(stream: Any, messages: Any) -> dict[str, Any]:
-    """The token usage of a finished stream, to keep hidden: LiteLLM tells it only where the caller asked.
-
-    ``usage`` is the provider's; where it gave none, ``estimated_usage`` is LiteLLM's own count.
-    """
-    chunks = getattr(stream, "chunks", None) or getattr(getattr(stream, "completion_stream", None), "chunks", None)
+def usage_of(stream: Any) -> dict[str, Any] | None:
+    """The token usage of a finished stream, which LiteLLM tells only where its caller asked for it."""
+    chunks = getattr(stream, "chunks", None) or getattr(
+        getattr(stream, "completion_stream", None), "chunks", None
+    )
     if not chunks:
-        return {}
-    from litellm import stream_chunk_builder
+        return None
     from litellm.litellm_core_utils.streaming_handler import calculate_total_usage
 
     usage = calculate_total_usage(chunks=chunks)
-    if usage.total_tokens:
-        return {"usage": plain(usage.model_dump(exclude_none=True, warnings=False))}
-    built = stream_chunk_builder(chunks, messages=messages)
-    counted = getattr(built, "usage", None)
-    if counted is None:
-        return {}
-    return {"estimated_usage": {name: counted[name] for name in ("prompt_tokens", "completion_tokens")}}
+    return plain(usage.model_dump(exclude_none=True, warnings=False)) if usage.total_tokens else None
 
 
 @cache
-def _recording_class(kind: type[Any]) -> type[Any]:
+def _recording_class(kind: Any) -> type[Any]:
     def take(self: Any) -> Any:
         tape: Tape = vars(self)["_lmcache_tape"]
         try:
@@ -102,7 +94,9 @@ def _recording_class(kind: type[Any]) -> type[Any]:
 
     methods: dict[str, Any] = {"__next__": take, "__anext__": atake, "aclose": aclose}
     own = {name: method for name, method in methods.items() if hasattr(kind, name)}
-    return type(kind.__name__, (kind,), {**own, "__module__": kind.__module__, "__qualname__": kind.__qualname__})
+    return type(
+        kind.__name__, (kind,), {**own, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    )
 
 
 def _record_generator(stream: Iterator[Any], tape: Tape) -> Iterator[Any]:
@@ -215,7 +209,9 @@ def _chat_class() -> type[Any]:
     class ReplayedStream(CustomStreamWrapper):  # type: ignore[misc]
         """Hands out the stored chunks as they are; LiteLLM's own end of a stream then logs and prices them."""
 
-        def __init__(self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool) -> None:
+        def __init__(
+            self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
+        ) -> None:
             super().__init__(
                 completion_stream=_Empty(), model=model, custom_llm_provider=provider, logging_obj=logging_obj
             )
@@ -259,7 +255,11 @@ def _chat_class() -> type[Any]:
             return chunk
 
         def _tell_usage(self) -> None:
-            if self._usage and self.chunks and not any(getattr(chunk, "usage", None) for chunk in self.chunks):
+            if (
+                self._usage
+                and self.chunks
+                and not any(getattr(chunk, "usage", None) for chunk in self.chunks)
+            ):
                 # The caller holds the last chunk: only LiteLLM's copy of it gets the usage.
                 last = self.chunks[-1].model_copy()
                 last.usage = Usage(**self._usage)
@@ -307,7 +307,9 @@ def _responses_class() -> type[Any]:
     class ReplayedEvents(ResponsesAPIStreamingIterator):  # type: ignore[misc]
         """Hands out the stored events as they are; the last one is logged by LiteLLM's own hands."""
 
-        def __init__(self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool) -> None:
+        def __init__(
+            self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
+        ) -> None:
             super().__init__(
                 response=httpx.Response(200, content=b""),
                 model=model,

@@ -1,0 +1,1 @@
+"""Where calls are seen: one file a library."""

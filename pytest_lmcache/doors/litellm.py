@@ -134,7 +134,9 @@ class Door:
 
         cells = {id(entry.cell) for entry in self._entries}
         public = [name for name in (*RECORDED, *(f"a{name}" for name in RECORDED)) if hasattr(litellm, name)]
-        hidden = [name for name in public if not any(id(cell) in cells for cell in _chain(getattr(litellm, name)))]
+        hidden = [
+            name for name in public if not any(id(cell) in cells for cell in _chain(getattr(litellm, name)))
+        ]
         missing = [name for name in RECORDED if name not in public]
         if hidden or missing:
             version = getattr(sys.modules.get("litellm._version"), "version", "of unknown version")
@@ -200,12 +202,14 @@ class Door:
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            recorder = None if _inside.get() or kwargs.get(flag) is True or _is_mocked(kwargs) else self._find()
+            recorder = (
+                None if _inside.get() or kwargs.get(flag) is True or _is_mocked(kwargs) else self._find()
+            )
             if recorder is None:
                 return original(*args, **kwargs)
             visit = Visit(recorder, name, parameters, args, kwargs)
             if visit.stored is not None:
-                return visit.replay()
+                return visit.replay(visit.stored)
             token = _inside.set(True)
             try:
                 result = original(*args, **kwargs)
@@ -218,7 +222,9 @@ class Door:
 
         return replacement
 
-    def _async(self, original: Callable[..., Any], name: str, parameters: Sequence[str]) -> Callable[..., Any]:
+    def _async(
+        self, original: Callable[..., Any], name: str, parameters: Sequence[str]
+    ) -> Callable[..., Any]:
         @functools.wraps(original)
         async def replacement(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
@@ -227,7 +233,7 @@ class Door:
                 return await original(*args, **kwargs)
             visit = Visit(recorder, name, parameters, args, kwargs)
             if visit.stored is not None:
-                return visit.replay()
+                return visit.replay(visit.stored)
             token = _inside.set(True)
             try:
                 result = await original(*args, **kwargs)
@@ -247,7 +253,12 @@ class Visit:
     __slots__ = ("call", "kwargs", "model", "record", "recorder", "stored")
 
     def __init__(
-        self, recorder: Recorder, name: str, parameters: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        recorder: Recorder,
+        name: str,
+        parameters: Sequence[str],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
         __tracebackhide__ = True
         order = recorder.number()
@@ -264,18 +275,19 @@ class Visit:
             recorder.faults.append(fault)
             raise
 
-    def replay(self) -> Any:
+    def replay(self, stored: Answer) -> Any:
         """The stored answer as LiteLLM would have given it; a stored error is raised."""
         __tracebackhide__ = True
-        stored, name = self.stored, self.call.name
-        assert stored is not None
+        name = self.call.name
         provider = self._tell_logging()
         if stored.kind is Kind.ERROR:
             raise answers.revive_error(stored.data)
         if stored.kind is Kind.STREAM:
             logging_obj = self.kwargs.get("litellm_logging_obj")
             chunks = streams.Chunks(name, stored, lambda: self.recorder.past_end(self.record))
-            return streams.replay_stream(chunks, logging_obj, self.model, provider, heard=_is_heard(logging_obj))
+            return streams.replay_stream(
+                chunks, logging_obj, self.model, provider, heard=_is_heard(logging_obj)
+            )
         response = answers.revive_response(name, stored.data)
         answers.restore_hidden(response, stored.hidden, provider)
         return response
@@ -294,7 +306,7 @@ class Visit:
     def failed(self, error: Exception) -> None:
         """Record an error of the provider's, if it is of those that are recorded."""
         stored = answers.store_error(error)
-        if stored is None or not self.recorder.keeps(answers.is_lasting(error)):
+        if stored is None or not self.recorder.keeps(lasting=answers.is_lasting(error)):
             self.recorder.drop(self.record, f"{self.call.name}() failed with {type(error).__name__}")
         else:
             self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
@@ -308,7 +320,9 @@ class Visit:
             logging_obj.update_environment_variables(
                 model=model,
                 user=self.kwargs.get("user") or "",
-                optional_params={name: request[name] for name in request if name not in {"model", "messages"}},
+                optional_params={
+                    name: request[name] for name in request if name not in {"model", "messages"}
+                },
                 litellm_params={"metadata": self.kwargs.get("metadata") or {}, "api_base": ""},
                 custom_llm_provider=provider,
             )
@@ -332,19 +346,20 @@ class StreamTape:
     def ended(self, stream: Any) -> None:
         """The whole stream is there."""
         visit = self._visit
-        hidden = streams.usage_of(stream, visit.call.request.get("messages"))
-        provider = visit.kwargs.get("custom_llm_provider")
-        usd = answers.price_of_usage(next(iter(hidden.values()), None), visit.model, provider)
-        self._finish(Answer(Kind.STREAM, self._chunks, hidden=hidden or None, usd=usd))
+        usage = streams.usage_of(stream)
+        usd = answers.price_of_usage(usage, visit.model, visit.kwargs.get("custom_llm_provider"))
+        self._finish(Answer(Kind.STREAM, self._chunks, hidden={"usage": usage} if usage else None, usd=usd))
 
     def failed(self, error: Exception) -> None:
         """The stream broke: kept with the error, or not at all where such errors are not recorded."""
         stored, recorder = answers.store_error(error), self._visit.recorder
-        if stored is not None and recorder.keeps(answers.is_lasting(error)):
+        if stored is not None and recorder.keeps(lasting=answers.is_lasting(error)):
             self._finish(Answer(Kind.STREAM, self._chunks, error=stored))
         elif self._open:
             self._open = False
-            recorder.drop(self._visit.record, f"a stream of {self._visit.call.name}() broke: {type(error).__name__}")
+            recorder.drop(
+                self._visit.record, f"a stream of {self._visit.call.name}() broke: {type(error).__name__}"
+            )
 
     def left(self) -> None:
         """The reader stopped here."""
@@ -401,7 +416,9 @@ def _qualified(original: Callable[..., Any]) -> str:
 
 def _positional(function: Callable[..., Any]) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind in kinds]
+    return [
+        name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind in kinds
+    ]
 
 
 def _is_mocked(kwargs: Mapping[str, Any]) -> bool:
@@ -414,7 +431,9 @@ def _model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str
 
     try:
         name, provider, _, _ = litellm.get_llm_provider(
-            model=model, custom_llm_provider=kwargs.get("custom_llm_provider"), api_base=kwargs.get("api_base")
+            model=model,
+            custom_llm_provider=kwargs.get("custom_llm_provider"),
+            api_base=kwargs.get("api_base"),
         )
     except litellm.BadRequestError:
         # The model of a recorded error may be one that no provider has.
