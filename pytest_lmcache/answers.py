@@ -15,6 +15,8 @@ UNSAFE = frozenset(
 )
 SAFE_HEADERS = ("retry-after", "x-ratelimit-", "anthropic-ratelimit-")
 LASTING = frozenset({400, 404, 413, 422})
+# Where LiteLLM answers responses() over another API, its output items are of its own, looser classes.
+OUTPUT_TYPES = "output_types"
 PLACEHOLDER_URL = "https://recorded.invalid/"
 
 
@@ -27,10 +29,12 @@ def store_response(name: str, response: Any) -> tuple[Any, dict[str, Any] | None
 
 
 def revive_response(name: str, data: dict[str, Any]) -> Any:
-    """LiteLLM's own object from a stored response; each call gives a new one."""
+    """LiteLLM's own object from a stored response, of which it becomes the owner."""
     if name == "anthropic_messages":
-        return copied(data)
-    return _response_class(name)(**copied(data))
+        return data
+    types = data.pop(OUTPUT_TYPES, None)
+    response = _response_class(name)(**data)
+    return response if types is None else _with_output(response, types)
 
 
 def restore_hidden(result: Any, hidden: Mapping[str, Any] | None, provider: str | None) -> None:
@@ -39,10 +43,12 @@ def restore_hidden(result: Any, hidden: Mapping[str, Any] | None, provider: str 
     if params is None:
         return
     for key, value in {"custom_llm_provider": provider, **(hidden or {})}.items():
+        if value is None:
+            continue
         if isinstance(params, dict):
-            params[key] = copied(value)
+            params[key] = value
         else:
-            setattr(params, key, copied(value))
+            setattr(params, key, value)
 
 
 @cache
@@ -65,12 +71,11 @@ def _safe_hidden(result: Any) -> dict[str, Any] | None:
         return None
     get = params.get if isinstance(params, dict) else lambda key, default=None: getattr(params, key, default)
     headers = get("additional_headers") or {}
-    safe = {
-        name: value
-        for name, value in headers.items()
-        if isinstance(value, str) and name.lower().removeprefix("llm_provider-").startswith(SAFE_HEADERS)
-    }
-    return {"additional_headers": safe} if safe else None
+    safe = {name: value for name, value in headers.items() if _safe_headers({name: value})}
+    hidden: dict[str, Any] = {"additional_headers": safe} if safe else {}
+    if get("custom_llm_provider") is None:
+        hidden["custom_llm_provider"] = None
+    return hidden or None
 
 
 # ---------------------------------------------------------------- chunks of streams
@@ -93,12 +98,9 @@ def store_chunk(name: str, chunk: Any) -> dict[str, Any]:
 
 
 def revive_chunk(name: str, data: dict[str, Any]) -> Any:
-    """The chunk as LiteLLM handed it out: a new object each time."""
+    """The chunk as LiteLLM handed it out, the owner of its data."""
     if name == "anthropic_messages":
-        if "bytes" in data:
-            return data["bytes"].encode()
-        return copied(next(iter(data.values())))
-    data = copied(data)
+        return data["bytes"].encode() if "bytes" in data else next(iter(data.values()))
     if name == "responses":
         return _event(data)
     return _chunk_class(name)(**data)
@@ -116,16 +118,34 @@ def _event(data: dict[str, Any]) -> Any:
     from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfig
 
     kind = OpenAIResponsesAPIConfig.get_event_model_class(data.get("type", ""))
+    types = data.pop(OUTPUT_TYPES, None)
     try:
-        return kind(**data)
+        event = kind(**data)
     except ValueError:
         # LiteLLM's own success handler rewrites the usage of a finished response to chat's fields, which
-        # the response's class then refuses: give it the class's, and put the rewritten ones back.
+        # the response's class then refuses: the class gets none, and the rewritten one is put back.
         response = dict(data["response"])
         usage = response.pop("usage", None)
         event = kind(**{**data, "response": response})
-        event.response.__dict__["usage"] = usage
-        return event
+        vars(event.response)["usage"] = usage
+    if types is not None:
+        _with_output(event.response, types)
+    return event
+
+
+def _with_output(response: Any, types: list[str]) -> Any:
+    import litellm.types.responses.main as own
+
+    response.output = [
+        getattr(own, kind)(**item.model_dump(exclude_unset=True, warnings=False)) if hasattr(own, kind) else item
+        for kind, item in zip(types, response.output, strict=True)
+    ]
+    return response
+
+
+def _output_types(value: Any) -> list[str]:
+    output = getattr(getattr(value, "response", value), "output", None)
+    return [type(item).__name__ for item in output] if isinstance(output, list) else []
 
 
 # ---------------------------------------------------------------- errors
@@ -143,9 +163,12 @@ def store_error(error: BaseException) -> dict[str, Any] | None:
     args = list(error.args)
     if args != [fields["message"]] and all(isinstance(item, str) for item in args):
         fields["args"] = args
-    headers = _safe_error_headers(error)
-    if headers:
-        fields["headers"] = headers
+    for name, headers in (
+        ("headers", getattr(error, "litellm_response_headers", None)),
+        ("response_headers", getattr(getattr(error, "response", None), "headers", None)),
+    ):
+        if safe := _safe_headers(headers):
+            fields[name] = safe
     original = getattr(error, "original_exception", None)
     if isinstance(original, BaseException) and (stored := store_error(original)) is not None:
         fields["original"] = stored
@@ -155,24 +178,22 @@ def store_error(error: BaseException) -> dict[str, Any] | None:
 def revive_error(data: Mapping[str, Any]) -> Exception:
     """The exception of a stored error: its class, its message, its attributes, as it was raised."""
     import httpx
+    import openai
 
     fields = dict(data)
     kind = _exception_class(fields.pop("class"))
-    headers, original = fields.pop("headers", {}), fields.pop("original", None)
-    args = fields.pop("args", [fields["message"]])
+    headers, response_headers = fields.pop("headers", None), fields.pop("response_headers", {})
+    original, args = fields.pop("original", None), fields.pop("args", [fields["message"]])
     error: Exception = kind.__new__(kind)
     error.args = tuple(args)
     if kind.__module__ == "builtins":
         return error
     request = httpx.Request("POST", PLACEHOLDER_URL)
-    status = fields.get("status_code")
-    vars(error).update(
-        {name: copied(value) for name, value in fields.items()},
-        request=request,
-        response=httpx.Response(status if isinstance(status, int) else 500, headers=headers, request=request),
-        litellm_response_headers=httpx.Headers(headers),
-        litellm_debug_info=None,
-    )
+    vars(error).update(fields, request=request, litellm_debug_info=None)
+    if issubclass(kind, openai.APIStatusError):
+        vars(error)["response"] = httpx.Response(error.status_code, headers=response_headers, request=request)
+    if headers is not None:
+        vars(error)["litellm_response_headers"] = httpx.Headers(headers)
     if original is not None:
         vars(error)["original_exception"] = revive_error(original)
     return error
@@ -219,20 +240,13 @@ def _find_exception(library: str, name: str) -> type[Exception] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
-def _safe_error_headers(error: BaseException) -> dict[str, str]:
-    for source in (
-        getattr(error, "litellm_response_headers", None),
-        getattr(getattr(error, "response", None), "headers", None),
-    ):
-        if source:
-            found = {
-                name.lower().removeprefix("llm_provider-"): str(value)
-                for name, value in dict(source).items()
-                if name.lower().removeprefix("llm_provider-").startswith(SAFE_HEADERS)
-            }
-            if found:
-                return found
-    return {}
+def _safe_headers(headers: Any) -> dict[str, str]:
+    found = {name.lower().removeprefix("llm_provider-"): value for name, value in dict(headers or {}).items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, str) and name.startswith(SAFE_HEADERS)
+    }
 
 
 # ---------------------------------------------------------------- plain data
@@ -244,13 +258,15 @@ def _dumped(value: Any, revive: Callable[[Any], Any]) -> Any:
         return plain(value)
     whole = value.model_dump(warnings=False)
     given = plain(value.model_dump(exclude_unset=True, warnings=False))
-    try:
-        bare = revive(plain(value.model_dump(exclude_unset=True, exclude_none=True, warnings=False)))
-        short = _without_none(given, bare.model_dump(warnings=False))
-        if revive(short).model_dump(warnings=False) == whole:
-            return short
-    except (ValueError, TypeError, KeyError):
-        pass  # a field that may be None but may not be missing: all is kept
+    bare = plain(value.model_dump(exclude_unset=True, exclude_none=True, warnings=False))
+    for types in ({}, {OUTPUT_TYPES: _output_types(value)}):
+        try:
+            revived = revive(_copied({**bare, **types}))
+            short = {**_without_none(given, revived.model_dump(warnings=False)), **types}
+            if revive(_copied(short)).model_dump(warnings=False) == whole:
+                return short
+        except (ValueError, TypeError, KeyError):
+            continue  # a field that may be None but may not be missing: all is kept
     return given
 
 
@@ -292,13 +308,10 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-def copied(value: Any) -> Any:
-    """Plain data that shares no mapping and no list with ``value``."""
+def _copied(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: copied(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [copied(item) for item in value]
-    return value
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- prices

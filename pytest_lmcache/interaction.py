@@ -46,15 +46,19 @@ class Answer:
     usd: float | None = None
 
     @property
-    def tokens(self) -> tuple[int, int]:
-        """Input and output tokens, as the provider counted them; zeros where it did not."""
+    def usage(self) -> dict[str, Any]:
+        """The token usage as the provider gave it, empty where it gave none."""
         usage: Any = (self.hidden or {}).get("usage")
         if usage is None and self.kind is Kind.RESPONSE:
             usage = self.data.get("usage")
         elif usage is None and self.kind is Kind.STREAM:
             usage = next((found for chunk in reversed(self.data) if (found := _usage(chunk))), None)
-        if not isinstance(usage, dict):
-            return (0, 0)
+        return usage if isinstance(usage, dict) else {}
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Input and output tokens, as the provider counted them; zeros where it did not."""
+        usage = self.usage
         asked = usage.get("prompt_tokens", usage.get("input_tokens"))
         said = usage.get("completion_tokens", usage.get("output_tokens"))
         return (int(asked or 0), int(said or 0))

@@ -634,18 +634,20 @@ _PATTERNS: Mapping[str, str] = {
     rf"(?:{_OFFSET})?(?!\d)"
     rf"|(?<![\d:]){_TIME}(?:{_OFFSET})?(?![\d:])",
     "epoch": r"(?<![\w.-])\d{10}(?:\d{3})?(?:\.\d+)?(?!\w|\.\d)",
-    # The folder alone: what lies in it keeps its name.
+    # The folder alone: what lies in it, the tail, keeps its name.
     "tmp_path": r"(?:(?:\b[A-Za-z]:)?(?:[/\\]+[\w.@~+-]+)*?[/\\]+pytest-of-[^/\\\s]+[/\\]+pytest-(?:\d+|current)"
     rf"(?:{_SLASH}popen-gw\d+)?"
     rf"|(?:(?<![\w.~-])(?:/private)?(?:/tmp|/var/tmp|/var/folders/[^/\s]+/[^/\s]+/[TC0])"
     rf"|\b[A-Za-z]:{_SLASH}Users{_SLASH}[^/\\\n\"']+{_SLASH}AppData{_SLASH}Local{_SLASH}Temp"
-    rf"|\b[A-Za-z]:{_SLASH}(?:Windows{_SLASH})?Temp)(?![\w-])(?:{_SLASH}tmp[a-z0-9_]{{8}}(?![a-z0-9_]))?)",
+    rf"|\b[A-Za-z]:{_SLASH}(?:Windows{_SLASH})?Temp)(?![\w-])(?:{_SLASH}tmp[a-z0-9_]{{8}}(?![a-z0-9_]))?)"
+    r"(?P<tail>(?:[/\\]+[\w.@~+-]+)*)",
     "tool_call_id": r"\b(?:call_|toolu_(?:bdrk_|vrtx_)?|chatcmpl-tool-|tooluse_)"
     rf"(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|(?=[A-Za-z]*\d)[0-9A-Za-z]{{16,}})(?![0-9A-Za-z])",
 }
 NORMALISERS: tuple[str, ...] = tuple(_PATTERNS)
 """The declared normalisers, in the order in which they act."""
 
+_WINDOWS_SLASHES = re.compile(r"\\+")
 _EPOCH_SECONDS = range(978_307_200, 4_102_444_800)  # 2001 up to 2100
 _TOOL_CALL_FIELDS = frozenset({"tool_call_id", "tool_use_id", "call_id"})
 _TOOL_CALL_TYPES = frozenset(
@@ -730,12 +732,18 @@ class _Normalising:
 
     def _string(self, text: str) -> str:
         for rule in self._rules:
-            text = rule.pattern.sub(lambda match, rule=rule: self._match(rule.name, match[0]), text)  # type: ignore[misc]
+            text = rule.pattern.sub(lambda match, rule=rule: self._match(rule.name, match), text)  # type: ignore[misc]
         return text
 
-    def _match(self, name: str, found: str) -> str:
+    def _match(self, name: str, match: re.Match[str]) -> str:
+        found = match[0]
         if not found or (name == "epoch" and not _is_epoch(float(found))):
             return found
+        if name == "tmp_path":
+            folder, tail = found.removesuffix(match["tail"]), match["tail"]
+            if "\\" in folder:
+                tail = _WINDOWS_SLASHES.sub("/", tail)
+            return self._placeholder(name, folder) + tail
         return self._placeholder(name, found.lower() if name == "uuid" else found)
 
     def _placeholder(self, name: str, found: str) -> str:

@@ -170,9 +170,7 @@ def _same(one: Any, other: Any) -> bool:
     """Equal as a key sees it: 1, 1.0 and True are three things."""
     if one is ABSENT or other is ABSENT:
         return one is other
-    if isinstance(one, str) and isinstance(other, str):
-        return one == other
-    return type(one) is type(other) and canonical(one) == canonical(other)
+    return canonical(one) == canonical(other)
 
 
 def _is_vector(value: list[Any]) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import sys
-from collections.abc import Generator
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.errors import LMCacheError, SettingsError
+from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, SettingsError
 from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
@@ -38,15 +41,17 @@ INI = {
     "lm_redact": ("linelist", "regular expressions of own secrets, beside the built-in ones"),
     "lm_redact_with": ("string", "dotted path of a function str -> str that takes own secrets out"),
 }
+OUTSIDE = "outside of the tests, such as while a module is imported"
 OWN_PACKAGES = ("pytest_lmcache", "litellm")
 
 run_key = pytest.StashKey["Run"]()
 recorder_key = pytest.StashKey["Recorder"]()
-passed_key = pytest.StashKey[bool]()
+passed_key = pytest.StashKey[bool | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options and ini keys."""
+    """Declare the options and ini keys; before any other file can import it, have LiteLLM stay offline."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     group = parser.getgroup("lmcache", "language-model calls")
     group.addoption(
         "--lm-record", action="store_true", help="replay recorded language-model calls, record missing ones"
@@ -59,19 +64,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lm-mode", metavar="MODE", help="replay, once, record, rewrite or live")
     group.addoption(
         "--lm-durations",
-        type=int,
+        type=_count,
         metavar="N",
         help="show the N tests that are slowest to record, with tokens and USD (0 for all)",
     )
     parser.addini("lm_auto", "record and replay every test, marked or not", type="bool", default=False)
     for name, (kind, text) in INI.items():
         parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests() -> None:
-    """Before any conftest can import LiteLLM: have it read its own price map, not fetch one."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,10 +85,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Watch for LiteLLM no more."""
+    """Leave nothing of ours in LiteLLM."""
     run = config.stash.get(run_key, None)
     if run is not None:
-        run.watch.stop()
+        run.stop()
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Show a miss by the user's own lines, not by those of the libraries between them and the miss."""
+    # Not a wrapper: pytest gives the exception of a unittest.TestCase to the call only in its own hook.
+    excinfo = call.excinfo
+    if excinfo is None or not isinstance(excinfo.value, CassetteMiss | LMCacheError):
+        return
+    if not item.config.getoption("fulltrace", default=False):
+        call.excinfo = pytest.ExceptionInfo.from_exception(
+            excinfo.value.with_traceback(_users_part(excinfo.tb))
+        )
 
 
 @pytest.fixture
@@ -103,13 +114,25 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.settings = Settings().updated(self._ini(), "ini")
-        self.forced = self._forced_mode()
-        self.is_auto = bool(config.getini("lm_auto"))
+        self.settings = Settings().updated(_ini(config), "ini")
+        self.forced = _forced_mode(config)
+        self.is_auto = bool(_getini(config, "lm_auto"))
+        _check_names(self.settings)
         self.current: pytest.Item | None = None
+        self.shared: list[SharedFixture] = []
+        self._marked_fixtures: set[str] = set()
         self._session: Session | None = None
         self._tally: Tally | None = None
-        self.watch = ImportWatch("litellm", self._litellm_is_there)
+        self._watcher: Recorder | None = None
+        self._watched = 0
+        self._watch = ImportWatch("litellm", self._litellm_is_there)
+
+    def stop(self) -> None:
+        """Watch for LiteLLM, and over its calls, no more."""
+        self._watch.stop()
+        if self._watcher is not None:
+            self.session.leave(self._watcher)
+            self._watcher = None
 
     # What the run says.
 
@@ -126,8 +149,12 @@ class Run:
         for line in self._tally.lines(durations=self.config.getoption("--lm-durations")):
             terminalreporter.write_line(line)
 
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Hand a worker's tally to its controller."""
+        """End what an interrupt left open, and hand a worker's tally to its controller."""
+        if self.current is not None:
+            self._end(self.current, passed=False)
+        self._count_watched(OUTSIDE)
         output = getattr(self.config, "workeroutput", None)
         if output is not None and self._tally is not None:
             output["lmcache"] = self._tally.plain()
@@ -141,23 +168,30 @@ class Run:
 
     # One test.
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse markers that cannot be, before any test runs."""
-        if hasattr(self.config, "workerinput"):
-            return  # a worker must not end its run: the test itself tells
-        for item in items:
-            if item.get_closest_marker("lm_cache") is not None:
-                try:
-                    self._settings_of(item)
-                except SettingsError as error:
-                    raise pytest.UsageError(str(error)) from None
+        checked = set()
+        for item in session.items:
+            if not _is_marked(item):
+                continue
+            self._marked_fixtures.update(getattr(item, "fixturenames", ()))
+            if hasattr(self.config, "workerinput"):
+                continue  # a worker must not end its run: the test itself tells
+            try:
+                settings = self.settings_of(item)
+                if settings not in checked:
+                    checked.add(settings)
+                    _check(settings)
+            except SettingsError as error:
+                raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """From here on the calls are this test's."""
+        self._count_watched(OUTSIDE)
         self.current = item
-        item.stash[passed_key] = False
-        if item.get_closest_marker("lm_cache") is not None or "lm_cache" in getattr(item, "fixturenames", ()):
+        item.stash[passed_key] = None
+        if _is_marked(item):
             self.recorder_of(item)
         elif "litellm" in sys.modules:
             self._litellm_is_there()
@@ -176,127 +210,140 @@ class Run:
         passed = False
         try:
             result = yield
-            passed = item.stash.get(passed_key, False)
+            if item.stash[passed_key]:
+                _raise_fault(item)
+            passed = item.stash[passed_key] is True
             return result
         finally:
-            self.current = None
-            recorder = item.stash.get(recorder_key, None)
-            if recorder is not None:
-                del item.stash[recorder_key]
-                self._close(item.nodeid, recorder, passed=passed)
+            self._end(item, passed=passed)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
         """Calls of a fixture that outlives the test are recorded in a cassette of the fixture's own."""
-        outer = self.current.stash.get(recorder_key, None) if self.current is not None else None
-        if fixturedef.scope == "function" or outer is None or outer.watched:
+        if fixturedef.scope == "function" or self.current is None:
             return (yield)
-        recorder = self._fixture_recorder(fixturedef, request, outer.settings)
-        self.session.enter(recorder)
-        passed = False
+        shared = SharedFixture(self, fixturedef, request)
+        if self._records(self.current) or fixturedef.argname in self._marked_fixtures:
+            shared.open()
+        self.shared.append(shared)
+        request.addfinalizer(shared.close)
         try:
             result = yield
-            passed = not recorder.faults
-            return result
+            shared.is_set_up = True
         finally:
-            outer.faults.extend(recorder.faults)
-            self._close(recorder.label, recorder, passed=passed)
+            self.shared.remove(shared)
+            shared.pause()
+        # The last finalizer to be added is the first to run.
+        request.addfinalizer(shared.resume)
+        return result
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note whether the test passed; show a miss without the frames of LiteLLM and of this package."""
-        recorder = item.stash.get(recorder_key, None)
-        faults = recorder.faults if recorder is not None else []
-        own = call.excinfo is not None and call.excinfo.value in faults
-        if own and call.excinfo is not None:
-            fault = call.excinfo.value
-            call.excinfo = pytest.ExceptionInfo.from_exception(
-                fault.with_traceback(_users_part(call.excinfo.tb) or call.excinfo.tb)
-            )
+        """Note whether the test has failed; tell the misses of one that failed in another way."""
         report = yield
         if call.when == "call":
-            item.stash[passed_key] = report.passed
-        if report.failed and faults and not own:
+            # An expected failure is how the test goes. Of subtests, each has a report before the test's own.
+            passed = report.passed or hasattr(report, "wasxfail")
+            item.stash[passed_key] = passed and item.stash[passed_key] is not False
+        recorder = item.stash.get(recorder_key, None)
+        faults = recorder.faults if recorder is not None else []
+        if report.failed and faults and (call.excinfo is None or call.excinfo.value not in faults):
             report.sections.append(("language-model calls that missed", "\n\n".join(map(str, faults))))
         return report
 
     def recorder_of(self, item: pytest.Item) -> Recorder:
         """The recorder of a test, opened on first need."""
         recorder = item.stash.get(recorder_key, None)
-        if recorder is not None and not recorder.watched:
-            return recorder
-        from pytest_lmcache.session import named_cassette, own_cassette
-
-        try:
-            settings = self._settings_of(item)
-            folder = self.config.rootpath / settings.cassette_dir
-            name = settings.cassette
-            path = named_cassette(name, folder) if name else own_cassette(*_place(item, self.config), folder)
-            if recorder is not None:
-                self.session.leave(recorder)
-            recorder = self.session.recorder(
-                settings,
-                path,
-                owned=name is None,
-                label=item.nodeid if name is None else "several tests",
-                command=_command(self.config, item.nodeid),
-            )
-            self.session.enter(recorder)
-        except LMCacheError as error:
-            pytest.fail(str(error), pytrace=False)
-        item.stash[recorder_key] = recorder
+        if recorder is None:
+            try:
+                recorder = self.recorder(item, _place(item), item.nodeid, item.nodeid)
+                self.session.enter(recorder)
+            except LMCacheError as error:
+                pytest.fail(str(error), pytrace=False)
+            item.stash[recorder_key] = recorder
         return recorder
 
-    def _litellm_is_there(self) -> None:
-        """LiteLLM has been imported: record a test under ``lm_auto``, watch one that is not marked."""
-        item = self.current
-        if item is None or recorder_key in item.stash:
-            return
-        if self.is_auto:
-            self.recorder_of(item)
-            return
-        watched = self.session.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
-        self.session.enter(watched)
-        item.stash[recorder_key] = watched
-
-    def _fixture_recorder(
-        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, settings: Settings
+    def recorder(
+        self, node: pytest.Item | pytest.Collector, place: Sequence[str], label: str, record: str
     ) -> Recorder:
-        from pytest_lmcache.session import own_cassette
+        """A recorder with the settings of a node, on the cassette that they name, or else on the place's own.
 
-        base = [part for part in fixturedef.baseid.removesuffix(".py").replace("::", "/").split("/") if part]
-        parameter = f"[{getattr(request, 'param_index', 0)}]" if hasattr(request, "param") else ""
-        name = f"@{fixturedef.scope}.{fixturedef.argname}{parameter}"
-        path = own_cassette(base, name, self.config.rootpath / settings.cassette_dir)
+        ``record`` is what pytest is told to run to record it. Raises SettingsError.
+        """
+        from pytest_lmcache.session import named_cassette, own_cassette
+
+        settings = self.settings_of(node)
+        folder = self.config.rootpath / settings.cassette_dir
+        name = settings.cassette
+        path = named_cassette(name, folder) if name else own_cassette(place[:-1], place[-1], folder)
         return self.session.recorder(
             settings,
             path,
-            label=f"the {fixturedef.scope} fixture {fixturedef.argname}",
-            command=_command(self.config, request.node.nodeid or "."),
+            owned=name is None,
+            label=label if name is None else "several tests",
+            command=_command(self.config, record),
         )
 
-    def _close(self, test: str, recorder: Recorder, *, passed: bool) -> None:
-        self.session.leave(recorder)
+    def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
+        """Write a recorder's cassette, where all passed, and count what it did. Raises CassetteError."""
         passed = passed and not recorder.faults
-        written = False
+        written = recorder.close(passed=passed)
+        self.tally.add(test, recorder, passed=passed, written=written)
+
+    def _end(self, item: pytest.Item, *, passed: bool) -> None:
+        self.current = None
+        self._count_watched(item.nodeid)
+        recorder = item.stash.get(recorder_key, None)
+        if recorder is None:
+            return
+        del item.stash[recorder_key]
+        self.session.leave(recorder)
         try:
-            written = recorder.close(passed=passed)
-            self.tally.add(test, recorder, passed=passed, written=written)
+            self.end(item.nodeid, recorder, passed=passed)
         except LMCacheError as error:
             pytest.fail(str(error), pytrace=False)
 
+    def _records(self, item: pytest.Item) -> bool:
+        return recorder_key in item.stash or _is_marked(item)
+
+    def _litellm_is_there(self) -> None:
+        """LiteLLM has been imported: watch over it, and under ``lm_auto`` record the test."""
+        if self._watcher is None:
+            try:
+                self.session  # noqa: B018 - watches
+            except DoorError as error:
+                # What is not marked runs as it does without this plugin; what is marked fails with this error.
+                warnings.warn(pytest.PytestWarning(str(error)), stacklevel=2)
+                return
+        if self.is_auto and self.current is not None:
+            self.recorder_of(self.current)
+            for shared in self.shared:
+                shared.open()
+
+    def _count_watched(self, where: str) -> None:
+        """Count the calls since the last count that belong to no recorder."""
+        if self._watcher is None:
+            return
+        calls = len(self._watcher.calls)
+        if calls > self._watched:
+            self.tally.watched(where, calls - self._watched)
+            self._watched = calls
+
     @property
     def session(self) -> Session:
-        """The engine, imported when the first test needs it."""
-        if self._session is None:
-            from pytest_lmcache.session import session
+        """The engine, imported on first need; from then on calls that belong to no test are watched."""
+        from pytest_lmcache.session import session
 
-            self._session = session
-        return self._session
+        if self._watcher is None:
+            # Below all others: the innermost recorder gets a call.
+            watcher = session.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
+            session.enter(watcher)
+            self._watcher = watcher
+        return session
 
     @property
     def tally(self) -> Tally:
@@ -307,33 +354,125 @@ class Run:
             self._tally = Tally()
         return self._tally
 
-    # Settings.
-
-    def _ini(self) -> dict[str, Any]:
-        given = {name.removeprefix("lm_"): self.config.getini(name) for name in INI}
-        return {name: value for name, value in given.items() if value}
-
-    def _forced_mode(self) -> Mode | None:
-        option = self.config.getoption
-        flags = [name for name in ("--lm-record", "--lm-rewrite", "--lm-mode") if option(name)]
-        if len(flags) > 1:
-            raise SettingsError(f"{' and '.join(flags)} exclude each other: give one of them.")
-        if not flags:
-            return None
-        value = option("--lm-mode") or flags[0].removeprefix("--lm-")
-        return Settings().updated({"mode": value}, "--lm-mode").mode
-
-    def _settings_of(self, item: pytest.Item) -> Settings:
-        given: dict[str, Any] = {}
-        for marker in item.iter_markers("lm_cache"):
+    def settings_of(self, node: pytest.Item | pytest.Collector) -> Settings:
+        """The settings of a test, or of what holds tests: command line, then markers near to far, then ini."""
+        settings = self.settings
+        for marker in reversed(list(node.iter_markers("lm_cache"))):
             if marker.args:
                 raise SettingsError(
-                    f"{item.nodeid}: @pytest.mark.lm_cache takes its settings by name, such as "
+                    f"{node.nodeid}: @pytest.mark.lm_cache takes its settings by name, such as "
                     f"cassette={marker.args[0]!r}."
                 )
-            given = {**marker.kwargs, **given}
-        settings = self.settings.updated(given, f"{item.nodeid}: @pytest.mark.lm_cache")
-        return settings.updated({"mode": self.forced}, "--lm-mode") if self.forced else settings
+            settings = settings.updated(marker.kwargs, f"{node.nodeid}: @pytest.mark.lm_cache")
+        return replace(settings, mode=self.forced) if self.forced else settings
+
+
+class SharedFixture:
+    """A fixture that outlives a test: what it asks has a cassette of its own, the same for every selection."""
+
+    def __init__(self, run: Run, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+        self.run = run
+        self.fixturedef = fixturedef
+        self.request = request
+        self.is_set_up = False
+        self._recorder: Recorder | None = None
+        self._is_open = False
+
+    def open(self) -> None:
+        """From here on the calls are the fixture's."""
+        if self._recorder is not None:
+            return
+        node, nodeid = self.request.node, self.request.node.nodeid or self.fixturedef.baseid or "."
+        label = f"the {self.fixturedef.scope} fixture {self.fixturedef.argname} of {nodeid}"
+        self._recorder = self.run.recorder(node, _fixture_place(self.fixturedef, self.request), label, nodeid)
+        self.resume()
+
+    def pause(self) -> None:
+        """Set up, or failed to: the calls are the test's again. Raises a miss that the fixture swallowed."""
+        if self._recorder is None:
+            return
+        self._leave()
+        if self.is_set_up and self._recorder.faults:
+            self.is_set_up = False
+            fault = self._recorder.faults[0]
+            # As pytest notes a fixture that failed: each test that wants it fails.
+            key = self.fixturedef.cache_key(self.request)  # type: ignore[arg-type]
+            self.fixturedef.cached_result = (None, key, (fault, fault.__traceback__))
+            raise fault
+
+    def resume(self) -> None:
+        """The fixture's own teardown begins."""
+        if self._recorder is not None:
+            self.run.session.enter(self._recorder)
+            self._is_open = True
+
+    def close(self) -> None:
+        """The fixture's end: write its cassette if it was set up. Raises a miss that its teardown swallowed."""
+        if self._recorder is None:
+            return
+        self._leave()
+        try:
+            self.run.end(self._recorder.label, self._recorder, passed=self.is_set_up)
+        except LMCacheError as error:
+            pytest.fail(str(error), pytrace=False)
+        if self.is_set_up and self._recorder.faults:
+            raise self._recorder.faults[0]
+
+    def _leave(self) -> None:
+        if self._is_open and self._recorder is not None:
+            self._is_open = False
+            self.run.session.leave(self._recorder)
+
+
+def _getini(config: pytest.Config, name: str) -> Any:
+    try:
+        return config.getini(name)
+    except (TypeError, ValueError) as problem:  # pytest before 9.1; later ones raise UsageError
+        raise pytest.UsageError(str(problem)) from None
+
+
+def _ini(config: pytest.Config) -> dict[str, Any]:
+    given = {name.removeprefix("lm_"): _getini(config, name) for name in INI}
+    return {name: value for name, value in given.items() if value}
+
+
+def _forced_mode(config: pytest.Config) -> Mode | None:
+    option = config.getoption
+    given = [f"--lm-{flag}" for flag in ("record", "rewrite") if option(f"--lm-{flag}")]
+    named = option("--lm-mode")
+    if len(given) + (named is not None) > 1:
+        flags = " and ".join([*given, *(["--lm-mode"] if named is not None else [])])
+        raise SettingsError(f"{flags} exclude each other: give one of them.")
+    if named is None and not given:
+        return None
+    value = given[0].removeprefix("--lm-") if given else named
+    return Settings().updated({"mode": value}, "--lm-mode").mode
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"takes a number from 0, not {text!r}")
+    return int(text)
+
+
+def _check_names(settings: Settings) -> None:
+    """Refuse names that do not exist, as far as that can be told without importing the user's modules."""
+    key = settings.key
+    named = isinstance(key, str) and not {".", ":"} & set(key)
+    ours = replace(settings, key=key if named else "exact", redact_with=None)
+    if (ours.key, ours.normalise, ours.redact) != ("exact", (), ()):
+        _check(ours)
+
+
+def _check(settings: Settings) -> None:
+    """Have the engine look at settings before the first call. Raises SettingsError."""
+    from pytest_lmcache.session import session
+
+    session.recorder(settings, Path())
+
+
+def _is_marked(item: pytest.Item) -> bool:
+    return item.get_closest_marker("lm_cache") is not None or "lm_cache" in getattr(item, "fixturenames", ())
 
 
 def _raise_fault(item: pytest.Item) -> None:
@@ -344,23 +483,65 @@ def _raise_fault(item: pytest.Item) -> None:
 
 
 def _users_part(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback without the frames of LiteLLM and of this package."""
-    if traceback is None:
-        return None
-    rest = _users_part(traceback.tb_next)
-    if traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OWN_PACKAGES:
-        return rest
-    return TracebackType(rest, traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno)
+    """A traceback without the frames of installed packages and of Python's own, as far as others remain."""
+    import sysconfig
+
+    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+    frames = []
+    while traceback is not None:
+        frames.append(traceback)
+        traceback = traceback.tb_next
+    kept = [frame for frame in frames if not _is_ours(frame)] or frames
+    kept = [frame for frame in kept if not _file(frame).startswith((*libraries, "<frozen"))] or kept
+    for frame in reversed(kept):
+        traceback = TracebackType(traceback, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return traceback
 
 
-def _place(item: pytest.Item, config: pytest.Config) -> tuple[list[str], str]:
+def _is_ours(frame: TracebackType) -> bool:
+    return frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OWN_PACKAGES
+
+
+def _file(frame: TracebackType) -> str:
+    return frame.tb_frame.f_code.co_filename
+
+
+def _place(item: pytest.Item) -> list[str]:
     """Where a test stands: the parts of its file's path from rootdir, and its name with its classes'."""
-    file = os.path.relpath(item.path, config.rootpath).replace(os.sep, "/").removesuffix(".py")
-    names = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
-    return file.split("/"), ".".join([*names, item.name])
+    nodes = [
+        node
+        for node in item.listchain()
+        if not isinstance(node, pytest.Session | pytest.Directory | pytest.File)
+    ]
+    names = [node.name for node in nodes]
+    # What is not Python's may have any name: apart, so that it never is that of a function.
+    name = (
+        ".".join(names) if isinstance(item, pytest.Function) else f"{type(item).__name__} {'::'.join(names)}"
+    )
+    return [*_parts(os.path.relpath(item.path, item.config.rootpath)), name]
+
+
+def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> list[str]:
+    """Where a shared fixture stands: at the node that it lives for, or for a run's, at its own definition."""
+    node, base = request.node.nodeid, fixturedef.baseid
+    file, _, classes = (node or base).partition("::")
+    name = f"@{fixturedef.scope}.{fixturedef.argname}"
+    if hasattr(request, "param"):
+        value = request.param
+        name += f"[{value if isinstance(value, str | int | float | None) else request.param_index}]"
+    if node and base != node:
+        name += f" of {base}"  # a fixture may override one of its own name
+    return [*_parts(file), ".".join([*filter(None, classes.split("::")), name])]
+
+
+def _parts(file: str) -> list[str]:
+    return [part for part in file.replace(os.sep, "/").removesuffix(".py").split("/") if part]
 
 
 def _command(config: pytest.Config, nodeid: str) -> str:
-    shown = str(config.cwd_relative_nodeid(nodeid))
+    """What records a test, or all that a collector holds, typed where pytest was started."""
+    file, separator, names = nodeid.partition("::")
+    shown = os.path.relpath(config.rootpath / file, config.invocation_params.dir).replace(os.sep, "/")
+    shown += separator + names
     quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
     return f"pytest --lm-record {quoted}"

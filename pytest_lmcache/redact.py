@@ -160,8 +160,8 @@ def _is_searchable(value: str, name: str) -> bool:
 class _Format(NamedTuple):
     """A well-known kind of key: literal beginnings, and what follows them.
 
-    ``left`` must hold before the beginning; ``keep`` leaves the beginning in the text; ``back`` is how many
-    characters the secret begins before its literal.
+    ``left`` must not stand before the beginning (short beginnings turn up inside of URL-safe base64);
+    ``keep`` leaves the beginning in the text; ``back`` is how many characters before it the secret begins.
     """
 
     kind: str
@@ -199,14 +199,14 @@ _FORMATS = (
     _Format("aws-bedrock-key", ("ABSK", "bedrock-api-key-"), r"[A-Za-z0-9+/]{60,}={0,2}"),
     _Format("azure-key", ("JQQJ9",), r"[A-Za-z0-9]{57,}(?:==)?", back=52),
     _Format("azure-secret", ("7Q~", "8Q~"), r"[A-Za-z0-9_.~-]{37,}", "[A-Za-z0-9_.~-]", back=3),
-    _Format("huggingface-token", ("hf_", "api_org_"), _LONG),
+    _Format("huggingface-token", ("hf_", "api_org_"), _LONG, _RUN),
     _Format("groq-key", ("gsk_",), _LONG),
     _Format("xai-key", ("xai-",), _LONG),
     _Format("perplexity-key", ("pplx-",), _LONG),
     _Format("nvidia-key", ("nvapi-",), _DASHED),
     _Format("cerebras-key", ("csk-",), _LONG),
-    _Format("fireworks-key", ("fw_",), _LONG),
-    _Format("replicate-token", ("r8_",), _LONG),
+    _Format("fireworks-key", ("fw_",), _LONG, _RUN),
+    _Format("replicate-token", ("r8_",), _LONG, _RUN),
     _Format("together-key", ("tgp_v1_",), _DASHED),
     _Format("tavily-key", ("tvly-",), _DASHED),
     _Format("langsmith-key", ("lsv2_pt_", "lsv2_sk_"), r"[a-f0-9_]{20,}"),
@@ -492,7 +492,7 @@ class Redactor:
     """Takes secrets out of plain data; calling it again on what it gave changes nothing.
 
     ``patterns`` are regular expressions that add to the built-in rules; of one with a group ``secret`` only
-    that group is taken out. ``function`` is called on every text (keys of mappings too) after all other
+    that group is taken out, and none should match just what follows a placeholder. ``function`` is called on every text (keys of mappings too) after all other
     rules; it has to be idempotent itself. ``environ`` is ``os.environ`` unless given, read again whenever it
     changed. Raises SettingsError for a pattern that is none and for a function that returns no text.
     """
@@ -621,13 +621,16 @@ class Redactor:
 
     def _named(self, name: str, item: Any) -> Any:
         if isinstance(item, str):
-            if item and (is_secret_name(name) or (name.lower() in _MAYBE_SECRET and _is_credible(item))):
+            if item and is_secret_name(name):
                 mark = _placeholder(name.lower())
                 return item if item == mark else mark
-            return self._text(item)
+            clean = self._text(item)
+            # Of the cleaned text too, or a second pass could find a credential where the first saw a sentence.
+            doubtful = name.lower() in _MAYBE_SECRET and (_is_credible(item) or _is_credible(clean))
+            return _placeholder(name.lower()) if doubtful else clean
         if isinstance(item, list | tuple) and is_secret_name(name):
-            clean = [self._named(name, part) for part in item]
-            return item if clean == item else clean
+            parts = [self._named(name, part) for part in item]
+            return item if parts == item else parts
         return self._data(item)
 
     def _sequence(self, value: list[Any] | tuple[Any, ...]) -> list[Any]:

@@ -65,10 +65,6 @@ class Tally:
     def add(self, test: str, recorder: Recorder, *, passed: bool, written: bool) -> None:
         """Count what one test did."""
         calls = recorder.calls
-        if recorder.watched:
-            if calls:
-                self.unmarked[test] = self.unmarked.get(test, 0) + len(calls)
-            return
         cost = self.costs.setdefault(test, Cost()) if calls else Cost()
         for call in calls:
             tokens = sum(call.tokens)
@@ -91,8 +87,12 @@ class Tally:
         if written:
             self.written.append(recorder.shown_path)
 
+    def watched(self, where: str, calls: int) -> None:
+        """Count live calls that no test recorded."""
+        self.unmarked[where] = self.unmarked.get(where, 0) + calls
+
     def plain(self) -> dict[str, Any]:
-        """This tally as data that any process can be sent."""
+        """The tally as data that any process can be sent."""
         return asdict(self)
 
     def merge(self, data: dict[str, Any]) -> None:

@@ -47,17 +47,11 @@ def record_stream(stream: Any, tape: Tape) -> Any:
     return stream
 
 
-def usage_of(stream: Any) -> dict[str, Any] | None:
-    """The token usage of a finished stream, which LiteLLM tells only where its caller asked for it."""
-    chunks = getattr(stream, "chunks", None) or getattr(
-        getattr(stream, "completion_stream", None), "chunks", None
-    )
-    if not chunks:
-        return None
-    from litellm.litellm_core_utils.streaming_handler import calculate_total_usage
-
-    usage = calculate_total_usage(chunks=chunks)
-    return plain(usage.model_dump(exclude_none=True, warnings=False)) if usage.total_tokens else None
+def hidden_usage(chunk: Any) -> dict[str, Any] | None:
+    """The token usage that LiteLLM hides in a stream's last chunk where its caller did not ask for it."""
+    hidden = getattr(chunk, "_hidden_params", None)
+    usage = hidden.get("usage") if isinstance(hidden, dict) else None
+    return None if usage is None else plain(usage.model_dump(exclude_none=True, warnings=False))
 
 
 @cache
@@ -136,13 +130,20 @@ class Chunks:
     def __init__(self, name: str, answer: Answer, past_end: Callable[[], NoReturn]) -> None:
         self.name = name
         self.answer = answer
+        self.given = 0
         self._left = iter(answer.data)
         self._past_end = past_end
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the chunk given last is the stream's last."""
+        return self.given == len(self.answer.data)
 
     def take(self) -> Any | None:
         """The next chunk, None at the end. Raises the error that the stream broke with."""
         data = next(self._left, None)
         if data is not None:
+            self.given += 1
             return revive_chunk(self.name, data)
         if self.answer.error is not None:
             raise revive_error(self.answer.error)
@@ -204,6 +205,7 @@ class _Empty:
 @cache
 def _chat_class() -> type[Any]:
     from litellm import CustomStreamWrapper
+    from litellm.litellm_core_utils.thread_pool_executor import executor
     from litellm.types.utils import Usage
 
     class ReplayedStream(CustomStreamWrapper):  # type: ignore[misc]
@@ -224,6 +226,8 @@ def _chat_class() -> type[Any]:
         def __next__(self) -> Any:
             chunk = self._take()
             if chunk is not None:
+                if self._heard:
+                    executor.submit(self.run_success_logging_and_cache_storage, chunk, False)  # noqa: FBT003
                 return chunk
             if self._heard:
                 return super().__next__()
@@ -250,8 +254,8 @@ def _chat_class() -> type[Any]:
             self.response_uptil_now += (choice.delta.content or "") if choice is not None else ""
             if choice is not None and choice.finish_reason:
                 self.received_finish_reason = choice.finish_reason
-                if self._usage:
-                    chunk._hidden_params["usage"] = Usage(**self._usage)  # noqa: SLF001
+            if self._usage and self._stored.is_last:
+                chunk._hidden_params["usage"] = Usage(**self._usage)  # noqa: SLF001
             return chunk
 
         def _tell_usage(self) -> None:

@@ -388,6 +388,8 @@ OTHER = {
         {"tools": [{"properties": {"cache_control": {"type": "string"}}}]},
         {"tools": [{"properties": {}}]},
     ),
+    "an answer made up by LiteLLM": ({"mock_response": "x"}, {}),
+    "a fallback made up by LiteLLM": ({"mock_testing_fallbacks": True}, {}),
     "a seed": ({"seed": 1700000000}, {"seed": 1700000001}),
 }
 
@@ -421,8 +423,10 @@ def test_a_mark_for_provider_caching_stays_in_what_is_stored():
 
 def test_a_request_reads_model_first_then_the_prompt_then_the_rest_by_name():
     """A cassette is reviewed by people: the order of a request never depends on the caller."""
-    taken = request(top_p=1, messages=[USER], n=1, stop=[], model="m", system="s", brand_new=1)
-    assert list(taken) == ["model", "system", "messages", "brand_new", "n", "stop", "top_p"]
+    taken = request(
+        top_p=1, messages=[USER], n=1, stop=[], model="m", system="s", instructions="i", brand_new=1
+    )
+    assert list(taken) == ["model", "instructions", "system", "messages", "brand_new", "n", "stop", "top_p"]
 
 
 def test_a_position_past_the_last_parameter_still_counts():
@@ -739,6 +743,13 @@ NORMALISED = [
         '"/tmp/pytest-of-ann/pytest-0" is',
         True,
     ),
+    (
+        "tmp_path",
+        "in C:\\Users\\ann\\AppData\\Local\\Temp\\pytest-of-ann\\pytest-3\\test_x0\\a.txt.",
+        "in /tmp/pytest-of-bob/pytest-4/test_x0/a.txt.",
+        True,
+    ),
+    ("tmp_path", "/tmp/a\\b", "/tmp/a/b", False),
     ("tmp_path", "in /srv/templates/a", "in /srv/templates/b", False),
     ("tool_call_id", "see call_Ab3dEfGhIjKlMnOpQrStUvWx", "see call_1b3dEfGhIjKlMnOpQrStUvWx", True),
     ("tool_call_id", "see toolu_01A09q90qw90lq917835lq9", "see toolu_01B09q90qw90lq917835lq9", True),
@@ -774,7 +785,19 @@ def test_the_same_value_gets_the_same_number():
         return key(messages=says("move {} to {}, then {}".format(*ids)), user=ids[0], by=by)
 
     assert asked(a, b, a) == asked(b, a, b)
+    assert asked(a, b, a) == asked(a, b, a.upper())
     assert asked(a, b, a) != asked(a, b, b)
+
+
+def test_numbers_do_not_depend_on_the_order_of_arguments():
+    """Two ids in two arguments, or two fields, are numbered alike however the caller orders them."""
+    a, b = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+    by = keys.strategy("exact", ["uuid"])
+    one = {"user": b, "prompt": f"{a} {b}", "extra_body": {"first": a, "second": b}}
+    two = {"extra_body": {"second": b, "first": a}, "prompt": f"{a} {b}", "user": b}
+    swapped = {"extra_body": {"second": a, "first": b}, "prompt": f"{a} {b}", "user": b}
+    assert by.key(Call("completion", one)) == by.key(Call("completion", two))
+    assert by.key(Call("completion", one)) != by.key(Call("completion", swapped))
 
 
 def test_tool_call_ids_are_alike_wherever_they_stand():
@@ -825,6 +848,14 @@ def test_normalisers_act_before_own_functions():
     by = keys.strategy(last_message, ["date"])
     assert by.name == f"own:{__name__}.last_message+date"
     assert key(messages=says("2026-11-23"), by=by) == key(messages=says("2026-11-24"), by=by)
+
+
+def test_an_own_pattern_that_matches_nothing_at_all_changes_nothing():
+    """A pattern with an empty match puts no placeholders between the letters."""
+    seen = []
+    by = keys.strategy(lambda taken: seen.append(last_message(taken)) or "", ["re:x*"])
+    key(messages=says("abxx"), by=by)
+    assert re.fullmatch(r"ab<re:[0-9a-f]{8}-1>", seen[0])
 
 
 @pytest.mark.parametrize("normalisers", [["uid"], ["re:("], [re.compile(b"x")], [3], "uuid"])

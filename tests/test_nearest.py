@@ -89,6 +89,13 @@ def test_the_same_entry_point_comes_first():
     assert told(asked, recorded[0]) == ['entry point: recorded "completion", asked "embedding"']
 
 
+def test_what_the_first_look_does_not_read_still_counts():
+    """Of long prompts with the same beginning and end, the one with the same middle is nearest."""
+    edges = "word " * 1000
+    recorded = [call(messages=says(f"{edges}{middle} {edges}")) for middle in ("one thing", "another matter")]
+    assert nearest(call(messages=says(f"{edges}yet another matter {edges}")), recorded).index == 1
+
+
 def test_ten_thousand_recordings_are_searched_in_seconds():
     """A miss in a large cassette is told at once."""
     recorded = [

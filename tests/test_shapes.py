@@ -1,0 +1,625 @@
+"""Every shape of call, recorded against a provider on loopback and replayed when it is gone: nothing differs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import litellm
+import pytest
+from provider import Provider, Reply
+
+from pytest_lmcache import use_cassette
+
+GONE = "http://127.0.0.1:9/v1"
+ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who is the GOAT?\nOne line."}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+Call = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider() as running:
+        yield running
+
+
+def chat(url: str, **more: Any) -> Any:
+    arguments = {"model": "openai/gpt-4o-mini", "messages": ASKED, "api_base": url, "api_key": "sk-local", **more}
+    return litellm.completion(**arguments)
+
+
+def achat(url: str, **more: Any) -> Any:
+    arguments = {"model": "openai/gpt-4o-mini", "messages": ASKED, "api_base": url, "api_key": "sk-local", **more}
+    return litellm.acompletion(**arguments)
+
+
+def claude(url: str, **more: Any) -> Any:
+    base = url.removesuffix("/v1")
+    arguments = {"model": "anthropic/claude-haiku-4-5", "messages": ASKED, "api_base": base, "api_key": "sk-local"}
+    return litellm.completion(**{**arguments, **more})
+
+
+def claude_messages(url: str, **more: Any) -> Any:
+    return litellm.anthropic.messages.acreate(
+        model="anthropic/claude-haiku-4-5",
+        max_tokens=64,
+        messages=ASKED[1:],
+        api_base=url.removesuffix("/v1"),
+        api_key="sk-local",
+        **more,
+    )
+
+
+def text(url: str, **more: Any) -> Any:
+    return litellm.text_completion(
+        model="text-completion-openai/gpt-3.5-turbo-instruct", prompt="Say hi", api_base=url, api_key="sk", **more
+    )
+
+
+def vectors(url: str, **more: Any) -> Any:
+    return litellm.embedding(
+        model="openai/text-embedding-3-small", input=["one", "two"], api_base=url, api_key="sk", **more
+    )
+
+
+def responses(url: str, **more: Any) -> Any:
+    return litellm.responses(model="openai/gpt-4o-mini", input="Say hi", api_base=url, api_key="sk", **more)
+
+
+def awaited(awaitable: Awaitable[Any]) -> Any:
+    async def run() -> Any:
+        return await awaitable
+
+    return asyncio.run(run())
+
+
+def read(make: Callable[[], Awaitable[Any]]) -> list[Any]:
+    async def run() -> list[Any]:
+        return [chunk async for chunk in await make()]
+
+    return asyncio.run(run())
+
+
+def router(url: str) -> litellm.Router:
+    deployment = {"model": "openai/gpt-4o-mini", "api_base": url, "api_key": "sk-local"}
+    return litellm.Router(model_list=[{"model_name": "small", "litellm_params": deployment, "model_info": {"id": "one"}}], num_retries=0)
+
+
+ANSWERS: dict[str, Call] = {
+    "plain": chat,
+    "positional": lambda url: litellm.completion("openai/gpt-4o-mini", ASKED, api_base=url, api_key="sk"),
+    "async": lambda url: awaited(achat(url)),
+    "two choices": lambda url: chat(url, n=2),
+    "tools": lambda url: chat(url, tools=[TOOL], tool_choice="required"),
+    "JSON": lambda url: chat(url, response_format={"type": "json_object"}),
+    "logprobs": lambda url: chat(url, logprobs=True, top_logprobs=2),
+    "reasoning": lambda url: chat(url, model="openai/o3-mini", reasoning_effort="low"),
+    "annotations": lambda url: chat(url, web_search_options={}),
+    "audio": lambda url: chat(
+        url, model="openai/gpt-audio", modalities=["text", "audio"], audio={"voice": "a", "format": "wav"}
+    ),
+    "vendor extras": lambda url: chat(url, extra_body={"vendor_extras": True}),
+    "claude": claude,
+    "claude thinking": lambda url: claude(url, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048),
+    "claude tools": lambda url: claude(url, tools=[TOOL]),
+    "messages": lambda url: awaited(claude_messages(url)),
+    "messages over chat": lambda url: awaited(
+        litellm.anthropic.messages.acreate(
+            model="openai/gpt-4o-mini", max_tokens=64, messages=ASKED[1:], api_base=url, api_key="sk"
+        )
+    ),
+    "text": text,
+    "text async": lambda url: awaited(
+        litellm.atext_completion(
+            model="text-completion-openai/gpt-3.5-turbo-instruct", prompt="Say hi", api_base=url, api_key="sk"
+        )
+    ),
+    "embedding": vectors,
+    "embedding in decimals": lambda url: vectors(url, encoding_format="float"),
+    "embedding positional": lambda url: awaited(
+        litellm.aembedding("openai/text-embedding-3-small", ["one"], api_base=url, api_key="sk")
+    ),
+    "embedding async": lambda url: awaited(
+        litellm.aembedding(model="openai/text-embedding-3-small", input=["one"], api_base=url, api_key="sk")
+    ),
+    "responses": responses,
+    "responses async": lambda url: awaited(
+        litellm.aresponses(model="openai/gpt-4o-mini", input="Say hi", api_base=url, api_key="sk")
+    ),
+    "responses over claude": lambda url: litellm.responses(
+        model="anthropic/claude-haiku-4-5", input="Say hi", api_base=url.removesuffix("/v1"), api_key="sk"
+    ),
+    "router": lambda url: router(url).completion(model="small", messages=ASKED),
+    "router async": lambda url: awaited(router(url).acompletion(model="small", messages=ASKED)),
+}
+
+STREAMS: dict[str, Call] = {
+    "plain": lambda url: list(chat(url, stream=True)),
+    "async": lambda url: read(lambda: achat(url, stream=True)),
+    "usage": lambda url: list(chat(url, stream=True, stream_options={"include_usage": True})),
+    "usage async": lambda url: read(lambda: achat(url, stream=True, stream_options={"include_usage": True})),
+    "tools": lambda url: list(chat(url, stream=True, tools=[TOOL], tool_choice="required")),
+    "two choices": lambda url: list(chat(url, stream=True, n=2)),
+    "logprobs": lambda url: list(chat(url, stream=True, logprobs=True, top_logprobs=1)),
+    "reasoning": lambda url: list(chat(url, stream=True, model="openai/o3-mini", reasoning_effort="low")),
+    "vendor extras": lambda url: list(chat(url, stream=True, extra_body={"vendor_extras": True})),
+    "claude": lambda url: list(claude(url, stream=True)),
+    "claude thinking": lambda url: list(
+        claude(url, stream=True, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048)
+    ),
+    "messages": lambda url: read(lambda: claude_messages(url, stream=True)),
+    "messages over chat": lambda url: read(
+        lambda: litellm.anthropic.messages.acreate(
+            model="openai/gpt-4o-mini", max_tokens=64, messages=ASKED[1:], api_base=url, api_key="sk", stream=True
+        )
+    ),
+    "text": lambda url: list(text(url, stream=True)),
+    "text async": lambda url: read(
+        lambda: litellm.atext_completion(
+            model="text-completion-openai/gpt-3.5-turbo-instruct",
+            prompt="Say hi",
+            api_base=url,
+            api_key="sk",
+            stream=True,
+        )
+    ),
+    "responses": lambda url: list(responses(url, stream=True)),
+    "responses async": lambda url: read(
+        lambda: litellm.aresponses(model="openai/gpt-4o-mini", input="hi", api_base=url, api_key="sk", stream=True)
+    ),
+    "responses over claude": lambda url: read(
+        lambda: litellm.aresponses(
+            model="anthropic/claude-haiku-4-5",
+            input="hi",
+            api_base=url.removesuffix("/v1"),
+            api_key="sk",
+            stream=True,
+        )
+    ),
+    "router": lambda url: list(router(url).completion(model="small", messages=ASKED, stream=True)),
+    "router async": lambda url: read(lambda: router(url).acompletion(model="small", messages=ASKED, stream=True)),
+}
+
+
+def dumped(value: Any) -> Any:
+    return value.model_dump(warnings=False) if hasattr(value, "model_dump") else value
+
+
+def both(tmp_path: Path, provider: Provider, call: Call) -> tuple[Any, Any]:
+    """What a call gives when it is recorded and when it is replayed with the provider out of reach."""
+    before = provider.count
+    with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
+        live = contextvars.copy_context().run(call, provider.url)
+    assert provider.count == before + 1
+    assert recording.recorded == 1
+    with use_cassette(tmp_path / "x.yaml") as replaying:
+        stored = contextvars.copy_context().run(call, GONE)
+    assert provider.count == before + 1
+    assert replaying.replayed == 1
+    return live, stored
+
+
+@pytest.mark.parametrize("shape", ANSWERS)
+def test_a_replayed_answer_equals_the_recorded_one(shape: str, provider: Provider, tmp_path: Path) -> None:
+    """A replayed answer has LiteLLM's own type and all its values."""
+    live, stored = both(tmp_path, provider, ANSWERS[shape])
+    assert type(stored) is type(live)
+    assert dumped(stored) == dumped(live)
+
+
+@pytest.mark.parametrize("shape", ANSWERS.keys() - {"messages", "messages over chat", "responses over claude"})
+def test_a_replayed_answer_costs_what_it_did(shape: str, provider: Provider, tmp_path: Path) -> None:
+    """LiteLLM's own prices, providers and safe hidden parameters are on a replayed answer as on the live one."""
+    live, stored = both(tmp_path, provider, ANSWERS[shape])
+    for name in ("response_cost", "custom_llm_provider", "litellm_model_name", "model_id"):
+        assert hidden(stored, name) == hidden(live, name), name
+    assert litellm.completion_cost(stored) == litellm.completion_cost(live) > 0
+
+
+def hidden(response: Any, name: str) -> Any:
+    params = response._hidden_params
+    return params.get(name) if isinstance(params, dict) else getattr(params, name, None)
+
+
+@pytest.mark.parametrize("shape", STREAMS)
+def test_a_replayed_stream_has_the_same_chunks(shape: str, provider: Provider, tmp_path: Path) -> None:
+    """A replayed stream gives the recorded chunks one for one, of the same types, and more than one."""
+    live, stored = both(tmp_path, provider, STREAMS[shape])
+    assert len(live) > 1
+    assert [type(chunk) for chunk in stored] == [type(chunk) for chunk in live]
+    assert [dumped(chunk) for chunk in stored] == [dumped(chunk) for chunk in live]
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}], ids=["bare", "usage"])
+def test_chunks_build_the_same_response(options: dict[str, Any], provider: Provider, tmp_path: Path) -> None:
+    """stream_chunk_builder makes of replayed chunks what it makes of live ones."""
+    live, stored = both(tmp_path, provider, lambda url: list(chat(url, stream=True, **options)))
+    built = [litellm.stream_chunk_builder(chunks, messages=ASKED) for chunks in (live, stored)]
+    assert dumped(built[0]) == dumped(built[1])
+
+
+def test_a_replayed_stream_is_a_stream_of_litellm(provider: Provider, tmp_path: Path) -> None:
+    """Frameworks test for CustomStreamWrapper: a recorded and a replayed stream are one."""
+    live, stored = both(tmp_path, provider, lambda url: [stream := chat(url, stream=True), list(stream)])
+    assert isinstance(live[0], litellm.CustomStreamWrapper)
+    assert isinstance(stored[0], litellm.CustomStreamWrapper)
+    assert type(live[0]).__name__ == type(stored[0]).__name__ == "CustomStreamWrapper"
+
+
+def test_each_replay_is_an_object_of_its_own(provider: Provider, tmp_path: Path) -> None:
+    """Changing one replayed answer changes no other, nor the cassette's."""
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        chat(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        first = chat(GONE)
+        first.choices[0].message.content = "spoiled"
+        first.usage.prompt_tokens = 10**6
+        second = chat(GONE)
+    assert second.choices[0].message.content != "spoiled"
+    assert second.usage.prompt_tokens < 10**6
+
+
+def test_chunks_take_new_attributes(provider: Provider, tmp_path: Path) -> None:
+    """A framework may hang its own attributes on a replayed chunk, as DSPy does."""
+    _, stored = both(tmp_path, provider, lambda url: list(chat(url, stream=True)))
+    stored[0].predict_id = 7
+    assert stored[0].predict_id == 7
+
+
+def test_a_second_turn_with_the_replayed_message_is_found(provider: Provider, tmp_path: Path) -> None:
+    """A replayed message sent back in the next turn asks the recorded question."""
+
+    def turns(url: str) -> Any:
+        first = chat(url, tools=[TOOL], tool_choice="required").choices[0].message
+        result = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "sunny"}
+        as_object = chat(url, messages=[*ASKED, first, result])
+        as_dict = chat(url, messages=[*ASKED, first.model_dump(), result])
+        return as_object, as_dict
+
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        live = turns(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        stored = turns(GONE)
+    assert [dumped(each) for each in stored] == [dumped(each) for each in live]
+
+
+def test_the_key_is_taken_before_the_caller_changes_its_messages(provider: Provider, tmp_path: Path) -> None:
+    """Appending to messages while a stream is read neither changes the recording nor the key."""
+
+    def chatting(url: str) -> str:
+        messages = [dict(message) for message in ASKED]
+        said = ""
+        for chunk in chat(url, messages=messages, stream=True):
+            messages.append({"role": "assistant", "content": "spoiled"})
+            said += chunk.choices[0].delta.content or ""
+        return said
+
+    live, stored = both(tmp_path, provider, chatting)
+    assert live == stored != ""
+    assert "spoiled" not in (tmp_path / "x.yaml").read_text()
+
+
+def test_the_caller_s_metadata_is_no_part_of_the_question(provider: Provider, tmp_path: Path) -> None:
+    """LiteLLM writes into the caller's metadata during a call: another run's metadata finds the recording."""
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        chat(provider.url, metadata={"run": 1})
+    with use_cassette(tmp_path / "x.yaml"):
+        chat(GONE, metadata={"run": 2})
+
+
+class TestStreamsThatEndOtherwise:
+    """Streams that their readers leave, or that break."""
+
+    def test_early_close_is_recorded_as_far_as_it_came(self, provider: Provider, tmp_path: Path) -> None:
+        """A stream that the test left after two chunks replays these two, and the run says so."""
+
+        def two(url: str) -> list[Any]:
+            stream = chat(url, stream=True)
+            return [next(stream), next(stream)]
+
+        with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
+            live = two(provider.url)
+        assert [record.left_early for record in recording.calls] == [True]
+        with use_cassette(tmp_path / "x.yaml"):
+            stored = two(GONE)
+        assert [dumped(chunk) for chunk in stored] == [dumped(chunk) for chunk in live]
+
+    def test_reading_past_the_recorded_part_is_a_miss(self, provider: Provider, tmp_path: Path) -> None:
+        """A half-recorded stream never passes for a whole one."""
+        with use_cassette(tmp_path / "x.yaml", mode="record"):
+            next(chat(provider.url, stream=True))
+        with pytest.raises(BaseException, match="the test left it there") as caught, use_cassette(tmp_path / "x.yaml"):
+            list(chat(GONE, stream=True))
+        assert type(caught.value).__name__ == "CassetteMiss"
+
+    def test_aclose_ends_a_stream(self, provider: Provider, tmp_path: Path) -> None:
+        """Closing an async stream early works live, while recording and on replay."""
+
+        async def one(url: str) -> Any:
+            stream = await achat(url, stream=True)
+            first = await stream.__anext__()
+            await stream.aclose()
+            return first
+
+        live, stored = both(tmp_path, provider, lambda url: asyncio.run(one(url)))
+        assert dumped(stored) == dumped(live)
+
+    @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+    def test_an_error_in_mid_stream_is_replayed_in_its_place(
+        self, is_async: bool, provider: Provider, tmp_path: Path
+    ) -> None:
+        """The chunks before the error, then the same error, where such errors are recorded."""
+
+        async def areading(url: str, got: list[Any]) -> None:
+            async for chunk in await achat(url, stream=True):
+                got.append(dumped(chunk))
+
+        def reading(url: str) -> tuple[list[Any], Exception]:
+            got: list[Any] = []
+            with pytest.raises(litellm.exceptions.MidStreamFallbackError) as caught:
+                if is_async:
+                    asyncio.run(areading(url, got))
+                else:
+                    got.extend(dumped(chunk) for chunk in _collecting(chat(url, stream=True), got))
+            return got, caught.value
+
+        provider.script(Reply(cut=3))
+        with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all"):
+            live, live_error = reading(provider.url)
+        with use_cassette(tmp_path / "x.yaml"):
+            stored, stored_error = reading(GONE)
+        assert live
+        assert stored == live
+        assert same_error(stored_error, live_error)
+        assert stored_error.generated_content == live_error.generated_content  # type: ignore[attr-defined]
+
+    def test_a_broken_stream_is_not_recorded_by_default(self, provider: Provider, tmp_path: Path) -> None:
+        """A lost connection is of the moment: the next identical call takes its place in the cassette."""
+
+        def reading(url: str) -> str:
+            for _ in range(2):
+                try:
+                    return "".join(chunk.choices[0].delta.content or "" for chunk in chat(url, stream=True))
+                except litellm.exceptions.MidStreamFallbackError:
+                    continue
+            return "broken twice"
+
+        provider.script(Reply(cut=2))
+        with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
+            live = reading(provider.url)
+        assert recording.recorded == 1
+        with use_cassette(tmp_path / "x.yaml"):
+            assert reading(GONE) == live != "broken twice"
+
+
+def _collecting(stream: Any, got: list[Any]) -> Iterator[Any]:
+    for chunk in stream:
+        got.append(dumped(chunk))
+    yield from ()
+
+
+LASTING = {
+    "invalid_request": litellm.BadRequestError,
+    "context_length_exceeded": litellm.ContextWindowExceededError,
+    "content_policy_violation": litellm.ContentPolicyViolationError,
+    "not_found": litellm.NotFoundError,
+    "unprocessable": litellm.BadRequestError,
+}
+PASSING = {
+    "authentication": litellm.AuthenticationError,
+    "permission": litellm.APIError,
+    "timeout": litellm.Timeout,
+    "rate_limit": litellm.RateLimitError,
+    "server": litellm.InternalServerError,
+    "overloaded": litellm.ServiceUnavailableError,
+}
+
+
+def same_error(one: BaseException, other: BaseException) -> bool:
+    names = ("message", "status_code", "llm_provider", "model", "code", "param", "type", "body")
+    return (
+        type(one) is type(other)
+        and str(one) == str(other)
+        and repr(one) == repr(other)
+        and all(getattr(one, name, None) == getattr(other, name, None) for name in names)
+    )
+
+
+def failing(url: str) -> Any:
+    with pytest.raises(Exception, match="litellm") as caught:
+        chat(url, max_retries=0)
+    return caught.value
+
+
+@pytest.mark.parametrize("failure", LASTING)
+def test_an_error_that_will_not_change_is_recorded(failure: str, provider: Provider, tmp_path: Path) -> None:
+    """The same class, message, status, provider and model are raised again."""
+    provider.script(Reply(failure=failure))
+    live, stored = both(tmp_path, provider, failing)
+    assert isinstance(live, LASTING[failure])
+    assert same_error(stored, live)
+
+
+@pytest.mark.parametrize("failure", PASSING)
+def test_an_error_of_the_moment_is_not_recorded(failure: str, provider: Provider, tmp_path: Path) -> None:
+    """A rate limit, a server's fault, a refused key or a time-out leave nothing in the cassette."""
+    provider.script(Reply(failure=failure))
+    with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
+        assert isinstance(failing(provider.url), PASSING[failure])
+    assert recording.recorded == 0
+    assert not (tmp_path / "x.yaml").exists()
+
+
+@pytest.mark.parametrize("failure", PASSING)
+def test_every_error_is_recorded_where_that_is_asked(failure: str, provider: Provider, tmp_path: Path) -> None:
+    """record_errors = all keeps the errors of the moment too, retry-after included."""
+    provider.script(Reply(failure=failure))
+    with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all"):
+        live = failing(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        stored = failing(GONE)
+    assert same_error(stored, live) or failure == "authentication"
+    assert type(stored) is type(live)
+    assert hasattr(stored, "response") == hasattr(live, "response")
+    sent = dict(getattr(live, "litellm_response_headers", None) or {}).get("retry-after")
+    assert dict(getattr(stored, "litellm_response_headers", None) or {}).get("retry-after") == sent
+    assert (sent is not None) == (failure == "rate_limit")
+
+
+def test_a_recorded_error_holds_no_key(provider: Provider, tmp_path: Path) -> None:
+    """A provider that refuses a key echoes a part of it: not into the cassette."""
+    provider.script(Reply(failure="authentication"))
+    with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all"):
+        failing(provider.url)
+    assert "local" not in (tmp_path / "x.yaml").read_text()
+
+
+def test_a_lost_connection_is_not_recorded(provider: Provider, tmp_path: Path) -> None:
+    """A connection that nobody answers is of the moment."""
+    with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
+        failing(GONE)
+    assert recording.recorded == 0
+
+
+def test_unsupported_parameters_are_recorded(tmp_path: Path, provider: Provider) -> None:
+    """What LiteLLM itself refuses before it asks anyone is refused again on replay."""
+
+    def refused(url: str) -> Exception:
+        with pytest.raises(litellm.UnsupportedParamsError) as caught:
+            claude(url, logit_bias={"1": 2})
+        return caught.value
+
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        live = refused(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        assert same_error(refused(GONE), live)
+
+
+def test_retries_run_on_replay_as_they_did(provider: Provider, tmp_path: Path) -> None:
+    """A recorded error, retried by LiteLLM, then the recorded success: the same attempts in the same order."""
+    url = provider.url
+
+    def retrying(url: str) -> str:
+        router = litellm.Router(
+            model_list=[
+                {
+                    "model_name": "small",
+                    "litellm_params": {"model": "openai/gpt-4o-mini", "api_base": url, "api_key": "sk", "max_retries": 0},
+                }
+            ],
+            num_retries=2,
+            retry_after=0,
+        )
+        return str(router.completion(model="small", messages=ASKED).choices[0].message.content)
+
+    provider.script(Reply(failure="server"), Reply(text="at last"))
+    with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all") as recording:
+        live = retrying(url)
+    with use_cassette(tmp_path / "x.yaml") as replaying:
+        assert retrying(GONE) == live == "at last"
+    assert recording.recorded == replaying.replayed == 2
+
+
+def test_fallbacks_run_on_replay_as_they_did(provider: Provider, tmp_path: Path) -> None:
+    """A Router that falls back to a second model does so on replay."""
+
+    def falling(url: str) -> str:
+        models = {"first": "openai/gpt-4o", "second": "openai/gpt-4o-mini"}
+        router = litellm.Router(
+            model_list=[
+                {"model_name": name, "litellm_params": {"model": model, "api_base": url, "api_key": "sk"}}
+                for name, model in models.items()
+            ],
+            fallbacks=[{"first": ["second"]}],
+            num_retries=0,
+        )
+        return str(router.completion(model="first", messages=ASKED).model)
+
+    provider.script(Reply(failure="not_found"))
+    with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
+        live = falling(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        assert falling(GONE) == live == "gpt-4o-mini"
+    assert recording.recorded == 2
+
+
+def test_a_call_without_a_key_in_the_environment_replays(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On replay neither LiteLLM nor an SDK client misses a key."""
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        chat(provider.url)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with use_cassette(tmp_path / "x.yaml"):
+        import openai
+
+        openai.OpenAI()
+        litellm.completion(model="openai/gpt-4o-mini", messages=ASKED)
+
+
+def test_a_mocked_call_passes(tmp_path: Path) -> None:
+    """mock_response asks LiteLLM for a made-up answer: no provider, no recording, no miss."""
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        answer = litellm.completion(model="openai/gpt-4o-mini", messages=ASKED, mock_response="made up")
+    assert answer.choices[0].message.content == "made up"
+    assert not tape.calls
+
+
+def test_secrets_stay_out_of_the_cassette(provider: Provider, tmp_path: Path) -> None:
+    """A key given in a call, and echoed by the provider, is nowhere in the file."""
+    secret = "sk-proj-" + "a1B2c3D4e5F6g7H8" * 3
+    provider.script(Reply(text=f"your key is {secret}"))
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        answer = chat(provider.url, api_key=secret, extra_headers={"Authorization": f"Bearer {secret}"})
+    assert secret in answer.choices[0].message.content
+    text = (tmp_path / "x.yaml").read_text()
+    assert secret not in text
+    assert "redacted" in text
+
+
+def test_a_stored_call_has_the_key_that_it_is_stored_under(provider: Provider, tmp_path: Path) -> None:
+    """Every recorded request can be keyed again, so that a new strategy needs no new recording."""
+    from pytest_lmcache.cassette import Cassette
+    from pytest_lmcache.keys import strategy
+
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        for call in ANSWERS.values():
+            contextvars.copy_context().run(call, provider.url)
+    keys = strategy("exact")
+    entries = Cassette(tmp_path / "x.yaml", keys).entries
+    assert len(entries) == len(ANSWERS)
+    assert [keys.key(entry.call()) for entry in entries] == [entry.key for entry in entries]
+    for name in ("messages", "content"):
+        with use_cassette(tmp_path / "x.yaml", key=name):
+            assert json.loads(json.dumps(dumped(chat(GONE))))
+
+
+def test_one_recording_serves_several_models(provider: Provider, tmp_path: Path) -> None:
+    """The strategy content asks for the words alone."""
+    with use_cassette(tmp_path / "x.yaml", mode="record", key="content"):
+        chat(provider.url)
+    with use_cassette(tmp_path / "x.yaml", key="content") as tape:
+        chat(GONE, model="openai/gpt-4o", temperature=0.5)
+    assert tape.replayed == 1
+
+
+def test_sync_and_async_share_a_recording(provider: Provider, tmp_path: Path) -> None:
+    """Whether a call is awaited, and whether its arguments are named, is no part of the question."""
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        litellm.embedding("openai/text-embedding-3-small", ["one"], api_base=provider.url, api_key="sk")
+        chat(provider.url)
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        awaited(litellm.aembedding("openai/text-embedding-3-small", ["one"], api_base=GONE, api_key="sk"))
+        awaited(litellm.aembedding(input=["one"], model="openai/text-embedding-3-small"))
+        awaited(litellm.acompletion("openai/gpt-4o-mini", ASKED))
+    assert tape.replayed == 3
