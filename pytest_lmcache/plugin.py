@@ -528,7 +528,8 @@ def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRe
     name = f"@{fixturedef.scope}.{fixturedef.argname}"
     if hasattr(request, "param"):
         value = request.param
-        name += f"[{value if isinstance(value, str | int | float | None) else request.param_index}]"
+        plain = isinstance(value, str | int | float | None)
+        name += f"[{value if plain else request.param_index}]"  # type: ignore[attr-defined]
     if node and base != node:
         name += f" of {base}"  # a fixture may override one of its own name
     return [*_parts(file), ".".join([*filter(None, classes.split("::")), name])]
