@@ -33,8 +33,9 @@ lint: .venv/.dev
 
 check: lint test demo
 
+# LiteLLM leaves its live connections open at exit; a replay opens none.
 record-demo: .venv/.demo $(if $(SERVER_PYTHON),,.venv-record/.done)
-	$(or $(SERVER_PYTHON),.venv-record/bin/python) examples/serve.py $(BIN)/python -m pytest examples --lm-rewrite
+	$(or $(SERVER_PYTHON),.venv-record/bin/python) examples/serve.py $(BIN)/python -m pytest examples --lm-rewrite -W ignore::ResourceWarning
 
 clean:
 	rm -rf .venv .venv-record

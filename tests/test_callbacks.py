@@ -1,0 +1,202 @@
+"""LiteLLM's callbacks, cost tracking and logging run on replay as they do live."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import litellm
+import pytest
+from litellm.integrations.custom_logger import CustomLogger
+from provider import Provider
+
+from pytest_lmcache import CassetteMiss, use_cassette
+
+GONE = "http://127.0.0.1:9/v1"
+ASKED = [{"role": "user", "content": "hello there"}]
+FIGURES = ("model", "custom_llm_provider", "response_cost", "stream", "call_type", "cache_hit", "user")
+
+
+class Listener(CustomLogger):  # type: ignore[misc]
+    """Notes what it is told, as plain facts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+        self._lock = threading.Lock()
+
+    def note(self, event: str, kwargs: dict[str, Any], response: Any = None) -> None:
+        logged = kwargs.get("standard_logging_object") or {}
+        facts = {name: kwargs.get(name) for name in FIGURES}
+        tokens = [logged.get(name) for name in ("prompt_tokens", "completion_tokens", "status", "model_group")]
+        text = response.model_dump(warnings=False) if hasattr(response, "model_dump") else response
+        with self._lock:
+            self.told.append((event, facts, tokens, kwargs["litellm_params"].get("metadata", {}).get("run"), text))
+
+    def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
+        self.told.append(("pre", model, messages))
+
+    def log_post_api_call(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        self.told.append(("post", kwargs["model"]))
+
+    def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        self.note("success", kwargs, response_obj)
+
+    def log_failure_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        self.told.append(("failure", type(kwargs.get("exception")).__name__, str(kwargs.get("exception"))))
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        self.note("async success", kwargs, response_obj)
+
+    def all_told(self, at_least: int) -> list[Any]:
+        """What was told, once LiteLLM's logging threads are through."""
+        for _ in range(100):
+            if len(self.told) >= at_least:
+                time.sleep(0.05)
+                break
+            time.sleep(0.02)
+        told, self.told = self.told, []
+        return sorted(told, key=str)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider() as running:
+        yield running
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    for name in ("callbacks", "success_callback", "_async_success_callback", "failure_callback", "input_callback"):
+        monkeypatch.setattr(litellm, name, [])
+    monkeypatch.setattr(litellm, "_async_failure_callback", [])
+    mine = Listener()
+    litellm.callbacks = [mine]
+    yield mine
+
+
+def arguments(url: str, **more: Any) -> dict[str, Any]:
+    return {
+        "model": "openai/gpt-4o-mini",
+        "messages": ASKED,
+        "api_base": url,
+        "api_key": "sk-local",
+        "metadata": {"run": 7},
+        "user": "someone",
+        **more,
+    }
+
+
+async def flushed() -> None:
+    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+
+    await asyncio.sleep(0.05)
+    await GLOBAL_LOGGING_WORKER.flush()
+
+
+def awaiting(url: str) -> None:
+    async def run() -> None:
+        await litellm.acompletion(**arguments(url))
+        await flushed()
+
+    asyncio.run(run())
+
+
+def reading(url: str) -> None:
+    async def run() -> None:
+        async for _ in await litellm.acompletion(**arguments(url, stream=True)):
+            pass
+        await flushed()
+
+    asyncio.run(run())
+
+
+SHAPES: dict[str, Callable[[str], Any]] = {
+    "completion": lambda url: litellm.completion(**arguments(url)),
+    "acompletion": awaiting,
+    "stream": lambda url: list(litellm.completion(**arguments(url, stream=True))),
+    "stream with usage": lambda url: list(
+        litellm.completion(**arguments(url, stream=True, stream_options={"include_usage": True}))
+    ),
+    "async stream": reading,
+    "embedding": lambda url: litellm.embedding(
+        model="openai/text-embedding-3-small", input=["hi"], api_base=url, api_key="sk"
+    ),
+    "responses": lambda url: litellm.responses(model="openai/gpt-4o-mini", input="hi", api_base=url, api_key="sk"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_callbacks_are_told_the_same(shape: str, provider: Provider, listener: Listener, tmp_path: Path) -> None:
+    """Success, model, provider, tokens, cost and the response: on replay a callback hears what it heard live."""
+    call = SHAPES[shape]
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        call(provider.url)
+        live = listener.all_told(3)
+    with use_cassette(tmp_path / "x.yaml"):
+        call(GONE)
+        stored = listener.all_told(len(live))
+    wanted = ("pre", "success", "async success")
+    assert any("success" in told[0] for told in live)
+    assert [told for told in stored if told[0] in wanted] == [told for told in live if told[0] in wanted]
+
+
+def test_failure_callbacks_are_told(provider: Provider, listener: Listener, tmp_path: Path) -> None:
+    """A recorded error reaches the failure callbacks on replay."""
+    from provider import Reply
+
+    def failing(url: str) -> list[Any]:
+        with pytest.raises(litellm.NotFoundError):
+            litellm.completion(**arguments(url))
+        return [told for told in listener.all_told(2) if told[0] == "failure"]
+
+    provider.script(Reply(failure="not_found"))
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        live = failing(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        assert failing(GONE) == live
+    assert live
+
+
+def test_nobody_is_bothered_where_nobody_listens(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without callbacks a replayed async call leaves no logging task behind for a later event loop."""
+    for name in ("callbacks", "success_callback", "_async_success_callback", "input_callback"):
+        monkeypatch.setattr(litellm, name, [])
+
+    async def run() -> set[asyncio.Task[Any]]:
+        await litellm.acompletion(**arguments(GONE))
+        return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        litellm.completion(**arguments(provider.url))
+    with use_cassette(tmp_path / "x.yaml"):
+        assert not asyncio.run(run())
+
+
+def test_a_miss_in_a_callback_is_not_lost(provider: Provider, listener: Listener, tmp_path: Path) -> None:
+    """A callback that asks a model itself, in LiteLLM's logging thread, fails the block when it misses."""
+
+    def ask(**_: Any) -> None:
+        if not listener.told:
+            listener.told.append("asked")
+            litellm.completion(model="openai/gpt-4o-mini", messages=[{"role": "user", "content": "a judge's"}])
+
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        litellm.completion(**arguments(provider.url))
+    listener.told.clear()
+    listener.log_success_event = ask  # type: ignore[method-assign]
+    listener.log_pre_api_call = listener.log_post_api_call = lambda **_: None  # type: ignore[method-assign]
+    with pytest.raises(CassetteMiss, match="a judge's"), use_cassette(tmp_path / "x.yaml") as tape:
+        litellm.completion(**arguments(GONE))
+        for _ in range(100):
+            if tape.faults:
+                break
+            time.sleep(0.02)
