@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import string
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import Any, TypeAlias, TypeGuard
 
 from pytest_lmcache import document
 from pytest_lmcache.errors import (
@@ -22,30 +24,36 @@ from pytest_lmcache.errors import (
     conflicted_cassette,
     foreign_cassette,
     newer_cassette,
+    same_file,
     shorten,
 )
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy
 
 FORMAT = 1
-SEPARATOR = b"\n--- "
-KEY_LINE = re.compile(rb"^key: *(\S.*?) *$", re.MULTILINE)
-ANSWER = re.compile(rb"^(?:response|shared|chunks|error):", re.MULTILINE)
-CHUNKS = re.compile(rb"^chunks:\n((?:(?:[- ].*)?\n)*)", re.MULTILINE)
+# The patterns of the hot path begin with a newline, which is looked for ten times faster than a line's start.
+DOCUMENT = re.compile(rb"\n---(?: [^\n]*)?(?=\n|\Z)(?:\nkey: ([A-Za-z]\w*)(?=\n))?")
+ANSWER = re.compile(rb"\n(?:response|shared|chunks|error):")
+CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- ].*)?\n)*)")
+KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
+VERSION = re.compile(rb"^lmcache: *([0-9]+) *(?:#.*)?$", re.MULTILINE)
+CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |$)", re.MULTILINE)
 LAST_FIELD = b"\nseconds:"
-CONFLICT = re.compile(rb"^(?:<{7}|={7}|>{7})(?: |$)", re.MULTILINE)
 FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
-PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # What a provider gives anew to the very same answer.
 VOLATILE = frozenset(
-    {"created", "created_at", "completed_at", "system_fingerprint", "timings", "_response_ms"}
+    {"created", "created_at", "completed_at", "system_fingerprint", "obfuscation", "timings", "_response_ms"}
+    | {"queue_time", "prompt_time", "completion_time", "total_time"}
+    | {"total_duration", "load_duration", "prompt_eval_duration", "eval_duration"}
 )
+# What a model says to a tool: every name in there is the model's own.
+SAID = frozenset({"input", "arguments"})
 
 
 class Entry:
     """One recorded interaction, kept as the bytes of its YAML document; parsed only where it is asked for.
 
-    ``key`` is the key under the strategy in use; ``line`` is the document's first line in its file.
+    ``key`` is the key under the strategy in use; ``start`` and ``end`` are the document's place in ``data``.
     """
 
     __slots__ = ("data", "end", "key", "path", "start")
@@ -62,50 +70,47 @@ class Entry:
         """The document's text, without the line that separates it from the one before."""
         return self.data[self.start : self.end]
 
+    @property
+    def question(self) -> bytes:
+        """What was asked, as it stands in the file: the document's part before the answer, without the key."""
+        return KEY_LINE.sub(b"", self.text[: self._answer_at() + 1], count=1)
+
     def answer(self) -> Answer:
         """The answer alone: the request, the longer part as a rule, is not parsed.
 
         Raises CassetteError where the document is broken.
         """
-        text = self.text
-        found = ANSWER.search(text)
+        at = self._answer_at()
+        tail = self.text[at:]
+        found = CHUNKS.search(tail)
         if found is None:
-            raise self.broken("this interaction has neither `response:`, `chunks:` nor `error:`")
-        tail = text[found.start() :]
-        chunks = CHUNKS.search(tail)
-        if chunks is None:
-            return self._answer(self._load(tail, found.start()), None)
-        lines = self._load_lines(chunks.group(1), found.start() + chunks.start(1))
-        rest = tail[: chunks.start()] + tail[chunks.end() :]
-        return self._answer(self._load(rest, found.start()), lines)
+            return self._answer(self._load(tail, at), None)
+        chunks = self._load_lines(found[1], at + found.start(1))
+        # Empty lines in their place, so that an error in what follows tells its line.
+        rest = b"".join((tail[: found.start()], b"\n" * found[0].count(b"\n"), tail[found.end() :]))
+        return self._answer(self._load(rest, at), chunks)
 
     def interaction(self) -> Interaction:
         """The whole interaction. Raises CassetteError where the document is broken or lacks a field."""
         fields = self._load(self.text, 0)
-        missing = [name for name in ("key", "call", "request", "recorded", "seconds") if name not in fields]
-        if missing:
-            raise self.broken(f"this interaction has no `{missing[0]}:`")
-        if not isinstance(fields["request"], dict) or not isinstance(fields["call"], str):
-            raise self.broken("`request:` must be a mapping and `call:` a name")
-        return Interaction(
-            key=self.key,
-            call=Call(fields["call"], fields["request"]),
-            answer=self.answer(),
-            recorded=str(fields["recorded"]),
-        )
+        return Interaction(self.key, self._call(fields), self.answer(), str(fields["recorded"]))
 
     def call(self) -> Call:
         """The call alone. Raises CassetteError where the document is broken or lacks a field."""
-        text = self.text
-        found = ANSWER.search(text)
-        fields = self._load(text[: found.start()] if found else text, 0)
-        if not isinstance(fields.get("request"), dict) or not isinstance(fields.get("call"), str):
-            raise self.broken("this interaction needs `call:`, a name, and `request:`, a mapping")
-        return Call(fields["call"], fields["request"])
+        return self._call(self._load(self.text[: self._answer_at() + 1], 0))
+
+    def stored_key(self) -> str:
+        """The key as the document has it. Raises CassetteError where it has none."""
+        line = KEY_LINE.search(self.data, self.start, self.end)
+        key = self._load(line[0], line.start() - self.start).get("key") if line is not None else None
+        if not isinstance(key, str) or not key:
+            raise self.broken("this interaction has no `key:`, a text")
+        return key
 
     def rekeyed(self, key: str) -> Entry:
         """The same interaction with another key in its key line."""
-        text = KEY_LINE.sub(b"key: " + _scalar(key).encode(), self.text, count=1)
+        line = b"key: " + _scalar(key).encode()
+        text = KEY_LINE.sub(lambda _: line, self.text, count=1)
         return Entry(key, text, 0, len(text), self.path)
 
     def broken(self, problem: str, offset: int = 0) -> CassetteError:
@@ -113,23 +118,46 @@ class Entry:
         line = self.data.count(b"\n", 0, self.start + offset) + 1
         return CassetteError(broken_cassette(str(self.path), line, problem))
 
+    def _answer_at(self) -> int:
+        found = ANSWER.search(self.data, self.start, self.end)
+        if found is None:
+            raise self.broken("this interaction has neither `response:`, `chunks:` nor `error:`")
+        return found.start() - self.start
+
+    def _call(self, fields: dict[str, Any]) -> Call:
+        name, request = fields.get("call"), fields.get("request")
+        if not isinstance(name, str) or not isinstance(request, dict):
+            raise self.broken("this interaction needs `call:`, a name, and `request:`, a mapping")
+        return Call(name, request)
+
     def _answer(self, fields: dict[str, Any], chunks: list[Any] | None) -> Answer:
         kind, data, error = Kind.RESPONSE, fields.get("response"), fields.get("error")
+        chunks = fields.get("chunks") if chunks is None else chunks
         if chunks is not None:
-            shared = fields.get("shared") or {}
+            shared = fields.get("shared", {})
+            is_list = isinstance(chunks, list) and all(isinstance(chunk, dict) for chunk in chunks)
+            if not is_list or not isinstance(shared, dict):
+                raise self.broken("`shared:` must be a mapping and `chunks:` a list of mappings")
             kind, data = Kind.STREAM, [{**shared, **chunk} for chunk in chunks]
         elif "response" not in fields:
             kind, data, error = Kind.ERROR, error, None
-        if not isinstance(data, dict | list):
-            raise self.broken(f"`{kind}:` must be a mapping")
+        if not isinstance(data, dict | list) or ("response" in fields and kind is not Kind.RESPONSE):
+            raise self.broken(
+                "this interaction needs one of `response:`, `chunks:` or `error:`, with content"
+            )
+        seconds, usd = fields.get("seconds"), fields.get("usd")
+        if "recorded" not in fields or not _is_number(seconds):
+            raise self.broken("this interaction lacks `recorded:` or `seconds:`, a number, which ends each")
+        if not isinstance(error, dict | None) or not (usd is None or _is_number(usd)):
+            raise self.broken("`error:` must be a mapping and `usd:` a number")
         return Answer(
             kind,
             data,
             error=error,
             complete=not fields.get("left_early", False),
             hidden=fields.get("hidden"),
-            seconds=float(fields.get("seconds", 0)),
-            usd=fields.get("usd"),
+            seconds=float(seconds),
+            usd=usd,
         )
 
     def _load(self, text: bytes, offset: int) -> dict[str, Any]:
@@ -150,15 +178,21 @@ class Entry:
             chunks = document.load_lines(text)
         except (yaml.YAMLError, ValueError) as problem:
             raise self._unreadable(problem, offset) from None
-        if not all(isinstance(chunk, dict) for chunk in chunks):
-            raise self.broken("`chunks:` must be a list of mappings", offset)
         return chunks
 
     def _unreadable(self, problem: Exception, offset: int) -> CassetteError:
+        conflict = CONFLICT.search(self.data, self.start, self.end)
+        if conflict is not None:
+            line = self.data.count(b"\n", 0, conflict.start()) + 1
+            return CassetteError(conflicted_cassette(str(self.path), line))
         mark = getattr(problem, "problem_mark", None)
         line = self.data.count(b"\n", 0, self.start + offset) + 1 + (mark.line if mark is not None else 0)
         what = getattr(problem, "problem", None) or str(problem)
         return CassetteError(broken_cassette(str(self.path), line, f"this is not readable YAML: {what}"))
+
+
+Place: TypeAlias = tuple[str, int]
+"""A key, and which of its answers, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,22 +229,26 @@ class Cassette:
         """Merge what a test asked into the file, aside and then renamed; say whether the file changed.
 
         ``owned``: one test alone uses the file, so its order is that test's, and a rewrite drops what was
-        not asked. The file is read anew under a lock: other processes may have written meanwhile.
+        not asked, and the file where nothing is left. The file is read anew under a lock: other processes may
+        have written meanwhile.
         Raises CassetteError where the file is broken or cannot be written.
         """
         if not rewrite and not any(call.new for call in asked):
             return False
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             with _lock(self.path):
                 on_disk = Cassette(self.path, self.strategy)
                 entries = merge(on_disk.entries, asked, owned=owned, rewrite=rewrite)
                 if entries == on_disk.entries:
                     return False
-                _replace(self.path, b"".join(self._file(entries, comment)))
+                path = self.path.resolve()
+                if entries:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    _replace(path, b"".join(self._file(entries, comment)))
+                else:
+                    path.unlink()
         except OSError as problem:
-            text = f"cannot be written: {problem.strerror or problem}"
-            raise CassetteError(broken_cassette(str(self.path), 1, text)) from None
+            raise self._broken(f"cannot be written: {problem.strerror or problem}") from None
         return True
 
     def _file(self, entries: Iterable[Entry], comment: Sequence[str]) -> Iterator[bytes]:
@@ -223,60 +261,67 @@ class Cassette:
     def _read(self) -> None:
         try:
             data = self.path.read_bytes()
+            other = _other_case(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as problem:
-            text = f"cannot be read: {problem.strerror or problem}"
-            raise CassetteError(broken_cassette(str(self.path), 1, text)) from None
+            raise self._broken(f"cannot be read: {problem.strerror or problem}") from None
+        if other is not None:
+            raise CassetteError(same_file(str(self.path), other))
         self.exists = True
         # An editor or git on another system may have put a mark in front or other line ends.
         data = data.removeprefix(b"\xef\xbb\xbf")
-        self._data = data.replace(b"\r\n", b"\n") if b"\r\n" in data else data
-        header = self._header()
-        trusted = self.strategy.stable and header.get("key") == self.strategy.name
-        for start, end in self._documents():
-            entry = Entry("", self._data, start, end, self.path)
-            key = self._key(entry)
-            entry.key = key if trusted else self.strategy.key(entry.call())
-            self.entries.append(entry if trusted or entry.key == key else entry.rekeyed(entry.key))
-            self._index[entry.key].append(self.entries[-1])
+        self._data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+        first = self._data.find(b"\n---")
+        header = self._header(len(self._data) if first < 0 else first + 1)
+        self._index_documents(trusted=self.strategy.stable and header.get("key") == self.strategy.name)
 
-    def _header(self) -> dict[str, Any]:
-        conflict = CONFLICT.search(self._data)
-        if conflict is not None:
-            line = self._data.count(b"\n", 0, conflict.start()) + 1
+    def _header(self, end: int) -> dict[str, Any]:
+        if self._data.startswith(b"<<<<<<< ") or b"\n<<<<<<< " in self._data:
+            line = self._data[: self._data.find(b"<<<<<<< ")].count(b"\n") + 1
             raise CassetteError(conflicted_cassette(str(self.path), line))
-        end = self._data.find(SEPARATOR)
-        head = Entry("", self._data, 0, len(self._data) if end < 0 else end + 1, self.path)
+        head = Entry("", self._data, 0, end, self.path)
+        version = VERSION.search(head.text)
+        if version is not None and int(version[1]) > FORMAT:
+            line = head.text.count(b"\n", 0, version.start()) + 1
+            raise CassetteError(newer_cassette(str(self.path), line, int(version[1]), FORMAT))
+        if not self._data:
+            raise self._broken("this file is empty")
         try:
             fields = head._load(head.text, 0)  # noqa: SLF001 - the header is a document as any other
         except CassetteError:
-            if KEY_LINE.search(head.text) and b"lmcache:" in head.text:
+            if version is not None:
                 raise
             fields = {}
-        version = fields.get("lmcache")
-        if version is None:
+        if "lmcache" not in fields:
             raise CassetteError(foreign_cassette(str(self.path)))
-        if version != FORMAT or isinstance(version, bool):
-            line = self._data.count(b"\n", 0, max(self._data.find(b"lmcache:"), 0)) + 1
-            raise CassetteError(newer_cassette(str(self.path), line, version, FORMAT))
+        if fields["lmcache"] != FORMAT or version is None:
+            raise self._broken(f"there is no cassette format {fields['lmcache']!r}")
         return fields
 
-    def _documents(self) -> Iterator[tuple[int, int]]:
-        data, at = self._data, self._data.find(SEPARATOR)
-        while at >= 0:
-            start = data.find(b"\n", at + 1) + 1 or len(data)
-            at = data.find(SEPARATOR, start - 1)
-            yield start, (len(data) if at < 0 else at + 1)
+    def _index_documents(self, *, trusted: bool) -> None:
+        data, end, strategy = self._data, len(self._data), self.strategy
+        last: Entry | None = None
+        for found in DOCUMENT.finditer(data):
+            key = found[1]
+            start = min(found.end() + 1, end) if key is None else found.start(1) - len(b"key: ")
+            if last is not None:
+                last.end = found.start() + 1
+            last = Entry("" if key is None else key.decode(), data, start, end, self.path)
+            self.entries.append(last)
+        if last is None:
+            raise self._broken("this cassette is cut off: it has a header and no interaction")
+        if data.rfind(LAST_FIELD, last.start) < 0 or not data.endswith(b"\n"):
+            raise last.broken("this interaction is cut off: its last field, `seconds:`, is missing")
+        for place, entry in enumerate(self.entries):
+            entry.key = entry.key or entry.stored_key()
+            key = entry.key if trusted else strategy.key(entry.call())
+            if key != entry.key:
+                self.entries[place] = entry.rekeyed(key)
+            self._index[key].append(self.entries[place])
 
-    def _key(self, entry: Entry) -> str:
-        if self._data.rfind(LAST_FIELD, entry.start, entry.end) < 0 or not self._data.endswith(b"\n"):
-            raise entry.broken("this interaction is cut off: its last field, `seconds:`, is missing")
-        found = KEY_LINE.search(self._data, entry.start, entry.end)
-        if found is None:
-            raise entry.broken("this interaction has no `key:`")
-        text = found.group(1).decode("utf-8", "replace")
-        return text if PLAIN_KEY.fullmatch(text) else str(document.load(b"key: " + found.group(1))["key"])
+    def _broken(self, problem: str) -> CassetteError:
+        return CassetteError(broken_cassette(str(self.path), 1, problem))
 
 
 def entry_of(interaction: Interaction, path: Path) -> Entry:
@@ -318,27 +363,34 @@ def merge(old: Sequence[Entry], asked: Sequence[Asked], *, owned: bool, rewrite:
     What did not change keeps its text, and a rewrite with the same calls keeps the order, so that recording
     again touches nothing else. Where several tests share the file, each keeps its place and new ones come last.
     """
-    by_key: dict[str, list[Entry]] = defaultdict(list)
-    for entry in old:
-        by_key[entry.key].append(entry)
-    fresh = {(call.key, call.nth): call.new for call in asked}
-    same_calls = Counter(key for key, _ in fresh) == Counter(entry.key for entry in old)
-
-    def settled(key: str, nth: int) -> Entry | None:
-        new, before = fresh.get((key, nth)), by_key[key][nth : nth + 1]
-        if new is None or (before and same_answer(before[0], new, ids=same_calls)):
-            return before[0] if before else None
-        return new
-
-    in_place = [(entry.key, nth) for entry, nth in zip(old, _numbered(old), strict=True)]
-    in_order = list(dict.fromkeys((call.key, call.nth) for call in asked))
-    if same_calls or not owned:
-        order = in_place + [place for place in in_order if place not in set(in_place)]
-    elif rewrite:
-        order = in_order
+    before = dict(zip(_places(old), old, strict=True))
+    fresh = {(call.key, call.nth): call.new for call in asked if call.new is not None}
+    in_order = dict.fromkeys(_in_order(asked))
+    known = in_order.keys() <= before.keys()
+    if rewrite:
+        chosen = before | fresh | {place: before[place] for place in _unchanged(before, fresh, known=known)}
     else:
-        order = in_order + [place for place in in_place if place not in set(in_order)]
-    return [entry for entry in (settled(*place) for place in order) if entry is not None]
+        chosen = fresh | before
+    if not owned or (known and not rewrite):
+        order = [*before, *in_order]
+    elif rewrite:
+        order = [place for place in before if place in in_order] if known else [*in_order]
+    else:
+        order = [*in_order, *before]
+    return [chosen[place] for place in dict.fromkeys(order) if place in chosen]
+
+
+def _unchanged(before: dict[Place, Entry], fresh: dict[Place, Entry], *, known: bool) -> set[Place]:
+    """Which places of the file were answered the same again; identifiers aside where that is consistent.
+
+    An identifier may have gone on into a later question. Where one question reads otherwise than it did,
+    identifiers are left aside only if no answer changed, so that all of the file is of one run.
+    """
+    pairs = {place: (before[place], new) for place, new in fresh.items() if place in before}
+    same = {place for place, pair in pairs.items() if same_answer(*pair, ids=known)}
+    if known and len(same) < len(pairs) and any(one.question != new.question for one, new in pairs.values()):
+        return {place for place in same if same_answer(*pairs[place], ids=False)}
+    return same
 
 
 def same_answer(one: Entry, other: Entry, *, ids: bool) -> bool:
@@ -347,14 +399,14 @@ def same_answer(one: Entry, other: Entry, *, ids: bool) -> bool:
     return (
         first.kind is second.kind
         and first.complete == second.complete
-        and _settled(first.data, ids) == _settled(second.data, ids)
+        and _settled(_events(first.data), ids) == _settled(_events(second.data), ids)
         and _settled(first.error, ids) == _settled(second.error, ids)
     )
 
 
 def cassette_path(folder: Path, parts: Iterable[str]) -> Path:
     """The file of a test under ``folder``: each part escaped reversibly, so that no two ids share a file."""
-    escaped = [_file_name(part) for part in parts]
+    escaped = list(map(_file_name, parts))
     return folder.joinpath(*escaped[:-1], f"{escaped[-1]}.yaml")
 
 
@@ -367,7 +419,8 @@ def _file_name(part: str, longest: int = 120) -> str:
     if name.split(".")[0].upper() in RESERVED:
         name = f"%{ord(name[0]):02X}{name[1:]}"
     if len(name) > longest:
-        name = f"{name[: longest - 17]}-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
+        # No escape is `%-`: a short name cannot come out the same.
+        name = f"{name[: longest - 18]}%-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
     return name
 
 
@@ -376,11 +429,25 @@ RESERVED = frozenset(
 )
 
 
-def _numbered(entries: Iterable[Entry]) -> Iterator[int]:
+def _places(entries: Iterable[Entry]) -> Iterator[Place]:
     seen: Counter[str] = Counter()
     for entry in entries:
-        yield seen[entry.key]
+        yield entry.key, seen[entry.key]
         seen[entry.key] += 1
+
+
+def _in_order(asked: Sequence[Asked]) -> Iterator[Place]:
+    """The places asked for, by the start of their calls.
+
+    Of identical calls at once, the one that started last may have been answered first: their numbers stay
+    in order, so that the answers of a key never change places.
+    """
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for call in asked:
+        numbers[call.key].add(call.nth)
+    ranked = {key: iter(sorted(found)) for key, found in numbers.items()}
+    for key, _ in dict.fromkeys((call.key, call.nth) for call in asked):
+        yield key, next(ranked[key])
 
 
 def _shared(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -390,15 +457,34 @@ def _shared(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         name: value
         for name, value in first.items()
-        if isinstance(value, str | int | float | None)
+        if isinstance(value, str | int | None)
         and all(name in chunk and type(chunk[name]) is type(value) and chunk[name] == value for chunk in rest)
     }
+
+
+def _events(data: Any) -> Any:
+    """A stream's server-sent events as data: their bytes hold the same in other pieces each time."""
+    if (
+        not isinstance(data, list)
+        or not data
+        or not all(isinstance(chunk.get("bytes"), str) for chunk in data)
+    ):
+        return data
+    lines = "".join(chunk["bytes"] for chunk in data).splitlines()
+    return [_event(line) for line in lines if line]
+
+
+def _event(line: str) -> Any:
+    try:
+        return json.loads(line.removeprefix("data:"))
+    except ValueError:
+        return line
 
 
 def _settled(value: Any, ids: bool) -> Any:
     if isinstance(value, dict):
         return {
-            name: _settled(item, ids)
+            name: item if name in SAID else _settled(item, ids)
             for name, item in value.items()
             if name not in VOLATILE
             and not (ids and isinstance(name, str) and (name == "id" or name.endswith("_id")))
@@ -408,12 +494,26 @@ def _settled(value: Any, ids: bool) -> Any:
     return value
 
 
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _other_case(path: Path) -> str | None:
+    """The file's own name where a file system that minds no case took it for ``path``; None where it is that."""
+    if not path.with_name(path.name.swapcase()).exists():
+        return None
+    names = [found.name for found in path.parent.iterdir()]
+    if path.name in names:
+        return None
+    return next((name for name in names if name.casefold() == path.name.casefold()), None)
+
+
 def _scalar(text: str) -> str:
     return document.dump({"key": text})[len("key: ") :].rstrip("\n")
 
 
 def _replace(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{token_hex(8)}.tmp")
     try:
         aside.write_bytes(data)
         aside.replace(path)

@@ -377,6 +377,8 @@ def _build(node: Any, loader: Any) -> Any:
             if key_node.id != "scalar":
                 raise _fault_at(key_node, f"a {key_node.id} cannot be a key")
             mapping[_build(key_node, loader)] = _build(item, loader)
+        if len(mapping) < len(value):
+            raise _repeated(value)
         return mapping
     if kind == "sequence" and tag == _SEQ:
         items = []
@@ -384,6 +386,16 @@ def _build(node: Any, loader: Any) -> Any:
             items.append(_build(item, loader))  # noqa: PERF401
         return items
     raise _fault_at(node, f"cannot read a {kind} as {tag}")
+
+
+def _repeated(pairs: list[tuple[Any, Any]]) -> Exception:
+    """The fault of a mapping in which a key stands twice, as after a merge."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key.value in seen:
+            return _fault_at(key, f"the key {key.value[:40]!r} stands here twice")
+        seen.add(key.value)
+    return _fault_at(pairs[0][0], "two keys of this mapping are the same")
 
 
 def _fault_at(node: Any, problem: str) -> Exception:
@@ -467,4 +479,14 @@ def _refuse(text: str) -> Any:
     raise ValueError(text)
 
 
-_decode_json = JSONDecoder(parse_float=_parse_float, parse_constant=_refuse).decode
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which no key stands twice; YAML tells the line of one that does."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        raise ValueError
+    return mapping
+
+
+_decode_json = JSONDecoder(
+    object_pairs_hook=_mapping, parse_float=_parse_float, parse_constant=_refuse
+).decode

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 WIDTH = 100
 
@@ -29,7 +30,15 @@ class DoorError(LMCacheError):
     """LiteLLM's functions are not where this package looks for them: calls could slip by unseen."""
 
 
-class CassetteMiss(BaseException):
+if TYPE_CHECKING:
+    _Outcome = BaseException
+else:
+    # Where pytest runs, its own kind of failure: what runs tests and fixtures for it (anyio's runner, the
+    # cache of fixtures) takes any other BaseException for an interrupt.
+    _Outcome = getattr(getattr(sys.modules.get("pytest"), "fail", None), "Exception", BaseException)
+
+
+class CassetteMiss(_Outcome):
     """A call that no recording answers.
 
     Derives from BaseException, as pytest's own outcomes do: no ``except Exception``, no retry loop and no
@@ -57,12 +66,12 @@ def unknown_setting(name: str, source: str, names: Sequence[str]) -> str:
 
 def bad_choice(name: str, value: Any, source: str, choices: Iterable[str]) -> str:
     """The message for a setting that is none of its choices."""
-    return f"{source}: {name} cannot be {shorten(value)!r}; choose one of: {', '.join(choices)}."
+    return f"{source}: {name} cannot be {shorten(repr(value))}; choose one of: {', '.join(choices)}."
 
 
 def bad_setting(name: str, value: Any, source: str, expected: str) -> str:
     """The message for a setting of the wrong type."""
-    return f"{source}: {name} cannot be {shorten(value)!r}; it takes {expected}."
+    return f"{source}: {name} cannot be {shorten(repr(value))}; it takes {expected}."
 
 
 def outside(path: str, folder: str) -> str:
@@ -105,6 +114,15 @@ def foreign_cassette(path: str) -> str:
         f"{path}:1: this is not a pytest-lmcache cassette: its first document has no `lmcache: 1`.\n"
         "The file is left as it is. Move it away, or give the test another cassette, and run: "
         "pytest --lm-record"
+    )
+
+
+def same_file(path: str, other: str) -> str:
+    """The message for a cassette whose name differs from another's by case only, on a file system without."""
+    return (
+        f"{path}:1: this file system takes it for {other}, another test's cassette: the two names differ only "
+        "in upper and lower case.\n"
+        "Rename one of the tests, or give it a cassette of its own: @pytest.mark.lm_cache(cassette=...)"
     )
 
 
@@ -163,4 +181,18 @@ def no_function(name: str, path: str, problem: Exception) -> str:
     return (
         f"{name}: {path!r} cannot be imported ({type(problem).__name__}: {problem}). "
         "Give it as package.module:function, with its folder on the path (pythonpath = ...)."
+    )
+
+
+def no_place(name: str) -> str:
+    """The message for a setting that says where a cassette lies, where the path says it."""
+    return f"use_cassette(): {name} has no meaning here: the first argument is the cassette's path."
+
+
+def not_a_function(thing: Any, kind: str) -> str:
+    """The message for a decorated thing whose calls are made after it has returned."""
+    return (
+        f"use_cassette() cannot decorate the {kind} {thing.__qualname__}: its calls are made later, when the "
+        "cassette is closed.\n"
+        "Put `with use_cassette(...):` around the code that makes them, or decorate a function that does."
     )

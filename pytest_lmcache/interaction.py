@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -61,7 +62,7 @@ class Answer:
         usage = self.usage
         asked = usage.get("prompt_tokens", usage.get("input_tokens"))
         said = usage.get("completion_tokens", usage.get("output_tokens"))
-        return (int(asked or 0), int(said or 0))
+        return (_count(asked), _count(said))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +78,8 @@ class Interaction:
 def _usage(chunk: dict[str, Any]) -> Any:
     response = chunk.get("response")
     return response.get("usage") if isinstance(response, dict) else chunk.get("usage")
+
+
+def _count(tokens: Any) -> int:
+    """A count that a provider gave; what is no number counts as nothing."""
+    return int(tokens) if isinstance(tokens, int | float) and math.isfinite(tokens) else 0

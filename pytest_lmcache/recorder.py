@@ -15,14 +15,25 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from pytest_lmcache import errors
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
-from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
-from pytest_lmcache.interaction import Answer, Call, Interaction
+from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
+from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.nearest import explain, nearest
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.keys import KeyStrategy
     from pytest_lmcache.redact import Redactor
+
+
+# How many misses of one test are compared with all recordings: a program that goes on after one may have many.
+EXPLAINED = 10
+
+
+class RealTime:
+    """The clock, also where a test stopped it: freezegun replaces the names of modules, not those of classes."""
+
+    now = datetime.now
+    seconds = perf_counter
 
 
 class Decision(Enum):
@@ -133,6 +144,9 @@ class Recorder:
         self._lock = threading.RLock()
         self._calls: list[CallRecord] = []
         self._asked: Counter[str] = Counter()
+        self._unanswered: set[CallRecord] = set()
+        self._recorded_calls: list[Call] | None = None
+        self._unreadable: list[str] = []
 
     # What a test may look at.
 
@@ -183,38 +197,41 @@ class Recorder:
         with self._lock:
             nth = self._asked[key]
             self._asked[key] += 1
-            entry = None if live else self._find(key, nth)
+            found = None if live else self._find(key, nth)
             decision = decide(
-                self.settings.mode, exists=live or self.cassette.exists, found=entry is not None
+                self.settings.mode, exists=live or self.cassette.exists, found=found is not None
             )
-            record = CallRecord(order, call.name, key, nth, started=perf_counter())
+            record = CallRecord(order, call.name, key, nth)
             self._calls.append(record)
         if decision is Decision.MISS:
             self._miss(call, used_up=bool(self.cassette.answers(key)))
-        if decision is not Decision.REPLAY or entry is None:
-            record.source = "provider"
+        if decision is not Decision.REPLAY or found is None:
+            record.source, record.started = "provider", RealTime.seconds()
+            self._unanswered.add(record)
             return record, None
+        record.nth, entry = found
         answer = entry.answer()
         record.source, record.entry = "cassette", entry
-        record.nth = min(nth, len(self.cassette.answers(key)) - 1)
         record.seconds, record.tokens, record.usd = answer.seconds, answer.tokens, answer.usd
         return record, answer
 
     def finish(self, record: CallRecord, call: Call, answer: Answer) -> None:
         """Take the provider's answer of a call that ``begin`` did not answer."""
-        record.seconds = perf_counter() - record.started
+        self._unanswered.discard(record)
+        record.seconds = RealTime.seconds() - record.started
         record.tokens, record.usd, record.tape = answer.tokens, answer.usd, None
         record.left_early = not answer.complete
         if self.settings.mode is Mode.LIVE:
             return
         answer = replace(self._clean(answer), seconds=record.seconds)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         record.entry = entry_of(Interaction(record.key, call, answer, now), self.path or Path())
 
     def drop(self, record: CallRecord, why: str) -> None:
         """Forget a call whose answer is not to be recorded, so that the next identical call takes its place."""
         with self._lock:
             self._asked[record.key] -= 1
+            self._unanswered.discard(record)
             record.tape = None
             self.unstored.append(why)
 
@@ -255,13 +272,17 @@ class Recorder:
         for record in self._calls:
             if record.tape is not None:
                 record.tape.left()
+        for record in self._unanswered:
+            self.unstored.append(f"{record.name}() had no answer yet when the test ended")
         rewrite = self.settings.mode is Mode.REWRITE
         if not passed or self.settings.mode is Mode.LIVE or not (rewrite or self.recorded):
             return False
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
         if self.owned and self.command:
-            comment.append(f"record again: {self.command.replace('--lm-record', '--lm-rewrite')}")
-        return self.cassette.save(self._asked_for(), owned=self.owned, rewrite=rewrite, comment=comment)
+            comment.append(f"record again: {self._again}")
+        return self.cassette.save(
+            self._asked_for(), owned=self.owned, rewrite=rewrite, comment=self.redact(comment)
+        )
 
     def _asked_for(self) -> list[Asked]:
         fresh: Counter[str] = Counter()
@@ -276,19 +297,25 @@ class Recorder:
                 asked.append(Asked(record.key, record.nth, None))
         return asked
 
-    def _find(self, key: str, nth: int) -> Entry | None:
+    @property
+    def _again(self) -> str:
+        return self.command.replace("--lm-record", "--lm-rewrite").replace('"record"', '"rewrite"')
+
+    def _find(self, key: str, nth: int) -> tuple[int, Entry] | None:
         if self.settings.mode is Mode.REWRITE:
             return None
         answers = self.cassette.answers(key)
         if nth < len(answers):
-            return answers[nth]
+            return nth, answers[nth]
         asks = decide(self.settings.mode, exists=self.cassette.exists, found=False) is Decision.ASK
         if not answers or asks or self.settings.repeat is Repeat.ERROR:
             return None
-        return answers[-1] if self.settings.repeat is Repeat.LAST else answers[nth % len(answers)]
+        nth = len(answers) - 1 if self.settings.repeat is Repeat.LAST else nth % len(answers)
+        return nth, answers[nth]
 
     def _clean(self, answer: Answer) -> Answer:
-        data, error, hidden = self.redact(answer.data), self.redact(answer.error), self.redact(answer.hidden)
+        clean = self.redact.stream if answer.kind is Kind.STREAM else self.redact
+        data, error, hidden = clean(answer.data), self.redact(answer.error), self.redact(answer.hidden)
         return replace(answer, data=data, error=error, hidden=hidden)
 
     def _miss(self, call: Call, *, used_up: bool) -> NoReturn:
@@ -304,7 +331,7 @@ class Recorder:
                 asked=[errors.left_early(record.name, chunks)],
                 looked=[f"Looked in  {self.shown_path}"],
                 nearest=[],
-                command=self.command.replace("--lm-record", "--lm-rewrite"),
+                command=self._again,
             )
         )
         self.faults.append(miss)
@@ -321,12 +348,12 @@ class Recorder:
             f"Looked in  {self.shown_path}: {size} recording{'s' if size != 1 else ''}, none with this key."
         ]
         if used_up:
-            looked = [
-                f"Looked in  {self.shown_path}: its recordings of this call are used up, "
-                "and repeat = error allows each once."
-            ]
+            why = "its recordings of this call are used up, and repeat = error allows each once."
+            return self._told(asked, [f"Looked in  {self.shown_path}: {why}"], [])
+        if len(self.faults) >= EXPLAINED:
             return self._told(asked, looked, [])
-        closest = nearest(call, self._recorded_calls())
+        closest = nearest(call, self._readable())
+        looked += self._unreadable
         return self._told(asked, looked, explain(closest) if closest is not None else [])
 
     def _told(self, asked: Sequence[str], looked: list[str], near: Sequence[str]) -> str:
@@ -334,8 +361,17 @@ class Recorder:
         looked.append(f"Mode       {mode}: {MODE_SAYS[mode]}; key {self.strategy.name}")
         return errors.miss(asked=asked, looked=looked, nearest=near, command=self.command)
 
-    def _recorded_calls(self) -> Iterable[Call]:
-        return [entry.call() for entry in self.cassette.entries]
+    def _readable(self) -> Iterable[Call]:
+        """What the recordings were asked; of those that cannot be read, what is wrong is kept for the message."""
+        with self._lock:
+            if self._recorded_calls is None:
+                self._recorded_calls = []
+                for entry in self.cassette.entries:
+                    try:
+                        self._recorded_calls.append(entry.call())
+                    except CassetteError as fault:
+                        self._unreadable.append(str(fault))
+            return self._recorded_calls
 
 
 MODE_SAYS = {

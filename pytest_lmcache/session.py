@@ -7,14 +7,15 @@ import inspect
 import os
 import pkgutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.errors import SettingsError, no_function, outside
+from pytest_lmcache.errors import SettingsError, no_function, no_place, not_a_function, outside
 from pytest_lmcache.keys import KeyStrategy, strategy
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY, Redactor
@@ -53,25 +54,28 @@ class Session:
     """The recorders that are open in this process, the innermost last, and the doors they need."""
 
     def __init__(self) -> None:
-        self._open: list[Recorder] = []
+        self._open: tuple[Recorder, ...] = ()
+        self._own: set[Recorder] = set()
         self._lock = threading.RLock()
         self._door: Any = None
         self._watch: ImportWatch | None = None
         self._is_installed = False
-        self._dummies: dict[Recorder, list[str]] = {}
+        self._dummies: set[str] = set()
         self._redactors: dict[Any, Redactor] = {}
         self._strategies: dict[Any, KeyStrategy] = {}
+        self._uses: Counter[Path] = Counter()
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
 
     def current(self) -> Recorder | None:
-        """The recorder of a call made here and now: this context's own, else the innermost that is open.
+        """The recorder of a call made here and now: the innermost one that its context is in.
 
-        A thread without a context, or with one left over from an earlier test, belongs to the test that runs.
+        A ``use_cassette`` is for its own context, a test for every context. A thread without a context, or
+        with one left over from an earlier test, belongs to the innermost of all.
         """
-        own = _current.get()
-        if own is not None and own in self._open:
-            return own
-        return self._open[-1] if self._open else None
+        opened, own = self._open, _current.get()
+        if own not in opened:
+            return opened[-1] if opened else None
+        return next(found for found in reversed(opened) if found is own or found not in self._own)
 
     def recorder(
         self,
@@ -95,28 +99,40 @@ class Session:
             command=command,
             owned=owned,
             watched=watched,
-            shown_path=os.path.relpath(path),
+            shown_path=_shown(path),
         )
 
-    def enter(self, recorder: Recorder) -> None:
-        """From now on calls belong to this recorder. Raises DoorError where LiteLLM hides its functions."""
+    def enter(self, recorder: Recorder, *, own_context: bool = False) -> None:
+        """From now on calls belong to this recorder; with ``own_context`` only those of this context.
+
+        Raises DoorError where LiteLLM hides its functions.
+        """
         with self._lock:
-            if not self._open:
+            self._open = (*self._open, recorder)
+            if own_context:
+                self._own.add(recorder)
+                _current.set(recorder)
+            if len(self._open) == 1:
                 prefer_local_prices()
-                self._watch = ImportWatch("litellm", self._install)
-            self._open.append(recorder)
-            if recorder.settings.mode in {Mode.REPLAY, Mode.ONCE} and not recorder.watched:
-                names = [name for name in PROVIDER_KEYS if name not in os.environ]
-                os.environ.update(dict.fromkeys(names, DUMMY_KEY))
-                self._dummies[recorder] = names
+                try:
+                    self._watch = ImportWatch("litellm", self._install)
+                except BaseException:
+                    self._forget(recorder)
+                    raise
+            if _replays(recorder):
+                missing = [name for name in PROVIDER_KEYS if name not in os.environ]
+                os.environ.update(dict.fromkeys(missing, DUMMY_KEY))
+                self._dummies.update(missing)
 
     def leave(self, recorder: Recorder) -> None:
         """Calls belong to this recorder no more; after the last, nothing of ours is left in LiteLLM."""
         with self._lock:
-            self._open.remove(recorder)
-            for name in self._dummies.pop(recorder, ()):
-                if os.environ.get(name) == DUMMY_KEY:
-                    del os.environ[name]
+            self._forget(recorder)
+            if not any(map(_replays, self._open)):
+                for name in self._dummies:
+                    if os.environ.get(name) == DUMMY_KEY:
+                        del os.environ[name]
+                self._dummies.clear()
             if not self._open:
                 if self._watch is not None:
                     self._watch.stop()
@@ -125,7 +141,19 @@ class Session:
                     self._is_installed = False
                     self._door.close()
 
+    def uses(self, path: Path) -> int:
+        """How often a ``use_cassette`` of this process has used a file, counting this use."""
+        with self._lock:
+            self._uses[path] += 1
+            return self._uses[path]
+
+    def _forget(self, recorder: Recorder) -> None:
+        self._open = tuple(opened for opened in self._open if opened is not recorder)
+        self._own.discard(recorder)
+
     def _install(self) -> None:
+        if self._is_installed or not self._open:
+            return
         if self._door is None:
             from pytest_lmcache.doors.litellm import Door
 
@@ -171,7 +199,8 @@ session = Session()
 def named_cassette(name: str, folder: Path) -> Path:
     """The file that a marker's ``cassette=`` names, inside the cassette folder. Raises SettingsError."""
     path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    if not Path(os.path.abspath(path)).is_relative_to(Path(os.path.abspath(folder))):
+    inside = os.path.abspath(path), os.path.abspath(folder)  # noqa: PTH100 - a cassette may be a link
+    if not Path(inside[0]).is_relative_to(inside[1]):
         raise SettingsError(outside(name, str(folder)))
     return path
 
@@ -189,6 +218,20 @@ def _function(path: str) -> Callable[[str], str]:
     return found
 
 
+def _shown(path: Path) -> str:
+    """A path from here, where there is a way from here."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:  # another drive
+        return str(path)
+
+
+def _replays(recorder: Recorder) -> bool:
+    """Whether no provider is asked, so that a missing key is to hinder nobody."""
+    mode, path = recorder.settings.mode, recorder.path
+    return mode is Mode.REPLAY or (mode is Mode.ONCE and path is not None and path.exists())
+
+
 class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     """Record and replay the calls of a block, or of a function, without pytest.
 
@@ -198,24 +241,41 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     """
 
     def __init__(self, path: str | Path, **settings: Any) -> None:
+        for name in ("cassette", "cassette_dir"):
+            if name in settings:
+                raise SettingsError(no_place(name))
         self._path = Path(path)
         self._settings = Settings().updated(settings, "use_cassette()")
-        self._open: list[tuple[Recorder, Token[Recorder | None]]] = []
+        self._open: list[tuple[Recorder, Recorder | None]] = []
 
     def __enter__(self) -> Recorder:
-        command = f'use_cassette("{self._path}", mode="record")'
-        recorder = session.recorder(self._settings, self._path, label=str(self._path), command=command)
-        session.enter(recorder)
-        self._open.append((recorder, _current.set(recorder)))
+        recorder = session.recorder(
+            self._settings,
+            Path(os.path.abspath(self._path)),  # noqa: PTH100 - no link resolved: the file may be one
+            label=str(self._path),
+            command=f'use_cassette("{self._path}", mode="record")',
+        )
+        before = _current.get()
+        session.enter(recorder, own_context=True)
+        self._open.append((recorder, before))
         return recorder
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        recorder, token = self._open.pop()
-        _current.reset(token)
+        recorder, before = self._closed()
         session.leave(recorder)
+        if _current.get() is recorder:
+            _current.set(before)
+        # A rewrite drops what it did not ask: not where another block of this run uses the file too.
+        recorder.owned = session.uses(cast("Path", recorder.path)) == 1
         recorder.close(passed=kind is None and not recorder.faults)
         if kind is None and recorder.faults:
             raise recorder.faults[0]
+
+    def _closed(self) -> tuple[Recorder, Recorder | None]:
+        """The block that ends here: this context's own, or, ended from another context, the last one begun."""
+        own = _current.get()
+        place = next((at for at, (recorder, _) in enumerate(self._open) if recorder is own), -1)
+        return self._open.pop(place)
 
     async def __aenter__(self) -> Recorder:
         return self.__enter__()
@@ -226,6 +286,11 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         self.__exit__(kind, error, _)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Have each call of a function be such a block. Raises SettingsError for a generator or a class."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise SettingsError(not_a_function(function, "generator function"))
+        if isinstance(function, type):
+            raise SettingsError(not_a_function(function, "class"))
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)

@@ -1,0 +1,575 @@
+"""One call's way: what each mode does with it, what is recorded, what a miss says, what a test may look at."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
+from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.recorder import EXPLAINED, Decision, Recorder, decide
+from pytest_lmcache.session import Session
+from pytest_lmcache.settings import Mode, Settings
+
+ENGINE = Session()
+
+
+def call(text: str, **more: Any) -> Call:
+    return Call("completion", {"model": "openai/m", "messages": [{"role": "user", "content": text}], **more})
+
+
+def reply(text: str, **more: Any) -> Answer:
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    return Answer(Kind.RESPONSE, {"id": "x", "text": text, "usage": usage, **more}, usd=0.25)
+
+
+def recorder(path: Path, mode: str = "replay", **more: Any) -> Recorder:
+    how = {name: more.pop(name) for name in ("owned", "watched", "label", "command") if name in more}
+    how = {"label": "test_x.py::test_x", "command": 'pytest --lm-record "test_x.py::test_x"', **how}
+    return ENGINE.recorder(Settings().updated({"mode": mode, **more}, "test"), path, **how)
+
+
+class Provider:
+    """Answers each call by its text and how often it was asked; remembers what reached it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def answer(self, asked: Call) -> Answer:
+        text = asked.request["messages"][0]["content"]
+        self.asked.append(text)
+        return reply(f"{text} #{self.asked.count(text)}")
+
+
+def ask(tape: Recorder, text: str, provider: Provider | None = None) -> str:
+    """One call, as a door makes it; without a provider, whatever reaches it fails the test."""
+    asked = call(text)
+    record, answer = tape.begin(tape.number(), asked)
+    if answer is None:
+        assert provider is not None, "a call reached the provider"
+        answer = provider.answer(asked)
+        tape.finish(record, asked, answer)
+    said: str = answer.data["text"]
+    return said
+
+
+def recorded(path: Path, *texts: str, **more: Any) -> list[str]:
+    """A test that passes under `--lm-record`."""
+    tape, provider = recorder(path, "record", **more), Provider()
+    said = [ask(tape, text, provider) for text in texts]
+    tape.close(passed=True)
+    return said
+
+
+def miss(tape: Recorder, text: str) -> str:
+    with pytest.raises(CassetteMiss) as missed:
+        ask(tape, text)
+    assert tape.faults[-1] is missed.value
+    return str(missed.value)
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "cassettes" / "test_x.yaml"
+
+
+# ---- deciding ------------------------------------------------------------------------------------------
+
+REPLAY, ASK, PASS, MISS = Decision.REPLAY, Decision.ASK, Decision.PASS, Decision.MISS
+
+
+@pytest.mark.parametrize(
+    ("mode", "no_file", "found", "not_found"),
+    [
+        (Mode.REPLAY, MISS, REPLAY, MISS),
+        (Mode.ONCE, ASK, REPLAY, MISS),
+        (Mode.RECORD, ASK, REPLAY, ASK),
+        (Mode.REWRITE, ASK, ASK, ASK),
+        (Mode.LIVE, PASS, PASS, PASS),
+    ],
+)
+def test_each_mode_decides_as_its_table_says(
+    path: Path, mode: Mode, no_file: Decision, found: Decision, not_found: Decision
+) -> None:
+    """The table of modes in the documentation, row by row, as rule and as it happens."""
+    assert decide(mode, exists=False, found=False) is no_file
+    assert decide(mode, exists=True, found=True) is found
+    assert decide(mode, exists=True, found=False) is not_found
+    assert _happens(recorder(path, mode), "a") is no_file
+    recorded(path, "a")
+    assert _happens(recorder(path, mode), "a") is found
+    assert _happens(recorder(path, mode), "b") is not_found
+
+
+def _happens(tape: Recorder, text: str) -> Decision:
+    provider = Provider()
+    try:
+        ask(tape, text, provider)
+    except CassetteMiss:
+        return MISS
+    if not provider.asked:
+        return REPLAY
+    return ASK if tape.recorded else PASS
+
+
+def test_every_mode_is_in_the_table() -> None:
+    """A new mode has to say what it does."""
+    assert set(Mode) == {Mode.REPLAY, Mode.ONCE, Mode.RECORD, Mode.REWRITE, Mode.LIVE}
+
+
+@pytest.mark.parametrize("mode", ["record", "rewrite", "once"])
+def test_only_a_test_that_passed_is_written(path: Path, mode: str) -> None:
+    """A failed test leaves no cassette, and never a half-made one."""
+    tape = recorder(path, mode)
+    ask(tape, "a", Provider())
+    assert not tape.close(passed=False)
+    assert not path.parent.exists()
+    tape = recorder(path, mode)
+    ask(tape, "a", Provider())
+    assert tape.close(passed=True)
+    assert path.exists()
+
+
+def test_live_reads_and_writes_nothing(path: Path) -> None:
+    """Mode live does not even look at the cassette, though it may be broken."""
+    recorded(path, "a")
+    path.write_text("broken")
+    tape = recorder(path, "live")
+    assert ask(tape, "a", Provider()) == "a #1"
+    assert not tape.close(passed=True)
+    assert path.read_text() == "broken"
+    assert tape.unused() == 0
+
+
+@pytest.mark.parametrize("mode", ["replay", "once", "record", "rewrite"])
+def test_a_broken_cassette_stops_the_first_call(path: Path, mode: str) -> None:
+    """Before anything is paid, in every mode that would read or write the file; the file stays."""
+    recorded(path, "a")
+    path.write_text("broken")
+    with pytest.raises(CassetteError, match=r"test_x\.yaml:1"):
+        ask(recorder(path, mode), "a")
+    assert path.read_text() == "broken"
+
+
+# ---- identical calls -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("repeat", "said"),
+    [
+        ("last", ["same #1", "same #2", "same #3", "same #3", "same #3", "same #3", "same #3"]),
+        ("cycle", ["same #1", "same #2", "same #3", "same #1", "same #2", "same #3", "same #1"]),
+    ],
+)
+def test_the_nth_identical_call_gets_the_nth_answer(path: Path, repeat: str, said: list[str]) -> None:
+    """Agents retry and samplers sample: each gets its own answer, then `repeat` decides."""
+    recorded(path, "same", "other", "same", "same")
+    tape = recorder(path, repeat=repeat)
+    assert [ask(tape, "same") for _ in said] == said
+    assert ask(tape, "other") == "other #1"
+
+
+def test_repeat_error_allows_each_answer_once(path: Path) -> None:
+    """One call too many is a miss that says so."""
+    recorded(path, "same", "same")
+    tape = recorder(path, repeat="error")
+    assert [ask(tape, "same") for _ in range(2)] == ["same #1", "same #2"]
+    assert "used up" in miss(tape, "same")
+
+
+def test_recording_asks_for_the_answers_that_are_not_there_yet(path: Path) -> None:
+    """A loop that now runs three times replays what it has and records the third answer."""
+    recorded(path, "same", "same")
+    tape, provider = recorder(path, "record"), Provider()
+    assert [ask(tape, "same", provider) for _ in range(3)] == ["same #1", "same #2", "same #1"]
+    tape.close(passed=True)
+    tape = recorder(path)
+    assert [ask(tape, "same") for _ in range(4)] == ["same #1", "same #2", "same #1", "same #1"]
+
+
+def test_each_replay_hands_out_its_own_answer(path: Path) -> None:
+    """Changing an answer changes no other."""
+    recorded(path, "a")
+    tape = recorder(path)
+    _, first = tape.begin(0, call("a"))
+    assert first is not None
+    first.data["text"] = "changed"
+    assert ask(tape, "a") == "a #1"
+
+
+# ---- what is not stored --------------------------------------------------------------------------------
+
+
+def test_the_next_identical_call_takes_the_place_of_one_that_is_not_stored(path: Path) -> None:
+    """A rate limit between two answers leaves no gap: on replay the second call gets the second answer."""
+    tape, provider = recorder(path, "record"), Provider()
+    assert ask(tape, "same", provider) == "same #1"
+    failed, answer = tape.begin(tape.number(), call("same"))
+    assert answer is None
+    tape.drop(failed, "completion() failed with RateLimitError")
+    assert ask(tape, "same", provider) == "same #2"
+    assert tape.close(passed=True)
+    assert tape.recorded == 2
+    assert tape.unstored == ["completion() failed with RateLimitError"]
+    tape = recorder(path)
+    assert [ask(tape, "same") for _ in range(2)] == ["same #1", "same #2"]
+
+
+@pytest.mark.parametrize(
+    ("record_errors", "lasting", "kept"),
+    [("lasting", True, True), ("lasting", False, False), ("all", True, True), ("all", False, True)],
+)
+def test_transient_errors_are_kept_only_where_all_are(
+    path: Path, record_errors: str, lasting: bool, kept: bool
+) -> None:
+    """`lm_record_errors` decides on the errors that asking again may not give."""
+    assert recorder(path, record_errors=record_errors).keeps(lasting=lasting) is kept
+
+
+def test_a_call_without_an_answer_at_the_end_is_told(path: Path) -> None:
+    """A call that a test cancelled, or left running, is not recorded, and the run says so."""
+    tape = recorder(path, "record")
+    ask(tape, "a", Provider())
+    tape.begin(tape.number(), call("b"))
+    tape.close(passed=True)
+    assert tape.unstored == ["completion() had no answer yet when the test ended"]
+    assert ask(recorder(path), "a") == "a #1"
+    miss(recorder(path), "b")
+
+
+def test_a_stream_that_is_still_open_is_closed_where_it_was_left(path: Path) -> None:
+    """What a test read of a stream before it ended is recorded, and marked as left."""
+
+    class Tape:
+        def left(self) -> None:
+            tape.finish(record, asked, Answer(Kind.STREAM, [{"text": "He"}], complete=False))
+
+    tape, asked = recorder(path, "record"), call("a", stream=True)
+    record, _ = tape.begin(tape.number(), asked)
+    record.tape = Tape()
+    assert tape.close(passed=True)
+    assert record.left_early
+    tape = recorder(path)
+    record, answer = tape.begin(tape.number(), asked)
+    assert answer is not None
+    assert not answer.complete
+    with pytest.raises(CassetteMiss, match="ends after 1 chunks") as missed:
+        tape.past_end(record)
+    assert str(missed.value).endswith('Record it:  pytest --lm-rewrite "test_x.py::test_x"')
+    assert tape.faults == [missed.value]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_an_entry_point_that_is_not_recorded_is_refused_where_nothing_may_be_asked(
+    path: Path, mode: Mode
+) -> None:
+    """Nothing goes to a provider unnoticed: refused on replay, counted elsewhere."""
+    tape = recorder(path, mode)
+    if mode in {Mode.REPLAY, Mode.ONCE}:
+        with pytest.raises(UnsupportedCall, match="image_generation") as refused:
+            tape.refuse("image_generation")
+        assert tape.faults == [refused.value]
+    else:
+        tape.refuse("image_generation")
+        assert [record.source for record in tape.calls] == ["provider"]
+        assert tape.unstored == ["image_generation() is not recorded yet"]
+
+
+# ---- order and threads ---------------------------------------------------------------------------------
+
+
+def test_the_file_has_the_order_in_which_the_calls_started(path: Path) -> None:
+    """Answers that come in any order, as under gather or in threads, are written in the order of their calls."""
+    tape, provider = recorder(path, "record"), Provider()
+    orders = [tape.number() for _ in range(4)]
+    texts = ["a", "same", "b", "same"]
+    begun = {order: tape.begin(order, call(texts[order])) for order in reversed(orders)}
+    for order in (2, 3, 0, 1):
+        tape.finish(begun[order][0], call(texts[order]), provider.answer(call(f"{texts[order]} of {order}")))
+    assert [record.order for record in tape.calls] == orders
+    tape.close(passed=True)
+    tape = recorder(path)
+    assert [ask(tape, text) for text in texts] == ["a of 0 #1", "same of 1 #1", "b of 2 #1", "same of 3 #1"]
+    assert [line for line in path.read_text().splitlines() if "text:" in line] == [
+        "  text: 'a of 0 #1'",
+        "  text: 'same of 1 #1'",
+        "  text: 'b of 2 #1'",
+        "  text: 'same of 3 #1'",
+    ]
+
+
+def test_many_threads_share_one_recorder(path: Path) -> None:
+    """No call is lost, none gets another's answer, and none is counted twice."""
+    provider = Provider()
+
+    def work(tape: Recorder, who: int, said: list[str]) -> None:
+        said += [ask(tape, f"{who}-{number % 20}", provider) for number in range(60)]
+
+    def together(tape: Recorder) -> dict[int, list[str]]:
+        said: dict[int, list[str]] = {who: [] for who in range(12)}
+        threads = [threading.Thread(target=work, args=(tape, who, said[who])) for who in said]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return said
+
+    tape = recorder(path, "record")
+    first = together(tape)
+    assert len(tape.calls) == tape.recorded == 12 * 60
+    assert [record.order for record in tape.calls] == list(range(12 * 60))
+    assert tape.close(passed=True)
+    asked, tape = len(provider.asked), recorder(path)
+    assert together(tape) == first
+    assert len(provider.asked) == asked
+    assert tape.replayed == 12 * 60
+    assert tape.unused() == 0
+
+
+def test_identical_calls_in_threads_get_each_answer_once(path: Path) -> None:
+    """Eight threads that ask the same share out the recorded answers."""
+    recorded(path, *["same"] * 64)
+    tape = recorder(path, repeat="error")
+    said: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: said.extend([ask(tape, "same") for _ in range(8)])) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(said) == sorted(f"same #{number}" for number in range(1, 65))
+
+
+# ---- what a test may look at ---------------------------------------------------------------------------
+
+
+def test_a_test_sees_its_calls(path: Path) -> None:
+    """`lm_cache.calls`, `.replayed`, `.recorded` and `.usage` tell what happened so far."""
+    recorded(path, "a")
+    tape = recorder(path, "record")
+    ask(tape, "a")
+    ask(tape, "b", Provider())
+    assert (tape.replayed, tape.recorded) == (1, 1)
+    assert tape.usage == {"prompt_tokens": 6, "completion_tokens": 4, "total_tokens": 10}
+    first, second = tape.calls
+    assert (first.source, second.source) == ("cassette", "provider")
+    assert (first.is_new, second.is_new) == (False, True)
+    assert first.request == call("a").request
+    assert second.request == call("b").request
+    assert first.answer is not None
+    assert first.answer.data["text"] == "a #1"
+    assert (first.tokens, first.usd) == ((3, 2), 0.25)
+    assert first.name == "completion"
+
+
+def test_calls_are_numbered_by_the_answer_they_got(path: Path) -> None:
+    """`nth` is the recording that answered, also once they are used up."""
+    recorded(path, "same", "same")
+    tape = recorder(path, repeat="cycle")
+    for _ in range(5):
+        ask(tape, "same")
+    assert [record.nth for record in tape.calls] == [0, 1, 0, 1, 0]
+
+
+def test_a_missed_call_is_there_too(path: Path) -> None:
+    """A call that missed has neither source nor answer."""
+    tape = recorder(path)
+    miss(tape, "a")
+    (record,) = tape.calls
+    assert (record.source, record.answer, record.request) == ("", None, {})
+    assert (tape.replayed, tape.recorded) == (0, 0)
+
+
+@pytest.mark.parametrize("tokens", [None, "many", float("nan"), {}, [3]])
+def test_odd_token_counts_count_as_none(path: Path, tokens: Any) -> None:
+    """A provider's nonsense in `usage` breaks no replay."""
+    tape = recorder(path, "record")
+    record, _ = tape.begin(tape.number(), call("a"))
+    tape.finish(record, call("a"), Answer(Kind.RESPONSE, {"text": "A", "usage": {"prompt_tokens": tokens}}))
+    tape.close(passed=True)
+    tape = recorder(path)
+    assert ask(tape, "a") == "A"
+    assert tape.usage["total_tokens"] == 0
+
+
+def test_unused_recordings_are_counted(path: Path) -> None:
+    """Every recording that no call asked for is one, identical ones each for itself."""
+    recorded(path, "a", "same", "same", "b")
+    tape = recorder(path)
+    assert tape.unused() == 4
+    ask(tape, "same")
+    ask(tape, "b")
+    assert tape.unused() == 2
+    assert recorder(path, owned=False).unused() == 0
+    assert recorder(path.with_name("none.yaml")).unused() == 0
+
+
+def test_what_was_recorded_now_is_not_unused(path: Path) -> None:
+    """Unused are recordings of earlier runs only."""
+    recorded(path, "a")
+    tape = recorder(path, "record")
+    ask(tape, "b", Provider())
+    tape.close(passed=True)
+    assert tape.unused() == 1
+
+
+# ---- misses --------------------------------------------------------------------------------------------
+
+
+def test_a_miss_without_a_cassette_says_so(path: Path) -> None:
+    """What was asked, where it was looked for, in which mode, and last the command that records it."""
+    assert miss(recorder(path), "Who is the GOAT?\nOne line.") == (
+        "No recording answers this call of completion(): model openai/m, 1 message, "
+        "Who is the GOAT?\\nOne line.\n"
+        "\n"
+        "Looked in  cassettes/test_x.yaml: there is no such file yet.\n"
+        "Mode       replay: nothing is recorded unasked; key exact/1\n"
+        "\n"
+        'Record it:  pytest --lm-record "test_x.py::test_x"'
+    )
+
+
+def test_a_miss_shows_what_differs_from_the_nearest_recording(path: Path) -> None:
+    """A changed prompt shows its changed words, not two walls of JSON."""
+    recorded(path, "Something else entirely", "Who is the best player of all time?")
+    told = miss(recorder(path, "once"), "Who is the worst player of all time?")
+    assert told == (
+        "No recording answers this call of completion(): model openai/m, 1 message, "
+        "Who is the worst player of all time?\n"
+        "\n"
+        "Looked in  cassettes/test_x.yaml: 2 recordings, none with this key.\n"
+        "Mode       once: records only where there is no cassette yet; key exact/1\n"
+        "\n"
+        'messages[0].content: recorded "Who is the best player of all time?", '
+        'asked "Who is the worst player of all time?"\n'
+        "\n"
+        'Record it:  pytest --lm-record "test_x.py::test_x"'
+    )
+
+
+def test_a_used_up_recording_is_told_from_a_missing_one(path: Path) -> None:
+    """Under `repeat = error` the call is recorded, only not as often as it is made."""
+    recorded(path, "a")
+    tape = recorder(path, repeat="error")
+    ask(tape, "a")
+    assert miss(tape, "a") == (
+        "No recording answers this call of completion(): model openai/m, 1 message, a\n"
+        "\n"
+        "Looked in  cassettes/test_x.yaml: its recordings of this call are used up, "
+        "and repeat = error allows each once.\n"
+        "Mode       replay: nothing is recorded unasked; key exact/1\n"
+        "\n"
+        'Record it:  pytest --lm-record "test_x.py::test_x"'
+    )
+
+
+def test_a_miss_beside_a_broken_recording_names_both(path: Path) -> None:
+    """A document that cannot be read hinders no message: it is named in it."""
+    recorded(path, "first one", "second one")
+    text = path.read_text()
+    path.write_text(text.replace("    content: first one", "    content: [first one", 1))
+    told = miss(recorder(path), "second two")
+    assert "test_x.yaml:" in told
+    assert "not readable YAML" in told
+    assert 'recorded "second one", asked "second two"' in told
+    assert told.endswith('Record it:  pytest --lm-record "test_x.py::test_x"')
+
+
+def test_many_misses_are_not_all_explained(path: Path) -> None:
+    """A program that goes on after its misses is not slowed down by comparing each with everything."""
+    recorded(path, "nearly the same")
+    tape = recorder(path)
+    told = [miss(tape, f"nearly the same {number}") for number in range(EXPLAINED + 5)]
+    assert ["recorded" in text.split("Looked in")[1].split("key exact/1")[1] for text in told] == (
+        [True] * EXPLAINED + [False] * 5
+    )
+    assert len(tape.faults) == EXPLAINED + 5
+
+
+def test_a_miss_is_no_ordinary_exception(path: Path) -> None:
+    """`except Exception` in the code under test does not swallow it."""
+    assert not issubclass(CassetteMiss, Exception)
+    tape = recorder(path)
+    with pytest.raises(CassetteMiss):
+        try:
+            ask(tape, "a")
+        except Exception:  # noqa: BLE001
+            pytest.fail("swallowed")
+
+
+# ---- secrets -------------------------------------------------------------------------------------------
+
+SECRET = "sk-proj-" + "aB3" * 16
+
+
+def test_no_secret_is_written_wherever_it_stands(path: Path) -> None:
+    """Answers, streams cut in pieces, errors, hidden parameters and the header's test id are redacted."""
+    label = f"test_x.py::test_x[{SECRET}]"
+    tape = recorder(path, "record", label=label, command=f'pytest --lm-record "{label}"')
+    answers = [
+        reply(f"the key is {SECRET}"),
+        Answer(
+            Kind.STREAM, [{"text": piece} for piece in ("my ", SECRET[:9], SECRET[9:30], SECRET[30:], " ok")]
+        ),
+        Answer(Kind.STREAM, [{"text": "x"}], error={"class": "litellm.APIError", "message": f"bad {SECRET}"}),
+        Answer(Kind.ERROR, {"class": "litellm.APIError", "message": f"bad {SECRET}"}),
+        Answer(Kind.RESPONSE, {"text": "x"}, hidden={"additional_headers": {"x-ratelimit-key": SECRET}}),
+    ]
+    for number, answer in enumerate(answers):
+        record, _ = tape.begin(tape.number(), call(str(number)))
+        tape.finish(record, call(str(number)), answer)
+    tape.close(passed=True)
+    text = path.read_text()
+    assert SECRET not in text
+    assert "aB3aB3" not in text
+    assert text.count("<redacted:") >= 7
+    tape = recorder(path)
+    _, second = [tape.begin(tape.number(), call(str(number)))[1] for number in range(2)]
+    assert second is not None
+    assert "".join(chunk["text"] for chunk in second.data) == "my <redacted:openai-key> ok"
+
+
+def test_own_patterns_are_redacted_as_well(path: Path) -> None:
+    """`redact` and `redact_with` add to what is taken out of answers."""
+    tape = recorder(
+        path, "record", redact=[r"ACME-\d+"], redact_with=lambda text: text.replace("Miller", "M.")
+    )
+    record, _ = tape.begin(tape.number(), call("a"))
+    tape.finish(record, call("a"), reply("Miller has ACME-1234"))
+    tape.close(passed=True)
+    assert "Miller" not in path.read_text()
+    assert "ACME-1234" not in path.read_text()
+
+
+def test_the_time_of_recording_is_the_real_one(path: Path) -> None:
+    """A test that stops the clock is recorded with the day on which it was."""
+    from datetime import UTC, datetime
+
+    from freezegun import freeze_time
+
+    with freeze_time("1999-01-01"):
+        recorded(path, "a")
+    assert f"recorded: {datetime.now(UTC):%Y-%m-}" in path.read_text()
+
+
+def test_the_header_names_the_test_and_the_command_that_records_it_again(path: Path) -> None:
+    """Whoever finds a cassette knows whose it is."""
+    recorded(path, "a")
+    assert path.read_text().startswith(
+        "# pytest-lmcache cassette of test_x.py::test_x\n"
+        '# record again: pytest --lm-rewrite "test_x.py::test_x"\n'
+        "lmcache: 1\n"
+        "key: exact/1\n"
+        "--- # 1\n"
+    )
+
+
+def test_a_shared_cassettes_header_names_no_test(path: Path) -> None:
+    """What several tests recorded is not the last one's."""
+    recorded(path, "a", owned=False, label="several tests")
+    assert path.read_text().startswith("# pytest-lmcache cassette of several tests\nlmcache: 1\n")
