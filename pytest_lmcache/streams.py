@@ -214,14 +214,48 @@ def _chat_class() -> type[Any]:
         def __init__(
             self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
         ) -> None:
-            super().__init__(
-                completion_stream=_Empty(), model=model, custom_llm_provider=provider, logging_obj=logging_obj
+            vars(self).update(
+                model=model,
+                custom_llm_provider=provider,
+                logging_obj=logging_obj,
+                completion_stream=_Empty(),
+                chunks=[],
+                created=None,
+                response_id=None,
+                response_uptil_now="",
+                received_finish_reason=None,
+                # The stored chunks already hold the one that tells the usage.
+                sent_last_chunk=True,
+                sent_stream_usage=True,
+                _hidden_params={"model_id": None, "api_base": None, "additional_headers": {}},
+                _stored=chunks,
+                _heard=heard,
+                _usage=(chunks.answer.hidden or {}).get("usage"),
             )
-            self._stored = chunks
-            self._heard = heard
-            self._usage = (chunks.answer.hidden or {}).get("usage")
-            # The stored chunks already hold the one that tells the usage.
-            self.sent_last_chunk = self.sent_stream_usage = True
+            if heard:
+                self._prepare()
+
+        def __getattr__(self, name: str) -> Any:
+            # LiteLLM prepares a stream with models that take half a second to build when first used: only
+            # for a reader who wants more of it than its chunks.
+            if name.startswith("__") or "_is_prepared" in vars(self):
+                raise AttributeError(name)
+            self._prepare()
+            return getattr(self, name)
+
+        def _prepare(self) -> None:
+            ours = {**vars(self), "_is_prepared": True}
+            vars(self).update(ours)
+            super().__init__(
+                completion_stream=self.completion_stream,
+                model=self.model,
+                custom_llm_provider=self.custom_llm_provider,
+                logging_obj=self.logging_obj,
+            )
+            hidden = (
+                {**self._hidden_params, **ours["_hidden_params"]} if not self._heard else self._hidden_params
+            )
+            vars(self).update(ours, _hidden_params=hidden)
 
         def __next__(self) -> Any:
             chunk = self._take()

@@ -76,6 +76,8 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     for name in ("callbacks", "success_callback", "_async_success_callback", "failure_callback", "input_callback"):
         monkeypatch.setattr(litellm, name, [])
     monkeypatch.setattr(litellm, "_async_failure_callback", [])
+    # LiteLLM carries what other tests' loops left unlogged into the next loop.
+    asyncio.run(flushed())
     mine = Listener()
     litellm.callbacks = [mine]
     yield mine

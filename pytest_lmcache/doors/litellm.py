@@ -322,6 +322,11 @@ class Visit:
             return provider
         if not heard:
             vars(logging_obj).update(QUIET)
+            if stored.kind is Kind.STREAM:
+                # LiteLLM prices a stream when it begins, which takes it a tokenizer and gives 0.
+                vars(logging_obj).update(
+                    response_cost_calculator=_no_cost, _response_cost_calculator=_no_cost
+                )
         request = self.call.request
         logging_obj.update_environment_variables(
             model=model,
@@ -334,7 +339,9 @@ class Visit:
             asked = next((request[name] for name in ("messages", "input", "prompt") if name in request), "")
             logging_obj.pre_call(input=asked, api_key="", additional_args={})
             if stored.kind is Kind.RESPONSE:
-                logging_obj.post_call(original_response=json.dumps(stored.data, default=str), input=asked, api_key="")
+                logging_obj.post_call(
+                    original_response=json.dumps(stored.data, default=str), input=asked, api_key=""
+                )
         return provider
 
 
@@ -389,6 +396,10 @@ async def _atell_nobody(*_: Any, **__: Any) -> None:
     """The same, async."""
 
 
+def _no_cost(*_: Any, **__: Any) -> float:
+    return 0.0
+
+
 QUIET = {
     "success_handler": _tell_nobody,
     "async_success_handler": _atell_nobody,
@@ -399,7 +410,8 @@ QUIET = {
 def _cells(modules: Sequence[str]) -> Iterator[CellType]:
     for name in modules:
         for value in list(vars(sys.modules[name]).values()):
-            yield from _chain(value)
+            if type(value) is FunctionType and (value.__closure__ or hasattr(value, "__wrapped__")):
+                yield from _chain(value)
 
 
 def _chain(function: Any) -> Iterator[CellType]:
