@@ -1,0 +1,564 @@
+"""`use_cassette` around real LiteLLM calls, in threads, tasks, loops and as a decorator; and its session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import litellm
+import pytest
+from provider import Provider, Reply
+
+import pytest_lmcache
+from pytest_lmcache import CassetteError, CassetteMiss, SettingsError, use_cassette
+from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.redact import DUMMY_KEY
+from pytest_lmcache.session import PROVIDER_KEYS, Session, session
+from pytest_lmcache.settings import Mode, Settings
+
+GONE = "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    # LiteLLM's sync call makes itself a loop, never closed, in a thread that never had one.
+    asyncio.run(asyncio.sleep(0))
+    with Provider() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def nobody_records() -> Iterator[None]:
+    """This suite runs under the plugin, which watches every test: here it must not."""
+    outer = list(session._open)
+    for recorder in reversed(outer):
+        session.leave(recorder)
+    yield
+    assert session._open == ()
+    for recorder in outer:
+        session.enter(recorder)
+
+
+def request(text: str, url: str, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {
+        "model": "openai/gpt-4o-mini",
+        "messages": messages,
+        "api_base": url,
+        "api_key": "sk-local",
+        **more,
+    }
+
+
+def ask(text: str, url: str = GONE, **more: Any) -> str:
+    said: str = litellm.completion(**request(text, url, max_retries=0, **more)).choices[0].message.content
+    return said
+
+
+async def aask(text: str, url: str = GONE, **more: Any) -> str:
+    answer = await litellm.acompletion(**request(text, url, max_retries=0, **more))
+    said: str = answer.choices[0].message.content
+    return said
+
+
+def record(path: Path, provider: Provider, *texts: str) -> None:
+    with use_cassette(path, mode="record"):
+        for text in texts:
+            ask(text, provider.url)
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "x.yaml"
+
+
+# ---- the block -----------------------------------------------------------------------------------------
+
+
+def test_a_block_records_once_and_replays_for_ever(path: Path, provider: Provider) -> None:
+    """Record with the provider there, replay with it gone; the tape tells which was which."""
+    with use_cassette(path, mode="record") as tape:
+        first = ask("hello", provider.url)
+    assert (tape.recorded, tape.replayed) == (1, 0)
+    asked = provider.count
+    for mode in ("replay", "once", "record"):
+        with use_cassette(path, mode=mode) as tape:
+            assert ask("hello") == first
+        assert (tape.recorded, tape.replayed) == (0, 1)
+    assert provider.count == asked
+
+
+def test_an_async_block_does_the_same(path: Path, provider: Provider) -> None:
+    """`async with` records and replays calls under gather, in the order in which they started."""
+
+    async def go(url: str, mode: str) -> list[str]:
+        async with use_cassette(path, mode=mode):
+            return await asyncio.gather(*(aask(f"question {number}", url) for number in range(4)))
+
+    provider.script(Reply(text="late", delay=0.2))
+    first = asyncio.run(go(provider.url, "record"))
+    assert asyncio.run(go(GONE, "replay")) == first
+    asked = [line.split()[-1] for line in path.read_text().splitlines() if "content: question" in line]
+    assert asked == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, asyncio.CancelledError])
+def test_a_block_that_fails_writes_nothing(
+    path: Path, provider: Provider, error: type[BaseException]
+) -> None:
+    """Whatever ends a block but its end leaves no cassette, and LiteLLM as it was."""
+    with pytest.raises(error), use_cassette(path, mode="record"):
+        ask("hello", provider.url)
+        raise error
+    assert not path.exists()
+    assert session._open == ()
+
+
+def test_a_swallowed_miss_is_raised_at_the_end(path: Path) -> None:
+    """Code that catches everything does not hide that a call missed."""
+    with (
+        pytest.raises(CassetteMiss, match=r"x\.yaml: there is no such file yet") as missed,
+        use_cassette("x.yaml"),
+    ):
+        try:
+            ask("hello")
+        except BaseException:  # noqa: BLE001
+            swallowed = True
+    assert swallowed
+    assert str(missed.value).endswith('Record it:  use_cassette("x.yaml", mode="record")')
+
+
+def test_a_block_with_a_miss_writes_nothing(path: Path, provider: Provider) -> None:
+    """In mode once, what was recorded beside a refused call is not kept."""
+    with pytest.raises(CassetteMiss), use_cassette(path, mode="once"):
+        ask("hello", provider.url)
+        with contextlib.suppress(CassetteMiss):
+            litellm.image_generation(prompt="a goat", model="openai/dall-e-3", api_base=GONE)
+    assert not path.exists()
+
+
+def test_the_blocks_own_error_is_not_replaced_by_a_miss(path: Path) -> None:
+    """An error that came out of the block stays the one that is seen."""
+    with pytest.raises(ZeroDivisionError), use_cassette(path):
+        try:
+            ask("hello")
+        except CassetteMiss:
+            _ = 1 / 0
+
+
+def test_the_header_says_how_to_record_again(path: Path, provider: Provider) -> None:
+    """The command in the file is this function's, with the path as it was given."""
+    with use_cassette("x.yaml", mode="record"):
+        ask("hello", provider.url)
+    assert path.read_text().startswith(
+        '# pytest-lmcache cassette of x.yaml\n# record again: use_cassette("x.yaml", mode="rewrite")\nlmcache: 1\n'
+    )
+
+
+def test_a_block_that_changes_folder_keeps_its_file(path: Path, provider: Provider, tmp_path: Path) -> None:
+    """A relative path is meant from where the block begins."""
+    (tmp_path / "sub").mkdir()
+    with use_cassette("x.yaml", mode="record"):
+        os.chdir(tmp_path / "sub")
+        ask("hello", provider.url)
+    assert path.exists()
+
+
+def test_a_cassette_that_cannot_be_written_is_an_error(path: Path, provider: Provider) -> None:
+    """The block that recorded it says so; LiteLLM is as it was."""
+    path.write_text("")
+    with pytest.raises(CassetteError, match="empty"), use_cassette(path, mode="record"):
+        ask("hello", provider.url)
+    assert path.read_text() == ""
+    assert session._open == ()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"modus": "replay"}, {"mode": "sometimes"}, {"cassette": "y"}, {"cassette_dir": "y"}]
+)
+def test_settings_that_cannot_be_are_refused_at_once(setting: dict[str, Any]) -> None:
+    """A wrong name or value is an error where it is written, also one that has no meaning here."""
+    with pytest.raises(SettingsError, match=next(iter(setting))):
+        use_cassette("x.yaml", **setting)
+
+
+def test_two_blocks_rewrite_one_file_together(path: Path, provider: Provider) -> None:
+    """A rewrite drops what is no longer asked, but not what another block of the same run asked."""
+    record(path.with_name("y.yaml"), provider, "old", "kept")
+    path.with_name("y.yaml").rename(path)
+    for text in ("kept", "new", "newer"):
+        with use_cassette(path, mode="rewrite"):
+            ask(text, provider.url)
+    with use_cassette(path) as tape:
+        assert [ask(text) for text in ("kept", "new", "newer")]
+        assert len(tape.cassette.entries) == 3
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        ("rate_limit", litellm.RateLimitError),
+        ("server", litellm.InternalServerError),
+        ("overloaded", litellm.ServiceUnavailableError),
+        ("authentication", litellm.AuthenticationError),
+    ],
+)
+def test_transient_errors_leave_no_trace(
+    path: Path, provider: Provider, failure: str, error: type[Exception]
+) -> None:
+    """A call that succeeded after a retry is replayed as one that succeeded."""
+    provider.script(Reply(failure=failure))
+    with use_cassette(path, mode="record") as tape:
+        with pytest.raises(error):
+            ask("hello", provider.url)
+        said = ask("hello", provider.url)
+    assert tape.recorded == 1
+    assert "error:" not in path.read_text()
+    with use_cassette(path) as tape:
+        assert ask("hello") == said
+    assert len(tape.calls) == 1
+
+
+def test_all_errors_are_recorded_where_that_is_asked_for(path: Path, provider: Provider) -> None:
+    """With `record_errors="all"` a rate limit comes back in its place, as the same class."""
+    provider.script(Reply(failure="rate_limit"))
+    for mode, url in (("record", provider.url), ("replay", GONE)):
+        with use_cassette(path, mode=mode, record_errors="all"):
+            with pytest.raises(litellm.RateLimitError):
+                ask("hello", url)
+            assert "hello" in ask("hello", url)
+
+
+# ---- as a decorator ------------------------------------------------------------------------------------
+
+
+def test_a_decorated_function_has_a_cassette_for_each_call(path: Path, provider: Provider) -> None:
+    """Each call of the function is a block of its own: the n-th answer is counted anew."""
+    url = [provider.url]
+
+    @use_cassette(path, mode="once")
+    def twice(text: str) -> list[str]:
+        """Ask twice."""
+        return [ask(text, url[0]), ask(text, url[0])]
+
+    provider.script("one", "two")
+    assert twice("hello") == ["one", "two"]
+    url[0] = GONE
+    assert twice("hello") == ["one", "two"]
+    assert (twice.__name__, twice.__doc__) == ("twice", "Ask twice.")
+
+
+def test_a_decorated_async_function_runs_inside_its_cassette(path: Path, provider: Provider) -> None:
+    """The block lasts until the coroutine has ended, and several may run at once."""
+
+    @use_cassette(path, mode="record")
+    async def one(text: str, url: str) -> str:
+        await asyncio.sleep(0.01)
+        return await aask(text, url)
+
+    async def several(url: str) -> list[str]:
+        return await asyncio.gather(*(one(f"question {number}", url) for number in range(5)))
+
+    first = asyncio.run(several(provider.url))
+    assert len(set(first)) == 5
+    assert asyncio.run(several(GONE)) == first
+
+
+def test_a_decorated_method_is_a_method(path: Path, provider: Provider) -> None:
+    """`self` and arguments go through."""
+
+    class Agent:
+        url = provider.url
+
+        @use_cassette(path, mode="record")
+        def say(self, text: str, *, loud: bool = False) -> str:
+            said = ask(text, self.url)
+            return said.upper() if loud else said
+
+    assert "HELLO" in Agent().say("hello", loud=True)
+
+
+def test_a_decorated_function_that_fails_writes_nothing(path: Path, provider: Provider) -> None:
+    """As with a block: only what ended well is kept."""
+
+    @use_cassette(path, mode="record")
+    def fails() -> None:
+        ask("hello", provider.url)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert not path.exists()
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def async_generator() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("thing", [generator, async_generator, Path])
+def test_what_makes_its_calls_later_is_refused(thing: Callable[..., Any]) -> None:
+    """The body of a generator runs when the block is over: better an error than calls that slip by."""
+    with pytest.raises(SettingsError, match=thing.__qualname__):
+        use_cassette("x.yaml")(thing)
+
+
+# ---- whose call it is ----------------------------------------------------------------------------------
+
+
+def test_one_object_serves_many_blocks(path: Path, provider: Provider) -> None:
+    """One `use_cassette` may be entered again, inside itself and at the same time in several threads."""
+    again = use_cassette(path, mode="record")
+    with again as outer:
+        with again as inner:
+            ask("inner", provider.url)
+        ask("outer", provider.url)
+    assert (len(inner.calls), len(outer.calls)) == (1, 1)
+    together = threading.Barrier(4)
+
+    def block(number: int) -> tuple[int, bool]:
+        with again as tape:
+            together.wait()
+            ask(f"thread {number}", provider.url)
+            together.wait()
+            if number % 2:
+                threading.Event().wait(0.05)
+        return len(tape.calls), f"thread {number}" in str(tape.calls[0].request)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(block, range(4))) == [(1, True)] * 4
+    with use_cassette(path) as tape:
+        for text in ("inner", "outer", *(f"thread {number}" for number in range(4))):
+            ask(text)
+    assert tape.replayed == 6
+
+
+def test_nested_blocks_each_get_their_own_calls(path: Path, provider: Provider) -> None:
+    """The innermost block gets the call; when it ends, the outer one does again."""
+    inner_path = path.with_name("inner.yaml")
+    with use_cassette(path, mode="record") as outer:
+        ask("before", provider.url)
+        with use_cassette(inner_path, mode="record") as inner:
+            ask("inside", provider.url)
+        ask("after", provider.url)
+    assert [len(outer.calls), len(inner.calls)] == [2, 1]
+    with use_cassette(inner_path):
+        assert "inside" in ask("inside")
+
+
+def test_two_threads_and_two_loops_have_each_their_own_cassette(path: Path, provider: Provider) -> None:
+    """Blocks that run at the same time never get each other's calls, in threads or in event loops."""
+    together = threading.Barrier(4)
+
+    def plainly(number: int, url: str, mode: str) -> list[str]:
+        with use_cassette(path.with_name(f"{number}.yaml"), mode=mode):
+            together.wait()
+            return [ask(f"{number}: {place}", url) for place in range(3)]
+
+    def in_a_loop(number: int, url: str, mode: str) -> list[str]:
+        async def go() -> list[str]:
+            async with use_cassette(path.with_name(f"{number}.yaml"), mode=mode):
+                together.wait()
+                return await asyncio.gather(*(aask(f"{number}: {place}", url) for place in range(3)))
+
+        return asyncio.run(go())
+
+    def all_at_once(url: str, mode: str) -> list[list[str]]:
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [
+                pool.submit(in_a_loop if number % 2 else plainly, number, url, mode) for number in range(4)
+            ]
+            return [job.result() for job in jobs]
+
+    first = all_at_once(provider.url, "record")
+    for number in range(4):
+        text = path.with_name(f"{number}.yaml").read_text()
+        assert text.count("--- # ") == text.count(f"content: '{number}: ") == 3
+    assert all_at_once(GONE, "replay") == first
+
+
+def test_tasks_of_one_loop_have_each_their_own_cassette(path: Path, provider: Provider) -> None:
+    """A task that opened a block keeps it, whatever other tasks open meanwhile."""
+
+    async def one(number: int, url: str, mode: str) -> str:
+        async with use_cassette(path.with_name(f"{number}.yaml"), mode=mode):
+            await asyncio.sleep(0.01 * (3 - number))
+            return await aask(f"task {number}", url)
+
+    async def several(url: str, mode: str) -> list[str]:
+        return await asyncio.gather(*(one(number, url, mode) for number in range(3)))
+
+    first = asyncio.run(several(provider.url, "record"))
+    assert asyncio.run(several(GONE, "replay")) == first
+    assert [path.with_name(f"{number}.yaml").read_text().count("--- #") for number in range(3)] == [1, 1, 1]
+
+
+def test_a_context_of_an_earlier_block_belongs_to_the_open_one(path: Path, provider: Provider) -> None:
+    """A pool's thread or a loop that remembers a closed block does not take calls out of the open one."""
+    with use_cassette(path.with_name("old.yaml"), mode="record"):
+        stale = contextvars.copy_context()
+    with use_cassette(path, mode="record") as tape:
+        stale.run(ask, "hello", provider.url)
+    assert tape.recorded == 1
+
+
+def test_a_thread_without_a_context_belongs_to_the_open_block(path: Path, provider: Provider) -> None:
+    """ThreadPoolExecutor and threading.Thread know nothing of contexts: their calls are recorded all the same."""
+    with use_cassette(path, mode="record") as tape, ThreadPoolExecutor(3) as pool:
+        first = list(pool.map(lambda number: ask(f"question {number}", provider.url), range(6)))
+    assert tape.recorded == 6
+    with use_cassette(path), ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda number: ask(f"question {number}"), range(6))) == first
+
+
+def test_a_test_inside_a_longer_block_gets_its_calls(path: Path) -> None:
+    """A session fixture may hold a block open: a marked test within still has its own cassette."""
+    engine = Session()
+    long, test, inner = (engine.recorder(Settings(mode=Mode.LIVE), path) for _ in range(3))
+    contextvars.copy_context().run(_whose_calls, engine, long, test, inner)
+
+
+def _whose_calls(engine: Session, long: Recorder, test: Recorder, inner: Recorder) -> None:
+    def in_a_thread() -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(engine.current).result()
+
+    assert engine.current() is None
+    engine.enter(long, own_context=True)
+    assert engine.current() is in_a_thread() is long
+    engine.enter(test)
+    assert engine.current() is in_a_thread() is test
+    engine.enter(inner, own_context=True)
+    assert engine.current() is in_a_thread() is inner
+    assert contextvars.Context().run(engine.current) is inner
+    engine.leave(inner)
+    assert engine.current() is in_a_thread() is test
+    engine.leave(test)
+    engine.leave(long)
+    assert engine.current() is None
+
+
+def test_a_block_may_end_in_another_context(path: Path, provider: Provider) -> None:
+    """An async fixture's second half may run in another task than its first."""
+    block = use_cassette(path, mode="record")
+
+    async def go() -> None:
+        tape = await asyncio.create_task(block.__aenter__())
+        await aask("hello", provider.url)
+        assert tape.recorded == 1
+        await asyncio.create_task(block.__aexit__(None, None, None))
+
+    asyncio.run(go())
+    assert path.read_text().count("--- #") == 1
+    assert session._open == ()
+
+
+# ---- what is put on and taken off ----------------------------------------------------------------------
+
+
+def test_dummy_keys_are_there_on_replay_only(
+    path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An SDK that insists on a key gets by on replay; recording sees the user's own environment."""
+    for name in PROVIDER_KEYS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GROQ_API_KEY", "own")
+    before = dict(os.environ)
+    for mode in ("record", "rewrite", "live", "once"):
+        with use_cassette(path.with_name("none.yaml"), mode=mode):
+            assert "OPENAI_API_KEY" not in os.environ
+    record(path, provider, "hello")
+    for mode in ("replay", "once"):
+        with use_cassette(path, mode=mode):
+            assert os.environ["OPENAI_API_KEY"] == DUMMY_KEY
+            assert os.environ["GROQ_API_KEY"] == "own"
+            assert "hello" in litellm.completion(
+                model="openai/gpt-4o-mini", messages=[{"role": "user", "content": "hello"}]
+            ).choices[0].message.content  # fmt: skip
+        assert dict(os.environ) == before
+
+
+def test_dummy_keys_stay_while_any_block_replays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks may end in any order: the first to end takes nothing away from the others."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    engine = Session()
+    one, other = (engine.recorder(Settings(), path) for _ in range(2))
+    engine.enter(one)
+    engine.enter(other)
+    engine.leave(one)
+    assert os.environ["OPENAI_API_KEY"] == DUMMY_KEY
+    engine.leave(other)
+    assert "OPENAI_API_KEY" not in os.environ
+
+
+def test_a_key_that_the_block_set_itself_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the placeholder is taken away again."""
+    monkeypatch.setenv("OPENAI_API_KEY", "to be restored")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with use_cassette(path):
+        os.environ["OPENAI_API_KEY"] = "own"
+    assert os.environ["OPENAI_API_KEY"] == "own"
+
+
+def test_the_price_map_is_local(path: Path) -> None:
+    """A script that imports LiteLLM inside its first block fetches nothing; a user's own setting stays."""
+    code = (
+        "import os, sys\n"
+        "from pytest_lmcache import use_cassette\n"
+        "assert 'litellm' not in sys.modules and 'yaml' not in sys.modules and 'pytest' not in sys.modules\n"
+        f"with use_cassette({str(path)!r}):\n"
+        "    print(os.environ['LITELLM_LOCAL_MODEL_COST_MAP'])\n"
+    )
+    for given, expected in ((None, "True"), ("False", "False")):
+        environment = {name: value for name, value in os.environ.items() if "COST_MAP" not in name}
+        environment |= {} if given is None else {"LITELLM_LOCAL_MODEL_COST_MAP": given}
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**environment, "PYTHONPATH": str(Path(pytest_lmcache.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ran.stdout, ran.stderr) == (f"{expected}\n", "")
+
+
+def test_a_session_whose_door_does_not_open_holds_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where LiteLLM hides its functions the error comes at once, and the next block starts afresh."""
+    engine = Session()
+
+    def hidden() -> None:
+        raise pytest_lmcache.DoorError("hidden")
+
+    monkeypatch.setattr(engine, "_install", hidden)
+    with pytest.raises(pytest_lmcache.DoorError):
+        engine.enter(engine.recorder(Settings(), path))
+    assert engine._open == ()
+    assert engine.current() is None
+
+
+def test_a_shared_cassette_is_read_again_only_when_it_changed(path: Path, provider: Provider) -> None:
+    """Hundreds of tests on one cassette read it once; what one of them recorded, the next one finds."""
+    record(path, provider, "a")
+    engine = Session()
+    first, second = (engine.recorder(Settings(), path, owned=False).cassette for _ in range(2))
+    assert first is second
+    record(path, provider, "a", "b")
+    assert len(engine.recorder(Settings(), path, owned=False).cassette.entries) == 2
+    other = Settings().updated({"key": "content"}, "test")
+    assert engine.recorder(other, path, owned=False).cassette.strategy.name == "content/1"
+    assert engine.recorder(Settings(), path, owned=False).cassette.strategy.name == "exact/1"
