@@ -138,7 +138,9 @@ class Entry:
             is_list = isinstance(chunks, list) and all(isinstance(chunk, dict) for chunk in chunks)
             if not is_list or not isinstance(shared, dict):
                 raise self.broken("`shared:` must be a mapping and `chunks:` a list of mappings")
-            kind, data = Kind.STREAM, [{**shared, **chunk} for chunk in chunks]
+            # A chunk that gives a shared field itself is whole as it stands.
+            whole = [chunk if shared.keys() & chunk.keys() else {**shared, **chunk} for chunk in chunks]
+            kind, data = Kind.STREAM, whole
         elif "response" not in fields:
             kind, data, error = Kind.ERROR, error, None
         if not isinstance(data, dict | list) or ("response" in fields and kind is not Kind.RESPONSE):
@@ -336,9 +338,7 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
         shared = _shared(answer.data)
         if shared:
             fields["shared"] = shared
-        chunks = [
-            {name: value for name, value in chunk.items() if name not in shared} for chunk in answer.data
-        ]
+        chunks = [_rest(chunk, shared) for chunk in answer.data]
         # Server-sent events are text of several lines, all others read best as on the wire: one line each.
         fields["chunks"] = chunks if any("bytes" in chunk for chunk in chunks) else document.Lines(chunks)
         if answer.error is not None:
@@ -451,15 +451,30 @@ def _in_order(asked: Sequence[Asked]) -> Iterator[Place]:
 
 
 def _shared(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the chunks of a stream have in common, the last aside where it has less."""
+    shared = _common(chunks[:-1])
+    return shared if len(shared) > 1 and shared.keys() & chunks[-1].keys() else _common(chunks)
+
+
+def _common(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(chunks) < 2:  # noqa: PLR2004 - nothing is shared by one
         return {}
     first, rest = chunks[0], chunks[1:]
     return {
         name: value
         for name, value in first.items()
-        if isinstance(value, str | int | None)
-        and all(name in chunk and type(chunk[name]) is type(value) and chunk[name] == value for chunk in rest)
+        if isinstance(value, str | int | None) and all(_has(chunk, name, value) for chunk in rest)
     }
+
+
+def _has(chunk: dict[str, Any], name: str, value: Any) -> bool:
+    return name in chunk and type(chunk[name]) is type(value) and bool(chunk[name] == value)
+
+
+def _rest(chunk: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    if not all(_has(chunk, name, value) for name, value in shared.items()):
+        return chunk
+    return {name: value for name, value in chunk.items() if name not in shared}
 
 
 def _events(data: Any) -> Any:

@@ -946,3 +946,30 @@ def test_indexing_costs_far_less_than_parsing(path: Path) -> None:
 def test_the_module_under_test_is_the_projects() -> None:
     """These tests read this checkout's code, not an installed copy."""
     assert Path(cassette_module.__file__).is_relative_to(Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize(
+    ("chunks", "shared"),
+    [
+        ([{"id": "c", "model": "m", "n": 1}, {"id": "c", "model": "m", "n": 2}], {"id": "c", "model": "m"}),
+        (
+            [{"id": "c", "m": None, "n": 1}, {"id": "c", "m": None, "n": 2}, {"id": "c", "u": 3}],
+            {"id": "c", "m": None},
+        ),
+        ([{"id": "c", "m": 1, "n": 1}, {"id": "c", "m": 1, "n": 2}, {"u": 3}], {}),
+        ([{"id": "c", "m": 1}], {}),
+        ([{"id": "c", "m": 1}, {"id": "c", "m": True}, {"id": "c"}], {"id": "c"}),
+        ([], {}),
+    ],
+)
+def test_what_chunks_share_is_written_once(chunks: list[dict[str, Any]], shared: dict[str, Any]) -> None:
+    """A stream reads as on the wire, what all its chunks repeat aside; a last one with less stands for itself."""
+    call = Call("completion", {"model": "m", "stream": True})
+    entry = entry_of(
+        Interaction("k1", call, Answer(Kind.STREAM, chunks), "2026-11-23T09:12:44Z"), Path("x.yaml")
+    )
+    assert entry.answer().data == chunks
+    assert [list(map(type, chunk.values())) for chunk in entry.answer().data] == [
+        list(map(type, chunk.values())) for chunk in chunks
+    ]
+    assert document.load(entry.text).get("shared", {}) == shared
