@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 WIDTH = 100
@@ -45,6 +44,8 @@ class CassetteMiss(_Outcome):
     exception mapping between the call and the test swallows it.
     """
 
+    __repr__ = BaseException.__repr__
+
 
 class UnsupportedCall(CassetteMiss):
     """A call that this package does not record, made where nothing may reach a provider."""
@@ -59,6 +60,8 @@ def shorten(value: Any, width: int = WIDTH) -> str:
 
 def unknown_setting(name: str, source: str, names: Sequence[str]) -> str:
     """The message for a setting that does not exist."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, names, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"{source}: there is no setting {name!r}.{hint} The settings are: {', '.join(names)}."

@@ -44,9 +44,9 @@ INI = {
 OUTSIDE = "outside of the tests, such as while a module is imported"
 OWN_PACKAGES = ("pytest_lmcache", "litellm")
 
-run_key = pytest.StashKey["Run"]()
-recorder_key = pytest.StashKey["Recorder"]()
-passed_key = pytest.StashKey[bool | None]()
+run_key: pytest.StashKey[Run] = pytest.StashKey()
+recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
+passed_key: pytest.StashKey[bool | None] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,6 +98,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if excinfo is None or not isinstance(excinfo.value, CassetteMiss | LMCacheError):
         return
     if not item.config.getoption("fulltrace", default=False):
+        # What was being handled, by LiteLLM or by our own code, says no more than the message.
+        excinfo.value.__suppress_context__ = True
+        if type(excinfo.value.__cause__).__module__.startswith("pytest_lmcache."):
+            excinfo.value.__cause__ = None
         call.excinfo = pytest.ExceptionInfo.from_exception(
             excinfo.value.with_traceback(_users_part(excinfo.tb))
         )
@@ -116,7 +120,7 @@ class Run:
         self.config = config
         self.settings = Settings().updated(_ini(config), "ini")
         self.forced = _forced_mode(config)
-        self.is_auto = bool(_getini(config, "lm_auto"))
+        self.is_auto = bool(_getini(config, "lm_auto", "true or false"))
         _check_names(self.settings)
         self.current: pytest.Item | None = None
         self.shared: list[SharedFixture] = []
@@ -145,7 +149,7 @@ class Run:
         """Tell what the run's calls were, saved and spent."""
         if self._tally is None or self._tally.is_empty:
             return
-        terminalreporter.section("language-model calls")
+        terminalreporter.write_sep("=", "language-model calls")
         for line in self._tally.lines(durations=self.config.getoption("--lm-durations")):
             terminalreporter.write_line(line)
 
@@ -222,22 +226,15 @@ class Run:
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
         """Calls of a fixture that outlives the test are recorded in a cassette of the fixture's own."""
-        if fixturedef.scope == "function" or self.current is None:
-            return (yield)
-        shared = SharedFixture(self, fixturedef, request)
-        if self._records(self.current) or fixturedef.argname in self._marked_fixtures:
-            shared.open()
-        self.shared.append(shared)
-        request.addfinalizer(shared.close)
         try:
-            result = yield
-            shared.is_set_up = True
-        finally:
-            self.shared.remove(shared)
-            shared.pause()
-        # The last finalizer to be added is the first to run.
-        request.addfinalizer(shared.resume)
-        return result
+            if fixturedef.scope == "function" or self.current is None:
+                return (yield)
+            return (yield from self._set_up_shared(fixturedef, request))
+        except CassetteMiss as miss:
+            # pytest itself notes what a fixture failed with only where that is an Exception.
+            key = fixturedef.cache_key(request)  # type: ignore[arg-type]
+            fixturedef.cached_result = (None, key, (miss, miss.__traceback__))
+            raise
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -294,6 +291,25 @@ class Run:
         written = recorder.close(passed=passed)
         self.tally.add(test, recorder, passed=passed, written=written)
 
+    def _set_up_shared(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        shared = SharedFixture(self, fixturedef, request)
+        is_recorded = self.current is not None and recorder_key in self.current.stash
+        if is_recorded or fixturedef.argname in self._marked_fixtures:
+            shared.open()
+        self.shared.append(shared)
+        request.addfinalizer(shared.close)
+        try:
+            result = yield
+            shared.is_set_up = True
+        finally:
+            self.shared.remove(shared)
+            shared.pause()
+        # The last finalizer to be added is the first to run.
+        request.addfinalizer(shared.resume)
+        return result
+
     def _end(self, item: pytest.Item, *, passed: bool) -> None:
         self.current = None
         self._count_watched(item.nodeid)
@@ -306,9 +322,6 @@ class Run:
             self.end(item.nodeid, recorder, passed=passed)
         except LMCacheError as error:
             pytest.fail(str(error), pytrace=False)
-
-    def _records(self, item: pytest.Item) -> bool:
-        return recorder_key in item.stash or _is_marked(item)
 
     def _litellm_is_there(self) -> None:
         """LiteLLM has been imported: watch over it, and under ``lm_auto`` record the test."""
@@ -394,11 +407,7 @@ class SharedFixture:
         self._leave()
         if self.is_set_up and self._recorder.faults:
             self.is_set_up = False
-            fault = self._recorder.faults[0]
-            # As pytest notes a fixture that failed: each test that wants it fails.
-            key = self.fixturedef.cache_key(self.request)  # type: ignore[arg-type]
-            self.fixturedef.cached_result = (None, key, (fault, fault.__traceback__))
-            raise fault
+            raise self._recorder.faults[0]
 
     def resume(self) -> None:
         """The fixture's own teardown begins."""
@@ -424,15 +433,15 @@ class SharedFixture:
             self.run.session.leave(self._recorder)
 
 
-def _getini(config: pytest.Config, name: str) -> Any:
+def _getini(config: pytest.Config, name: str, expected: str) -> Any:
     try:
         return config.getini(name)
-    except (TypeError, ValueError) as problem:  # pytest before 9.1; later ones raise UsageError
-        raise pytest.UsageError(str(problem)) from None
+    except (TypeError, ValueError, pytest.UsageError) as problem:
+        raise pytest.UsageError(f"ini: {name}: {problem}. It takes: {expected}.") from None
 
 
 def _ini(config: pytest.Config) -> dict[str, Any]:
-    given = {name.removeprefix("lm_"): _getini(config, name) for name in INI}
+    given = {name.removeprefix("lm_"): _getini(config, name, text) for name, (_, text) in INI.items()}
     return {name: value for name, value in given.items() if value}
 
 
@@ -523,7 +532,8 @@ def _place(item: pytest.Item) -> list[str]:
 
 def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> list[str]:
     """Where a shared fixture stands: at the node that it lives for, or for a run's, at its own definition."""
-    node, base = request.node.nodeid, fixturedef.baseid
+    # Of pytest 9.0 and 9.2, one calls rootdir "", the other ".".
+    node, base = (nodeid.removesuffix(".") for nodeid in (request.node.nodeid, fixturedef.baseid))
     file, _, classes = (node or base).partition("::")
     name = f"@{fixturedef.scope}.{fixturedef.argname}"
     if hasattr(request, "param"):
@@ -531,7 +541,8 @@ def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRe
         plain = isinstance(value, str | int | float | None)
         name += f"[{value if plain else request.param_index}]"  # type: ignore[attr-defined]
     if node and base != node:
-        name += f" of {base}"  # a fixture may override one of its own name
+        # It may extend another of its own name.
+        name += f" from {base.removesuffix('.py') or 'rootdir'}"
     return [*_parts(file), ".".join([*filter(None, classes.split("::")), name])]
 
 

@@ -19,6 +19,7 @@ from pytest_lmcache.errors import DoorError, LMCacheError
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.keys import request_of
 from pytest_lmcache.recorder import CallRecord, Recorder
+from pytest_lmcache.settings import Mode
 
 RECORDED = ("completion", "text_completion", "embedding", "responses", "anthropic_messages")
 # Entry points that LiteLLM does not build with its decorator `client`, and that ask a provider.
@@ -273,8 +274,11 @@ class Visit:
         self.record: CallRecord
         self.stored: Answer | None
         try:
-            recorder.redact.learn(kwargs)
-            self.call = Call(name, recorder.redact(request_of(parameters, args, kwargs, name)))
+            request = {}
+            if recorder.settings.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
+                recorder.redact.learn(kwargs)
+                request = recorder.redact(request_of(parameters, args, kwargs, name))
+            self.call = Call(name, request)
             self.record, self.stored = recorder.begin(order, self.call)
         except LMCacheError as fault:
             recorder.faults.append(fault)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from textwrap import dedent
 
@@ -71,10 +72,14 @@ class Suite:
         head = "import asyncio, litellm, pytest\nfrom app import SETTINGS, aask, ask, said\n"
         return self.file(name, head + dedent(text))
 
-    def run(self, *args):
+    def run(self, *args, alone=ALONE):
         """Run the suite within this process."""
         keeper = Keeper(self.folder)
-        result = self.pytester.runpytest_inprocess(*ALONE, *args, plugins=[keeper])
+        with warnings.catch_warnings():
+            # As in a user's run: LiteLLM and pytest-asyncio leave event loops and sockets to the garbage.
+            warnings.simplefilter("default")
+            warnings.filterwarnings("error", module="pytest_lmcache")
+            result = self.pytester.runpytest_inprocess(*alone, *args, plugins=[keeper], no_reraise_ctrlc=True)
         for name, module in keeper.modules.items():
             sys.modules.setdefault(name, module)
         return result
@@ -85,9 +90,9 @@ class Suite:
         assert result.ret == 0, result.stdout.str()
         return result
 
-    def spawn(self, *args, python=()):
+    def spawn(self, *args, alone=ALONE):
         """Run the suite in a process of its own."""
-        command = [sys.executable, *python, "-m", "pytest", *ALONE, *args]
+        command = [sys.executable, "-m", "pytest", *alone, *args]
         return subprocess.run(
             command,
             cwd=self.folder,

@@ -1,0 +1,251 @@
+"""Fixtures that outlive a test: what they ask has a cassette of their own, whichever tests are selected."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def module_fixture(scope="module", body="return ask('from fixture')"):
+    return f"""
+@pytest.fixture(scope={scope!r})
+def helper():
+    {body}
+"""
+
+
+TESTS = """
+@pytest.mark.lm_cache
+def test_a(helper):
+    ask("a")
+
+@pytest.mark.lm_cache
+def test_b(helper):
+    ask("b")
+"""
+
+
+@pytest.mark.parametrize(
+    ("scope", "cassette"),
+    [
+        ("class", "sub/test_it/TestIt.@class.helper from sub%2Ftest_it.yaml"),
+        ("module", "sub/test_it/@module.helper.yaml"),
+        ("package", "sub/test_it/@package.helper.yaml"),
+        ("session", "sub/test_it/@session.helper.yaml"),
+    ],
+)
+def test_own_cassette_for_every_scope(suite, scope, cassette):
+    """One recording serves every selection and order of the tests that use the fixture."""
+    suite.file("pytest.ini", "[pytest]\npythonpath = .\n")
+    suite.file("sub/__init__.py", "")
+    text = module_fixture(scope) + "\n@pytest.mark.lm_cache\nclass TestIt:\n"
+    text += (
+        "    def test_a(self, helper):\n        ask('a')\n    def test_b(self, helper):\n        ask('b')\n"
+    )
+    suite.test(text, name="sub/test_it.py")
+    suite.record()
+    assert suite.asked() == 3
+    test_cassettes = ["sub/test_it/TestIt.test_a.yaml", "sub/test_it/TestIt.test_b.yaml"]
+    assert suite.cassettes() == sorted([cassette, *test_cassettes])
+    for args in ((), ("-k", "test_b"), ("-k", "test_a"), ("-p", "randomly", "-p", "no:lastfailed")):
+        result = suite.run(*args)
+        assert result.ret == 0, args
+        result.stdout.no_fnmatch_line("*unused*")
+    assert suite.asked() == 0
+
+
+def test_recorded_with_one_test_only(suite):
+    """A fixture recorded while one of its tests was selected serves the others."""
+    suite.test(module_fixture() + TESTS)
+    suite.record("-k", "test_a")
+    suite.record("-k", "test_b")
+    assert suite.asked() == 3
+
+
+def test_conftest_fixture_of_two_modules(suite):
+    """A module fixture defined for several modules has a cassette for each; a rewrite of one keeps the other's."""
+    suite.file(
+        "conftest.py",
+        "import pytest\nfrom app import ask\n"
+        "@pytest.fixture(scope='module')\ndef helper(request):\n    return ask(request.module.__name__)\n",
+    )
+    for name in ("test_one.py", "test_two.py"):
+        suite.test("@pytest.mark.lm_cache\ndef test_a(helper):\n    pass\n", name=name)
+    suite.record()
+    assert suite.cassettes() == [
+        "test_one/@module.helper from rootdir.yaml",
+        "test_two/@module.helper from rootdir.yaml",
+    ]
+    suite.run("--lm-rewrite").assert_outcomes(passed=2)
+    suite.asked()
+    suite.run().assert_outcomes(passed=2)
+    assert suite.asked() == 0
+
+
+def test_fixture_that_overrides_another(suite):
+    """A fixture and the one of the same name that it extends do not share a cassette."""
+    suite.file(
+        "conftest.py",
+        "import pytest\nfrom app import ask\n"
+        "@pytest.fixture(scope='module')\ndef helper():\n    return ask('base')\n",
+    )
+    suite.test("""
+        @pytest.fixture(scope="module")
+        def helper(helper):
+            return helper + ask("extended")
+
+        @pytest.mark.lm_cache
+        def test_a(helper):
+            assert helper == "You said: baseYou said: extended"
+    """)
+    suite.run("--lm-rewrite").assert_outcomes(passed=1)
+    assert len(suite.cassettes()) == 2
+    suite.asked()
+    suite.run().assert_outcomes(passed=1)
+    assert suite.asked() == 0
+
+
+def test_parameters(suite):
+    """Each parameter of a fixture has a cassette; reordering the parameters changes none."""
+    text = """
+        @pytest.fixture(scope="module", params=PARAMS)
+        def helper(request):
+            return ask(str(request.param))
+
+        @pytest.mark.lm_cache
+        def test_a(helper):
+            pass
+    """
+    suite.test(text.replace("PARAMS", "['x', 'y']"))
+    suite.record()
+    suite.test(text.replace("PARAMS", "['y', 'x']"))
+    suite.asked()
+    suite.run().assert_outcomes(passed=2)
+    assert suite.asked() == 0
+
+
+def test_calls_of_its_teardown(suite):
+    """What a fixture asks after its last test is its own too, not that test's."""
+    suite.test(module_fixture(body="ask('first')\n    yield\n    ask('last')") + TESTS)
+    suite.record()
+    assert suite.asked() == 4
+    for args in (("-k", "test_a"), ("-k", "test_b"), ()):
+        suite.record(*args)
+        assert suite.run(*args).ret == 0
+    assert suite.asked() == 0
+    text = (suite.folder / "cassettes/test_it/@module.helper.yaml").read_text()
+    assert text.count("\n--- ") == 2
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "anyio"])
+def test_async_fixture(suite, kind):
+    """An async fixture that outlives its test is recorded alike, with pytest-asyncio and with anyio."""
+    fixture = {
+        "asyncio": "import pytest_asyncio\n@pytest_asyncio.fixture(scope='module', loop_scope='module')\n",
+        "anyio": "@pytest.fixture(scope='module')\ndef anyio_backend():\n    return 'asyncio'\n@pytest.fixture(scope='module')\n",
+    }[kind]
+    mark = {"asyncio": "@pytest.mark.asyncio(loop_scope='module')", "anyio": "@pytest.mark.anyio"}[kind]
+    suite.test(
+        f"{fixture}async def helper(REQUEST):\n    yield await aask('up')\n    await aask('down')\n".replace(
+            "REQUEST", "anyio_backend" if kind == "anyio" else ""
+        )
+        + f"@pytest.mark.lm_cache\n{mark}\nasync def test_a(helper):\n    assert helper == 'You said: up'\n"
+    )
+    suite.record()
+    assert suite.asked() == 2
+    assert suite.cassettes() == ["test_it/@module.helper.yaml"]
+    assert suite.run().ret == 0
+    assert suite.asked() == 0
+
+
+def test_first_used_by_an_unmarked_test(suite):
+    """A fixture that any marked test uses is recorded, also where an unmarked test sets it up."""
+    suite.test(module_fixture() + "def test_0(helper):\n    pass\n" + TESTS)
+    suite.record()
+    suite.asked()
+    result = suite.run()
+    result.assert_outcomes(passed=3)
+    result.stdout.no_fnmatch_line("*not marked*")
+    assert suite.asked() == 0
+
+
+def test_auto_with_litellm_imported_by_the_fixture(suite):
+    """Under ``lm_auto`` it makes no difference which test or fixture is the first to import LiteLLM."""
+    suite.file("pytest.ini", "[pytest]\nlm_auto = true\n")
+    suite.file(
+        "test_it.py",
+        """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def helper():
+            from app import ask
+            return ask("from fixture")
+
+        def test_a(helper):
+            pass
+
+        def test_b(helper):
+            from app import ask
+            ask("b")
+        """,
+    )
+    result = suite.spawn("--lm-record", "-q")
+    assert result.returncode == 0, result.stdout
+    assert suite.cassettes() == ["test_it/@module.helper.yaml", "test_it/test_b.yaml"]
+    suite.asked()
+    assert suite.run("-k", "test_b").ret == 0
+    assert suite.asked() == 0
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_miss_fails_every_test_that_uses_it(suite, swallowed):
+    """A fixture whose call misses fails all its tests, also where the fixture swallowed the miss."""
+    body = "try:\n        ask()\n    except BaseException:\n        pass" if swallowed else "ask()"
+    suite.test(module_fixture(body=body) + TESTS.replace('ask("a")', "pass").replace('ask("b")', "pass"))
+    result = suite.run()
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            *["*ERROR at setup of test_a*", "E*Record it:  pytest --lm-record *test_it.py*"],
+            *["*ERROR at setup of test_b*", "E*Record it:  pytest --lm-record *test_it.py*"],
+            "0 replayed, 1 missed",
+        ]
+    )
+
+
+def test_miss_in_a_fixture_of_each_test(suite):
+    """A fixture made anew for each test misses anew for each."""
+    suite.test(module_fixture("function") + TESTS)
+    result = suite.run()
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["0 replayed, 2 missed"])
+
+
+def test_failed_fixture_writes_nothing(suite):
+    """What a fixture asked before it failed is not recorded."""
+    suite.test(module_fixture(body="ask('x')\n    raise RuntimeError('broken')") + TESTS)
+    suite.run("--lm-record").assert_outcomes(errors=2)
+    assert suite.cassettes() == []
+
+
+def test_settings_are_those_of_its_module(suite):
+    """The settings of a shared fixture are those of what it lives for, not of the test that comes first."""
+    suite.test(
+        "pytestmark = pytest.mark.lm_cache(cassette='all')\n"
+        + module_fixture()
+        + "@pytest.mark.lm_cache(cassette='own')\ndef test_a(helper):\n    ask('a')\n"
+    )
+    suite.record()
+    assert suite.cassettes() == ["all.yaml", "own.yaml"]
+    suite.asked()
+    assert suite.run().ret == 0
+    assert suite.asked() == 0
+
+
+def test_setup_show_and_setup_plan(suite):
+    """pytest's own views of fixtures work as ever."""
+    suite.test(module_fixture() + TESTS)
+    suite.record()
+    suite.run("--setup-show").stdout.fnmatch_lines(["*SETUP    M helper*"])
+    suite.run("--setup-plan").stdout.fnmatch_lines(["*SETUP    M helper*"])
+    assert suite.asked() == 3

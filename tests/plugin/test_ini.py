@@ -1,0 +1,149 @@
+"""The ini keys, in native TOML and in a classic pytest.ini; a value that cannot be ends the run early."""
+
+from __future__ import annotations
+
+import pytest
+
+MARKED = """
+@pytest.mark.lm_cache
+def test_one(lm_cache):
+    assert SEEN(lm_cache.settings)
+"""
+AUTO = """
+def test_one():
+    assert ask("one") == "You said: one"
+"""
+
+
+def toml(value):
+    return {True: "true", False: "false"}.get(value) if isinstance(value, bool) else repr(value)
+
+
+def classic(value):
+    return "\n    ".join(["", *value]) if isinstance(value, list) else value
+
+
+def configure(suite, kind, **keys):
+    """Write the suite's configuration file."""
+    if kind == "toml":
+        lines = [f"{name} = {toml(value)}" for name, value in keys.items()]
+        suite.file("pyproject.toml", "\n".join(["[tool.pytest]", *lines]))
+    else:
+        lines = [f"{name} = {classic(value)}" for name, value in keys.items()]
+        suite.file("pytest.ini", "\n".join(["[pytest]", *lines]))
+
+
+@pytest.mark.parametrize("kind", ["toml", "ini"])
+def test_every_key_reaches_the_test(suite, kind):
+    """Each ini key is what the test's settings say, in both kinds of file."""
+    configure(
+        suite,
+        kind,
+        lm_mode="once",
+        lm_cassette_dir="tapes",
+        lm_key="messages",
+        lm_normalise=["uuid", "re:run-[0-9]+"],
+        lm_repeat="cycle",
+        lm_record_errors="all",
+        lm_redact=["tok_[a-z]+", "acct: [0-9]+"],
+        lm_redact_with="app:clean",
+    )
+    suite.file("app.py", (suite.folder / "app.py").read_text() + "\ndef clean(text):\n    return text\n")
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one(lm_cache):
+            settings = lm_cache.settings
+            assert settings.mode == "once"
+            assert settings.cassette_dir == "tapes"
+            assert settings.key == "messages"
+            assert settings.normalise == ("uuid", "re:run-[0-9]+")
+            assert settings.repeat == "cycle"
+            assert settings.record_errors == "all"
+            assert settings.redact == ("tok_[a-z]+", "acct: [0-9]+")
+            assert settings.redact_with == "app:clean"
+            ask()
+    """)
+    result = suite.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["lmcache: mode once"])
+    assert (suite.folder / "tapes/test_it/test_one.yaml").is_file()
+
+
+@pytest.mark.parametrize("kind", ["toml", "ini"])
+def test_auto_records_unmarked_tests(suite, kind):
+    """With ``lm_auto`` a test needs no mark."""
+    configure(suite, kind, lm_auto=True if kind == "toml" else "true")
+    suite.test(AUTO)
+    suite.record()
+    assert suite.cassettes() == ["test_it/test_one.yaml"]
+    suite.asked()
+    suite.run().assert_outcomes(passed=1)
+    assert suite.asked() == 0
+
+
+BAD = [
+    ("lm_mode", "reply", "*ini: mode cannot be 'reply'; choose one of: replay, once, record, rewrite, live."),
+    ("lm_repeat", "first", "*ini: repeat cannot be 'first'; choose one of: last, cycle, error."),
+    ("lm_record_errors", "some", "*ini: record_errors cannot be 'some'; choose one of: lasting, all."),
+    ("lm_key", "exakt", "*There is no key strategy 'exakt'. Valid are exact, messages, content, *"),
+    ("lm_normalise", ["guid"], "*There is no normaliser 'guid'. Valid are *uuid*"),
+    ("lm_normalise", ["re:("], "*no regular expression*"),
+    ("lm_redact", ["("], "*regular expression*"),
+    ("lm_auto", "perhaps", "*lm_auto*"),
+]
+
+
+@pytest.mark.parametrize("extra", [(), ("-n1",), ("--collect-only",)], ids=["", "xdist", "collect-only"])
+@pytest.mark.parametrize(("name", "value", "said"), BAD, ids=[f"{name}={value}" for name, value, _ in BAD])
+def test_bad_value_is_a_usage_error(suite, name, value, said, extra):
+    """A bad ini value ends the run with exit code 4 before any test, whether tests are marked or not."""
+    configure(suite, "ini", **{name: value})
+    suite.test("def test_one():\n    pass\n")
+    result = suite.run(*extra)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lm_auto", "maybe"), ("lm_mode", 3), ("lm_normalise", "uuid"), ("lm_redact", [1])]
+)
+def test_wrong_type_in_toml_is_a_usage_error(suite, name, value):
+    """TOML has types; a wrong one is told by the key's name."""
+    configure(suite, "toml", **{name: value})
+    suite.test("def test_one():\n    pass\n")
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{name}*"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lm_key", "*key strategy 'nowhere.to:go' cannot be imported*"),
+        ("lm_redact_with", "*'nowhere.to:go' cannot be imported*"),
+    ],
+)
+def test_function_that_cannot_be_imported(suite, name, said):
+    """A dotted path that leads nowhere ends the run once the tests are collected, and names the path."""
+    configure(suite, "ini", **{name: "nowhere.to:go"})
+    suite.test("@pytest.mark.lm_cache\n" + AUTO)
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+
+
+def test_own_key_function(suite):
+    """``lm_key`` takes the dotted path of a function of the suite's own."""
+    configure(suite, "toml", lm_key="app:last_word", pythonpath=["."])
+    suite.file(
+        "app.py",
+        (suite.folder / "app.py").read_text()
+        + "\ndef last_word(request):\n    return request['messages'][-1]['content'].split()[-1]\n",
+    )
+    suite.test("@pytest.mark.lm_cache\ndef test_one():\n    ask('say yes')\n")
+    suite.record()
+    suite.test(
+        "@pytest.mark.lm_cache\ndef test_one():\n    assert ask('always answer yes') == 'You said: say yes'\n"
+    )
+    suite.run().assert_outcomes(passed=1)

@@ -1,0 +1,310 @@
+"""A miss cannot be lost: whatever stands between it and the test, one FAILED and a command that mends it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+SWALLOWERS = {
+    "except Exception": """
+        def swallow():
+            try:
+                ask()
+            except Exception:
+                pass
+    """,
+    "bare except": """
+        def swallow():
+            try:
+                ask()
+            except:
+                pass
+    """,
+    "num_retries": """
+        def swallow():
+            try:
+                ask(num_retries=3)
+            except Exception:
+                pass
+    """,
+    "router retries": """
+        def swallow():
+            router = litellm.Router([{"model_name": "m", "litellm_params": SETTINGS}], num_retries=3)
+            try:
+                router.completion("m", said("hello"))
+            except Exception:
+                pass
+    """,
+    "router fallbacks": """
+        def swallow():
+            router = litellm.Router(
+                [{"model_name": name, "litellm_params": SETTINGS} for name in ("m", "n")],
+                fallbacks=[{"m": ["n"]}],
+            )
+            async def go():
+                try:
+                    await router.acompletion("m", said("hello"))
+                except Exception:
+                    pass
+            asyncio.run(go())
+    """,
+    "tenacity": """
+        import tenacity
+
+        @tenacity.retry(stop=tenacity.stop_after_attempt(3), retry_error_callback=lambda state: None)
+        def swallow():
+            try:
+                ask()
+            except Exception:
+                return None
+    """,
+    "gather": """
+        def swallow():
+            async def go():
+                return await asyncio.gather(aask(), return_exceptions=True)
+            asyncio.run(go())
+    """,
+    "thread pool": """
+        from concurrent.futures import ThreadPoolExecutor, wait
+
+        def swallow():
+            with ThreadPoolExecutor(1) as pool:
+                wait([pool.submit(ask)])
+    """,
+    "thread": """
+        import threading
+
+        def swallow():
+            thread = threading.Thread(target=ask)
+            thread.start()
+            thread.join()
+    """,
+    "callback": """
+        def swallow():
+            def callback(kwargs):
+                litellm.input_callback.remove(callback)
+                ask()
+            litellm.input_callback.append(callback)
+            litellm.completion(messages=said("x"), mock_response="made up", **SETTINGS)
+    """,
+}
+SYNC = """
+@pytest.mark.lm_cache
+def test_one():
+    ask()
+"""
+
+
+@pytest.mark.parametrize("swallower", SWALLOWERS.values(), ids=SWALLOWERS)
+def test_swallowed_miss_fails_the_test(suite, swallower):
+    """A test that passed although a call missed is failed, once, and told the miss."""
+    from textwrap import dedent
+
+    suite.test(dedent(swallower) + "\n@pytest.mark.lm_cache\ndef test_one():\n    swallow()\n")
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E*CassetteMiss: No recording answers this call of completion()*",
+            "E*Record it:  pytest --lm-record*",
+        ]
+    )
+    assert suite.asked() == 0
+
+
+def test_message(suite):
+    """A miss says what was asked, where it was looked for, in which mode, and last the command."""
+    suite.test(SYNC)
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E*CassetteMiss: No recording answers this call of completion(): model openai/gpt-4o-mini, 1 message, hello",
+            "E*Looked in  cassettes/test_it/test_one.yaml: there is no such file yet.",
+            "E*Mode       replay: nothing is recorded unasked; key exact/1",
+            'E*Record it:  pytest --lm-record "test_it.py::test_one"',
+        ]
+    )
+    told = [line for line in result.outlines if line.startswith("E")]
+    assert told[-1].endswith('pytest --lm-record "test_it.py::test_one"')
+
+
+def test_changed_prompt_shows_what_changed(suite):
+    """After an edit of the prompt, the miss shows the changed words against the recorded ones."""
+    suite.test(SYNC)
+    suite.record()
+    suite.test(SYNC.replace("ask()", "ask('hello, you')"))
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E*1 recording, none with this key.", 'E*messages?0?.content: recorded "hello", asked "hello, you"']
+    )
+
+
+ODD_TESTS = {
+    "parameter": '@pytest.mark.parametrize("x", ["a b", "q\\"uo$te", "`ls`", "ü/../x", "back\\\\slash!", "[x::y]"])\n'
+    "def test_one(x):\n    ask(x)\n",
+    "class": "class TestIt:\n    class TestInner:\n        def test_one(self):\n            ask()\n",
+    "unittest": "import unittest\nclass TestIt(unittest.TestCase):\n    def test_one(self):\n        ask()\n",
+    "module fixture": "@pytest.fixture(scope='module')\ndef f():\n    return ask()\ndef test_one(f):\n    pass\n",
+    "session fixture": "@pytest.fixture(scope='session')\ndef f():\n    return ask()\ndef test_one(f):\n    pass\n",
+}
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["at rootdir", "below rootdir"])
+@pytest.mark.parametrize("text", ODD_TESTS.values(), ids=ODD_TESTS)
+def test_command_mends(suite, monkeypatch, text, below):
+    """The command that a miss ends in, typed where pytest was started, mends exactly that miss."""
+    suite.file("pytest.ini", "[pytest]\npythonpath = .\n")
+    suite.test("pytestmark = pytest.mark.lm_cache\n" + text, name="sub/test_it.py")
+    if below:
+        monkeypatch.chdir(suite.folder / "sub")
+    else:
+        monkeypatch.chdir(suite.folder)
+    result = suite.run()
+    missed = sum(result.parseoutcomes().get(name, 0) for name in ("failed", "errors"))
+    commands = re.findall(r"Record it:  (pytest .*)", result.stdout.str())
+    assert missed == len(set(commands)) == (6 if "parametrize" in text else 1)
+    for command in dict.fromkeys(commands):
+        program, *args = shlex.split(command)
+        assert program == "pytest"
+        suite.run(*args).assert_outcomes(passed=1)
+    suite.asked()
+    suite.run().assert_outcomes(passed=missed)
+    assert suite.asked() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def test_one():\n    helper()\n",
+        "def test_one():\n    asyncio.run(ahelper())\n",
+        "@pytest.mark.asyncio\nasync def test_one():\n    await asyncio.gather(ahelper(), ahelper())\n",
+        "def test_one():\n    litellm.Router([{'model_name': 'm', 'litellm_params': SETTINGS}]).completion('m', said('x'))\n",
+        "def test_one():\n    with ThreadPoolExecutor() as pool:\n        list(pool.map(ask, 'ab'))\n",
+        "import unittest\nclass TestIt(unittest.TestCase):\n    def test_one(self):\n        helper()\n",
+        (
+            "import unittest\nclass TestIt(unittest.IsolatedAsyncioTestCase):\n"
+            "    async def test_one(self):\n        await ahelper()\n"
+        ),
+    ],
+    ids=["sync", "async", "gather", "router", "thread", "unittest", "async unittest"],
+)
+def test_traceback_is_short(suite, body):
+    """A miss is shown by the user's own lines, without those of LiteLLM, asyncio and this package."""
+    suite.test(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "pytestmark = pytest.mark.lm_cache\n"
+        "def helper():\n    return ask()\n"
+        "async def ahelper():\n    return await aask()\n" + body
+    )
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    # The last line of each entry of a traceback: file:line: what.
+    entries = re.findall(r"^(\S+\.py):\d+: ", result.stdout.str(), re.MULTILINE)
+    assert set(entries) <= {"test_it.py", "app.py"}, result.stdout.str()
+    assert "test_it.py" in entries
+    assert len(result.outlines) < 60
+
+
+def test_full_trace_on_request(suite):
+    """``--full-trace`` shows everything, as it does for any error."""
+    suite.test(SYNC)
+    result = suite.run("--full-trace")
+    result.stdout.fnmatch_lines(["*recorder.py:*: CassetteMiss"])
+
+
+def test_miss_beside_another_failure(suite):
+    """Where a swallowed miss made the test fail in another way, the miss is told beside that failure."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            answers = asyncio.run(gather())
+            assert answers == ["You said: hello"]
+
+        async def gather():
+            return await asyncio.gather(aask(), return_exceptions=True)
+    """)
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E*assert ?CassetteMiss*",
+            "*language-model calls that missed*",
+            'Record it:  pytest --lm-record "test_it.py::test_one"',
+        ]
+    )
+
+
+def test_miss_in_a_task_group(suite):
+    """A task group wraps the miss; the test fails, and the miss is told with its command."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            asyncio.run(group())
+
+        async def group():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(aask())
+    """)
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*language-model calls that missed*", "Record it:  pytest --lm-record *"])
+
+
+@pytest.mark.parametrize("where", ["setup", "teardown"])
+def test_miss_swallowed_by_a_fixture(suite, where):
+    """A fixture that swallows a miss does not leave its test green."""
+    call = "try:\n            ask()\n        except BaseException:\n            pass"
+    suite.test(
+        f"""
+    @pytest.fixture
+    def helper():
+        {call if where == "setup" else "pass"}
+        yield
+        {call if where == "teardown" else "pass"}
+
+    @pytest.mark.lm_cache
+    def test_one(helper):
+        pass
+    """.replace("\n    ", "\n")
+    )
+    outcomes = {"setup": {"failed": 1}, "teardown": {"passed": 1, "errors": 1}}
+    suite.run().assert_outcomes(**outcomes[where])
+
+
+def test_broken_cassette_fails_its_test(suite):
+    """A cassette that cannot be read is named with its line, fails its own test, and is left as it is."""
+    suite.test(SYNC)
+    suite.record()
+    path = suite.folder / "cassettes/test_it/test_one.yaml"
+    path.write_text(path.read_text().replace("\n--- # 1", "\n<<<<<<< ours\n--- # 1"))
+    for args in ([], ["--lm-record"], ["--lm-rewrite"]):
+        before = path.read_bytes()
+        result = suite.run(*args)
+        assert result.parseoutcomes().keys() & {"failed", "errors"}
+        result.stdout.fnmatch_lines(["*test_one.yaml:5: git left a merge conflict here.*"])
+        assert path.read_bytes() == before
+
+
+def test_cassette_that_cannot_be_written(suite):
+    """What was recorded and cannot be written is an error, not silence."""
+    suite.test(SYNC)
+    suite.file("cassettes/test_it", "a file where the folder should be")
+    result = suite.run("--lm-record")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*test_one.yaml:1: cannot be written*"])
+
+
+def test_unsupported_call_is_refused(suite):
+    """An entry point that is not recorded is refused by name where nothing may reach a provider."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            litellm.moderation(input="x", model="openai/omni-moderation-latest", api_key="sk-local")
+    """)
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E*litellm.moderation() is not recorded by pytest-lmcache yet*"])

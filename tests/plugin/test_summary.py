@@ -1,0 +1,213 @@
+"""What the run says: nothing without calls, and after calls what they were, saved and spent."""
+
+from __future__ import annotations
+
+import re
+
+MARKED = """
+@pytest.mark.lm_cache
+def test_one():
+    ask("one")
+
+@pytest.mark.lm_cache
+def test_two():
+    ask("two")
+    ask("two")
+"""
+
+
+def told(result):
+    """The lines of the summary's section, times of day aside."""
+    lines = result.outlines
+    (start,) = (number for number, line in enumerate(lines) if "= language-model calls =" in line)
+    rest = lines[start + 1 :]
+    end = next(number for number, line in enumerate(rest) if line.startswith("==="))
+    return [line for line in rest[:end] if line]
+
+
+def test_nothing_without_calls(suite):
+    """A run without language-model calls looks as it does without the plugin."""
+    suite.test("def test_one():\n    pass\n\n@pytest.mark.lm_cache\ndef test_two():\n    pass\n")
+    result = suite.run()
+    result.assert_outcomes(passed=2)
+    for text in ("*lmcache: mode*", "*language-model*", "*replayed*"):
+        result.stdout.no_fnmatch_line(text)
+
+
+def test_header_only_when_not_the_default(suite):
+    """The header names a mode that is not the default, from the command line or from ini."""
+    suite.test("def test_one():\n    pass\n")
+    suite.run("--lm-rewrite").stdout.fnmatch_lines(["lmcache: mode rewrite"])
+    suite.run("--lm-mode=replay").stdout.no_fnmatch_line("lmcache: mode*")
+    suite.file("pytest.ini", "[pytest]\nlm_mode = once\n")
+    suite.run().stdout.fnmatch_lines(["lmcache: mode once"])
+
+
+def test_recorded_and_replayed(suite):
+    """Recording tells what was spent, replaying what was saved: the same tokens and USD."""
+    suite.test(MARKED)
+    lines = told(suite.record())
+    assert lines[0] == "0 replayed, 3 recorded"
+    spent = re.fullmatch(r"spent (\d+ tokens, \$\d\.\d{4})", lines[1])
+    assert spent
+    assert lines[2:] == ["2 cassettes written: review and commit them"]
+    assert told(suite.run()) == ["3 replayed", f"saved {spent[1]}"]
+
+
+def test_missed(suite):
+    """Misses are counted, and listed by test."""
+    suite.test(MARKED)
+    assert told(suite.run()) == [
+        "0 replayed, 2 missed",
+        "missed in 2 tests; record: pytest --lm-record:",
+        "  test_it.py::test_one (1)",
+        "  test_it.py::test_two (1)",
+    ]
+
+
+def test_unused(suite):
+    """Recordings that a passing test asked for no more are listed; those of a failing or unselected one are not."""
+    suite.test(MARKED)
+    suite.record()
+    suite.test(
+        MARKED.replace('    ask("two")\n    ask("two")', '    ask("two")').replace('ask("one")', "pass")
+    )
+    lines = told(suite.run())
+    assert lines[2:] == [
+        "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:",
+        "  test_it.py::test_one (1)",
+        "  test_it.py::test_two (1)",
+    ]
+    suite.test(MARKED.replace('ask("one")', "assert 0"))
+    assert not [line for line in told(suite.run()) if "unused" in line]
+    assert not [line for line in told(suite.run("-k", "two")) if "unused" in line]
+
+
+def test_live_calls_of_unmarked_tests(suite):
+    """Calls of tests that are not marked, and calls outside of tests, pass, and are told."""
+    suite.test("""
+        ask("while importing")
+
+        def test_one():
+            ask()
+
+        def test_two():
+            pass
+
+        class TestIt:
+            @pytest.fixture(autouse=True)
+            def helper(self):
+                yield
+                ask()
+                ask()
+
+            def test_one(self):
+                pass
+    """)
+    result = suite.run()
+    result.assert_outcomes(passed=3)
+    assert suite.asked() == 4
+    assert told(result)[1:] == [
+        "4 live calls by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:",
+        "  outside of the tests, such as while a module is imported (1)",
+        "  test_it.py::TestIt::test_one (2)",
+        "  test_it.py::test_one (1)",
+    ]
+
+
+def test_unmarked_test_runs_as_without_the_plugin(suite):
+    """What a test that is not marked asks is neither keyed nor refused."""
+    suite.test("""
+        def test_one():
+            ask(extra_body={"odd": pytest})
+    """)
+    suite.run("--lm-record").stdout.fnmatch_lines(["E*Object of type module is not JSON serializable*"])
+    suite.run("-o", "lm_auto=true").stdout.fnmatch_lines(["E*UnkeyableCallError*`extra_body.odd`*"])
+
+
+def test_durations_on_request(suite):
+    """``--lm-durations=N`` lists the tests that take longest to record; on replay too, from the cassettes."""
+    suite.test(MARKED)
+    suite.record()
+    assert not [line for line in told(suite.run()) if "slowest" in line]
+    lines = told(suite.run("--lm-durations=0"))
+    assert "to record, slowest first:" in lines
+    rows = lines[lines.index("to record, slowest first:") + 1 :]
+    assert {row.split()[-1] for row in rows} == {"test_it.py::test_one", "test_it.py::test_two"}
+    assert all(re.fullmatch(r" +\d\.\d\d s +\d+ tokens  \$0\.\d{4}  \S+", row) for row in rows)
+    assert len(told(suite.run("--lm-durations=1"))) == len(lines) - 1
+
+
+def test_transient_error_is_not_recorded(suite, loopback):
+    """A test that lived with a transient error is told that it was not recorded, and how to keep such errors."""
+    from provider import Reply
+
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            with pytest.raises(litellm.RateLimitError):
+                ask()
+            ask()
+    """)
+    loopback.script(Reply(failure="rate_limit"))
+    lines = told(suite.record())
+    assert lines[0] == "0 replayed, 1 recorded, 1 live and not kept"
+    assert lines[-2:] == [
+        "answered but not recorded (transient errors: lm_record_errors = all keeps them):",
+        "  test_it.py::test_one (completion() failed with RateLimitError)",
+    ]
+
+
+def test_stream_left_early(suite):
+    """A stream that was left early is recorded as far as it came, and the run says so."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            next(iter(litellm.completion(messages=said("a long story"), stream=True, **SETTINGS)))
+    """)
+    assert told(suite.record())[-2:] == [
+        "streams recorded only as far as the test read them:",
+        "  test_it.py::test_one (1)",
+    ]
+    suite.run().assert_outcomes(passed=1)
+
+
+def test_many_tests_are_not_all_listed(suite):
+    """A list shows ten tests, and how many more there are."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        @pytest.mark.parametrize("n", range(12))
+        def test_one(n):
+            ask()
+    """)
+    lines = told(suite.run("--tb=no"))
+    assert lines[0] == "0 replayed, 12 missed"
+    assert len(lines) == 2 + 10 + 1
+    assert lines[-1] == "  … and 2 more tests"
+
+
+def test_same_totals_over_workers(suite):
+    """``-n 2`` records the same files and tells the same totals as one process."""
+    text = (
+        MARKED
+        + """
+@pytest.mark.lm_cache
+@pytest.mark.parametrize("n", range(4))
+def test_many(n):
+    ask(str(n))
+"""
+    )
+    suite.test(text)
+    recorded = told(suite.record("-n", "2"))
+    assert recorded[0] == "0 replayed, 7 recorded"
+    assert recorded[-1] == "6 cassettes written: review and commit them"
+    assert suite.asked() == 7
+    assert told(suite.run())[0] == "7 replayed"
+    # One test asks for less than it did, one for something else, one is not marked.
+    changed = text.replace('    ask("two")\n    ask("two")', '    ask("two")')
+    changed = changed.replace("ask(str(n))", "ask(str(n) if n else 'changed')")
+    suite.test(changed + "\ndef test_unmarked():\n    ask()\n")
+    alone = told(suite.run("--tb=no"))
+    assert alone[0] == "5 replayed, 1 missed"
+    assert len(alone) == 8
+    assert told(suite.run("-n", "2", "--tb=no")) == alone

@@ -1,0 +1,87 @@
+"""The command: it reads every cassette under a folder and names what is broken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_lmcache import __version__
+from pytest_lmcache.cassette import Asked, Cassette, entry_of
+from pytest_lmcache.cli import main
+from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
+from pytest_lmcache.keys import strategy
+
+
+def write(path: Path, *texts: str) -> Path:
+    """A cassette with one recorded completion for each text."""
+    keys = strategy("exact")
+    asked = []
+    for text in texts:
+        call = Call("completion", {"model": "m", "messages": [{"role": "user", "content": text}]})
+        answer = Answer(Kind.RESPONSE, {"id": "x", "choices": []}, seconds=0.5)
+        key = keys.key(call)
+        asked.append(Asked(key, 0, entry_of(Interaction(key, call, answer, "2026-11-23T09:12:44Z"), path)))
+    assert Cassette(path, keys).save(asked, owned=True, rewrite=False)
+    return path
+
+
+def test_counts_what_is_sound(tmp_path, capsys):
+    """Sound cassettes are counted: files, interactions, bytes; the exit code is 0."""
+    one, two = write(tmp_path / "a/one.yaml", "x"), write(tmp_path / "two.yaml", "x", "y")
+    (tmp_path / "notes.txt").write_text("not a cassette")
+    assert main(["check", str(tmp_path)]) == 0
+    size = one.stat().st_size + two.stat().st_size
+    assert capsys.readouterr() == (f"2 cassettes, 3 interactions, {size:,} bytes\n", "")
+
+
+def test_names_each_broken_place(tmp_path, capsys):
+    """Every broken cassette is named with file and line, the sound rest is counted; the exit code is 1."""
+    write(tmp_path / "sound.yaml", "x")
+    conflict = write(tmp_path / "conflict.yaml", "x")
+    conflict.write_text(conflict.read_text().replace("--- # 1", "<<<<<<< ours\n--- # 1"))
+    half = write(tmp_path / "half.yaml", "x", "why", "z")
+    half.write_text(half.read_text().replace("content: why", "content: 'why"))
+    foreign = tmp_path / "foreign.yaml"
+    foreign.write_text("some: thing\n")
+    assert main(["check", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert f"{conflict}:3: git left a merge conflict here." in err
+    assert f"{half}:" in err
+    assert f"{foreign}:1: this is not a pytest-lmcache cassette" in err
+    assert out.startswith("4 cassettes, 3 interactions, ")
+    assert out.endswith(" bytes, 3 broken\n")
+
+
+def test_every_part_is_read(tmp_path):
+    """An answer that cannot be read is found, though a run that does not ask for it would not."""
+    path = write(tmp_path / "one.yaml", "x")
+    path.write_text(path.read_text().replace("response:", "response: ]\n#"))
+    assert main(["check", str(tmp_path)]) == 1
+
+
+def test_cassette_of_an_own_strategy(tmp_path, capsys):
+    """A cassette whose keys are an own function's is read without that function."""
+    path = write(tmp_path / "one.yaml", "x")
+    path.write_text(path.read_text().replace("\nkey: exact/1\n", "\nkey: own:nowhere.to_be_found\n"))
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("1 cassette, 1 interaction, ")
+
+
+def test_default_folder(tmp_path, capsys, monkeypatch):
+    """Without a folder it is ``cassettes``, and one that is not there is wrong usage."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["check"])
+    assert "there is no folder cassettes" in capsys.readouterr().err
+    write(tmp_path / "cassettes/one.yaml", "x")
+    assert main(["check"]) == 0
+
+
+def test_installed_command():
+    """The command is installed under the project's name and tells its version."""
+    program = Path(sys.executable).with_name("pytest-lmcache")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"pytest-lmcache {__version__}\n"
