@@ -137,7 +137,9 @@ def _with_output(response: Any, types: list[str]) -> Any:
     import litellm.types.responses.main as own
 
     response.output = [
-        getattr(own, kind)(**item.model_dump(exclude_unset=True, warnings=False)) if hasattr(own, kind) else item
+        getattr(own, kind)(**item.model_dump(exclude_unset=True, warnings=False))
+        if hasattr(own, kind)
+        else item
         for kind, item in zip(types, response.output, strict=True)
     ]
     return response
@@ -191,7 +193,9 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
     request = httpx.Request("POST", PLACEHOLDER_URL)
     vars(error).update(fields, request=request, litellm_debug_info=None)
     if issubclass(kind, openai.APIStatusError):
-        vars(error)["response"] = httpx.Response(error.status_code, headers=response_headers, request=request)
+        vars(error)["response"] = httpx.Response(
+            fields["status_code"], headers=response_headers, request=request
+        )
     if headers is not None:
         vars(error)["litellm_response_headers"] = httpx.Headers(headers)
     if original is not None:
@@ -295,8 +299,6 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if hasattr(value, "model_dump"):
         return plain(value.model_dump(exclude_unset=True, warnings=False))
-    if isinstance(value, str):
-        return str.__str__(value)
     return value if isinstance(value, int | float) else str(value)
 
 

@@ -43,7 +43,8 @@ def record_stream(stream: Any, tape: Tape) -> Any:
     if inspect.isgenerator(stream):
         return _record_generator(stream, tape)
     vars(stream)["_lmcache_tape"] = tape
-    stream.__class__ = _recording_class(type(stream))
+    kind: Any = type(stream)
+    stream.__class__ = _recording_class(kind)
     return stream
 
 
@@ -87,10 +88,7 @@ def _recording_class(kind: Any) -> type[Any]:
         await kind.aclose(self)
 
     methods: dict[str, Any] = {"__next__": take, "__anext__": atake, "aclose": aclose}
-    own = {name: method for name, method in methods.items() if hasattr(kind, name)}
-    return type(
-        kind.__name__, (kind,), {**own, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    )
+    return _named_like(kind, (kind,), {name: how for name, how in methods.items() if hasattr(kind, name)})
 
 
 def _record_generator(stream: Iterator[Any], tape: Tape) -> Iterator[Any]:
@@ -154,240 +152,228 @@ class Chunks:
 
 def replay_stream(chunks: Chunks, logging_obj: Any, model: str, provider: str | None, *, heard: bool) -> Any:
     """A stream of LiteLLM's own type over stored chunks; ``heard`` says that callbacks listen."""
-    stream: Any
-    if chunks.name == "completion":
-        stream = _chat_class()(chunks, logging_obj, model, provider, heard)
-    elif chunks.name == "text_completion":
-        stream = _text_class()(chunks, model, provider)
-    elif chunks.name == "responses":
-        stream = _responses_class()(chunks, logging_obj, model, provider, heard)
-    else:
-        stream = ByteStream(chunks)
-    return stream
+    if chunks.name == "anthropic_messages":
+        return ByteStream(chunks)
+    return _replaying_class(chunks.name)(chunks, logging_obj, model, provider, heard)
 
 
-class ByteStream:
-    """A replayed stream of Anthropic messages: server-sent events as bytes, one chunk each."""
+@cache
+def _replaying_class(name: str) -> type[Any]:
+    """LiteLLM's class for the streams of an entry point, with our way to the chunks in front."""
+    import litellm
+    from litellm.responses.streaming_iterator import ResponsesAPIStreamingIterator
+    from litellm.utils import TextCompletionStreamWrapper
 
-    def __init__(self, chunks: Chunks) -> None:
-        self._chunks = chunks
-        self._hidden_params: dict[str, Any] = {}
+    ours, theirs = {
+        "completion": (ReplayedChat, litellm.CustomStreamWrapper),
+        "text_completion": (ReplayedText, TextCompletionStreamWrapper),
+        "responses": (ReplayedEvents, ResponsesAPIStreamingIterator),
+    }[name]
+    return _named_like(theirs, (ours, theirs), {})
+
+
+def _named_like(kind: type[Any], bases: tuple[type[Any], ...], methods: dict[str, Any]) -> type[Any]:
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, bases, {**methods, **named})
+
+
+class Replayed:
+    """A stream over stored chunks, sync and async; what a subclass does to each chunk is its ``_take``."""
+
+    _stored: Chunks
+
+    def __iter__(self) -> Self:
+        return self
 
     def __aiter__(self) -> Self:
         return self
 
+    def __next__(self) -> Any:
+        chunk = self._take()
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
     async def __anext__(self) -> Any:
-        chunk = self._chunks.take()
+        chunk = self._take()
         if chunk is None:
             raise StopAsyncIteration
         return chunk
+
+    def _take(self) -> Any:
+        return self._stored.take()
+
+
+class ByteStream(Replayed):
+    """A replayed stream of Anthropic messages: server-sent events as the bytes that arrived."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._stored = chunks
+        self._hidden_params: dict[str, Any] = {}
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
-class _Empty:
-    """A provider's stream that has ended, sync and async."""
+class Nothing(Replayed):
+    """A provider's stream that has ended."""
 
-    def __iter__(self) -> Self:
-        return self
+    def _take(self) -> Any:
+        return None
+
+
+class ReplayedText(Replayed):
+    """Goes before TextCompletionStreamWrapper."""
+
+    def __init__(
+        self, chunks: Chunks, _logging_obj: Any, model: str, provider: str | None, _heard: bool
+    ) -> None:
+        self.__dict__.update(completion_stream=Nothing(), model=model, custom_llm_provider=provider)
+        self.__dict__.update(stream_options=None, _stored=chunks)
+
+
+class ReplayedChat(Replayed):
+    """Goes before CustomStreamWrapper, whose own end of a stream logs and prices it where callbacks listen."""
+
+    chunks: list[Any]
+    _heard: bool
+
+    def __init__(
+        self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
+    ) -> None:
+        self.__dict__.update(
+            model=model,
+            custom_llm_provider=provider,
+            logging_obj=logging_obj,
+            completion_stream=Nothing(),
+            chunks=[],
+            created=None,
+            response_id=None,
+            response_uptil_now="",
+            received_finish_reason=None,
+            # The stored chunks already hold the one that tells the usage.
+            sent_last_chunk=True,
+            sent_stream_usage=True,
+            _hidden_params={"model_id": None, "api_base": None, "additional_headers": {}},
+            _stored=chunks,
+            _heard=heard,
+            _usage=(chunks.answer.hidden or {}).get("usage"),
+        )
+        if heard:
+            self._prepare()
+
+    def __getattr__(self, name: str) -> Any:
+        # LiteLLM prepares a stream with models that take half a second to build when first used: only for a
+        # reader who wants more of it than its chunks.
+        if name.startswith("__") or "_is_prepared" in self.__dict__:
+            raise AttributeError(name)
+        self._prepare()
+        return getattr(self, name)
 
     def __next__(self) -> Any:
-        raise StopIteration
+        chunk = self._take()
+        if chunk is None:
+            return self._theirs().__next__()
+        if self._heard:
+            from litellm.litellm_core_utils.thread_pool_executor import executor
 
-    def __aiter__(self) -> Self:
-        return self
+            executor.submit(self.run_success_logging_and_cache_storage, chunk, False)
+        return chunk
 
     async def __anext__(self) -> Any:
-        raise StopAsyncIteration
+        chunk = self._take()
+        return await self._theirs().__anext__() if chunk is None else chunk
+
+    def _theirs(self) -> Any:
+        """What ends the stream: LiteLLM's own class, where callbacks are to hear of it."""
+        return super(Replayed, self) if self._heard else Nothing()
+
+    def _prepare(self) -> None:
+        ours = {**self.__dict__, "_is_prepared": True}
+        self.__dict__["_is_prepared"] = True
+        theirs: Any = super()
+        theirs.__init__(
+            completion_stream=ours["completion_stream"],
+            model=ours["model"],
+            custom_llm_provider=ours["custom_llm_provider"],
+            logging_obj=ours["logging_obj"],
+        )
+        hidden = {**ours["_hidden_params"], **self.__dict__["_hidden_params"]}
+        self.__dict__.update(ours, _hidden_params=hidden if self._heard else ours["_hidden_params"])
+
+    def _take(self) -> Any:
+        chunk = self._stored.take()
+        if chunk is None:
+            self._tell_usage()
+            return None
+        if not self.chunks:
+            self.__dict__.update(created=chunk.created, response_id=chunk.id)
+        hidden = chunk._hidden_params  # noqa: SLF001 - where LiteLLM keeps what it knows of a chunk
+        hidden["custom_llm_provider"] = self.custom_llm_provider
+        self.chunks.append(chunk)
+        choice = chunk.choices[0] if chunk.choices else None
+        if choice is not None:
+            self.__dict__["response_uptil_now"] += choice.delta.content or ""
+            self.__dict__["received_finish_reason"] = choice.finish_reason or self.received_finish_reason
+        if self._usage and self._stored.is_last:
+            hidden["usage"] = _usage(self._usage)
+        return chunk
+
+    def _tell_usage(self) -> None:
+        if self._usage and self.chunks and not any(getattr(chunk, "usage", None) for chunk in self.chunks):
+            # The caller holds the last chunk: only LiteLLM's copy of it gets the usage.
+            last = self.chunks[-1].model_copy()
+            last.usage = _usage(self._usage)
+            self.chunks[-1] = last
 
 
-@cache
-def _chat_class() -> type[Any]:
-    from litellm import CustomStreamWrapper
-    from litellm.litellm_core_utils.thread_pool_executor import executor
+class ReplayedEvents(Replayed):
+    """Goes before ResponsesAPIStreamingIterator; the last event is logged by LiteLLM's own hands."""
+
+    def __init__(
+        self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
+    ) -> None:
+        import httpx
+
+        theirs: Any = super()
+        theirs.__init__(
+            response=httpx.Response(200, content=b""),
+            model=model,
+            responses_api_provider_config=None,
+            logging_obj=logging_obj,
+            custom_llm_provider=provider,
+        )
+        self._stored = chunks
+        self._heard = heard
+
+    def __next__(self) -> Any:
+        event = super().__next__()
+        if self._is_last(event):
+            from litellm.responses.streaming_iterator import SyncResponsesAPIStreamingIterator
+
+            SyncResponsesAPIStreamingIterator._handle_logging_completed_response(self)  # noqa: SLF001
+        return event
+
+    async def __anext__(self) -> Any:
+        event = await super().__anext__()
+        if self._is_last(event):
+            theirs: Any = self
+            theirs._handle_logging_completed_response()  # noqa: SLF001 - as LiteLLM's own does
+        return event
+
+    def _take(self) -> Any:
+        event = self._stored.take()
+        self.finished = event is None
+        return event
+
+    def _is_last(self, event: Any) -> bool:
+        if str(getattr(event.type, "value", event.type)) not in {"response.completed", "response.incomplete"}:
+            return False
+        self.completed_response = event
+        return self._heard
+
+
+def _usage(fields: dict[str, Any]) -> Any:
     from litellm.types.utils import Usage
 
-    class ReplayedStream(CustomStreamWrapper):  # type: ignore[misc]
-        """Hands out the stored chunks as they are; LiteLLM's own end of a stream then logs and prices them."""
-
-        def __init__(
-            self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
-        ) -> None:
-            vars(self).update(
-                model=model,
-                custom_llm_provider=provider,
-                logging_obj=logging_obj,
-                completion_stream=_Empty(),
-                chunks=[],
-                created=None,
-                response_id=None,
-                response_uptil_now="",
-                received_finish_reason=None,
-                # The stored chunks already hold the one that tells the usage.
-                sent_last_chunk=True,
-                sent_stream_usage=True,
-                _hidden_params={"model_id": None, "api_base": None, "additional_headers": {}},
-                _stored=chunks,
-                _heard=heard,
-                _usage=(chunks.answer.hidden or {}).get("usage"),
-            )
-            if heard:
-                self._prepare()
-
-        def __getattr__(self, name: str) -> Any:
-            # LiteLLM prepares a stream with models that take half a second to build when first used: only
-            # for a reader who wants more of it than its chunks.
-            if name.startswith("__") or "_is_prepared" in vars(self):
-                raise AttributeError(name)
-            self._prepare()
-            return getattr(self, name)
-
-        def _prepare(self) -> None:
-            ours = {**vars(self), "_is_prepared": True}
-            vars(self).update(ours)
-            super().__init__(
-                completion_stream=self.completion_stream,
-                model=self.model,
-                custom_llm_provider=self.custom_llm_provider,
-                logging_obj=self.logging_obj,
-            )
-            hidden = (
-                {**self._hidden_params, **ours["_hidden_params"]} if not self._heard else self._hidden_params
-            )
-            vars(self).update(ours, _hidden_params=hidden)
-
-        def __next__(self) -> Any:
-            chunk = self._take()
-            if chunk is not None:
-                if self._heard:
-                    executor.submit(self.run_success_logging_and_cache_storage, chunk, False)  # noqa: FBT003
-                return chunk
-            if self._heard:
-                return super().__next__()
-            raise StopIteration
-
-        async def __anext__(self) -> Any:
-            chunk = self._take()
-            if chunk is not None:
-                return chunk
-            if self._heard:
-                return await super().__anext__()
-            raise StopAsyncIteration
-
-        def _take(self) -> Any:
-            chunk = self._stored.take()
-            if chunk is None:
-                self._tell_usage()
-                return None
-            if not self.chunks:
-                self.created, self.response_id = chunk.created, chunk.id
-            chunk._hidden_params["custom_llm_provider"] = self.custom_llm_provider  # noqa: SLF001
-            self.chunks.append(chunk)
-            choice = chunk.choices[0] if chunk.choices else None
-            self.response_uptil_now += (choice.delta.content or "") if choice is not None else ""
-            if choice is not None and choice.finish_reason:
-                self.received_finish_reason = choice.finish_reason
-            if self._usage and self._stored.is_last:
-                chunk._hidden_params["usage"] = Usage(**self._usage)  # noqa: SLF001
-            return chunk
-
-        def _tell_usage(self) -> None:
-            if (
-                self._usage
-                and self.chunks
-                and not any(getattr(chunk, "usage", None) for chunk in self.chunks)
-            ):
-                # The caller holds the last chunk: only LiteLLM's copy of it gets the usage.
-                last = self.chunks[-1].model_copy()
-                last.usage = Usage(**self._usage)
-                self.chunks[-1] = last
-
-    ReplayedStream.__name__ = ReplayedStream.__qualname__ = CustomStreamWrapper.__name__
-    return ReplayedStream
-
-
-@cache
-def _text_class() -> type[Any]:
-    from litellm.utils import TextCompletionStreamWrapper
-
-    class ReplayedTextStream(TextCompletionStreamWrapper):  # type: ignore[misc]
-        """Hands out the stored chunks of a text completion as they are."""
-
-        def __init__(self, chunks: Chunks, model: str, provider: str | None) -> None:
-            super().__init__(completion_stream=_Empty(), model=model, custom_llm_provider=provider)
-            self._stored = chunks
-
-        def __next__(self) -> Any:
-            chunk = self._stored.take()
-            if chunk is None:
-                raise StopIteration
-            return chunk
-
-        async def __anext__(self) -> Any:
-            chunk = self._stored.take()
-            if chunk is None:
-                raise StopAsyncIteration
-            return chunk
-
-    ReplayedTextStream.__name__ = ReplayedTextStream.__qualname__ = TextCompletionStreamWrapper.__name__
-    return ReplayedTextStream
-
-
-@cache
-def _responses_class() -> type[Any]:
-    import httpx
-    from litellm.responses.streaming_iterator import (
-        ResponsesAPIStreamingIterator,
-        SyncResponsesAPIStreamingIterator,
-    )
-
-    class ReplayedEvents(ResponsesAPIStreamingIterator):  # type: ignore[misc]
-        """Hands out the stored events as they are; the last one is logged by LiteLLM's own hands."""
-
-        def __init__(
-            self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
-        ) -> None:
-            super().__init__(
-                response=httpx.Response(200, content=b""),
-                model=model,
-                responses_api_provider_config=None,
-                logging_obj=logging_obj,
-                custom_llm_provider=provider,
-            )
-            self._stored = chunks
-            self._heard = heard
-
-        def __iter__(self) -> Self:
-            return self
-
-        def __next__(self) -> Any:
-            event = self._take()
-            if event is None:
-                raise StopIteration
-            if self._is_last(event):
-                SyncResponsesAPIStreamingIterator._handle_logging_completed_response(self)  # noqa: SLF001
-            return event
-
-        async def __anext__(self) -> Any:
-            event = self._take()
-            if event is None:
-                raise StopAsyncIteration
-            if self._is_last(event):
-                self._handle_logging_completed_response()
-            return event
-
-        def _take(self) -> Any:
-            event = self._stored.take()
-            self.finished = event is None
-            return event
-
-        def _is_last(self, event: Any) -> bool:
-            kind = str(getattr(event.type, "value", event.type))
-            if kind not in {"response.completed", "response.incomplete"}:
-                return False
-            self.completed_response = event
-            return self._heard
-
-    ReplayedEvents.__name__ = ReplayedEvents.__qualname__ = ResponsesAPIStreamingIterator.__name__
-    return ReplayedEvents
+    return Usage(**fields)
