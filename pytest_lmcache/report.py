@@ -46,6 +46,12 @@ class Cost:
     tokens: int = 0
     usd: float = 0.0
 
+    def add(self, seconds: float, tokens: int, usd: float) -> None:
+        """Count what one more call, or another process, took."""
+        self.seconds += seconds
+        self.tokens += tokens
+        self.usd += usd
+
 
 @dataclass(slots=True)
 class Tally:
@@ -75,9 +81,7 @@ class Tally:
                 self.left_early[test] = self.left_early.get(test, 0) + call.left_early
             elif call.source == "provider":
                 self.live.add(tokens, call.usd)
-            cost.seconds += call.seconds
-            cost.tokens += tokens
-            cost.usd += call.usd or 0.0
+            cost.add(call.seconds, tokens, call.usd or 0.0)
         if recorder.faults:
             self.missed[test] = self.missed.get(test, 0) + len(recorder.faults)
         if recorder.unstored and recorder.settings.mode is not Mode.LIVE:
@@ -106,7 +110,7 @@ class Tally:
         for test, why in data["unstored"].items():
             self.unstored.setdefault(test, []).extend(why)
         for test, cost in data["costs"].items():
-            self.costs[test] = Cost(**cost)
+            self.costs.setdefault(test, Cost()).add(**cost)
         self.written.extend(data["written"])
 
     @property

@@ -1,0 +1,122 @@
+"""The house: which file may import which, and which libraries none may import when it is loaded."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_lmcache
+
+ROOT = Path(pytest_lmcache.__file__).parent
+# Each file and what it may know of this package. Nothing below `recorder` knows of what is above it.
+MAY_IMPORT = {
+    "errors": "",
+    "interaction": "",
+    "doors": "",
+    "doors.imports": "",
+    "document": "",
+    "settings": "errors",
+    "keys": "errors interaction",
+    "redact": "errors",
+    "nearest": "interaction keys",
+    "cassette": "document errors interaction keys",
+    "answers": "errors",
+    "streams": "answers interaction",
+    "recorder": "cassette errors interaction keys nearest redact settings",
+    "doors.litellm": "answers errors interaction keys recorder settings streams",
+    "session": "cassette doors.imports doors.litellm errors keys recorder redact settings",
+    "report": "recorder settings",
+    "cli": "__init__ cassette errors keys",
+    "plugin": "doors.imports errors recorder report session settings",
+    "__init__": "errors session",
+}
+# Their price at start: LiteLLM alone takes five seconds.
+HEAVY = {"litellm", "openai", "yaml", "diskcache", "cachetools", "redis", "dspy", "freezegun", "filelock"}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def name_of(path):
+    """A file's name within the package: ``plugin``, ``doors.litellm``, ``__init__``."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path, *, lazy):
+    """The modules that a file imports, also under TYPE_CHECKING; ``lazy``: within functions as well."""
+    todo = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            todo += ast.iter_child_nodes(node)
+
+
+def ours(path):
+    """The files of this package that a file imports."""
+    known = {name_of(file) for file in FILES}
+    found = set()
+    for module in imports(path, lazy=True):
+        package, _, name = module.partition(".")
+        if package == "pytest_lmcache":
+            while name and name not in known:
+                name = name.rpartition(".")[0]
+            found.add(name or "__init__")
+    return found
+
+
+def test_table_is_of_the_files_there_are():
+    """A new file gets its line in the table, one that is gone loses it."""
+    assert set(MAY_IMPORT) == {name_of(path) for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_who_imports_whom(path):
+    """A file knows just those of the package that the table allows it, and the table allows no more."""
+    assert ours(path) == set(MAY_IMPORT[name_of(path)].split())
+
+
+def test_no_cycle():
+    """No file imports itself by way of others, not even within a function or for types."""
+    left = {name_of(path): ours(path) for path in FILES}
+    while left:
+        free = {name for name, needs in left.items() if not needs & left.keys()}
+        assert free, f"a cycle among {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_heavy_libraries_only_within_functions(path):
+    """Loading a file loads no heavy library: those are imported where they are used."""
+    assert not {module.partition(".")[0] for module in imports(path, lazy=False)} & HEAVY
+
+
+def test_only_the_plugin_knows_pytest():
+    """The engine works without pytest: no other file imports it."""
+    know = {
+        name_of(path)
+        for path in FILES
+        if {module.partition(".")[0] for module in imports(path, lazy=True)} & {"pytest", "_pytest"}
+    }
+    assert know == {"plugin"}
+
+
+def test_engine_without_pytest():
+    """``use_cassette`` can be imported and used where there is no pytest."""
+    import subprocess
+
+    code = (
+        "import sys\n"
+        "sys.modules['pytest'] = sys.modules['_pytest'] = None\n"
+        "from pytest_lmcache import CassetteMiss, use_cassette\n"
+        "with use_cassette('none.yaml') as tape:\n"
+        "    assert tape.calls == []\n"
+        "assert CassetteMiss.__mro__[1] is BaseException\n"
+        "assert 'litellm' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

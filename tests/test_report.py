@@ -1,0 +1,138 @@
+"""The tally: what counts as what, that workers' tallies add up to one run's, and its lines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from pytest_lmcache.report import Tally
+from pytest_lmcache.settings import Mode
+
+
+@dataclass
+class Call:
+    """A call as the tally sees it."""
+
+    source: str
+    is_new: bool = False
+    tokens: tuple[int, int] = (10, 5)
+    usd: float | None = 0.25
+    seconds: float = 1.0
+    left_early: bool = False
+
+
+@dataclass
+class Recorder:
+    """A test's recorder as the tally sees it."""
+
+    calls: list[Call] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    unstored: list[str] = field(default_factory=list)
+    spare: int = 0
+    mode: Mode = Mode.REPLAY
+    shown_path: str = "cassettes/x.yaml"
+
+    @property
+    def settings(self):
+        return SimpleNamespace(mode=self.mode)
+
+    def unused(self):
+        return self.spare
+
+
+REPLAYED, NEW, LIVE = Call("cassette"), Call("provider", is_new=True), Call("provider")
+FACTS = [
+    ("a", Recorder([REPLAYED, REPLAYED], spare=2), True, False),
+    ("b", Recorder([NEW, NEW, Call("cassette", usd=None)]), True, True),
+    ("c", Recorder([LIVE, Call("")], faults=["miss"], spare=5), False, False),
+    ("d", Recorder([LIVE], unstored=["completion() failed with Timeout"]), True, False),
+    ("e", Recorder([Call("provider", is_new=True, left_early=True)]), True, True),
+    ("f", Recorder([NEW]), False, False),
+]
+
+
+def tally(facts):
+    """One process's tally."""
+    total = Tally()
+    for test, recorder, passed, written in facts:
+        total.add(test, recorder, passed=passed, written=written)
+    return total
+
+
+def test_what_counts_as_what():
+    """Recorded is what a passing test kept; the provider's other answers are live; unused counts where it passed."""
+    total = tally(FACTS)
+    assert total.replayed.calls == 3
+    assert total.recorded.calls == 3
+    assert total.live.calls == 3
+    assert total.missed == {"c": 1}
+    assert total.unused == {"a": 2}
+    assert total.unstored == {"d": ["completion() failed with Timeout"]}
+    assert (total.replayed.tokens, total.replayed.usd, total.replayed.unpriced) == (45, 0.5, 1)
+
+
+def test_workers_add_up():
+    """However the tests are spread over processes, and sent as JSON, the sum is that of one process."""
+    alone = tally(FACTS)
+    alone.watched("g", 3)
+    for cut in range(len(FACTS) + 1):
+        merged = Tally()
+        for part in (FACTS[:cut], FACTS[cut:]):
+            one = tally(part)
+            if part and part[-1] is FACTS[-1]:
+                one.watched("g", 3)
+            merged.merge(json.loads(json.dumps(one.plain())))
+        assert merged.plain() == alone.plain()
+        assert list(merged.lines(durations=0)) == list(alone.lines(durations=0))
+
+
+def test_a_test_of_several_workers():
+    """What several workers tell of the same place, such as a shared fixture, adds up."""
+    merged = Tally()
+    for _ in range(2):
+        merged.merge(tally([("fixture", Recorder([REPLAYED], spare=1), True, False)]).plain())
+    assert merged.unused == {"fixture": 2}
+    assert merged.costs["fixture"].tokens == 30
+
+
+def test_empty():
+    """Without calls, misses and unused recordings there is nothing to tell."""
+    assert Tally().is_empty
+    assert tally([("a", Recorder(), True, False)]).is_empty
+    assert not tally([("a", Recorder(spare=1), True, False)]).is_empty
+    assert not tally([("a", Recorder(faults=["miss"]), False, False)]).is_empty
+    watched = Tally()
+    watched.watched("a", 1)
+    assert not watched.is_empty
+
+
+def test_lines():
+    """The summary reads as a sentence each: counts, saved, spent, files, lists that end in what to do."""
+    total = tally(FACTS)
+    total.watched("g", 1)
+    assert list(total.lines(durations=2)) == [
+        "3 replayed, 3 recorded, 3 live and not kept, 1 missed",
+        "saved 45 tokens, $0.5000 (1 call of models without a known price)",
+        "spent 90 tokens, $1.5000",
+        "1 cassette written: review and commit it",
+        "missed in 1 test; record: pytest --lm-record:",
+        "  c (1)",
+        "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:",
+        "  a (2)",
+        "streams recorded only as far as the test read them:",
+        "  e (1)",
+        "answered but not recorded (transient errors: lm_record_errors = all keeps them):",
+        "  d (completion() failed with Timeout)",
+        "1 live call by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:",
+        "  g (1)",
+        "to record, slowest first:",
+        "      3.00 s        45 tokens  $0.5000  b",
+        "      2.00 s        30 tokens  $0.5000  a",
+    ]
+
+
+def test_live_mode_expects_nothing_to_be_kept():
+    """In mode live an answer that was not recorded is no news."""
+    total = tally([("a", Recorder([LIVE], unstored=["x"], mode=Mode.LIVE), True, False)])
+    assert total.unstored == {}
