@@ -15,12 +15,18 @@ class Contestant:
     plugin: str | None = None  # its pytest11 name; the other contestants' plugins are switched off
     marker: str = ""  # the decorator on each test
     conftest: str = ""  # what the suite's conftest has besides
+    match_on: tuple[str, ...] = ()  # what a request is compared by; its own default if empty
     record: tuple[str, ...] = ()
     replay: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
-    opener: str = ""  # an expression for inside.py: opens the cassette `path` for replay
+    opener: str = ""  # an expression for inside.py: opens the cassette `path` in a {mode}, by {match_on}
+    modes: tuple[str, str] = ("once", "none")  # its words for: record, replay
     longest: int = 10_000  # calls in one test that it gets through in reasonable time
     packages: tuple[str, ...] = ()
+
+    def opened_to(self, deed: str) -> str:
+        """The opener, to `record` or to `replay`."""
+        return self.opener.format(mode=self.modes[deed == "replay"], match_on=self.match_on)
 
     @property
     def switches(self) -> list[str]:
@@ -65,8 +71,8 @@ import pytest
 def vcr_config():
     return {{"match_on": {match_on}}}
 """
-VCRPY_MATCH = ["method", "scheme", "host", "port", "path", "query", "body"]
-CASSETTER_MATCH = ["method", "uri", "json_body"]
+VCRPY_MATCH = ("method", "scheme", "host", "port", "path", "query", "body")
+CASSETTER_MATCH = ("method", "uri", "json_body")
 
 BARE = Contestant("no plugin")
 STUBBED = Contestant("stub", conftest=STUB)
@@ -75,16 +81,18 @@ OURS = Contestant(
     plugin="lmcache",
     marker="@pytest.mark.lm_cache",
     record=("--lm-record",),
-    opener="__import__('pytest_lmcache').use_cassette(path, mode='replay')",
+    modes=("record", "replay"),
+    opener="__import__('pytest_lmcache').use_cassette(path, mode='{mode}')",
 )
 RECORDING = Contestant(
     "pytest-recording",
     plugin="recording",
     conftest=CONFIG.format(match_on=VCRPY_MATCH),
+    match_on=VCRPY_MATCH,
     marker="@pytest.mark.vcr",
     record=("--record-mode=once",),
     replay=("--record-mode=none",),
-    opener=f"__import__('vcr').use_cassette(str(path), record_mode='none', match_on={VCRPY_MATCH})",
+    opener="__import__('vcr').use_cassette(str(path), record_mode='{mode}', match_on={match_on})",
     longest=1_000,
     packages=("pytest-recording", "vcrpy"),
 )
@@ -92,13 +100,14 @@ CASSETTER = Contestant(
     "cassetter",
     plugin="cassetter",
     conftest=CONFIG.format(match_on=CASSETTER_MATCH),
+    match_on=CASSETTER_MATCH,
     marker="@pytest.mark.vcr",
     record=("--record-mode=once",),
     replay=("--record-mode=none",),
     # Recording through LiteLLM's aiohttp transport fails with it, so it gets LiteLLM's httpx one.
     environ={"DISABLE_AIOHTTP_TRANSPORT": "True"},
-    opener=f"__import__('cassetter').use_cassette(path, record_mode='none', match_on={CASSETTER_MATCH})",
-    longest=4_000,
+    opener="__import__('cassetter').use_cassette(path, record_mode='{mode}', match_on={match_on})",
+    longest=1_000,  # its reader stops at 250,000 YAML nodes: it cannot open the 4,000 that it has recorded
     packages=("cassetter",),
 )
 RECORDERS = (OURS, RECORDING, CASSETTER)

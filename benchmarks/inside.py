@@ -1,11 +1,13 @@
-"""Measured inside one process: one call out of a big cassette, and the memory that replaying all of it takes.
+"""Measured inside one process: recording, one call out of a big cassette, memory. Prints JSON.
 
-python inside.py single|memory OPENER SMALL BIG CALLS, where OPENER is an expression that opens the cassette `path`,
-SMALL a cassette of the first call only, BIG one of CALLS calls. Prints JSON.
+python inside.py single|memory OPENER SMALL BIG CALLS: SMALL is a cassette of the first call only, BIG one of CALLS
+python inside.py record OPENER
+OPENER is an expression that opens the cassette `path`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import re
@@ -14,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import suites
@@ -28,9 +31,10 @@ def opened(opener, path):
 
 
 def timed(do):
-    began = time.perf_counter()
+    """Seconds of processor work: what a busy machine disturbs least."""
+    began = time.process_time()
     do()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def one_call(opener, path, number):
@@ -76,6 +80,45 @@ def memory(opener, small, big, calls):
     return {"first": first - before, "all": resident("VmHWM") - before, "file": big.stat().st_size}
 
 
+def one_of_each(numbers):
+    """Sync calls, calls in one event loop, streamed calls."""
+
+    async def in_one_loop():
+        for number in numbers:
+            await CALLS["litellm"].acompletion(**CALLS["request"](CALLS["question"](number), seed=1))
+
+    for number in numbers:
+        CALLS["sync"](number)
+        CALLS["streamed"](number)
+    asyncio.run(in_one_loop())
+
+
+def record(opener):
+    """Milliseconds a call, on the wall and of processor work, without and with recording, in turn.
+
+    Each recording goes to a new cassette and is written when its calls are done.
+    """
+    rounds = {"bare": [], "recorded": []}
+    calls = 20
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(13):
+            for name, context in (
+                ("bare", nullcontext()),
+                ("recorded", opened(opener, Path(folder) / f"{number}.yaml")),
+            ):
+                began = time.perf_counter(), time.process_time()
+                with context:
+                    one_of_each(range(calls))
+                ended = time.perf_counter(), time.process_time()
+                rounds[name].append([1000 * (e - b) / (3 * calls) for e, b in zip(ended, began, strict=True)])
+    return {name: of[1:] for name, of in rounds.items()}
+
+
 if __name__ == "__main__":
-    what, opener, small, big, calls = sys.argv[1:]
-    print(json.dumps({"single": single, "memory": memory}[what](opener, Path(small), Path(big), int(calls))))
+    what, opener, *rest = sys.argv[1:]
+    if what == "record":
+        print(json.dumps(record(opener)))
+    else:
+        small, big, calls = rest
+        measure = {"single": single, "memory": memory}[what]
+        print(json.dumps(measure(opener, Path(small), Path(big), int(calls))))

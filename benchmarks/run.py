@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import suites
 from contestants import BARE, BY_URL, CASSETTER, EVERYONE, OURS, RECORDERS, RECORDING, STUBBED
@@ -32,19 +34,33 @@ PYTHON = VENV / "bin" / "python"
 TIME_LIMIT = 300  # seconds for one pytest process
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One pytest process: seconds of wall time, of that importing LiteLLM, each test; processor seconds."""
+class Spent(NamedTuple):
+    """Seconds: by the clock on the wall, and of processor work."""
 
     wall: float
-    import_seconds: float
-    tests: list[float]
-    cpu: float
+    work: float
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.wall - other.wall, self.work - other.work)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one pytest process took: all of it, its `import litellm`, and each test."""
+
+    whole: Spent
+    imported: Spent
+    tests: list[Spent]
 
     @property
-    def rest(self) -> float:
+    def rest(self) -> Spent:
         """All of the process but `import litellm`."""
-        return self.wall - self.import_seconds
+        return self.whole - self.imported
+
+    @property
+    def warm(self) -> Spent:
+        """Every test but the first, in which LiteLLM loads what it needs."""
+        return Spent(*map(sum, zip(*self.tests[1:], strict=True)))
 
 
 class RunError(Exception):
@@ -84,30 +100,14 @@ class Bench:
         command = [
             PYTHON, "-m", "pytest", "-q", "-p", "clock", "-p", "no:cacheprovider", *contestant.switches, *more,
         ]  # fmt: skip
-        began = time.perf_counter()
-        try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                env=environ,
-                capture_output=True,
-                text=True,
-                timeout=TIME_LIMIT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise RunError(f"more than {TIME_LIMIT} s") from None
-        wall = time.perf_counter() - began
-        if done.returncode:
-            raise RunError(f"{contestant.name} in {folder}:\n{done.stdout[-3000:]}\n{done.stderr[-1000:]}")
-        return Run(wall=wall, **json.loads(clock.read_text(encoding="utf-8")))
+        whole = spent(command, folder, environ)
+        times = json.loads(clock.read_text(encoding="utf-8"))
+        return Run(whole, Spent(*times["imported"]), [Spent(*test) for test in times["tests"]])
 
-    def startup(self, contestant, folder: Path) -> float:
-        """Seconds of wall time of pytest as a user starts it: no clock, nothing else."""
+    def startup(self, contestant, folder: Path) -> Spent:
+        """What pytest takes as a user starts it: no clock, nothing else."""
         command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", *contestant.switches]
-        began = time.perf_counter()
-        subprocess.run(command, cwd=folder, env=self.environ(contestant), capture_output=True, check=True)
-        return time.perf_counter() - began
+        return spent(command, folder, self.environ(contestant))
 
     def recorded(self, name: str, contestant, text: str, provider: Provider) -> Path:
         """A suite's folder with its cassettes recorded."""
@@ -120,7 +120,8 @@ class Bench:
 
     def inside(self, what: str, contestant, *arguments: object) -> dict[str, float]:
         """What inside.py prints."""
-        command = [PYTHON, HERE / "inside.py", what, contestant.opener, *map(str, arguments)]
+        opener = contestant.opened_to("record" if what == "record" else "replay")
+        command = [PYTHON, HERE / "inside.py", what, opener, *map(str, arguments)]
         done = subprocess.run(
             command,
             env=self.environ(contestant),
@@ -134,8 +135,32 @@ class Bench:
         return json.loads(done.stdout.splitlines()[-1])
 
 
+def spent(command: list, folder: Path, environ: dict[str, str]) -> Spent:
+    """Run a process to its good end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environ, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(f"more than {TIME_LIMIT} s in {folder.name}") from None
+    wall = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise RunError(f"{folder}:\n{done.stdout[-3000:]}\n{done.stderr[-1000:]}")
+    return Spent(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def figure(cell: object) -> str:
+    """A table's cell: floats to three figures."""
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
+    return str(cell)
+
+
 def table(title: str, head: list[str], rows: list[list[object]]) -> None:
-    """Print a Markdown table, floats to three figures."""
+    """Print a Markdown table."""
     text = [
         head,
         *([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows),
@@ -181,22 +206,20 @@ def many(bench: Bench) -> None:
                 *one.replay,
             )
     runs = in_turn(bench, jobs)
-    base = median(run.rest for run in runs.pop("base"))
-    over = {name: [1000 * (run.rest - base) / calls for run in of] for name, of in runs.items()}
-    warm = {name: [1000 * sum(run.tests[1:]) / (calls - 3) for run in of] for name, of in runs.items()}
-    cpu = {name: [1000 * run.cpu / calls for run in of] for name, of in runs.items()}
-    floor_over, floor_warm = median(over["stub"]), median(warm["stub"])
-    rows = [
-        [name, median(over[name]), min(over[name]), median(over[name]) / floor_over,
-         median(warm[name]), min(warm[name]), median(warm[name]) / floor_warm, median(cpu[name]) - median(cpu["stub"])]
-        for name in runs
-    ]  # fmt: skip
-    table(
-        f"many: {tests} tests of 3 calls (sync, async, stream), replayed, {bench.rounds} rounds",
-        ["", "ms a call over `import litellm`", "least", "times stub", "warm: ms a call", "least", "times stub",
-         "processor ms a call over the stub's"],
-        rows,
-    )  # fmt: skip
+    base = runs.pop("base")
+    for number, kind in enumerate(("the clock on the wall", "processor work")):
+        floor = median(run.rest[number] for run in base)
+        over = {name: [1000 * (run.rest[number] - floor) / calls for run in of] for name, of in runs.items()}
+        warm = {name: [1000 * run.warm[number] / (calls - 3) for run in of] for name, of in runs.items()}
+        table(
+            f"many: {tests} tests of 3 calls (sync, async, stream), replayed, {bench.rounds} rounds, by {kind}",
+            ["", "ms a call over `import litellm`", "least", "times stub", "warm: ms a call", "least", "times stub"],
+            [
+                [name, median(over[name]), min(over[name]), median(over[name]) / median(over["stub"]),
+                 median(warm[name]), min(warm[name]), median(warm[name]) / median(warm["stub"])]
+                for name in runs
+            ],
+        )  # fmt: skip
 
 
 def long(bench: Bench) -> None:
@@ -204,25 +227,24 @@ def long(bench: Bench) -> None:
     lengths = (200, 1_000) if bench.quick else (1_000, 4_000, 10_000)
     rows = []
     for calls in lengths:
-        jobs, row = {}, {}
-        with Provider() as provider:
-            for one in bench.those(STUBBED, *RECORDERS, *BY_URL):
-                if calls <= one.longest:
-                    text = suites.long(one.marker, calls)
-                    jobs[one.name] = (one, bench.recorded(f"long_{calls}", one, text, provider), *one.replay)
-        for number in range(2 if bench.quick else 3):
-            for name, (one, folder, *more) in jobs.items():
-                if number and one.plugin == RECORDING.plugin:
-                    continue  # once is long enough
-                run = bench.pytest(one, folder, *more)
-                row.setdefault(name, []).append(1000 * run.tests[1] / calls)
-        rows += [
-            [f"{calls:,}", name, median(took), min(took), median(took) / median(row["stub"])]
-            for name, took in row.items()
-        ]
+        floor = 0.0
+        for one in bench.those(STUBBED, *RECORDERS, *BY_URL):
+            if calls > one.longest:
+                continue
+            try:
+                with Provider() as provider:
+                    folder = bench.recorded(f"long_{calls}", one, suites.long(one.marker, calls), provider)
+                often = 3 if one in (STUBBED, OURS) else 1  # the others take a minute and more
+                tests = [bench.pytest(one, folder, *one.replay).tests[1] for _ in range(often)]
+            except RunError as failure:
+                print(f"long, {calls:,} calls, {one.name}: {failure}", file=sys.stderr)
+                continue
+            wall, work = ([1000 * seconds / calls for seconds in kind] for kind in zip(*tests, strict=True))
+            floor = floor or median(work)
+            rows.append([f"{calls:,}", one.name, median(wall), min(wall), median(work), median(work) / floor])
     table(
         "long: one test of so many calls, replayed",
-        ["calls", "", "ms a call", "least", "times stub"],
+        ["calls", "", "ms a call", "least", "of processor work", "times stub"],
         rows,
     )
 
@@ -294,26 +316,22 @@ def recorded_url(cassette: Path) -> str:
 
 
 def record(bench: Bench) -> None:
-    """Recording, beside the same calls without a plugin; the provider answers at once."""
-    tests = 10 if bench.quick else 40
-    calls = 3 * tests
-    warm: dict[str, list[float]] = {}
+    """Recording, beside the same calls in the same process without a plugin; the provider answers at once."""
+    rows = []
     with Provider() as provider:
         bench.url = provider.url
-        for number in range(bench.rounds + 1):
-            for one in bench.those(BARE, *RECORDERS):
-                folder = suites.write(bench.folder / "record", one, "record", suites.many(one.marker, tests))
-                for path in cassettes(folder):
-                    path.unlink()
-                run = bench.pytest(one, folder, *one.record)
-                provider.requests.clear()
-                if number:
-                    warm.setdefault(one.name, []).append(1000 * sum(run.tests[1:]) / (calls - 3))
-    floor = median(warm[BARE.name])
+        for one in bench.those(*RECORDERS):
+            took = bench.inside("record", one)
+            for number, kind in enumerate(("wall", "processor")):
+                bare, recorded = ([each[number] for each in took[name]] for name in ("bare", "recorded"))
+                added = [after - before for before, after in zip(bare, recorded, strict=True)]
+                rows.append(
+                    [one.name, kind, median(bare), median(recorded), median(added), min(added), max(added)]
+                )
     table(
-        f"record: {tests} tests of 3 calls from a provider of no delay, {bench.rounds} rounds",
-        ["", "ms a call", "least", "added"],
-        [[name, median(took), min(took), median(took) - floor] for name, took in warm.items()],
+        "record: sync, async and streamed calls to a provider of no delay, without and with, in turn",
+        ["", "", "ms a call without", "with", "added: median", "least", "most"],
+        rows,
     )
 
 
@@ -345,40 +363,41 @@ def startup(bench: Bench) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     (folder / "test_empty.py").write_text(suites.EMPTY, encoding="utf-8")
-    took: dict[str, list[float]] = {}
+    took: dict[str, list[Spent]] = {}
     for number in range(6 if bench.quick else 31):
         for one in bench.those(BARE, *RECORDERS):
-            seconds = bench.startup(one, folder)
+            run = bench.startup(one, folder)
             if number:
-                took.setdefault(one.name, []).append(1000 * seconds)
+                took.setdefault(one.name, []).append(run)
     plain = took[BARE.name]
+
+    def ratio(of: list[Spent], kind: int) -> float:
+        return median(one[kind] / other[kind] for one, other in zip(of, plain, strict=True))
+
     table(
-        f"startup: pytest on one empty test, {len(plain)} rounds",
-        ["", "ms", "least", "median of the paired ratios", "ratio of the least"],
+        f"startup: pytest on one empty test, {len(plain)} rounds, medians of the paired ratios",
+        ["", "ms", "least", "ratio", "ms of processor work", "ratio"],
         [
-            [
-                name,
-                median(of),
-                min(of),
-                median(a / b for a, b in zip(of, plain, strict=True)),
-                min(of) / min(plain),
-            ]
+            [name, 1000 * median(run.wall for run in of), 1000 * min(run.wall for run in of), ratio(of, 0),
+             1000 * median(run.work for run in of), ratio(of, 1)]
             for name, of in took.items()
         ],
-    )
+    )  # fmt: skip
 
 
 SCENARIOS = {each.__name__: each for each in (many, long, single, memory, record, size, startup)}
 
 
 def prepare(*, fresh: bool) -> None:
-    """Make the environment that the contestants share, from the newest on PyPI and this checkout."""
+    """Make the environment that the contestants share: the peers once, this checkout anew in every run."""
     if fresh:
         shutil.rmtree(VENV, ignore_errors=True)
+    pip = [PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
         peers = [package for one in (RECORDING, CASSETTER) for package in one.packages]
-        subprocess.run([PYTHON, "-m", "pip", "install", "-q", "litellm", *peers, "-e", ROOT], check=True)
+        subprocess.run([*pip, "litellm", *peers, "hatchling", ROOT], check=True)
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--force-reinstall", ROOT], check=True)
 
 
 def versions() -> str:

@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from contestants import Contestant
 
 CONFTEST = """
-import time
-_began = time.perf_counter()
-import litellm
 import clock
-clock.imported(time.perf_counter() - _began)
+began = clock.now()
+import litellm
+clock.imported(began)
 """
 
 CALLS = '''

@@ -43,7 +43,7 @@ WORDS = (
     "1.", ".5", "1e5", "1.5e5", "12345e678901", "1e-05", ".inf", "-.INF", ".nan", "NaN", "nan", "inf", "Infinity",
     "2026-11-23", "2026-11-23T09:12:44Z", "2026-11-23 09:12:44", "2026-1-2t3:4:5.6 +1", "!f32", "!text x", "&a", "*a",
     "%YAML 1.1", "@x", "`x", "{}", "[]", "{a: b}", "[a, b]", "a: b", "a:", "a #b", "#a", "a#b", "- a", "-a", "'a'",
-    '"a"', "it's", " a", "a ", "a:b", "http://x.y/z?q=1#f", "C:\\x", "3f9a1c0e5d21b7aa", "exact/1", "_", "_1", "1_",
+    '"a"', "it's", "it's C:\\new\\x: #", "it's \"a\"", " a", "a ", "a:b", "http://x.y/z?q=1#f", "C:\\x", "3f9a1c0e5d21b7aa", "exact/1", "_", "_1", "1_",
 )  # fmt: skip
 
 nasty_text = st.lists(st.sampled_from(NASTY), max_size=12).map("".join)
@@ -496,7 +496,7 @@ def test_vectors_are_little_endian_on_every_machine(monkeypatch: pytest.MonkeyPa
     assert load(f"a: !f64 {swapped}") == {"a": [0.1] * 16}
 
 
-class Colour(enum.StrEnum):
+class Colour(str, enum.Enum):  # noqa: UP042  # its str() is not its value
     RED = "red"
 
 
@@ -584,7 +584,6 @@ def test_an_item_that_json_reads_otherwise_is_written_as_a_block(item: Any) -> N
         '- {"a": 1}\n\n- {"a": 2}',
         '- {"a": 1}\n# more\n- {"a": 2}',
         '  - {"a": 1}\n  - {"b": 2}',
-        '- {"a": 1, "a": 2}',
         '- {"a":1,"b":[true,null,-0,0.5,1.0e+5,"\\/ \\u00e9"]}',
         '- {"a": 1}\r\n- {"b": 2}\r',
         '- {"a": 1}\n- plain\n- [1, 2]',
@@ -599,7 +598,7 @@ def test_edited_lines_mean_what_they_mean_in_yaml(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['- {"a": "\\ud83d\\ude00"}', '- {"a": "\\uD800"}', '- {"a": 1}, {"b": 2}', '- {"a": 1', "", "a: 1", '- {"a": "\x7f"}', '- {"a": 1}\n {"b": 1}', b'- {"a": "\xff"}', '- {"a": 1}\n--- {"b": 1}']
+    "text", ['- {"a": 1, "a": 2}', 'a: 1\na: 2', '- {"a": "\\ud83d\\ude00"}', '- {"a": "\\uD800"}', '- {"a": 1}, {"b": 2}', '- {"a": 1', "", "a: 1", '- {"a": "\x7f"}', '- {"a": 1}\n  {"b": 1}', 'a: {"b": 1}', b'- {"a": "\xff"}', '- {"a": 1}\n--- {"b": 1}']
 )  # fmt: skip
 def test_broken_lines_are_an_error(text: str | bytes) -> None:
     """Lines that are no YAML list are never read as something else."""
@@ -625,7 +624,8 @@ def test_lines_are_read_by_json() -> None:
         "a: !f32 AAA=",
         "a: !f32 ABC",
         "a: !f64 AAAAAAA=",
-        "a: !bytes %%%%",
+        "a: !bytes 'AA%%AA'",
+        "a: !f32 'AAAA%AA=='",
         "a: !nan 7ff8",
         "a: !nan xyz",
         "a: !bytes [1]",
