@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.doors.imports import ImportWatch
@@ -22,6 +22,8 @@ from pytest_lmcache.redact import DUMMY_KEY, Redactor
 from pytest_lmcache.settings import Mode, Settings
 
 COST_MAP = "LITELLM_LOCAL_MODEL_COST_MAP"
+# LiteLLM's Rust client goes past its Python functions (1.106): off while anything is recorded or replayed.
+RUST_SWITCH = "LITELLM_RUST"
 # Keys that providers' SDKs and the frameworks on LiteLLM insist on, though nothing is sent on replay.
 PROVIDER_KEYS = (
     "ANTHROPIC_API_KEY",
@@ -59,6 +61,7 @@ class Session:
         self._lock = threading.RLock()
         self._door: Any = None
         self._watch: ImportWatch | None = None
+        self._rust: str | None = None
         self._is_installed = False
         self._dummies: set[str] = set()
         self._redactors: dict[Any, Redactor] = {}
@@ -119,6 +122,9 @@ class Session:
                 except BaseException:
                     self._forget(recorder)
                     raise
+            if not recorder.watched and all(other.watched for other in self._open[:-1]):
+                self._rust = os.environ.get(RUST_SWITCH)
+                os.environ[RUST_SWITCH] = "0"
             if _replays(recorder):
                 missing = [name for name in PROVIDER_KEYS if name not in os.environ]
                 os.environ.update(dict.fromkeys(missing, DUMMY_KEY))
@@ -128,6 +134,10 @@ class Session:
         """Calls belong to this recorder no more; after the last, nothing of ours is left in LiteLLM."""
         with self._lock:
             self._forget(recorder)
+            if not recorder.watched and all(other.watched for other in self._open):
+                os.environ.pop(RUST_SWITCH, None)
+                if self._rust is not None:
+                    os.environ[RUST_SWITCH] = self._rust
             if not any(map(_replays, self._open)):
                 for name in self._dummies:
                     if os.environ.get(name) == DUMMY_KEY:
@@ -274,8 +284,9 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     def _closed(self) -> tuple[Recorder, Recorder | None]:
         """The block that ends here: this context's own, or, ended from another context, the last one begun."""
         own = _current.get()
-        place = next((at for at, (recorder, _) in enumerate(self._open) if recorder is own), -1)
-        return self._open.pop(place)
+        block = next((block for block in self._open if block[0] is own), self._open[-1])
+        self._open.remove(block)
+        return block
 
     async def __aenter__(self) -> Recorder:
         return self.__enter__()
@@ -295,19 +306,14 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
 
             @functools.wraps(function)
             async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with self._again():
+                with self:
                     return await function(*args, **kwargs)
 
             return cast("Callable[P, R]", awaited)
 
         @functools.wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self._again():
+            with self:
                 return function(*args, **kwargs)
 
         return called
-
-    def _again(self) -> Self:
-        again = type(self)(self._path)
-        again._settings = self._settings  # noqa: SLF001 - its own copy
-        return again

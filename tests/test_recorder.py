@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,7 @@ def test_the_next_identical_call_takes_the_place_of_one_that_is_not_stored(path:
     assert tape.close(passed=True)
     assert tape.recorded == 2
     assert tape.unstored == ["completion() failed with RateLimitError"]
+    assert [(record.nth, record.is_new) for record in tape.calls] == [(0, True), (1, False), (1, True)]
     tape = recorder(path)
     assert [ask(tape, "same") for _ in range(2)] == ["same #1", "same #2"]
 
@@ -302,7 +305,16 @@ def test_the_file_has_the_order_in_which_the_calls_started(path: Path) -> None:
     ]
 
 
-def test_many_threads_share_one_recorder(path: Path) -> None:
+@pytest.fixture
+def often_switched() -> Iterator[None]:
+    """Threads that take turns as often as Python can have them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-7)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_many_threads_share_one_recorder(path: Path, often_switched: None) -> None:
     """No call is lost, none gets another's answer, and none is counted twice."""
     provider = Provider()
 
@@ -330,7 +342,7 @@ def test_many_threads_share_one_recorder(path: Path) -> None:
     assert tape.unused() == 0
 
 
-def test_identical_calls_in_threads_get_each_answer_once(path: Path) -> None:
+def test_identical_calls_in_threads_get_each_answer_once(path: Path, often_switched: None) -> None:
     """Eight threads that ask the same share out the recorded answers."""
     recorded(path, *["same"] * 64)
     tape = recorder(path, repeat="error")

@@ -346,6 +346,47 @@ def test_one_object_serves_many_blocks(path: Path, provider: Provider) -> None:
     assert tape.replayed == 6
 
 
+def test_blocks_of_one_object_end_in_any_order(path: Path, provider: Provider) -> None:
+    """A block that ends closes itself, not the one that began last."""
+    again = use_cassette(path, mode="record")
+    entered, ended = threading.Event(), threading.Event()
+
+    def longer() -> int:
+        with again as tape:
+            entered.set()
+            ended.wait()
+            ask("longer", provider.url)
+        return len(tape.calls)
+
+    with ThreadPoolExecutor(1) as pool:
+        with again as tape:
+            job = pool.submit(longer)
+            entered.wait()
+        ended.set()
+        assert job.result() == 1
+    assert not tape.calls
+
+
+def test_after_an_inner_block_the_outer_one_has_its_context_again(path: Path, provider: Provider) -> None:
+    """A block that another thread opened meanwhile gets nothing of it."""
+    entered, ended = threading.Event(), threading.Event()
+
+    def foreign() -> int:
+        with use_cassette(path.with_name("foreign.yaml"), mode="record") as tape:
+            entered.set()
+            ended.wait()
+        return len(tape.calls)
+
+    with ThreadPoolExecutor(1) as pool, use_cassette(path, mode="record") as outer:
+        with use_cassette(path.with_name("inner.yaml"), mode="record"):
+            job = pool.submit(foreign)
+            entered.wait()
+        ask("outer", provider.url)
+        ended.set()
+        assert job.result() == 0
+    assert len(outer.calls) == 1
+
+
 def test_nested_blocks_each_get_their_own_calls(path: Path, provider: Provider) -> None:
     """The innermost block gets the call; when it ends, the outer one does again."""
     inner_path = path.with_name("inner.yaml")
