@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +50,6 @@ UNDECORATED = (
     "alist_fine_tuning_jobs",
     "file_content_streaming",
 )
-RUST_SWITCH = "LITELLM_RUST"
 MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
 
 _inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
@@ -79,7 +77,6 @@ class Door:
         self._entries: list[Entry] = []
         self._codes: list[tuple[FunctionType, CodeType, CodeType]] = []
         self._scanned = 0
-        self._rust: str | None = None
 
     def open(self) -> None:
         """Put the interception on. Raises DoorError where this LiteLLM hides its functions."""
@@ -92,9 +89,6 @@ class Door:
             except BaseException:
                 self._users = 0
                 raise
-            self._rust = os.environ.get(RUST_SWITCH)
-            # LiteLLM's Rust client goes past its Python functions (1.106).
-            os.environ[RUST_SWITCH] = "0"
             for entry in self._entries:
                 entry.cell.cell_contents = entry.replacement
             for function, _, guarded in self._codes:
@@ -110,10 +104,6 @@ class Door:
                 entry.cell.cell_contents = entry.original
             for function, original, _ in self._codes:
                 function.__code__ = original
-            if self._rust is None:
-                os.environ.pop(RUST_SWITCH, None)
-            else:
-                os.environ[RUST_SWITCH] = self._rust
 
     def _look(self) -> None:
         """Find LiteLLM's functions, again only when more of it has been imported since."""
