@@ -14,7 +14,7 @@ LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGG
 
 help:
 	@echo "make demo         replay the example suite from its cassettes, offline"
-	@echo "make test         run the whole test suite"
+	@echo "make test         run the whole test suite, with its coverage of branches"
 	@echo "make lint         check style, format and types"
 	@echo "make check        lint, test and demo: everything"
 	@echo "make record-demo  record the example suite anew from a local model"
@@ -24,7 +24,8 @@ demo: .venv/.demo
 	$(BIN)/python -m pytest examples
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage report
 
 lint: .venv/.dev
 	$(BIN)/ruff check
