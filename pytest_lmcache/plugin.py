@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,9 +175,10 @@ class Run:
         """Refuse markers that cannot be, before any test runs."""
         checked = set()
         for item in session.items:
-            if not _is_marked(item):
+            if _is_marked(item):
+                self._marked_fixtures.update(getattr(item, "fixturenames", ()))
+            elif not self.is_auto:
                 continue
-            self._marked_fixtures.update(getattr(item, "fixturenames", ()))
             if hasattr(self.config, "workerinput"):
                 continue  # a worker must not end its run: the test itself tells
             try:
@@ -260,7 +260,7 @@ class Run:
                 recorder = self.recorder(item, _place(item), item.nodeid, item.nodeid)
                 self.session.enter(recorder)
             except LMCacheError as error:
-                pytest.fail(str(error), pytrace=False)
+                raise pytest.fail.Exception(str(error), pytrace=False) from None
             item.stash[recorder_key] = recorder
         return recorder
 
@@ -296,7 +296,8 @@ class Run:
     ) -> Generator[None, object, object]:
         shared = SharedFixture(self, fixturedef, request)
         is_recorded = self.current is not None and recorder_key in self.current.stash
-        if is_recorded or fixturedef.argname in self._marked_fixtures:
+        is_blind = self._tally is not None and self._tally.unseen
+        if is_recorded or (fixturedef.argname in self._marked_fixtures and not is_blind):
             shared.open()
         self.shared.append(shared)
         request.addfinalizer(shared.close)
@@ -321,7 +322,7 @@ class Run:
         try:
             self.end(item.nodeid, recorder, passed=passed)
         except LMCacheError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
 
     def _litellm_is_there(self) -> None:
         """LiteLLM has been imported: watch over it, and under ``lm_auto`` record the test."""
@@ -330,7 +331,7 @@ class Run:
                 self.session  # noqa: B018 - watches
             except DoorError as error:
                 # What is not marked runs as it does without this plugin; what is marked fails with this error.
-                warnings.warn(pytest.PytestWarning(str(error)), stacklevel=2)
+                self.tally.unseen = str(error)
                 return
         if self.is_auto and self.current is not None:
             self.recorder_of(self.current)
@@ -423,7 +424,7 @@ class SharedFixture:
         try:
             self.run.end(self._recorder.label, self._recorder, passed=self.is_set_up)
         except LMCacheError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         if self.is_set_up and self._recorder.faults:
             raise self._recorder.faults[0]
 
@@ -467,17 +468,18 @@ def _count(text: str) -> int:
 def _check_names(settings: Settings) -> None:
     """Refuse names that do not exist, as far as that can be told without importing the user's modules."""
     key = settings.key
-    named = isinstance(key, str) and not {".", ":"} & set(key)
-    ours = replace(settings, key=key if named else "exact", redact_with=None)
-    if (ours.key, ours.normalise, ours.redact) != ("exact", (), ()):
-        _check(ours)
+    is_path = isinstance(key, str) and bool({".", ":"} & set(key))
+    _check(replace(settings, key="exact" if is_path else key, redact_with=None))
 
 
 def _check(settings: Settings) -> None:
     """Have the engine look at settings before the first call. Raises SettingsError."""
-    from pytest_lmcache.session import session
+    default = Settings()
+    names = ("key", "normalise", "redact", "redact_with")
+    if any(getattr(settings, name) != getattr(default, name) for name in names):
+        from pytest_lmcache.session import session
 
-    session.recorder(settings, Path())
+        session.recorder(settings, Path())
 
 
 def _is_marked(item: pytest.Item) -> bool:

@@ -67,6 +67,7 @@ class Tally:
     left_early: dict[str, int] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
+    unseen: str = ""
 
     def add(self, test: str, recorder: Recorder, *, passed: bool, written: bool) -> None:
         """Count what one test did."""
@@ -112,12 +113,14 @@ class Tally:
         for test, cost in data["costs"].items():
             self.costs.setdefault(test, Cost()).add(**cost)
         self.written.extend(data["written"])
+        self.unseen = self.unseen or data["unseen"]
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to tell."""
         sums = (self.replayed, self.recorded, self.live)
-        return not any(each.calls for each in sums) and not (self.missed or self.unused or self.unmarked)
+        told = (self.missed, self.unused, self.unmarked, self.unseen)
+        return not any(each.calls for each in sums) and not any(told)
 
     def lines(self, *, durations: int | None = None) -> Iterator[str]:
         """The summary; ``durations``: how many of the tests that cost most to record, 0 for all."""
@@ -170,6 +173,9 @@ class Tally:
                 "add @pytest.mark.lm_cache, or lm_auto = true",
                 self.unmarked,
             )
+
+        if self.unseen:
+            yield f"live calls of tests that are not marked were not counted: {self.unseen}"
 
     def _most_expensive(self, most: int) -> Iterator[str]:
         ranked = sorted(self.costs.items(), key=lambda item: (item[1].seconds, item[1].usd), reverse=True)

@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import CellType, CodeType, FunctionType
@@ -386,8 +386,23 @@ def _tell_nobody(*_: Any, **__: Any) -> None:
     """LiteLLM's logging of a replayed call that no callback listens to."""
 
 
-async def _atell_nobody(*_: Any, **__: Any) -> None:
-    """The same, async."""
+class _Silence(Coroutine[None, None, None]):
+    """The same, async: nothing to await, and no complaint where LiteLLM never awaits it."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __await__(self) -> Iterator[None]:  # type: ignore[override]
+        return iter(())
+
+    def send(self, _value: None, /) -> None:
+        raise StopIteration
+
+    def throw(self, *_: Any) -> None:
+        raise StopIteration
+
+    def close(self) -> None:
+        pass
 
 
 def _no_cost(*_: Any, **__: Any) -> float:
@@ -396,7 +411,7 @@ def _no_cost(*_: Any, **__: Any) -> float:
 
 QUIET = {
     "success_handler": _tell_nobody,
-    "async_success_handler": _atell_nobody,
+    "async_success_handler": _Silence,
     "claim_async_success_log": _tell_nobody,
 }
 
