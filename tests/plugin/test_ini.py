@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-MARKED = """
-@pytest.mark.lm_cache
-def test_one(lm_cache):
-    assert SEEN(lm_cache.settings)
-"""
 AUTO = """
 def test_one():
     assert ask("one") == "You said: one"
@@ -127,10 +122,13 @@ def test_wrong_type_in_toml_is_a_usage_error(suite, name, value):
 def test_function_that_cannot_be_imported(suite, name, said):
     """A dotted path that leads nowhere ends the run once the tests are collected, and names the path."""
     configure(suite, "ini", **{name: "nowhere.to:go"})
-    suite.test("@pytest.mark.lm_cache\n" + AUTO)
-    result = suite.run()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([said])
+    suite.test("@pytest.mark.lm_cache\n" + AUTO.lstrip())
+    marked = suite.run()
+    suite.test(AUTO)
+    suite.run("-k", "nothing").assert_outcomes(deselected=1)
+    for result in (marked, suite.run("-o", "lm_auto=true")):
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([said])
 
 
 def test_own_key_function(suite):

@@ -151,6 +151,16 @@ def test_bad_marker(suite, arguments, said):
     assert suite.asked() == 0
 
 
+def test_bad_marker_on_a_worker(suite):
+    """A worker cannot end the run: there the test itself fails, and tells the same."""
+    suite.file(
+        "test_it.py", "import pytest\n@pytest.mark.lm_cache(mode='reply')\ndef test_one():\n    pass\n"
+    )
+    result = suite.run("-n1")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([BAD["mode='reply'"]])
+
+
 def test_named_cassette_is_shared(suite):
     """Tests that name one cassette record into it and replay from it, in any order, alone or together."""
     suite.test("""

@@ -275,6 +275,49 @@ def test_miss_swallowed_by_a_fixture(suite, where):
     suite.run().assert_outcomes(**outcomes[where])
 
 
+def test_miss_leaves_the_event_loop_of_anyio_alone(suite):
+    """Tests that share anyio's runner with one whose call missed run on."""
+    suite.test("""
+        @pytest.fixture(scope="module")
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.fixture(scope="module")
+        async def helper():
+            yield "up"
+
+        @pytest.mark.lm_cache
+        @pytest.mark.anyio
+        async def test_one(helper):
+            await aask()
+
+        @pytest.mark.anyio
+        async def test_two(helper):
+            assert helper == "up"
+    """)
+    suite.run().assert_outcomes(failed=1, passed=1)
+
+
+def test_litellm_that_hides_its_functions(suite, monkeypatch):
+    """Where calls cannot be seen, a marked test fails and says so; others run, and the summary says so."""
+    from pytest_lmcache.errors import DoorError
+    from pytest_lmcache.session import session
+
+    def enter(recorder):
+        raise DoorError("calls cannot be seen")
+
+    monkeypatch.setattr(session, "enter", enter)
+    suite.test(SYNC + "\ndef test_two():\n    pass\n")
+    result = suite.run()
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "calls cannot be seen",
+            "live calls of tests that are not marked were not counted: calls cannot be seen",
+        ]
+    )
+
+
 def test_broken_cassette_fails_its_test(suite):
     """A cassette that cannot be read is named with its line, fails its own test, and is left as it is."""
     suite.test(SYNC)
