@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
@@ -335,6 +336,22 @@ def price_of_usage(usage: dict[str, Any] | None, model: str, provider: str | Non
     """What LiteLLM's price map says that a stream's tokens cost, in USD; None where it knows no price."""
     if not usage:
         return None
+    if "input_tokens" in usage:
+        return price({"model": model, "usage": usage}, model, provider)
     from litellm.types.utils import ModelResponse
 
     return price(ModelResponse(model=model, usage=usage), model, provider)
+
+
+def usage_in_events(chunks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The token usage in a stream of Anthropic's server-sent events: the first tells the input, the last the output."""
+    usage: dict[str, Any] = {}
+    for line in "".join(chunk.get("bytes", "") for chunk in chunks).splitlines():
+        if line.startswith("data:") and '"usage"' in line:
+            try:
+                event = json.loads(line.removeprefix("data:"))
+            except ValueError:
+                continue  # not an event of the API's: it says nothing of tokens
+            told = event.get("usage") or event.get("message", {}).get("usage") or {}
+            usage.update({name: value for name, value in told.items() if isinstance(value, int)})
+    return usage or None

@@ -16,7 +16,10 @@ from provider import Provider, Reply
 from pytest_lmcache import use_cassette
 
 GONE = "http://127.0.0.1:9/v1"
-ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who is the GOAT?\nOne line."}]
+ASKED = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Who is the GOAT?\nOne line."},
+]
 TOOL = {
     "type": "function",
     "function": {
@@ -34,18 +37,35 @@ def provider() -> Iterator[Provider]:
 
 
 def chat(url: str, **more: Any) -> Any:
-    arguments = {"model": "openai/gpt-4o-mini", "messages": ASKED, "api_base": url, "api_key": "sk-local", **more}
+    arguments = {
+        "model": "openai/gpt-4o-mini",
+        "messages": ASKED,
+        "api_base": url,
+        "api_key": "sk-local",
+        **more,
+    }
     return litellm.completion(**arguments)
 
 
 def achat(url: str, **more: Any) -> Any:
-    arguments = {"model": "openai/gpt-4o-mini", "messages": ASKED, "api_base": url, "api_key": "sk-local", **more}
+    arguments = {
+        "model": "openai/gpt-4o-mini",
+        "messages": ASKED,
+        "api_base": url,
+        "api_key": "sk-local",
+        **more,
+    }
     return litellm.acompletion(**arguments)
 
 
 def claude(url: str, **more: Any) -> Any:
     base = url.removesuffix("/v1")
-    arguments = {"model": "anthropic/claude-haiku-4-5", "messages": ASKED, "api_base": base, "api_key": "sk-local"}
+    arguments = {
+        "model": "anthropic/claude-haiku-4-5",
+        "messages": ASKED,
+        "api_base": base,
+        "api_key": "sk-local",
+    }
     return litellm.completion(**{**arguments, **more})
 
 
@@ -62,7 +82,11 @@ def claude_messages(url: str, **more: Any) -> Any:
 
 def text(url: str, **more: Any) -> Any:
     return litellm.text_completion(
-        model="text-completion-openai/gpt-3.5-turbo-instruct", prompt="Say hi", api_base=url, api_key="sk", **more
+        model="text-completion-openai/gpt-3.5-turbo-instruct",
+        prompt="Say hi",
+        api_base=url,
+        api_key="sk",
+        **more,
     )
 
 
@@ -92,7 +116,10 @@ def read(make: Callable[[], Awaitable[Any]]) -> list[Any]:
 
 def router(url: str) -> litellm.Router:
     deployment = {"model": "openai/gpt-4o-mini", "api_base": url, "api_key": "sk-local"}
-    return litellm.Router(model_list=[{"model_name": "small", "litellm_params": deployment, "model_info": {"id": "one"}}], num_retries=0)
+    return litellm.Router(
+        model_list=[{"model_name": "small", "litellm_params": deployment, "model_info": {"id": "one"}}],
+        num_retries=0,
+    )
 
 
 ANSWERS: dict[str, Call] = {
@@ -110,7 +137,9 @@ ANSWERS: dict[str, Call] = {
     ),
     "vendor extras": lambda url: chat(url, extra_body={"vendor_extras": True}),
     "claude": claude,
-    "claude thinking": lambda url: claude(url, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048),
+    "claude thinking": lambda url: claude(
+        url, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048
+    ),
     "claude tools": lambda url: claude(url, tools=[TOOL]),
     "messages": lambda url: awaited(claude_messages(url)),
     "messages over chat": lambda url: awaited(
@@ -160,7 +189,12 @@ STREAMS: dict[str, Call] = {
     "messages": lambda url: read(lambda: claude_messages(url, stream=True)),
     "messages over chat": lambda url: read(
         lambda: litellm.anthropic.messages.acreate(
-            model="openai/gpt-4o-mini", max_tokens=64, messages=ASKED[1:], api_base=url, api_key="sk", stream=True
+            model="openai/gpt-4o-mini",
+            max_tokens=64,
+            messages=ASKED[1:],
+            api_base=url,
+            api_key="sk",
+            stream=True,
         )
     ),
     "text": lambda url: list(text(url, stream=True)),
@@ -175,7 +209,9 @@ STREAMS: dict[str, Call] = {
     ),
     "responses": lambda url: list(responses(url, stream=True)),
     "responses async": lambda url: read(
-        lambda: litellm.aresponses(model="openai/gpt-4o-mini", input="hi", api_base=url, api_key="sk", stream=True)
+        lambda: litellm.aresponses(
+            model="openai/gpt-4o-mini", input="hi", api_base=url, api_key="sk", stream=True
+        )
     ),
     "responses over claude": lambda url: read(
         lambda: litellm.aresponses(
@@ -187,7 +223,9 @@ STREAMS: dict[str, Call] = {
         )
     ),
     "router": lambda url: list(router(url).completion(model="small", messages=ASKED, stream=True)),
-    "router async": lambda url: read(lambda: router(url).acompletion(model="small", messages=ASKED, stream=True)),
+    "router async": lambda url: read(
+        lambda: router(url).acompletion(model="small", messages=ASKED, stream=True)
+    ),
 }
 
 
@@ -217,7 +255,9 @@ def test_a_replayed_answer_equals_the_recorded_one(shape: str, provider: Provide
     assert dumped(stored) == dumped(live)
 
 
-@pytest.mark.parametrize("shape", ANSWERS.keys() - {"messages", "messages over chat", "responses over claude"})
+@pytest.mark.parametrize(
+    "shape", ANSWERS.keys() - {"messages", "messages over chat", "responses over claude"}
+)
 def test_a_replayed_answer_costs_what_it_did(shape: str, provider: Provider, tmp_path: Path) -> None:
     """LiteLLM's own prices, providers and safe hidden parameters are on a replayed answer as on the live one."""
     live, stored = both(tmp_path, provider, ANSWERS[shape])
@@ -339,7 +379,10 @@ class TestStreamsThatEndOtherwise:
         """A half-recorded stream never passes for a whole one."""
         with use_cassette(tmp_path / "x.yaml", mode="record"):
             next(chat(provider.url, stream=True))
-        with pytest.raises(BaseException, match="the test left it there") as caught, use_cassette(tmp_path / "x.yaml"):
+        with (
+            pytest.raises(BaseException, match="the test left it there") as caught,
+            use_cassette(tmp_path / "x.yaml"),
+        ):
             list(chat(GONE, stream=True))
         assert type(caught.value).__name__ == "CassetteMiss"
 
@@ -462,7 +505,9 @@ def test_an_error_of_the_moment_is_not_recorded(failure: str, provider: Provider
 
 
 @pytest.mark.parametrize("failure", PASSING)
-def test_every_error_is_recorded_where_that_is_asked(failure: str, provider: Provider, tmp_path: Path) -> None:
+def test_every_error_is_recorded_where_that_is_asked(
+    failure: str, provider: Provider, tmp_path: Path
+) -> None:
     """record_errors = all keeps the errors of the moment too, retry-after included."""
     provider.script(Reply(failure=failure))
     with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all"):
@@ -515,7 +560,12 @@ def test_retries_run_on_replay_as_they_did(provider: Provider, tmp_path: Path) -
             model_list=[
                 {
                     "model_name": "small",
-                    "litellm_params": {"model": "openai/gpt-4o-mini", "api_base": url, "api_key": "sk", "max_retries": 0},
+                    "litellm_params": {
+                        "model": "openai/gpt-4o-mini",
+                        "api_base": url,
+                        "api_key": "sk",
+                        "max_retries": 0,
+                    },
                 }
             ],
             num_retries=2,
@@ -624,3 +674,17 @@ def test_sync_and_async_share_a_recording(provider: Provider, tmp_path: Path) ->
         awaited(litellm.aembedding(input=["one"], model="openai/text-embedding-3-small"))
         awaited(litellm.acompletion("openai/gpt-4o-mini", ASKED))
     assert tape.replayed == 3
+
+
+@pytest.mark.parametrize("shape", ["usage", "claude", "messages", "messages over chat", "responses"])
+def test_the_tokens_of_a_stream_are_counted(shape: str, provider: Provider, tmp_path: Path) -> None:
+    """Where a stream tells its usage, the record of the call has its tokens and, where LiteLLM knows it, its price."""
+    with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
+        STREAMS[shape](provider.url)
+    with use_cassette(tmp_path / "x.yaml") as replaying:
+        STREAMS[shape](GONE)
+    (live,), (stored,) = recording.calls, replaying.calls
+    assert stored.tokens == live.tokens
+    assert min(live.tokens) > 0
+    assert stored.usd == live.usd
+    assert (live.usd or 0) > 0

@@ -355,7 +355,8 @@ class StreamTape:
 
     def ended(self, _stream: Any) -> None:
         """The whole stream is there."""
-        hidden = {"usage": self._usage} if self._usage else None
+        usage = self._usage or answers.usage_in_events(self._chunks)
+        hidden = {"usage": usage} if usage else None
         answer = Answer(Kind.STREAM, self._chunks, hidden=hidden)
         provider = self._visit.kwargs.get("custom_llm_provider")
         usd = answers.price_of_usage(answer.usage, self._visit.model, provider)
