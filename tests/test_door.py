@@ -60,7 +60,9 @@ class Holder:
         self.own = completion
 
 
-ROUTER_MODELS = [{"model_name": "small", "litellm_params": {"model": "openai/gpt-4o-mini", "api_key": "sk-local"}}]
+ROUTER_MODELS = [
+    {"model_name": "small", "litellm_params": {"model": "openai/gpt-4o-mini", "api_key": "sk-local"}}
+]
 EARLY_CLOSURE, EARLY_HOLDER = closure(), Holder()
 EARLY_PARTIAL = functools.partial(completion, "openai/gpt-4o-mini", ASKED)
 EARLY_ROUTER = litellm.Router(model_list=ROUTER_MODELS, num_retries=0)  # type: ignore[arg-type]
@@ -80,7 +82,9 @@ EARLY: dict[str, Callable[..., Any]] = {
     "thread": lambda **more: ThreadPoolExecutor(1).submit(completion, **MORE, **more).result(),
     "batch": lambda **more: litellm.batch_completion(model="openai/gpt-4o-mini", messages=[ASKED], **more)[0],
     "stream": lambda **more: list(completion(**MORE, stream=True, **more)),
-    "text over chat": lambda **more: litellm.text_completion(model="openai/gpt-4o-mini", prompt="hello", **more),
+    "text over chat": lambda **more: litellm.text_completion(
+        model="openai/gpt-4o-mini", prompt="hello", **more
+    ),
 }
 
 
@@ -207,13 +211,17 @@ def test_messages_in_sync_form(provider: Provider, tmp_path: Path) -> None:
 
 REFUSED: dict[str, Callable[[], Any]] = {
     "image_generation": lambda: litellm.image_generation(prompt="a cat", model="openai/dall-e-3", **KEY),
-    "aimage_generation": lambda: asyncio.run(litellm.aimage_generation(prompt="a cat", model="dall-e-3", **KEY)),
+    "aimage_generation": lambda: asyncio.run(
+        litellm.aimage_generation(prompt="a cat", model="dall-e-3", **KEY)
+    ),
     "transcription": lambda: litellm.transcription(model="openai/whisper-1", file=b"x", **KEY),
     "speech": lambda: litellm.speech(model="openai/tts-1", input="hi", voice="a", **KEY),
     "rerank": lambda: litellm.rerank(model="cohere/rerank-v3.5", query="q", documents=["d"], **KEY),
     "moderation": lambda: litellm.moderation(input="hi", **KEY),
     "amoderation": lambda: asyncio.run(litellm.amoderation(input="hi", **KEY)),
-    "create_file": lambda: litellm.create_file(file=b"x", purpose="batch", custom_llm_provider="openai", **KEY),
+    "create_file": lambda: litellm.create_file(
+        file=b"x", purpose="batch", custom_llm_provider="openai", **KEY
+    ),
     "create_thread": lambda: litellm.create_thread(custom_llm_provider="openai", **KEY),
     "ocr": lambda: litellm.ocr(model="mistral/mistral-ocr-latest", document={}, **KEY),
 }
@@ -242,7 +250,9 @@ def test_a_refused_call_cannot_be_swallowed(tmp_path: Path) -> None:
 def test_other_entry_points_pass_while_recording(provider: Provider, tmp_path: Path) -> None:
     """While recording, a call that is not recorded goes through, and the run can say so."""
     with use_cassette(tmp_path / "x.yaml", mode="record") as tape, pytest.raises(litellm.NotFoundError):
-        litellm.image_generation(prompt="x", model="openai/dall-e-3", api_base=provider.url, max_retries=0, **KEY)
+        litellm.image_generation(
+            prompt="x", model="openai/dall-e-3", api_base=provider.url, max_retries=0, **KEY
+        )
     assert tape.unstored == ["image_generation() is not recorded yet"]
 
 
@@ -260,7 +270,7 @@ def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.Monke
     before = state()
     door = Door(lambda: None)
     monkeypatch.setattr(litellm, "completion", lambda *_, **__: None)
-    with pytest.raises(DoorError, match="cannot see the calls of this LiteLLM .* completion are not built"):
+    with pytest.raises(DoorError, match=r"cannot see the calls of this LiteLLM .* completion are not built"):
         door.open()
     monkeypatch.undo()
     assert state() == before
@@ -307,7 +317,10 @@ def test_litellm_s_rust_client_stays_off(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_unkeyable_arguments_are_named(tmp_path: Path) -> None:
     """A call that cannot be keyed is an error that names the argument, also where it is swallowed."""
-    with pytest.raises(Exception, match=r"extra_body.*cannot be part of a key"), use_cassette(tmp_path / "x.yaml"):
+    with (
+        pytest.raises(Exception, match=r"extra_body.*cannot be part of a key"),
+        use_cassette(tmp_path / "x.yaml"),
+    ):
         try:
             completion(**MORE, extra_body={"x": object()}, **KEY)
         except Exception:

@@ -132,7 +132,7 @@ def test_a_swallowed_miss_is_raised_at_the_end(path: Path) -> None:
     ):
         try:
             ask("hello")
-        except BaseException:  # noqa: BLE001
+        except BaseException:
             swallowed = True
     assert swallowed
     assert str(missed.value).endswith('Record it:  use_cassette("x.yaml", mode="record")')
