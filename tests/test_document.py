@@ -685,7 +685,9 @@ def test_large_data_takes_no_more_than_its_share_of_time() -> None:
         return time.process_time() - start
 
     seconds(10)
-    assert seconds(4000) < 40 * max(min(seconds(400) for _ in range(3)), 0.002)
+    # The best of three: one may pay for a garbage collection.
+    small, large = (min(seconds(size) for _ in range(3)) for size in (400, 4000))
+    assert large < 40 * max(small, 0.002)
 
 
 def test_writing_does_not_change_what_is_written() -> None:
