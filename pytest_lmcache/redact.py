@@ -13,7 +13,8 @@ first of these that applies, and the local environment has the last word, not th
 
 JSON inside a string, such as a tool call's arguments, is text: there a labelled value goes only if it also
 looks like a credential (rule 3), so ``{"password": "hunter2"}`` that a model wrote for a tool stays what the
-tool is called with, and a long key beside ``"api_key"`` does not.
+tool is called with, and a long key beside ``"api_key"`` does not. The same holds for a tool call's arguments
+that are a mapping, under ``input`` or ``arguments``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -461,11 +463,14 @@ def _secrets_in(name: str, value: str) -> Iterator[str]:
             for part_name, part in parsed.items():
                 if isinstance(part, str) and is_secret_name(part_name) and _is_searchable(part, part_name):
                     yield part
-    scheme, _, rest = value.partition(" ")
-    if scheme.lower() in ("bearer", "basic", "token", "apikey"):
-        value = rest.strip()
+    value = _without_scheme(value)
     if _is_searchable(value, name):
         yield value
+
+
+def _without_scheme(value: str) -> str:
+    scheme, _, rest = value.partition(" ")
+    return rest.strip() if scheme.lower() in ("bearer", "basic", "token", "apikey") else value
 
 
 def _secrets_in_url(url: str) -> Iterator[str]:
@@ -477,14 +482,59 @@ def _secrets_in_url(url: str) -> Iterator[str]:
     yield from (value for value in values if value and _is_searchable(value, "url"))
 
 
-def _as_written(secret: str) -> set[str]:
+@lru_cache(maxsize=4096)
+def _as_written(secret: str) -> frozenset[str]:
     """A secret as it stands in plain text, in a URL and in JSON."""
-    return {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+    return frozenset({secret, quote(secret, safe=""), json.dumps(secret)[1:-1]})
 
+
+class _Environment:
+    """The variables that may hold a secret; read again only when the environment changed."""
+
+    __slots__ = ("_environ", "_last")
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._last: tuple[Any, frozenset[tuple[str, str]]] = (None, frozenset())
+
+    def variables(self) -> frozenset[tuple[str, str]]:
+        """Their names and values; the same object while they stay the same."""
+        environ, (seen, variables) = self._environ, self._last
+        # os.environ decodes every name and value when compared; the dict under it compares in 0.3 µs.
+        raw = getattr(environ, "_data", environ)
+        if raw != seen:
+            seen, present = (
+                dict(raw),
+                frozenset(
+                    (name, value)
+                    for name in list(environ)
+                    if (value := environ.get(name)) and (_is_secret_variable(name) or "://" in value)
+                ),
+            )
+            variables = variables if present == variables else present
+            self._last = (seen, variables)
+        return variables
+
+
+# Mappings that a model wrote for a tool: what stands under a secret's name is what the tool is called with.
+_FOR_TOOLS = frozenset({"arguments", "input"})
 
 # Arguments that hold what was asked: redacted as data, never a source of secrets to look for.
 _QUESTION = frozenset(
     {"messages", "input", "prompt", "tools", "functions", "documents", "query", "response_format"}
+)
+# Attributes of the module litellm that users set a provider's key on; the alphabetically first names a value.
+_MODULE_KEYS = tuple(
+    sorted(
+        _set(
+            "ai21_key aleph_alpha_key amazon_nova_api_key anthropic_key api_key azure_key baseten_key bytez_key clarifai_key "
+            "cloudflare_api_key cohere_key cometapi_key databricks_key datarobot_key gdc_key gigachat_key "
+            "gradient_ai_api_key groq_key heroku_key huggingface_key inception_key infinity_key lemonade_key "
+            "llama_api_key maritalk_key nebius_key nlp_cloud_key novita_api_key ollama_key openai_key "
+            "openai_like_key openrouter_key ovhcloud_key predibase_key replicate_key sap_service_key snowflake_key "
+            "togetherai_api_key token vercel_ai_gateway_key wandb_key xai_key"
+        )
+    )
 )
 
 
@@ -492,12 +542,16 @@ class Redactor:
     """Takes secrets out of plain data; calling it again on what it gave changes nothing.
 
     ``patterns`` are regular expressions that add to the built-in rules; of one with a group ``secret`` only
-    that group is taken out, and none should match just what follows a placeholder. ``function`` is called on every text (keys of mappings too) after all other
-    rules; it has to be idempotent itself. ``environ`` is ``os.environ`` unless given, read again whenever it
-    changed. Raises SettingsError for a pattern that is none and for a function that returns no text.
+    that group is taken out, and none should match just what follows a placeholder. ``function`` is called on
+    every text (keys of mappings too) after all other rules; it has to be idempotent itself. ``environ`` is
+    ``os.environ`` unless given, read again whenever it changed; a value seen once is looked for ever after.
+    Raises SettingsError for a pattern that is none and for a function that returns no text.
     """
 
-    __slots__ = ("_environ", "_function", "_known", "_learnt", "_lock", "_patterns", "_seen", "_variables")
+    __slots__ = (
+        *("_environment", "_function", "_known", "_learnt", "_lock", "_module", "_patterns"),
+        *("_present", "_variables"),
+    )
 
     def __init__(
         self,
@@ -512,23 +566,38 @@ class Redactor:
             for number, pattern in enumerate([patterns] if isinstance(patterns, str) else patterns, 1)
         )
         self._function = function
-        self._environ = environ
+        self._environment = _Environment(os.environ if environ is None else environ)
+        self._forget()
+
+    def fresh(self) -> Redactor:
+        """Return one with the same rules that knows nothing yet of what was passed or set in other tests."""
+        new = object.__new__(Redactor)
+        new._patterns, new._function, new._environment = self._patterns, self._function, self._environment
+        new._forget()
+        return new
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._seen: Any = None
-        self._variables: dict[str, str] = {}
+        self._present: frozenset[tuple[str, str]] = frozenset()
+        self._variables = self._present
         self._learnt: dict[str, str] = {}
+        self._module: tuple[Any, ...] = ()
         self._known: _Known = ()
 
     def learn(self, arguments: Mapping[str, Any]) -> None:
         """Remember the secrets among a call's raw arguments, so that their echo is taken out anywhere later.
 
-        Looks into texts, mappings, lists and tuples only, and never raises.
+        Looks into texts, mappings, lists and tuples, at a client's key and at those set on the module
+        ``litellm``, and never raises.
         """
         found: dict[str, str] = {}
         try:
+            self._learn_module(found)
             for name, value in arguments.items():
                 if name not in _QUESTION:
                     self._learn_value(name, value, found, _DEEPEST)
+                if value is not None and name.endswith("client"):
+                    self._learn_value("api_key", getattr(value, "api_key", None), found, 0)
         except Exception:  # noqa: BLE001, S110 - a caller's odd mapping must not stop the call
             pass
         new = {secret: name for secret, name in found.items() if self._learnt.get(secret, "\uffff") > name}
@@ -536,6 +605,15 @@ class Redactor:
             with self._lock:
                 self._learnt |= new
                 self._rebuild()
+
+    def _learn_module(self, found: dict[str, str]) -> None:
+        module = sys.modules.get("litellm")
+        values = () if module is None else tuple(map(vars(module).get, _MODULE_KEYS))
+        if values and values != self._module:
+            self._module = values
+            for name, value in zip(_MODULE_KEYS, values, strict=True):
+                if isinstance(value, str):
+                    found.update((secret, name) for secret in _secrets_in(name, value) if secret not in found)
 
     def _learn_value(self, name: str, value: Any, found: dict[str, str], depth: int) -> None:
         if isinstance(value, str):
@@ -599,44 +677,48 @@ class Redactor:
             pieces = list(_cut(pieces, spans))
         return pieces
 
-    def _data(self, value: Any) -> Any:
+    def _data(self, value: Any, for_tool: bool = False) -> Any:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict):
-            return self._mapping(value)
+            return self._mapping(value, for_tool)
         if isinstance(value, list | tuple):
-            return self._sequence(value)
+            return self._sequence(value, for_tool)
         return value
 
-    def _mapping(self, value: dict[Any, Any]) -> dict[Any, Any]:
+    def _mapping(self, value: dict[Any, Any], for_tool: bool = False) -> dict[Any, Any]:
         new: dict[Any, Any] | None = None
         for number, (key, item) in enumerate(value.items()):
             name = self._text(key) if isinstance(key, str) else key
-            clean = self._named(name, item) if isinstance(key, str) else self._data(item)
+            clean = self._named(name, item, for_tool) if isinstance(key, str) else self._data(item, for_tool)
             if new is None and (clean is not item or name is not key):
                 new = dict(list(value.items())[:number])
             if new is not None:
                 new[_free(name, new) if isinstance(name, str) else name] = clean
         return value if new is None else new
 
-    def _named(self, name: str, item: Any) -> Any:
+    def _named(self, name: str, item: Any, for_tool: bool = False) -> Any:
         if isinstance(item, str):
-            if item and is_secret_name(name):
+            secret = is_secret_name(name)
+            if item and secret and not for_tool:
                 mark = _placeholder(name.lower())
                 return item if item == mark else mark
             clean = self._text(item)
+            if not (secret or name.lower() in _MAYBE_SECRET):
+                return clean
             # Of the cleaned text too, or a second pass could find a credential where the first saw a sentence.
-            doubtful = name.lower() in _MAYBE_SECRET and (_is_credible(item) or _is_credible(clean))
-            return _placeholder(name.lower()) if doubtful else clean
+            doubtful = _is_credible(_without_scheme(item)) or _is_credible(_without_scheme(clean))
+            mark = _placeholder(name.lower())
+            return mark if doubtful and item != mark else clean
         if isinstance(item, list | tuple) and is_secret_name(name):
-            parts = [self._named(name, part) for part in item]
+            parts = [self._named(name, part, for_tool) for part in item]
             return item if parts == item else parts
-        return self._data(item)
+        return self._data(item, for_tool or (isinstance(item, dict) and name in _FOR_TOOLS))
 
-    def _sequence(self, value: list[Any] | tuple[Any, ...]) -> list[Any]:
+    def _sequence(self, value: list[Any] | tuple[Any, ...], for_tool: bool = False) -> list[Any]:
         new: list[Any] | None = list(value) if isinstance(value, tuple) else None
         for number, item in enumerate(value):
-            clean = self._data(item)
+            clean = self._data(item, for_tool)
             if clean is not item:
                 if new is None:
                     new = list(value)
@@ -682,26 +764,18 @@ class Redactor:
         return spans
 
     def _look_at_environment(self) -> None:
-        environ = os.environ if self._environ is None else self._environ
-        # os.environ decodes every name and value when compared; the dict under it compares in 0.3 µs.
-        raw = getattr(environ, "_data", environ)
-        if raw == self._seen:
-            return
-        with self._lock:
-            self._seen = dict(raw)
-            variables = {
-                name: value
-                for name in list(environ)
-                if (value := environ.get(name)) and (_is_secret_variable(name) or "://" in value)
-            }
-            if variables != self._variables:
-                self._variables = variables
-                self._rebuild()
+        present = self._environment.variables()
+        if present is not self._present:
+            with self._lock:
+                self._present = present
+                if not present <= self._variables:
+                    self._variables |= present
+                    self._rebuild()
 
     def _rebuild(self) -> None:
         """Make the table of secrets to look for: longest first, the environment's name before an argument's."""
         table: dict[str, str] = {}
-        for name, value in sorted(self._variables.items()):
+        for name, value in sorted(self._variables):
             secrets = _secrets_in(name, value) if _is_secret_variable(name) else _secrets_in_url(value)
             for secret in secrets:
                 for written in _as_written(secret):

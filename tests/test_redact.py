@@ -9,8 +9,9 @@ import base64
 import json
 import re
 import sys
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
+import litellm
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -395,6 +396,28 @@ def test_tool_call_arguments(clean):
     assert json.loads(found) == {"api_key": "<redacted:api_key>", "password": "hunter2", "n": 1}
 
 
+@pytest.mark.parametrize("name", ["input", "arguments"])
+def test_tool_call_arguments_that_are_a_mapping(clean, name):
+    """The same holds for a tool call whose arguments are a mapping; there the names around it do not count."""
+    inner = {"password": "hunter2", "headers": {"Authorization": f"Bearer {MISTRAL}"}}
+    call = {
+        "type": "tool_use",
+        name: {"user": "ann", "password": "hunter2", "api_key": MISTRAL, "l": [inner]},
+    }
+    found = clean({"content": [call], "password": "hunter2"})
+    kept = {"password": "hunter2", "headers": {"Authorization": "<redacted:authorization>"}}
+    assert found["content"][0][name] == {
+        "user": "ann",
+        "password": "hunter2",
+        "api_key": "<redacted:api_key>",
+        "l": [kept],
+    }
+    assert found["password"] == "<redacted:password>"
+    assert clean(found) is found
+    listed = clean({name: [{"password": "hunter2"}]})
+    assert listed == {name: [{"password": "<redacted:password>"}]}, "a list of messages is none"
+
+
 def test_same_object_where_nothing_changed(clean):
     """Data without secrets comes back as it is, and untouched parts of other data are shared, not copied."""
     innocent = {"messages": [{"role": "user", "content": "hi"}], "f": [0.5, b"x", None], 7: object()}
@@ -492,14 +515,38 @@ def test_service_account_in_the_environment():
 
 
 def test_environment_of_the_process(monkeypatch):
-    """Without a mapping of its own a redactor follows os.environ, as tests set and unset keys."""
+    """Without a mapping of its own a redactor follows os.environ, as tests set keys."""
     redactor = Redactor()
     text = f"I have {MISTRAL}"
     assert redactor(text) is text
     monkeypatch.setenv("ACME_API_KEY", MISTRAL)
     assert redactor(text) == "I have <redacted:ACME_API_KEY>"
-    monkeypatch.setenv("ACME_API_KEY", DUMMY_KEY)
-    assert redactor(text) is text
+
+
+def test_a_value_that_was_in_the_environment_is_not_forgotten():
+    """A key that was set for some calls only, or replaced, is taken out of what is recorded after them too."""
+    environ = {"ACME_API_KEY": MISTRAL}
+    redactor = Redactor(environ=environ)
+    redactor("the call")
+    environ["ACME_API_KEY"] = AZURE_OLD
+    assert redactor([MISTRAL, AZURE_OLD]) == ["<redacted:ACME_API_KEY>"] * 2
+    environ.clear()
+    assert redactor([MISTRAL, AZURE_OLD]) == ["<redacted:ACME_API_KEY>"] * 2
+
+
+def test_fresh_redactor_knows_nothing_of_other_tests():
+    """A fresh one has the same rules, but not what was passed or set in an earlier test, so keys do not hang on it."""
+    environ = {"ACME_API_KEY": MISTRAL}
+    redactor = Redactor([r"cust-\d+"], str.strip, environ)
+    redactor("the call")
+    redactor.learn({"api_key": HEX})
+    environ.clear()
+    fresh = redactor.fresh()
+    assert fresh(f" cust-42 {MISTRAL} {HEX}") == f"<redacted:pattern-1> {MISTRAL} {HEX}"
+    environ["B_API_KEY"] = MISTRAL
+    fresh.learn({"api_key": ALNUM})
+    assert fresh([MISTRAL, ALNUM]) == ["<redacted:B_API_KEY>", "<redacted:api_key>"]
+    assert redactor([HEX, ALNUM]) == ["<redacted:api_key>", ALNUM]
 
 
 def test_environment_is_read_only_when_it_changed(monkeypatch):
@@ -639,6 +686,29 @@ def test_learning_never_raises(clean):
     clean.learn({"api_key": MISTRAL, "client": object(), 3: loop, "odd": Odd(), "x": Odd})
     clean.learn(Odd())
     assert clean(MISTRAL) == "<redacted:api_key>"
+
+
+@pytest.mark.parametrize("name", ["client", "http_client"])
+def test_key_of_a_client(clean, name):
+    """The key of a client that a call is given is taken out of its answer; a client without one does not matter."""
+    clean.learn({name: SimpleNamespace(api_key=MISTRAL), "other_client": SimpleNamespace(api_key=None)})
+    assert clean(f"no such user: {MISTRAL}") == "no such user: <redacted:api_key>"
+
+
+def test_key_that_is_set_on_litellm(monkeypatch, clean):
+    """A key that is set on the module, as in litellm.openai_key = ..., is taken out like one that is passed."""
+    for name, value in {"openai_key": MISTRAL, "api_key": AZURE_OLD, "azure_key": AZURE_OLD}.items():
+        monkeypatch.setattr(litellm, name, value)
+    clean.learn({"model": "x"})
+    monkeypatch.undo()
+    clean.learn({"model": "x"})
+    assert clean([MISTRAL, AZURE_OLD]) == ["<redacted:openai_key>", "<redacted:api_key>"]
+
+
+def test_every_key_of_litellm_is_known():
+    """LiteLLM has no attribute for a key that is not looked at."""
+    names = {name for name, value in vars(litellm).items() if name.endswith("_key") and (value is None)}
+    assert names <= set(redact._MODULE_KEYS)
 
 
 def test_environment_names_before_arguments():
