@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "doors.imports": "",
     "document": "",
     "settings": "errors",
-    "keys": "errors interaction",
+    "keys": "errors interaction redact",
     "redact": "errors",
     "nearest": "interaction keys",
     "cassette": "document errors interaction keys",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import warnings
@@ -112,6 +113,15 @@ class Suite:
         """The files under the cassette folder, as sorted posix paths."""
         root = self.folder / "cassettes"
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen():
+    """pytest collects garbage five times after each inner run: not among all of LiteLLM, that takes most of it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
