@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pytest_lmcache.errors import SettingsError, UnkeyableCallError
+from pytest_lmcache.redact import is_secret_name
 
 if TYPE_CHECKING:
     from pytest_lmcache.interaction import Call
@@ -74,13 +75,13 @@ _DROPPED_SHAPES = re.compile(
     r"|(?:arize|aws|azure|dd|gcs|langfuse|langsmith|newrelic|posthog|s3|signoz|valkey|vertex|watsonx)_.*"
     r"|anthropic_(?:disable_workload|federation|identity|issuer|keycloak|organization|service_account)_.*"
     r"|openai_(?:identity|service_account)_.*"
-    r"|.*_(?:api_key|api_base|access_key|access_key_id|credentials|password|secret|secret_key|token)"
+    r"|.*_(?:api_key|api_base|access_key|access_key_id|credentials|password|secret|secret_key)"
     r"|(?:.*_)?cost_per_.*|.*_token_cost(?:_.*)?|regional_.*_uplift_multiplier.*"
     r"|(?:adaptive|auto|complexity|quality)_router_.*"
     r"|.*_fallbacks|.*_callbacks?"
     r"|prompt_cache_.*"
 )
-_KEPT = frozenset({"litellm_system_prompt", "bos_token", "eos_token"})
+_KEPT = frozenset({"litellm_system_prompt"})
 _FALSE_IS_NOT_GIVEN = frozenset({"stream", "merge_reasoning_content_in_choices"})
 
 
@@ -91,7 +92,10 @@ def is_dropped(argument: str) -> bool:
         return True
     if argument in _KEPT or argument.startswith("mock_"):
         return False
-    return _DROPPED_SHAPES.fullmatch(argument) is not None
+    if _DROPPED_SHAPES.fullmatch(argument) is not None:
+        return True
+    # Not a word of the model's, such as stop_token.
+    return argument.endswith("_token") and is_secret_name(argument)
 
 
 # ---- plain data ----------------------------------------------------------------------------------------

@@ -127,6 +127,7 @@ class Run:
         self._session: Session | None = None
         self._tally: Tally | None = None
         self._watcher: Recorder | None = None
+        self._ended_before: Any = None
         self._watched = 0
         self._watch = ImportWatch("litellm", self._litellm_is_there)
 
@@ -134,6 +135,7 @@ class Run:
         """Watch for LiteLLM, and over its calls, no more."""
         self._watch.stop()
         if self._watcher is not None:
+            self.session.ended = self._ended_before
             self.session.leave(self._watcher)
             self._watcher = None
 
@@ -173,7 +175,7 @@ class Run:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse markers that cannot be, before any test runs."""
-        checked = set()
+        checked: list[Settings] = []  # a key may be any callable, hashable or not
         for item in session.items:
             if _is_marked(item):
                 self._marked_fixtures.update(getattr(item, "fixturenames", ()))
@@ -184,7 +186,7 @@ class Run:
             try:
                 settings = self.settings_of(item)
                 if settings not in checked:
-                    checked.add(settings)
+                    checked.append(settings)
                     _check(settings)
             except SettingsError as error:
                 raise pytest.UsageError(str(error)) from None
@@ -214,9 +216,9 @@ class Run:
         passed = False
         try:
             result = yield
-            if item.stash[passed_key]:
+            if item.stash.get(passed_key, None):
                 _raise_fault(item)
-            passed = item.stash[passed_key] is True
+            passed = item.stash.get(passed_key, None) is True
             return result
         finally:
             self._end(item, passed=passed)
@@ -245,9 +247,14 @@ class Run:
         if call.when == "call":
             # An expected failure is how the test goes. Of subtests, each has a report before the test's own.
             passed = report.passed or hasattr(report, "wasxfail")
-            item.stash[passed_key] = passed and item.stash[passed_key] is not False
+            item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
         recorder = item.stash.get(recorder_key, None)
         faults = recorder.faults if recorder is not None else []
+        if faults and hasattr(report, "wasxfail"):
+            # What was expected to fail was not the recording.
+            item.stash[passed_key] = False
+            del report.wasxfail
+            report.outcome, report.longrepr = "failed", str(faults[0])
         if report.failed and faults and (call.excinfo is None or call.excinfo.value not in faults):
             report.sections.append(("language-model calls that missed", "\n\n".join(map(str, faults))))
         return report
@@ -347,6 +354,13 @@ class Run:
             self.tally.watched(where, calls - self._watched)
             self._watched = calls
 
+    def _block_ended(self, recorder: Recorder, passed: bool, written: bool) -> None:
+        """Count what a ``use_cassette`` did; its misses are those of the test, if that is recorded."""
+        item = self.current
+        is_told = item is not None and recorder_key in item.stash
+        test = item.nodeid if item is not None else OUTSIDE
+        self.tally.add(test, recorder, passed=passed, written=written, is_told=is_told)
+
     @property
     def session(self) -> Session:
         """The engine, imported on first need; from then on calls that belong to no test are watched."""
@@ -356,6 +370,7 @@ class Run:
             # Below all others: the innermost recorder gets a call.
             watcher = session.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
             session.enter(watcher)
+            self._ended_before, session.ended = session.ended, self._block_ended
             self._watcher = watcher
         return session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -32,8 +33,10 @@ EXPLAINED = 10
 class RealTime:
     """The clock, also where a test stopped it: freezegun replaces the names of modules, not those of classes."""
 
-    now = datetime.now
-    seconds = perf_counter
+    # Where time stands still already, freezegun keeps the real ones.
+    _frozen = sys.modules.get("freezegun.api")
+    now = (_frozen.real_datetime if _frozen else datetime).now
+    seconds = _frozen.real_perf_counter if _frozen else perf_counter
 
 
 class Decision(Enum):
@@ -272,7 +275,7 @@ class Recorder:
         for record in self._calls:
             if record.tape is not None:
                 record.tape.left()
-        for record in self._unanswered:
+        for record in list(self._unanswered):
             self.unstored.append(f"{record.name}() had no answer yet when the test ended")
         rewrite = self.settings.mode is Mode.REWRITE
         if not passed or self.settings.mode is Mode.LIVE or not (rewrite or self.recorded):
@@ -280,8 +283,10 @@ class Recorder:
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
         if self.owned and self.command:
             comment.append(f"record again: {self._again}")
+        # What a rewrite asked in vain keeps the answer that it had.
+        owned = self.owned and not self.unstored
         return self.cassette.save(
-            self._asked_for(), owned=self.owned, rewrite=rewrite, comment=self.redact(comment)
+            self._asked_for(), owned=owned, rewrite=rewrite, comment=self.redact(comment)
         )
 
     def _asked_for(self) -> list[Asked]:

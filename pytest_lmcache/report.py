@@ -69,8 +69,10 @@ class Tally:
     written: list[str] = field(default_factory=list)
     unseen: str = ""
 
-    def add(self, test: str, recorder: Recorder, *, passed: bool, written: bool) -> None:
-        """Count what one test did."""
+    def add(
+        self, test: str, recorder: Recorder, *, passed: bool, written: bool, is_told: bool = False
+    ) -> None:
+        """Count what one test, or one block of it, did; ``is_told``: the test counts the block's misses."""
         calls = recorder.calls
         cost = self.costs.setdefault(test, Cost()) if calls else Cost()
         for call in calls:
@@ -83,7 +85,7 @@ class Tally:
             elif call.source == "provider":
                 self.live.add(tokens, call.usd)
             cost.add(call.seconds, tokens, call.usd or 0.0)
-        if recorder.faults:
+        if recorder.faults and not is_told:
             self.missed[test] = self.missed.get(test, 0) + len(recorder.faults)
         if recorder.unstored and recorder.settings.mode is not Mode.LIVE:
             self.unstored.setdefault(test, []).extend(recorder.unstored)
@@ -163,7 +165,7 @@ class Tally:
         if early:
             yield from _list("streams recorded only as far as the test read them", early)
         if self.unstored:
-            title = "answered but not recorded (transient errors: lm_record_errors = all keeps them)"
+            title = "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them)"
             yield from _list(
                 title, {test: ", ".join(sorted(set(why))) for test, why in self.unstored.items()}
             )

@@ -67,6 +67,7 @@ class Session:
         self._redactors: dict[Any, Redactor] = {}
         self._strategies: dict[Any, KeyStrategy] = {}
         self._uses: Counter[Path] = Counter()
+        self.ended: Callable[[Recorder, bool, bool], None] | None = None
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
 
     def current(self) -> Recorder | None:
@@ -114,7 +115,10 @@ class Session:
             self._open = (*self._open, recorder)
             if own_context:
                 self._own.add(recorder)
+            if not recorder.watched:
                 _current.set(recorder)
+            if self._is_installed and not recorder.watched:
+                self._door.look_again()
             if len(self._open) == 1:
                 prefer_local_prices()
                 try:
@@ -151,6 +155,17 @@ class Session:
                     self._is_installed = False
                     self._door.close()
 
+    def tell(self, recorder: Recorder, *, passed: bool, written: bool) -> None:
+        """A ``use_cassette`` has ended: its misses are the test's too, and whoever counts is told.
+
+        ``ended`` is told the recorder, whether all passed, and whether the file changed.
+        """
+        outer = self.current()
+        if outer is not None and not outer.watched:
+            outer.faults.extend(recorder.faults)
+        if self.ended is not None:
+            self.ended(recorder, passed, written)
+
     def uses(self, path: Path) -> int:
         """How often a ``use_cassette`` of this process has used a file, counting this use."""
         with self._lock:
@@ -172,13 +187,13 @@ class Session:
         self._is_installed = True
 
     def _strategy(self, settings: Settings) -> KeyStrategy:
-        wanted = (settings.key, settings.normalise)
+        wanted = (_identity(settings.key), settings.normalise)
         if wanted not in self._strategies:
-            self._strategies[wanted] = strategy(*wanted)
+            self._strategies[wanted] = strategy(settings.key, settings.normalise)
         return self._strategies[wanted]
 
     def _redactor(self, settings: Settings) -> Redactor:
-        wanted = (settings.redact, settings.redact_with)
+        wanted = (settings.redact, _identity(settings.redact_with))
         if wanted not in self._redactors:
             with_ = settings.redact_with
             function = _function(with_) if isinstance(with_, str) else with_
@@ -220,6 +235,11 @@ def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
     return cassette_path(folder, [*file, test])
 
 
+def _identity(function: Any) -> Any:
+    """A name as it is, for a function what tells it from all others: it need not be hashable."""
+    return function if function is None or isinstance(function, str) else id(function)
+
+
 def _function(path: str) -> Callable[[str], str]:
     try:
         found: Callable[[str], str] = pkgutil.resolve_name(path)
@@ -232,7 +252,7 @@ def _shown(path: Path) -> str:
     """A path from here, where there is a way from here."""
     try:
         return os.path.relpath(path)
-    except ValueError:  # another drive
+    except (ValueError, OSError):  # another drive, or a folder that is gone
         return str(path)
 
 
@@ -277,7 +297,9 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             _current.set(before)
         # A rewrite drops what it did not ask: not where another block of this run uses the file too.
         recorder.owned = session.uses(cast("Path", recorder.path)) == 1
-        recorder.close(passed=kind is None and not recorder.faults)
+        passed = kind is None and not recorder.faults
+        written = recorder.close(passed=passed)
+        session.tell(recorder, passed=passed, written=written)
         if kind is None and recorder.faults:
             raise recorder.faults[0]
 

@@ -122,15 +122,23 @@ async def _record_async_generator(stream: AsyncIterator[Any], tape: Tape) -> Asy
 class Chunks:
     """The stored chunks of one answer, given out one by one as LiteLLM's objects.
 
-    ``past_end`` is called where the recording ends because its caller left early; it raises the miss.
+    ``past_end`` is called where the recording ends because its caller left early, and raises the miss;
+    ``broken`` where LiteLLM cannot read a chunk, and raises the error.
     """
 
-    def __init__(self, name: str, answer: Answer, past_end: Callable[[], NoReturn]) -> None:
+    def __init__(
+        self,
+        name: str,
+        answer: Answer,
+        past_end: Callable[[], NoReturn],
+        broken: Callable[[Exception], NoReturn],
+    ) -> None:
         self.name = name
         self.answer = answer
         self.given = 0
         self._left = iter(answer.data)
         self._past_end = past_end
+        self._broken = broken
 
     @property
     def is_last(self) -> bool:
@@ -142,18 +150,22 @@ class Chunks:
         data = next(self._left, None)
         if data is not None:
             self.given += 1
-            return revive_chunk(self.name, data)
+            return self._revived(revive_chunk, self.name, data)
         if self.answer.error is not None:
-            raise revive_error(self.answer.error)
+            raise self._revived(revive_error, self.answer.error)
         if not self.answer.complete:
             self._past_end()
         return None
 
+    def _revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
+        try:
+            return revive(*stored)
+        except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
+            self._broken(problem)
+
 
 def replay_stream(chunks: Chunks, logging_obj: Any, model: str, provider: str | None, *, heard: bool) -> Any:
     """A stream of LiteLLM's own type over stored chunks; ``heard`` says that callbacks listen."""
-    if chunks.name == "anthropic_messages":
-        return ByteStream(chunks)
     return _replaying_class(chunks.name)(chunks, logging_obj, model, provider, heard)
 
 
@@ -164,12 +176,24 @@ def _replaying_class(name: str) -> type[Any]:
     from litellm.responses.streaming_iterator import ResponsesAPIStreamingIterator
     from litellm.utils import TextCompletionStreamWrapper
 
+    if name == "anthropic_messages":
+        return _messages_class()
     ours, theirs = {
         "completion": (ReplayedChat, litellm.CustomStreamWrapper),
         "text_completion": (ReplayedText, TextCompletionStreamWrapper),
         "responses": (ReplayedEvents, ResponsesAPIStreamingIterator),
     }[name]
     return _named_like(theirs, (ours, theirs), {})
+
+
+def _messages_class() -> type[Any]:
+    try:
+        from litellm.llms.anthropic.pass_through.messages.streaming_iterator import (
+            AnthropicMessagesStreamingResponse as Theirs,
+        )
+    except ImportError:  # LiteLLM 1.83 gives a plain generator
+        return ByteStream
+    return _named_like(Theirs, (ByteStream, Theirs), {})
 
 
 def _named_like(kind: type[Any], bases: tuple[type[Any], ...], methods: dict[str, Any]) -> type[Any]:
@@ -207,9 +231,8 @@ class Replayed:
 class ByteStream(Replayed):
     """A replayed stream of Anthropic messages: server-sent events as the bytes that arrived."""
 
-    def __init__(self, chunks: Chunks) -> None:
-        self._stored = chunks
-        self._hidden_params: dict[str, Any] = {}
+    def __init__(self, chunks: Chunks, *_: Any) -> None:
+        self.__dict__.update(_stored=chunks, _hidden_params={}, completion_stream=Nothing())
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -380,6 +380,7 @@ OTHER = {
     "streamed": ({"stream": True}, {}),
     "max_tokens": ({"max_tokens": 1}, {"max_tokens": 2}),
     "tokens of a prompt template": ({"bos_token": "<s>"}, {}),
+    "a provider's own token": ({"stop_token": "A"}, {"stop_token": "B"}),
     "an unknown argument": ({"brand_new": 1}, {}),
     "a provider for a bare model": ({"model": "m", "custom_llm_provider": "groq"}, {"model": "m"}),
     "bytes": ({"file": b"a"}, {"file": b"b"}),

@@ -124,7 +124,7 @@ def test_lines():
         "  a (2)",
         "streams recorded only as far as the test read them:",
         "  e (1)",
-        "answered but not recorded (transient errors: lm_record_errors = all keeps them):",
+        "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them):",
         "  d (completion() failed with Timeout)",
         "1 live call by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:",
         "  g (1)",

@@ -256,7 +256,7 @@ def test_a_replayed_answer_equals_the_recorded_one(shape: str, provider: Provide
 
 
 @pytest.mark.parametrize(
-    "shape", ANSWERS.keys() - {"messages", "messages over chat", "responses over claude"}
+    "shape", sorted(ANSWERS.keys() - {"messages", "messages over chat", "responses over claude"})
 )
 def test_a_replayed_answer_costs_what_it_did(shape: str, provider: Provider, tmp_path: Path) -> None:
     """LiteLLM's own prices, providers and safe hidden parameters are on a replayed answer as on the live one."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import CellType, CodeType, FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_lmcache import answers, errors, streams
-from pytest_lmcache.errors import DoorError, LMCacheError
+from pytest_lmcache.errors import CassetteError, DoorError
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.keys import request_of
 from pytest_lmcache.recorder import CallRecord, Recorder
@@ -76,7 +76,7 @@ class Door:
         self._lock = threading.Lock()
         self._entries: list[Entry] = []
         self._codes: list[tuple[FunctionType, CodeType, CodeType]] = []
-        self._scanned = 0
+        self._scanned = self._modules = self._litellm = 0
 
     def open(self) -> None:
         """Put the interception on. Raises DoorError where this LiteLLM hides its functions."""
@@ -94,6 +94,15 @@ class Door:
             for function, _, guarded in self._codes:
                 function.__code__ = guarded
 
+    def look_again(self) -> None:
+        """See what of LiteLLM has been imported since, also where it has been imported anew."""
+        with self._lock:
+            if len(sys.modules) != self._modules or id(sys.modules.get("litellm")) != self._litellm:
+                known = len(self._entries)
+                self._look()
+                for entry in self._entries[known:]:
+                    entry.cell.cell_contents = entry.replacement
+
     def close(self) -> None:
         """Take the interception off: every function of LiteLLM's is what it was before."""
         with self._lock:
@@ -107,8 +116,9 @@ class Door:
 
     def _look(self) -> None:
         """Find LiteLLM's functions, again only when more of it has been imported since."""
+        self._modules, litellm = len(sys.modules), id(sys.modules.get("litellm"))
         modules = [name for name in sys.modules if name == "litellm" or name.startswith("litellm.")]
-        if len(modules) == self._scanned:
+        if len(modules) == self._scanned and litellm == self._litellm:
             return
         known = {id(entry.cell) for entry in self._entries}
         for cell in _cells(modules):
@@ -116,10 +126,12 @@ class Door:
                 known.add(id(cell))
                 original = cell.cell_contents
                 self._entries.append(Entry(cell, original, self._replacement(original)))
-        if not self._codes:
+        if litellm != self._litellm:
+            for function, original_code, _ in self._codes:
+                function.__code__ = original_code
             self._codes = list(self._guards())
         self._test()
-        self._scanned = len(modules)
+        self._scanned, self._litellm = len(modules), litellm
 
     def _test(self) -> None:
         import litellm
@@ -199,7 +211,9 @@ class Door:
         def replacement(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             recorder = (
-                None if _inside.get() or kwargs.get(flag) is True or _is_mocked(kwargs) else self._find()
+                None
+                if _inside.get() or kwargs.get(flag) is True or _is_mocked(name, kwargs)
+                else self._find()
             )
             if recorder is None:
                 return original(*args, **kwargs)
@@ -224,7 +238,7 @@ class Door:
         @functools.wraps(original)
         async def replacement(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            recorder = None if _inside.get() or _is_mocked(kwargs) else self._find()
+            recorder = None if _inside.get() or _is_mocked(name, kwargs) else self._find()
             if recorder is None:
                 return await original(*args, **kwargs)
             visit = Visit(recorder, name, parameters, args, kwargs)
@@ -270,7 +284,8 @@ class Visit:
                 request = recorder.redact(request_of(parameters, args, kwargs, name))
             self.call = Call(name, request)
             self.record, self.stored = recorder.begin(order, self.call)
-        except LMCacheError as fault:
+        except Exception as fault:
+            # Ours, not the provider's: it must not pass for an error that the code under test may expect.
             recorder.faults.append(fault)
             raise
 
@@ -281,14 +296,29 @@ class Visit:
         logging_obj = self.kwargs.get("litellm_logging_obj")
         heard = _is_heard(logging_obj)
         provider = self._tell_logging(logging_obj, stored, heard=heard)
-        if stored.kind is Kind.ERROR:
-            raise answers.revive_error(stored.data)
         if stored.kind is Kind.STREAM:
-            chunks = streams.Chunks(name, stored, lambda: self.recorder.past_end(self.record))
+            chunks = streams.Chunks(name, stored, lambda: self.recorder.past_end(self.record), self._broken)
             return streams.replay_stream(chunks, logging_obj, self.model, provider, heard=heard)
-        response = answers.revive_response(name, stored.data)
-        answers.restore_hidden(response, stored.hidden, provider)
-        return response
+        try:
+            if stored.kind is Kind.ERROR:
+                error = answers.revive_error(stored.data)
+            else:
+                response = answers.revive_response(name, stored.data)
+                answers.restore_hidden(response, stored.hidden, provider)
+                return response
+        except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
+            self._broken(problem)
+        raise error
+
+    def _broken(self, problem: Exception) -> NoReturn:
+        """A recording that LiteLLM's classes refuse: an error of ours, which is remembered."""
+        __tracebackhide__ = True
+        fault: Exception = problem
+        if self.record.entry is not None and not isinstance(problem, CassetteError):
+            what = str(problem).splitlines() or [type(problem).__name__]
+            fault = self.record.entry.broken(f"LiteLLM cannot read this answer: {errors.shorten(what[0])}")
+        self.recorder.faults.append(fault)
+        raise fault from None
 
     def answered(self, result: Any) -> Any:
         """Record what the provider gave; a stream is recorded while it is read."""
@@ -464,9 +494,12 @@ def _positional(function: Callable[..., Any]) -> list[str]:
     ]
 
 
-def _is_mocked(kwargs: Mapping[str, Any]) -> bool:
-    """Whether the call asks LiteLLM itself for a made-up answer: no provider is involved."""
-    return any(kwargs.get(name) for name in MOCKS)
+def _is_mocked(name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether LiteLLM itself makes the answer up, as the call asks: no provider is involved (LiteLLM 1.83 to 1.106)."""
+    mock = kwargs.get("mock_response")
+    if name in {"completion", "text_completion"}:
+        return any(kwargs.get(each) for each in MOCKS)
+    return mock is not None if name == "embedding" else isinstance(mock, str) and bool(mock)
 
 
 def _model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -497,5 +530,6 @@ def _is_heard(logging_obj: Any) -> bool:
         getattr(logging_obj, "dynamic_success_callbacks", None),
         getattr(logging_obj, "dynamic_async_success_callbacks", None),
         getattr(logging_obj, "dynamic_input_callbacks", None),
+        getattr(logging_obj, "logger_fn", None),
     )
     return any(registered) or litellm.cache is not None

@@ -153,7 +153,7 @@ def test_transient_error_is_not_recorded(suite, loopback):
     lines = told(suite.record())
     assert lines[0] == "0 replayed, 1 recorded, 1 live and not kept"
     assert lines[-2:] == [
-        "answered but not recorded (transient errors: lm_record_errors = all keeps them):",
+        "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them):",
         "  test_it.py::test_one (completion() failed with RateLimitError)",
     ]
 
