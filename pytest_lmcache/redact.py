@@ -527,8 +527,8 @@ _QUESTION = frozenset(
 _MODULE_KEYS = tuple(
     sorted(
         _set(
-            "ai21_key aleph_alpha_key amazon_nova_api_key anthropic_key api_key azure_key baseten_key bytez_key clarifai_key "
-            "cloudflare_api_key cohere_key cometapi_key databricks_key datarobot_key gdc_key gigachat_key "
+            "ai21_key aleph_alpha_key amazon_nova_api_key anthropic_key api_key azure_key baseten_key bytez_key "
+            "clarifai_key cloudflare_api_key cohere_key cometapi_key databricks_key datarobot_key gdc_key gigachat_key "
             "gradient_ai_api_key groq_key heroku_key huggingface_key inception_key infinity_key lemonade_key "
             "llama_api_key maritalk_key nebius_key nlp_cloud_key novita_api_key ollama_key openai_key "
             "openai_like_key openrouter_key ovhcloud_key predibase_key replicate_key sap_service_key snowflake_key "
@@ -643,28 +643,59 @@ class Redactor:
         """Return a stream's chunks without their secrets, also those that are cut in pieces.
 
         The pieces of one text are those under the same names in successive chunks. A placeholder stands
-        where the secret began; what the following chunks held of it is gone, the chunks stay.
+        where the secret began; what the following chunks held of it is gone, the chunks stay. Chunks of bytes
+        are read as one text of server-sent events; one that changed is wholly in the chunk where it began.
         """
+        pieces = [_bytes(chunk) for chunk in chunks]
+        if chunks and None not in pieces:
+            clean = self._wire([piece for piece in pieces if piece is not None])
+            return [
+                chunk if new == old else _bytes_chunk(new)
+                for chunk, old, new in zip(chunks, pieces, clean, strict=True)
+            ]
+        return self._chunks(chunks)
+
+    def _wire(self, pieces: list[bytes]) -> list[bytes]:
+        """Chunks of server-sent events: of what stands between the events' JSON only the frame stays unseen."""
+        wire = b"".join(pieces)
+        events: list[tuple[int, int, str, dict[str, Any]]] = []
+        for found in _EVENT_DATA.finditer(wire):
+            text = found[1].decode(errors="surrogateescape")
+            try:
+                events.append((*found.span(1), text, json.loads(text)))
+            except (ValueError, RecursionError):
+                continue  # cut off in the middle, or no JSON: text
+        edits: list[tuple[int, int, bytes]] = []
+        done = 0
+        clean = self._chunks([event for *_, event in events])
+        for (start, end, text, event), new in zip(events, clean, strict=True):
+            edits += self._between(wire, done, start)
+            if new is not event and new != event:
+                edits.append((start, end, _rewritten(text, new).encode(errors="surrogateescape")))
+            done = end
+        return list(_edited(pieces, [*edits, *self._between(wire, done, len(wire))]))
+
+    def _between(self, wire: bytes, start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+        if not _EVENT_FRAME.fullmatch(wire, start, end):
+            text = wire[start:end].decode(errors="surrogateescape")
+            if (clean := self._text(text)) != text:
+                yield start, end, clean.encode(errors="surrogateescape")
+
+    def _chunks(self, chunks: list[Any]) -> list[Any]:
         clean = self(chunks)
-        texts: dict[tuple[Any, ...], list[tuple[int, str]]] = {}
+        texts: dict[tuple[Any, ...], list[tuple[int, tuple[Any, ...], str]]] = {}
         for number, chunk in enumerate(clean):
-            for path, text in _leaves(chunk):
-                texts.setdefault(path, []).append((number, text))
-        changed: dict[tuple[int, tuple[Any, ...]], str] = {}
-        for path, numbered in texts.items():
-            pieces = [text for _, text in numbered]
+            for path, place, text in _leaves([chunk]):
+                texts.setdefault(path, []).append((number, place, text))
+        changed: dict[int, dict[tuple[Any, ...], str]] = {}
+        for found in texts.values():
+            pieces = [text for *_, text in found]
             if len(set(pieces)) > 1:
-                joined = self._pieces(pieces)
-                changed |= {
-                    (number, path): new
-                    for (number, old), new in zip(numbered, joined, strict=True)
-                    if new != old
-                }
-        touched = {number for number, _ in changed}
+                for (number, place, old), new in zip(found, self._pieces(pieces), strict=True):
+                    if new != old:
+                        changed.setdefault(number, {})[place] = new
         return [
-            _with_leaves(chunk, {path: new for (at, path), new in changed.items() if at == number})
-            if number in touched
-            else chunk
+            _with_leaves([chunk], changed[number])[0] if number in changed else chunk
             for number, chunk in enumerate(clean)
         ]
 
@@ -716,6 +747,8 @@ class Redactor:
         return self._data(item, for_tool or (isinstance(item, dict) and name in _FOR_TOOLS))
 
     def _sequence(self, value: list[Any] | tuple[Any, ...], for_tool: bool = False) -> list[Any]:
+        if _is_logprobs(value):
+            return self._logprobs(value)
         new: list[Any] | None = list(value) if isinstance(value, tuple) else None
         for number, item in enumerate(value):
             clean = self._data(item, for_tool)
@@ -724,6 +757,15 @@ class Redactor:
                     new = list(value)
                 new[number] = clean
         return value if new is None else new  # type: ignore[return-value]
+
+    def _logprobs(self, items: list[Any] | tuple[Any, ...]) -> list[Any]:
+        new = []
+        for item, token in zip(items, self._pieces([item["token"] for item in items]), strict=True):
+            told = item if token == item["token"] else _retold(item, token)
+            clean = self._data(told)
+            new.append(clean if clean.get("token") == told["token"] else _retold(clean, clean.get("token")))
+        same = isinstance(items, list) and all(clean is item for clean, item in zip(new, items, strict=True))
+        return items if same else new  # type: ignore[return-value]
 
     def _text(self, text: str) -> str:
         clean = self._ruled(text)
@@ -786,26 +828,53 @@ class Redactor:
         self._known = tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item)))
 
 
-def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """The texts of a chunk and where they are; an item of a list is at its own ``index`` if it has one."""
+def _leaves(
+    value: Any, path: tuple[Any, ...] = (), place: tuple[Any, ...] = ()
+) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], str]]:
+    """The texts of a chunk: what each continues in other chunks, where it is, and itself.
+
+    An item of a list is at its own ``index`` if it has one; the tokens of logprobs are pieces of one text.
+    """
     if isinstance(value, str):
-        yield path, value
+        yield path, place, value
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _leaves(item, (*path, name))
+            yield from _leaves(item, (*path, name), (*place, name))
+    elif _is_logprobs(value):
+        for at, item in _places(value):
+            yield (*path, "token"), (*place, at, "token"), item["token"]
     elif isinstance(value, list):
-        for place, item in _places(value):
-            yield from _leaves(item, (*path, place))
+        for at, item in _places(value):
+            yield from _leaves(item, (*path, at), (*place, at))
 
 
-def _with_leaves(value: Any, texts: dict[tuple[Any, ...], str], path: tuple[Any, ...] = ()) -> Any:
+def _with_leaves(value: Any, texts: dict[tuple[Any, ...], str], place: tuple[Any, ...] = ()) -> Any:
     if isinstance(value, str):
-        return texts.get(path, value)
+        return texts.get(place, value)
     if isinstance(value, dict):
-        return {name: _with_leaves(item, texts, (*path, name)) for name, item in value.items()}
+        if "top_logprobs" in value and (token := texts.get((*place, "token"))) is not None:
+            return _retold(value, token)
+        return {name: _with_leaves(item, texts, (*place, name)) for name, item in value.items()}
     if isinstance(value, list):
-        return [_with_leaves(item, texts, (*path, place)) for place, item in _places(value)]
+        return [_with_leaves(item, texts, (*place, at)) for at, item in _places(value)]
     return value
+
+
+def _is_logprobs(value: Any) -> bool:
+    """Whether data is a list of tokens with their probabilities, which spell a text."""
+    return (
+        bool(value)
+        and isinstance(value, list | tuple)
+        and all(
+            isinstance(item, dict) and "top_logprobs" in item and isinstance(item.get("token"), str)
+            for item in value
+        )
+    )
+
+
+def _retold(item: dict[str, Any], token: Any) -> dict[str, Any]:
+    """A token of logprobs with another text: its bytes and what it might have been told the old one."""
+    return {**item, "token": token, "top_logprobs": []} | ({"bytes": None} if "bytes" in item else {})
 
 
 def _places(items: list[Any]) -> Iterator[tuple[Any, Any]]:
@@ -828,6 +897,64 @@ def _cut(pieces: list[str], spans: list[_Span]) -> Iterator[str]:
                     new.append(_placeholder(span.name))
                 done = min(span.end, end)
         yield "".join([*new, piece[done - start :]])
+        start = end
+
+
+_EVENT_DATA = re.compile(rb"(?:\A|(?<=[\r\n]))data:[ ]?(\{[^\r\n]*)")
+_EVENT_FRAME = re.compile(rb"(?:event:[ ]?[a-z_.]*|data:[ ]?|[\r\n])*")
+_JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def _bytes(chunk: Any) -> bytes | None:
+    """What a chunk of bytes holds, None for another."""
+    if not isinstance(chunk, dict) or len(chunk) != 1:
+        return None
+    text, raw = chunk.get("bytes"), chunk.get("raw")
+    if isinstance(text, str):
+        return text.encode(errors="surrogatepass")
+    return raw if isinstance(raw, bytes) else None
+
+
+def _bytes_chunk(piece: bytes) -> dict[str, Any]:
+    try:
+        return {"bytes": piece.decode()}
+    except UnicodeDecodeError:
+        return {"raw": piece}
+
+
+def _rewritten(text: str, data: Any) -> str:
+    """The JSON text with the data's texts in the place of its own; all else as it was written, where possible."""
+    ascii_only = text.isascii() or "\\ud" in text.lower()  # a lone surrogate must stay an escape
+    plain = json.dumps(data, ensure_ascii=ascii_only, separators=(",", ":"))
+    texts = iter(_JSON_TEXT.findall(plain))
+
+    def text_of(found: re.Match[str]) -> str:
+        new = next(texts, "")
+        return found[0] if new and json.loads(found[0]) == json.loads(new) else new
+
+    same_form = _JSON_TEXT.sub(text_of, text)
+    try:
+        return same_form if json.loads(same_form) == data else plain
+    except ValueError:
+        return plain
+
+
+def _edited(pieces: list[bytes], edits: list[tuple[int, int, bytes]]) -> Iterator[bytes]:
+    """The pieces with each edit in that piece where it begins; edits are in order and do not overlap."""
+    start = at = 0
+    for piece in pieces:
+        end = start + len(piece)
+        new, done = [], start
+        while at < len(edits) and edits[at][0] < end:
+            first, last, text = edits[at]
+            new.append(piece[done - start : max(first - start, 0)])
+            if first >= start:
+                new.append(text)
+            done = min(last, end)
+            if last > end:
+                break
+            at += 1
+        yield b"".join([*new, piece[done - start :]])
         start = end
 
 

@@ -842,6 +842,136 @@ def test_stream_without_secrets(clean):
     assert clean.stream(chunks) is chunks or clean.stream(chunks) == chunks
 
 
+def told(tokens: list[str]) -> list[dict[str, object]]:
+    """Logprobs as OpenAI gives them."""
+    return [
+        {
+            "token": token,
+            "bytes": list(token.encode()),
+            "logprob": -0.5,
+            "top_logprobs": [{"token": token, "bytes": list(token.encode()), "logprob": -0.5}],
+        }
+        for token in tokens
+    ]
+
+
+LOGGED = ["it is ", MISTRAL[:9], MISTRAL[9:20], MISTRAL[20:], ", ok"]
+UNTOLD = [
+    {"token": token, "bytes": None, "logprob": -0.5, "top_logprobs": []}
+    for token in ["<redacted:A_TOKEN>", "", ""]
+]
+
+
+def test_logprobs_of_an_answer():
+    """A key that the logprobs spell token by token goes, with its bytes and alternatives; other tokens stay."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+    answer = {"choices": [{"logprobs": {"content": told(LOGGED), "refusal": None}}]}
+    found = redactor(answer)
+    content = told(LOGGED)
+    assert found["choices"][0]["logprobs"] == {"content": [content[0], *UNTOLD, content[4]], "refusal": None}
+    assert redactor(found) is found
+    innocent = {"content": told(["a", "b"])}
+    assert redactor(innocent) is innocent
+    assert Redactor(["^z$"], environ={})(told(["a", "z"]))[1]["bytes"] is None
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_logprobs_of_a_stream(size):
+    """The same for the chunks of a stream, with one token or several in each."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+    lists = [told(LOGGED[at : at + size]) for at in range(0, len(LOGGED), size)]
+    chunks = [{"choices": [{"index": 0, "logprobs": {"content": items}}]} for items in lists]
+    found = redactor.stream(chunks)
+    lists = [part["choices"][0]["logprobs"]["content"] for part in found]
+    content = told(LOGGED)
+    assert [len(items) for items in lists] == [len(LOGGED[at : at + size]) for at in range(0, 5, size)]
+    assert [item for items in lists for item in items] == [content[0], *UNTOLD, content[4]]
+    assert redactor.stream(found) == found
+
+
+def events(pieces: list[str], ascii_only: bool = False) -> bytes:
+    """A messages stream as Anthropic sends it, spaces before the closing brace included."""
+    data: list[dict[str, object]] = [{"type": "message_start", "message": {"id": "msg_1", "usage": {"n": 1}}}]
+    data += [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
+        for piece in pieces
+    ]
+    data.append({"type": "message_stop"})
+    return b"".join(
+        f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=ascii_only)[:-1]}   }}\n\n".encode()
+        for event in data
+    )
+
+
+def wire_chunk(piece: bytes) -> dict[str, object]:
+    """A chunk of bytes as it is stored."""
+    try:
+        return {"bytes": piece.decode()}
+    except UnicodeDecodeError:
+        return {"raw": piece}
+
+
+def wire(chunks: list[dict[str, object]]) -> bytes:
+    """What the chunks hold together."""
+    return b"".join(part["raw"] if "raw" in part else part["bytes"].encode() for part in chunks)  # type: ignore[attr-defined,misc]
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 64, 150, 5000])
+def test_secret_in_pieces_of_server_sent_events(size, ascii_only):
+    """A key in several events goes, however the bytes are cut, also inside of a character; all else stays."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+    whole = events(["密钥: é " + MISTRAL[:9], MISTRAL[9:20], MISTRAL[20:] + "\n密", "ok 密"], ascii_only)
+    chunks = [wire_chunk(whole[at : at + size]) for at in range(0, len(whole), size)]
+    assert size != 7 or ascii_only or any("raw" in part for part in chunks)
+    found = redactor.stream(chunks)
+    assert len(found) == len(chunks)
+    assert wire(found) == events(["密钥: é <redacted:A_TOKEN>", "", "\n密", "ok 密"], ascii_only)
+    assert redactor.stream(found) == found
+
+
+def test_events_that_hold_no_secret_stay_in_their_chunks():
+    """Only the chunks of the events that changed are new."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+    whole = events(["hello", MISTRAL[:9], MISTRAL[9:], "bye"])
+    chunks = [{"bytes": part.decode() + "\n\n"} for part in whole.split(b"\n\n")[:-1]]
+    found = redactor.stream(chunks)
+    assert [one is two for one, two in zip(found, chunks, strict=True)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert json.loads(found[2]["bytes"].partition("data: ")[2])["delta"]["text"] == "<redacted:A_TOKEN>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "data: [DONE] {}\n", 'data: {{"cut": "{}', ": {}\n\n", "{}", "event: error\r\ndata: {{'{}'}}\r\n"],
+)
+def test_bytes_that_are_no_events(text):
+    """What is no JSON event, such as one that is cut off, is text; bytes that are no UTF-8 stay as they are."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+    before, after = text.format(MISTRAL).encode(), text.format("<redacted:A_TOKEN>").encode()
+    whole = events(["a", "b"])
+    chunks = [{"bytes": whole.decode()}, wire_chunk(before[:20]), wire_chunk(before[20:]), {"raw": b"\n\xff"}]
+    found = redactor.stream(chunks)
+    assert len(found) == 4
+    assert wire(found) == whole + after + b"\n\xff"
+
+
+def test_rewritten_event_of_an_odd_form():
+    """An event whose names hold a secret or are doubled still is the JSON of its data without the secret."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+    text = 'data: {"a": 1, "a": "x", "b": "\\ud800 ' + MISTRAL + '", "api_key": {"password": ["y"]}}\n'
+    [found] = redactor.stream([{"bytes": text}])
+    data = json.loads(found["bytes"].removeprefix("data: "))
+    expected = {"a": "x", "b": "\ud800 <redacted:A_TOKEN>", "api_key": {"password": ["<redacted:password>"]}}
+    assert data == expected
+
+
 # --- properties ------------------------------------------------------------------------------------------
 
 FRAGMENTS = st.sampled_from(
@@ -924,6 +1054,16 @@ def test_stream_twice_is_once(pieces, environ):
     redactor = Redactor(environ=environ)
     once = redactor.stream([chunk(piece) for piece in pieces])
     assert len(once) == len(pieces)
+    assert redactor.stream(once) == once
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(TEXTS, max_size=4), ENVIRON, st.integers(1, 90))
+def test_bytes_twice_is_once(pieces, environ, size):
+    """The same for a stream of bytes, whatever it is cut into."""
+    redactor = Redactor(environ=environ)
+    whole = events(pieces, ascii_only=True)
+    once = redactor.stream([wire_chunk(whole[at : at + size]) for at in range(0, len(whole), size)])
     assert redactor.stream(once) == once
 
 
