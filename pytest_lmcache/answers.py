@@ -82,8 +82,8 @@ def _safe_hidden(result: Any) -> dict[str, Any] | None:
 # ---------------------------------------------------------------- chunks of streams
 
 
-def store_chunk(name: str, chunk: Any) -> dict[str, Any]:
-    """One chunk of a stream as plain data."""
+def store_chunk(name: str, chunk: Any, shapes: dict[Any, Any]) -> dict[str, Any]:
+    """One chunk of a stream as plain data; ``shapes`` is what the stream's earlier chunks were shortened to."""
     if isinstance(chunk, bytes | bytearray):
         raw = bytes(chunk)
         try:
@@ -94,8 +94,14 @@ def store_chunk(name: str, chunk: Any) -> dict[str, Any]:
         return {"text": chunk}
     if isinstance(chunk, dict):
         return {"event": plain(chunk)}
-    data: dict[str, Any] = _dumped(chunk, lambda data: revive_chunk(name, data))
-    return data
+    given = plain(chunk.model_dump(exclude_unset=True, warnings=False))
+    shape = _shape(given)
+    if shape in shapes:
+        # Most chunks of a stream differ from each other in a word alone.
+        data: dict[str, Any] = _cut_to(given, shapes[shape])
+        return data
+    shapes[shape] = _dumped(chunk, lambda data: revive_chunk(name, data))
+    return _copied(shapes[shape])  # type: ignore[no-any-return]
 
 
 def revive_chunk(name: str, data: dict[str, Any]) -> Any:
@@ -286,6 +292,23 @@ def _without_none(given: Any, revived: Any) -> Any:
     if isinstance(given, list) and isinstance(revived, list) and len(given) == len(revived):
         return [_without_none(*pair) for pair in zip(given, revived, strict=True)]
     return given
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple((name, _shape(item)) for name, item in value.items())
+    if isinstance(value, list):
+        return ("list", *map(_shape, value))
+    return value if value is None else (type(value), bool(value))
+
+
+def _cut_to(value: Any, like: Any) -> Any:
+    """Of a value only what another one of its shape kept."""
+    if isinstance(like, dict):
+        return {name: _cut_to(value[name], kept) for name, kept in like.items() if name in value}
+    if isinstance(like, list):
+        return [_cut_to(*pair) for pair in zip(value, like, strict=True)]
+    return value
 
 
 def plain(value: Any) -> Any:

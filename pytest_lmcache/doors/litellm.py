@@ -346,11 +346,11 @@ class Visit:
             return provider
         if not heard:
             vars(logging_obj).update(QUIET)
-            if stored.kind is Kind.STREAM:
-                # LiteLLM prices a stream when it begins, which takes it a tokenizer and gives 0.
-                vars(logging_obj).update(
-                    response_cost_calculator=_no_cost, _response_cost_calculator=_no_cost
-                )
+            # LiteLLM would price the answer again, a stream with a tokenizer when it begins, which gives 0.
+            usd = 0.0 if stored.kind is Kind.STREAM else stored.usd
+            if usd is not None and not self._has_own_prices():
+                known = functools.partial(_known_cost, usd)
+                vars(logging_obj).update(response_cost_calculator=known, _response_cost_calculator=known)
         request = self.call.request
         logging_obj.update_environment_variables(
             model=model,
@@ -368,6 +368,9 @@ class Visit:
                 )
         return provider
 
+    def _has_own_prices(self) -> bool:
+        return any("cost_per" in name for name in self.kwargs) or bool(self.kwargs.get("model_info"))
+
 
 class StreamTape:
     """Takes down a stream while its caller reads it, and ends the call's record with it."""
@@ -375,12 +378,13 @@ class StreamTape:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._chunks: list[dict[str, Any]] = []
+        self._shapes: dict[Any, Any] = {}
         self._usage: dict[str, Any] | None = None
         self._open = True
 
     def chunk(self, chunk: Any) -> None:
         """Keep one chunk as it is now: its reader may change it."""
-        self._chunks.append(answers.store_chunk(self._visit.call.name, chunk))
+        self._chunks.append(answers.store_chunk(self._visit.call.name, chunk, self._shapes))
         self._usage = streams.hidden_usage(chunk) or self._usage
 
     def ended(self, _stream: Any) -> None:
@@ -436,8 +440,8 @@ class _Silence(Coroutine[None, None, None]):
         pass
 
 
-def _no_cost(*_: Any, **__: Any) -> float:
-    return 0.0
+def _known_cost(usd: float, *_: Any, **__: Any) -> float:
+    return usd
 
 
 QUIET = {
