@@ -962,6 +962,18 @@ def test_bytes_that_are_no_events(text):
     assert wire(found) == whole + after + b"\n\xff"
 
 
+def test_what_is_no_secret_in_an_event_stays_as_written():
+    """Escapes, numbers and lone surrogates of an event that changed are not rewritten, nor are comments."""
+    redactor = Redactor(environ={"A_TOKEN": MISTRAL})
+    text = (
+        ': {0}\n\ndata:{{"a" :"\\/\\u0026é", "b": 1.50, "c":"{0}"}}\n: {0}\n\ndata: {{"d": "\\ud800é {0}"}}\n'
+    )
+    [found] = redactor.stream([{"bytes": text.format(MISTRAL)}])
+    first, last = found["bytes"].rsplit("data: ", 1)
+    assert first == text.format("<redacted:A_TOKEN>").rsplit("data: ", 1)[0]
+    assert json.loads(last) == {"d": "\ud800é <redacted:A_TOKEN>"}
+
+
 def test_rewritten_event_of_an_odd_form():
     """An event whose names hold a secret or are doubled still is the JSON of its data without the secret."""
     redactor = Redactor(environ={"A_TOKEN": MISTRAL})
