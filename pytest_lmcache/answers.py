@@ -26,7 +26,7 @@ PLACEHOLDER_URL = "https://recorded.invalid/"
 
 def store_response(name: str, response: Any) -> tuple[Any, dict[str, Any] | None]:
     """A response as plain data, and the safe part of its hidden parameters."""
-    return _dumped(response, lambda data: revive_response(name, data)), _safe_hidden(response)
+    return _dumped(name, response, lambda data: revive_response(name, data)), _safe_hidden(response)
 
 
 def revive_response(name: str, data: dict[str, Any]) -> Any:
@@ -82,8 +82,8 @@ def _safe_hidden(result: Any) -> dict[str, Any] | None:
 # ---------------------------------------------------------------- chunks of streams
 
 
-def store_chunk(name: str, chunk: Any, shapes: dict[Any, Any]) -> dict[str, Any]:
-    """One chunk of a stream as plain data; ``shapes`` is what the stream's earlier chunks were shortened to."""
+def store_chunk(name: str, chunk: Any) -> dict[str, Any]:
+    """One chunk of a stream as plain data."""
     if isinstance(chunk, bytes | bytearray):
         raw = bytes(chunk)
         try:
@@ -94,14 +94,8 @@ def store_chunk(name: str, chunk: Any, shapes: dict[Any, Any]) -> dict[str, Any]
         return {"text": chunk}
     if isinstance(chunk, dict):
         return {"event": plain(chunk)}
-    given = plain(chunk.model_dump(exclude_unset=True, warnings=False))
-    shape = _shape(given)
-    if shape in shapes:
-        # Most chunks of a stream differ from each other in a word alone.
-        data: dict[str, Any] = _cut_to(given, shapes[shape])
-        return data
-    shapes[shape] = _dumped(chunk, lambda data: revive_chunk(name, data))
-    return _copied(shapes[shape])  # type: ignore[no-any-return]
+    data: dict[str, Any] = _dumped(f"{name} chunk", chunk, lambda data: revive_chunk(name, data))
+    return data
 
 
 def revive_chunk(name: str, data: dict[str, Any]) -> Any:
@@ -263,12 +257,27 @@ def _safe_headers(headers: Any) -> dict[str, str]:
 # ---------------------------------------------------------------- plain data
 
 
-def _dumped(value: Any, revive: Callable[[Any], Any]) -> Any:
-    """The shortest plain data that revives to the same: without each None that reviving puts back."""
+def _dumped(name: str, value: Any, revive: Callable[[Any], Any]) -> Any:
+    """The shortest plain data that revives to the same; found out once for all values of one shape."""
     if not hasattr(value, "model_dump"):
         return plain(value)
-    whole = value.model_dump(warnings=False)
     given = plain(value.model_dump(exclude_unset=True, warnings=False))
+    shape = (name, type(value), _shape(given))
+    if shape not in _SHORTENED:
+        if len(_SHORTENED) >= SHAPES:
+            _SHORTENED.clear()
+        _SHORTENED[shape] = _outline(_shortest(value, given, revive))
+    return _cut_to(given, _SHORTENED[shape])
+
+
+# What was kept of the last values, by their shape: most answers of a suite differ in words alone.
+_SHORTENED: dict[Any, Any] = {}
+SHAPES = 500
+
+
+def _shortest(value: Any, given: Any, revive: Callable[[Any], Any]) -> Any:
+    """Without each None that reviving puts back."""
+    whole = value.model_dump(warnings=False)
     bare = plain(value.model_dump(exclude_unset=True, exclude_none=True, warnings=False))
     for types in ({}, {OUTPUT_TYPES: _output_types(value)}):
         try:
@@ -298,17 +307,28 @@ def _shape(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((name, _shape(item)) for name, item in value.items())
     if isinstance(value, list):
-        return ("list", *map(_shape, value))
+        return ("list", *map(_shape, value)) if _is_nested(value) else ("list", bool(value))
     return value if value is None else (type(value), bool(value))
 
 
-def _cut_to(value: Any, like: Any) -> Any:
-    """Of a value only what another one of its shape kept."""
-    if isinstance(like, dict):
-        return {name: _cut_to(value[name], kept) for name, kept in like.items() if name in value}
-    if isinstance(like, list):
-        return [_cut_to(*pair) for pair in zip(value, like, strict=True)]
+def _outline(value: Any) -> Any:
+    """Which names a value has, at every level, without what stands under them."""
+    if isinstance(value, dict):
+        return {name: item if name == OUTPUT_TYPES else _outline(item) for name, item in value.items()}
+    return [_outline(item) for item in value] if isinstance(value, list) and _is_nested(value) else None
+
+
+def _cut_to(value: Any, outline: Any) -> Any:
+    """Of a value only what an outline has; what the outline alone has is ours: the types of the output."""
+    if isinstance(outline, dict):
+        return {name: _cut_to(value[name], kept) if name in value else kept for name, kept in outline.items()}
+    if isinstance(outline, list):
+        return [_cut_to(*pair) for pair in zip(value, outline, strict=True)]
     return value
+
+
+def _is_nested(value: list[Any]) -> bool:
+    return any(isinstance(item, dict | list) for item in value)
 
 
 def plain(value: Any) -> Any:

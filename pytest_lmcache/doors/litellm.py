@@ -378,13 +378,12 @@ class StreamTape:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._chunks: list[dict[str, Any]] = []
-        self._shapes: dict[Any, Any] = {}
         self._usage: dict[str, Any] | None = None
         self._open = True
 
     def chunk(self, chunk: Any) -> None:
         """Keep one chunk as it is now: its reader may change it."""
-        self._chunks.append(answers.store_chunk(self._visit.call.name, chunk, self._shapes))
+        self._chunks.append(answers.store_chunk(self._visit.call.name, chunk))
         self._usage = streams.hidden_usage(chunk) or self._usage
 
     def ended(self, _stream: Any) -> None:
