@@ -503,13 +503,11 @@ class _Environment:
         # os.environ decodes every name and value when compared; the dict under it compares in 0.3 µs.
         raw = getattr(environ, "_data", environ)
         if raw != seen:
-            seen, present = (
-                dict(raw),
-                frozenset(
-                    (name, value)
-                    for name in list(environ)
-                    if (value := environ.get(name)) and (_is_secret_variable(name) or "://" in value)
-                ),
+            seen = dict(raw)
+            present = frozenset(
+                (name, value)
+                for name in list(environ)
+                if (value := environ.get(name)) and (_is_secret_variable(name) or "://" in value)
             )
             variables = variables if present == variables else present
             self._last = (seen, variables)
