@@ -98,7 +98,8 @@ class Session:
             lambda: self._cassette(path, keys, shared=not owned),
             path,
             keys,
-            self._redactor(settings),
+            # Its own: what one test passes as a key is no secret of another's.
+            self._redactor(settings).fresh(),
             label=label,
             command=command,
             owned=owned,
