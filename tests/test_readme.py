@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from plugin.conftest import Suite
+from plugin.conftest import Suite, imported  # noqa: F401 - a fixture
 from provider import Provider, Reply
 
 from pytest_lmcache.doors.litellm import RECORDED
@@ -83,8 +83,8 @@ def commands(block):
 class Reader(Suite):
     """Somebody who has copied blocks of README.md into a folder, online at first."""
 
-    def __init__(self, pytester, provider, environment) -> None:
-        super().__init__(pytester, provider)
+    def __init__(self, environment, *given) -> None:
+        super().__init__(*given)
         self.environment = environment
         self.online()
 
@@ -111,8 +111,8 @@ def geographer():
 
 
 @pytest.fixture
-def reader(pytester, geographer, monkeypatch):
-    return Reader(pytester, geographer, monkeypatch)
+def reader(imported, pytester, geographer, monkeypatch):  # noqa: F811 - the fixture
+    return Reader(monkeypatch, pytester, geographer, imported)
 
 
 def passes(result):

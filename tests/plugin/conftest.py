@@ -51,11 +51,18 @@ class Keeper:
         }
 
 
+def keep(modules):
+    """Put modules back that pytester took out: some, such as numpy's, cannot be imported twice."""
+    for name, module in modules.items():
+        sys.modules.setdefault(name, module)
+
+
 class Suite:
     """A suite in a folder of its own; ``app.py`` in it holds ``ask`` and ``aask``."""
 
-    def __init__(self, pytester, provider) -> None:
+    def __init__(self, pytester, provider, imported) -> None:
         self.pytester = pytester
+        self.imported = imported
         self.provider = provider
         self.folder = pytester.path
         self._asked = provider.count
@@ -81,8 +88,8 @@ class Suite:
             warnings.simplefilter("default")
             warnings.filterwarnings("error", module="pytest_lmcache")
             result = self.pytester.runpytest_inprocess(*alone, *args, plugins=[keeper], no_reraise_ctrlc=True)
-        for name, module in keeper.modules.items():
-            sys.modules.setdefault(name, module)
+        keep(keeper.modules)
+        self.imported.update(keeper.modules)
         return result
 
     def record(self, *args):
@@ -125,6 +132,14 @@ def frozen():
 
 
 @pytest.fixture
-def suite(pytester, loopback):
+def imported():
+    """What inner runs import; asked for before pytester, whose own end comes first then."""
+    modules = {}
+    yield modules
+    keep(modules)
+
+
+@pytest.fixture
+def suite(imported, pytester, loopback):
     """An empty suite of a user's."""
-    return Suite(pytester, loopback)
+    return Suite(pytester, loopback, imported)
