@@ -17,7 +17,7 @@ import pytest
 from litellm import acompletion, completion, embedding
 from provider import Provider
 
-from pytest_lmcache import CassetteMiss, DoorError, UnsupportedCall, use_cassette
+from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.doors.litellm import RECORDED, UNDECORATED, Door, _cells
 from pytest_lmcache.session import session
@@ -326,3 +326,81 @@ def test_unkeyable_arguments_are_named(tmp_path: Path) -> None:
         except Exception:
             pass
     assert embedding.__name__ == "embedding"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda url: litellm.responses(
+            model="openai/m", input="x", mock_response={"a": 1}, api_base=url, **KEY
+        ),
+        lambda url: litellm.responses(model="openai/m", input="x", mock_timeout=True, api_base=url, **KEY),
+        lambda url: litellm.embedding(model="openai/m", input=["x"], mock_timeout=True, api_base=url, **KEY),
+        lambda url: litellm.embedding(
+            model="openai/m", input=["x"], mock_tool_calls=[1], api_base=url, **KEY
+        ),
+    ],
+    ids=["responses, a mapping", "responses, a timeout", "embedding, a timeout", "embedding, tool calls"],
+)
+def test_a_mock_that_litellm_ignores_is_no_way_out(
+    call: Callable[[str], Any], provider: Provider, tmp_path: Path
+) -> None:
+    """Where LiteLLM would ask the provider in spite of a mock argument, mode replay does not."""
+    before = provider.count
+    with pytest.raises(CassetteMiss), use_cassette(tmp_path / "x.yaml"):
+        call(provider.url)
+    assert provider.count == before
+
+
+def test_a_fault_of_ours_is_remembered(tmp_path: Path) -> None:
+    """A redaction function that breaks fails the block, also where the code under test swallows it."""
+    settings = {"redact_with": lambda _: 1 / 0}
+    with pytest.raises(ZeroDivisionError), use_cassette(tmp_path / "x.yaml", **settings):
+        try:
+            completion(**MORE, **KEY)
+        except ZeroDivisionError:
+            pass
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["response", "stream"])
+def test_an_answer_that_litellm_cannot_read_is_told(stream: bool, provider: Provider, tmp_path: Path) -> None:
+    """A recording that somebody edited into nonsense is an error with file and line, and it is remembered."""
+    more = {"stream": True} if stream else {}
+    path = tmp_path / "x.yaml"
+    with use_cassette(path, mode="record"):
+        answer = completion(**MORE, **more, api_base=provider.url, **KEY)
+        list(answer) if stream else answer
+    text = path.read_text()
+    old, new = ('"choices": [{', '"choices": [5, {') if stream else ("  choices:\n", "  choices:\n  - 5\n")
+    path.write_text(text.replace(old, new))
+    with pytest.raises(CassetteError, match=rf"{path.name}:\d+: LiteLLM cannot read"), use_cassette(path):
+        try:
+            answer = completion(**MORE, **more, **KEY)
+            list(answer) if stream else answer
+        except Exception:
+            pass
+
+
+def test_litellm_imported_anew_is_seen(tmp_path: Path) -> None:
+    """A LiteLLM that a test throws out and imports again is intercepted in the next test."""
+    script = """
+import sys
+import litellm
+from pytest_lmcache import CassetteMiss, use_cassette
+with use_cassette("a.yaml"):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "litellm"]:
+        del sys.modules[name]
+    import litellm
+    with use_cassette("b.yaml"):
+        try:
+            litellm.completion(model="openai/m", messages=[], api_key="x", api_base="http://127.0.0.1:9/v1")
+        except CassetteMiss as miss:
+            print("missed")
+            raise SystemExit(0)
+"""
+    import subprocess
+
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "missed" in ran.stdout, ran.stderr[-2000:]

@@ -351,3 +351,105 @@ def test_unsupported_call_is_refused(suite):
     result = suite.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E*litellm.moderation() is not recorded by pytest-lmcache yet*"])
+
+
+def test_expected_failure_hides_no_miss(suite):
+    """An xfail mark expects the test to fail, not its recording to be missing: one FAILED."""
+    suite.test("@pytest.mark.xfail\n@pytest.mark.lm_cache\ndef test_one():\n    ask()\n")
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*No recording answers this call of completion()*"])
+
+
+def test_miss_of_a_block_in_a_recorded_test_fails_it(suite):
+    """A use_cassette whose miss the test gathers and forgets fails the test that is recorded itself."""
+    suite.test(
+        """
+        from pytest_lmcache import use_cassette
+
+        @use_cassette("nothing.yaml")
+        async def agent(name):
+            return await aask(name)
+
+        @pytest.mark.lm_cache
+        def test_one():
+            async def go():
+                await asyncio.gather(agent("a"), agent("b"), return_exceptions=True)
+            asyncio.run(go())
+        """
+    )
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    assert suite.asked() == 0
+
+
+def test_blocks_are_counted(suite):
+    """What a use_cassette in a test replays and records is in the run's summary."""
+    suite.test(
+        """
+        from pytest_lmcache import use_cassette
+
+        def test_one():
+            with use_cassette("block.yaml", mode="once"):
+                ask()
+        """
+    )
+    suite.run().stdout.fnmatch_lines(["0 replayed, 1 recorded", "*1 cassette written*"])
+    suite.run().stdout.fnmatch_lines(["1 replayed"])
+
+
+def test_key_of_any_callable(suite):
+    """A key function may be an object that cannot be hashed."""
+    suite.test(
+        """
+        import dataclasses
+
+        @dataclasses.dataclass
+        class Last:
+            place: int = -1
+            def __call__(self, request):
+                return request["messages"][self.place]["content"]
+
+        @pytest.mark.lm_cache(key=Last())
+        def test_one():
+            ask()
+        """
+    )
+    suite.record()
+    suite.run().assert_outcomes(passed=1)
+
+
+def test_skip_by_another_hook(suite):
+    """A test that another plugin's hook skips before ours has run is skipped, and no error follows."""
+    suite.file(
+        "sub/conftest.py",
+        """
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_setup(item):
+            if "skipped" in item.name:
+                pytest.skip("no")
+        """,
+    )
+    suite.file("sub/test_it.py", "def test_one(): pass\ndef test_skipped(): pass\n")
+    suite.run().assert_outcomes(passed=1, skipped=1)
+
+
+def test_rewrite_in_vain_keeps_the_recording(suite):
+    """A rewrite while the provider is down takes away nothing that was recorded."""
+    suite.test("@pytest.mark.lm_cache\ndef test_one():\n    ask()\n")
+    suite.record()
+    before = (suite.folder / "cassettes/test_it/test_one.yaml").read_bytes()
+    suite.test(
+        """
+        @pytest.mark.lm_cache
+        def test_one():
+            try:
+                ask(api_base="http://127.0.0.1:9/v1")
+            except Exception:
+                pass
+        """
+    )
+    suite.run("--lm-rewrite").assert_outcomes(passed=1)
+    assert (suite.folder / "cassettes/test_it/test_one.yaml").read_bytes() == before
