@@ -354,8 +354,9 @@ def test_the_caller_s_metadata_is_no_part_of_the_question(provider: Provider, tm
     """LiteLLM writes into the caller's metadata during a call: another run's metadata finds the recording."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         chat(provider.url, metadata={"run": 1})
-    with use_cassette(tmp_path / "x.yaml"):
+    with use_cassette(tmp_path / "x.yaml") as tape:
         chat(GONE, metadata={"run": 2})
+    assert tape.replayed == 1
 
 
 class TestStreamsThatEndOtherwise:
@@ -611,11 +612,12 @@ def test_a_call_without_a_key_in_the_environment_replays(
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         chat(provider.url)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with use_cassette(tmp_path / "x.yaml"):
+    with use_cassette(tmp_path / "x.yaml") as tape:
         import openai
 
         openai.OpenAI()
         litellm.completion(model="openai/gpt-4o-mini", messages=ASKED)
+    assert tape.replayed == 1
 
 
 def test_a_mocked_call_passes(tmp_path: Path) -> None:
