@@ -13,6 +13,7 @@ from typing import Any
 import litellm
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.litellm_core_utils.litellm_logging import Logging
 from provider import Provider
 
 from pytest_lmcache import CassetteMiss, use_cassette
@@ -198,14 +199,17 @@ def test_nobody_is_bothered_where_nobody_listens(
     for name in ("callbacks", "success_callback", "_async_success_callback", "input_callback"):
         monkeypatch.setattr(litellm, name, [])
 
-    async def run() -> set[asyncio.Task[Any]]:
+    async def run() -> set[str]:
         await litellm.acompletion(**arguments(GONE))
-        return {task for task in asyncio.all_tasks() - {asyncio.current_task()} if not task.done()}
+        return {task.get_coro().__name__ for task in asyncio.all_tasks() - {asyncio.current_task()}}
 
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         litellm.completion(**arguments(provider.url))
     with use_cassette(tmp_path / "x.yaml"):
-        assert not asyncio.run(run())
+        left = asyncio.run(run())
+    # LiteLLM 1.83 asks nobody before it hands its log, which is empty then, to its worker.
+    asks_first = hasattr(Logging, "claim_async_success_log")
+    assert left == (set() if asks_first else {"_client_async_logging_helper"})
 
 
 def test_a_miss_in_a_callback_is_not_lost(provider: Provider, listener: Listener, tmp_path: Path) -> None:

