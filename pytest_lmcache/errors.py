@@ -25,6 +25,18 @@ class SettingsError(LMCacheError):
     """A setting with a value that it cannot have."""
 
 
+class CacheError(LMCacheError):
+    """A value of the cache that cannot be made or used."""
+
+
+class LayerError(CacheError):
+    """Trouble with a layer's store: away, locked, full, broken."""
+
+
+class LMCacheWarning(UserWarning):
+    """Something that does not work as wished, and that recording and replaying goes on without."""
+
+
 class DoorError(LMCacheError):
     """LiteLLM's functions are not where this package looks for them: calls could slip by unseen."""
 
@@ -198,4 +210,25 @@ def not_a_function(thing: Any, kind: str) -> str:
         f"use_cassette() cannot decorate the {kind} {thing.__qualname__}: its calls are made later, when the "
         "cassette is closed.\n"
         "Put `with use_cassette(...):` around the code that makes them, or decorate a function that does."
+    )
+
+
+def unstorable(problem: str) -> str:
+    """The message for an answer, or a value, that the cache cannot keep."""
+    return f"The cache cannot keep this answer: {problem}. It keeps plain data: what JSON holds, and bytes."
+
+
+def no_value(problem: object) -> str:
+    """The message for something that is not what the cache keeps of an answer."""
+    return (
+        f"This is no value of the cache ({shorten(str(problem))}). A cache gives back what it was given by put(), "
+        "unchanged; pytest_lmcache.values.store() makes a value of an answer."
+    )
+
+
+def newer_value(version: int, known: int) -> str:
+    """The message for a value of a later form."""
+    return (
+        f"This value of the cache has form {version}; this pytest-lmcache reads form {known}.\n"
+        "Install a newer one: pip install -U pytest-lmcache"
     )
