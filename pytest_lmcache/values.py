@@ -74,12 +74,8 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
 
     Raises CacheError for anything that ``store`` has not made.
     """
-    version = value.get("lmcache") if isinstance(value, Mapping) else None
-    if type(version) is int and version > VERSION:
-        raise CacheError(newer_value(version, VERSION))
+    _check_version(value)
     try:
-        if type(version) is not int or version != VERSION:
-            raise ValueError("it has no `lmcache: 1`")
         error, hidden = value.get("error"), value.get("hidden")
         answer = Answer(
             Kind(value["kind"]),
@@ -90,15 +86,21 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
             seconds=_unpack(value["seconds"]),
             usd=_unpack(value.get("usd")),
         )
-        recorded = value["recorded"]
-        if type(recorded) is not str:
-            raise ValueError("`recorded` is no text")
+        recorded = str(value["recorded"])
     except (ValueError, TypeError, LookupError, struct.error, RecursionError) as error:
         raise CacheError(no_value(error)) from None
     return answer, recorded
 
 
-def _pack(value: Any) -> Any:
+def _check_version(value: Any) -> None:
+    version = value.get("lmcache") if isinstance(value, Mapping) else None
+    if type(version) is not int or version < VERSION:
+        raise CacheError(no_value("it has no `lmcache: 1`"))
+    if version > VERSION:
+        raise CacheError(newer_value(version, VERSION))
+
+
+def _pack(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     kind = type(value)
     if kind is str:
         return value if value.isascii() or not _SURROGATE.search(value) else _tagged_text(value)
@@ -187,7 +189,7 @@ def _read_nan(text: str) -> float:
 
 
 def _read_vector(text: str, code: str) -> list[float]:
-    vector = array(code)
+    vector: array[float] = array(code)
     vector.frombytes(a2b_base64(text, strict_mode=True))
     if sys.byteorder == "big":
         vector.byteswap()

@@ -1,4 +1,4 @@
-"""What a layer of the cache is, and what all of them share: age, keys, and values as JSON text."""
+"""What a layer of the cache is, and what layers share: the age of values, keys, JSON text, the folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_lmcache.errors import CacheError, unstorable
@@ -78,3 +79,18 @@ def copied(value: Any) -> Any:
     if type(value) is list:
         return [copied(item) for item in value]
     return value
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a cache if there is none; a new one is kept out of git and of backups."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return
+    (folder / ".gitignore").write_text("# Created by pytest-lmcache.\n*\n", encoding="utf-8")
+    (folder / "CACHEDIR.TAG").write_text(
+        "Signature: 8a477f597d28d172789f06886806bc55\n"
+        "# This file is a cache directory tag created by pytest-lmcache.\n"
+        "# For information about cache directory tags, see https://bford.info/cachedir/\n",
+        encoding="utf-8",
+    )

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_lmcache.errors import CacheError, LayerError, disk_trouble
-from pytest_lmcache.layers import from_text, is_fresh, plain_key, to_text
+from pytest_lmcache.layers import from_text, is_fresh, make_folder, plain_key, to_text
 
 PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked
 SHARDS = 1  # each costs 3 ms to open; one takes 15,000 writes a second, from all processes together
+SHARD, DATABASE = "000", "cache.db"  # diskcache's names
 EVICTED = 10  # rows that go at once where the database has grown too large
 
 _T = TypeVar("_T")
@@ -101,8 +102,8 @@ class DiskLayer:
     def _open(self) -> Any:
         from diskcache import FanoutCache
 
-        _make(self.folder)
-        _probe(self.folder / "000")
+        make_folder(self.folder)
+        _probe(self.folder / SHARD)
         return FanoutCache(
             self.folder,
             shards=SHARDS,
@@ -155,23 +156,10 @@ def _disk_class() -> type[Any]:
     return TextDisk
 
 
-def _make(folder: Path) -> None:
-    """The folder; one that is new is kept out of git and of backups."""
-    new = not folder.exists()
-    (folder / "000").mkdir(parents=True, exist_ok=True)
-    if new:
-        (folder / ".gitignore").write_text("# Created by pytest-lmcache.\n*\n", encoding="utf-8")
-        (folder / "CACHEDIR.TAG").write_text(
-            "Signature: 8a477f597d28d172789f06886806bc55\n"
-            "# This file is a cache directory tag created by pytest-lmcache.\n"
-            "# For information about cache directory tags, see https://bford.info/cachedir/\n",
-            encoding="utf-8",
-        )
-
-
-def _probe(shard: Path) -> None:
+def _probe(folder: Path) -> None:
     """Find out whether the database can be written: diskcache would try to open it for a minute."""
-    with closing(sqlite3.connect(shard / "cache.db", timeout=PATIENCE, isolation_level=None)) as connection:
+    folder.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(folder / DATABASE, timeout=PATIENCE, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_lmcache.layers import make_folder
+
 # So many lock files at most, however many keys. Two keys may share one; as waiting has an end, the worst of it
 # is that one of two calls is asked a little later.
 LOCKS = 1024
+POLL = 0.02  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,10 @@ class Held:
 
 
 class Flight:
-    """The locks of ``folder``, one file each. A folder that cannot be used locks nobody out."""
+    """The locks in ``folder``, of one cache. A folder that cannot be used locks nobody out.
+
+    A lock is the process's own: one that ends, however it ends, holds none.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).expanduser().absolute()
@@ -35,7 +42,13 @@ class Flight:
     @contextmanager
     def enter(self, key: str, wait_seconds: float) -> Iterator[bool]:
         """Hold the lock of a key; False where it could not be had in time, or not at all: go on without it."""
-        held = self._acquire(key, max(wait_seconds, 0))
+        held = self.try_acquire(key)
+        # Counted, not timed: a test may have stopped the clock.
+        for _ in range(int(wait_seconds / POLL)):
+            if held is not None:
+                break
+            time.sleep(POLL)
+            held = self.try_acquire(key)
         try:
             yield held is not None
         finally:
@@ -44,16 +57,15 @@ class Flight:
 
     def try_acquire(self, key: str) -> Held | None:
         """The lock of a key if it is free now; for callers that must not block, to ask again after a sleep."""
-        return self._acquire(key, 0)
-
-    def _acquire(self, key: str, wait_seconds: float) -> Held | None:
         from filelock import FileLock, Timeout
 
-        # A plain lock each: one that is tied to its thread could not be released from another.
-        lock = FileLock(self.folder / _file_name(key), thread_local=False)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=wait_seconds, poll_interval=0.02)
+            make_folder(self.folder)
+            locks = self.folder / "locks"
+            locks.mkdir(exist_ok=True)
+            # A lock that is tied to its thread could not be released from another.
+            lock = FileLock(locks / _file_name(key), thread_local=False)
+            lock.acquire(timeout=0)
         except (Timeout, OSError, NotImplementedError):
             return None
         return Held(lock)
