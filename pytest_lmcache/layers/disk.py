@@ -17,7 +17,6 @@ from pytest_lmcache.layers import from_text, is_fresh, make_folder, plain_key, t
 PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked
 SHARDS = 1  # each costs 3 ms to open; one takes 15,000 writes a second, from all processes together
 SHARD, DATABASE = "000", "cache.db"  # diskcache's names
-EVICTED = 10  # rows that go at once where the database has grown too large
 
 _T = TypeVar("_T")
 
@@ -118,9 +117,9 @@ class DiskLayer:
         """Remove what was not used for longest until all fits, but never the value that was just put."""
         while shard.volume() > shard.size_limit:
             removed = shard._sql(  # noqa: SLF001
-                "DELETE FROM Cache WHERE rowid IN"
-                " (SELECT rowid FROM Cache WHERE key IS NOT ? ORDER BY access_time LIMIT ?)",
-                (key, EVICTED),
+                "DELETE FROM Cache WHERE rowid ="
+                " (SELECT rowid FROM Cache WHERE key IS NOT ? ORDER BY access_time LIMIT 1)",
+                (key,),
             )
             if not removed.rowcount:
                 return
