@@ -74,7 +74,11 @@ def without_usage(answer: Answer) -> Answer:
 
 
 def _unused(value: Any) -> Any:
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "bytes" in item for item in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(item, dict) and "bytes" in item for item in value)
+    ):
         # The wire may have cut an event in two: each becomes one chunk.
         events = "".join(item["bytes"] for item in value).split("\n\n")
         lines = ("\n".join(map(_unused_line, event.split("\n"))) for event in events if event)

@@ -45,7 +45,11 @@ INI = {
 LAYERS = {
     "lm_enable_memory_cache": ("bool", "enable_memory_cache", "keep answers in memory (default: true)"),
     "lm_enable_disk_cache": ("bool", "enable_disk_cache", "keep answers on disk (default: true)"),
-    "lm_disk_dir": ("string", "disk_cache_dir", "folder of the disk layer (default: in pytest's cache folder)"),
+    "lm_disk_dir": (
+        "string",
+        "disk_cache_dir",
+        "folder of the disk layer (default: in pytest's cache folder)",
+    ),
     "lm_disk_size_limit_bytes": ("int", "disk_size_limit_bytes", "size of the disk layer (default: 1 GB)"),
     "lm_memory_max_entries": ("int", "memory_max_entries", "answers kept in memory (default: 1,000,000)"),
     "lm_ttl": ("float", "ttl", "seconds after which a layer forgets an answer (default: never)"),

@@ -203,7 +203,12 @@ print([call.source for call in tape.calls].count("disk"))
     assert killed.returncode == -signal.SIGKILL
     assert provider.count - before == 12
     again = subprocess.run(
-        [sys.executable, "-c", code, "-1"], env=environ, check=True, timeout=120, capture_output=True, text=True
+        [sys.executable, "-c", code, "-1"],
+        env=environ,
+        check=True,
+        timeout=120,
+        capture_output=True,
+        text=True,
     )
     assert again.stdout.strip() == "12"
     assert provider.count - before == 20
@@ -229,7 +234,10 @@ def test_a_broken_layer_warns_once_and_recording_goes_on(provider: Provider, tmp
     """Where the disk cannot be used there is one warning, and the cassette is recorded all the same."""
     (tmp_path / "file").write_text("not a folder")
     broken = Cache(disk_cache_dir=tmp_path / "file")
-    with pytest.warns(LMCacheWarning, match="disk") as warned, use_cassette("x.yaml", mode="record", cache=broken):
+    with (
+        pytest.warns(LMCacheWarning, match="disk") as warned,
+        use_cassette("x.yaml", mode="record", cache=broken),
+    ):
         ask("one", provider.url)
         ask("two", provider.url)
     assert len(warned) == 1
@@ -237,7 +245,9 @@ def test_a_broken_layer_warns_once_and_recording_goes_on(provider: Provider, tmp
         ask("one")
 
 
-def test_a_warning_that_is_an_error_fails_the_test_and_loses_nothing(provider: Provider, tmp_path: Path) -> None:
+def test_a_warning_that_is_an_error_fails_the_test_and_loses_nothing(
+    provider: Provider, tmp_path: Path
+) -> None:
     """Under -W error a broken layer fails the block at its end; the calls themselves go on."""
     (tmp_path / "file").write_text("not a folder")
     broken = Cache(disk_cache_dir=tmp_path / "file")
@@ -416,7 +426,9 @@ def test_an_answer_says_that_it_is_not_the_providers(provider: Provider) -> None
         vectors = litellm.embedding(
             model="openai/text-embedding-3-small", input=["x"], api_base=provider.url, api_key="sk-local"
         )
-        events = litellm.responses(model="openai/gpt-4o", input="x", api_base=provider.url, api_key="sk-local")
+        events = litellm.responses(
+            model="openai/gpt-4o", input="x", api_base=provider.url, api_key="sk-local"
+        )
     assert not hits(live)[0]
     assert not hits(live)[1]
     for block in (use_cassette("x.yaml"), use_cassette("y.yaml", mode="record")):
@@ -441,7 +453,9 @@ def test_usage_empty(provider: Provider) -> None:
     assert live > 0
     with use_cassette("x.yaml", usage="empty") as tape:
         answer = litellm.completion(**request("empty", GONE))
-        usage = [chunk.usage for chunk in litellm.completion(**request("empty", GONE, **asked)) if "usage" in chunk]
+        usage = [
+            chunk.usage for chunk in litellm.completion(**request("empty", GONE, **asked)) if "usage" in chunk
+        ]
     assert answer.usage.total_tokens == answer.usage.prompt_tokens == 0
     assert [each.total_tokens for each in usage if each] == [0]
     assert litellm.completion_cost(answer) == 0
@@ -522,10 +536,19 @@ def test_what_the_prompt_cache_saved_is_kept(stream: bool, provider: Provider) -
     }
     events = [
         Event("message_start", {"type": "message_start", "message": {**answer, "content": []}}),
-        Event("content_block_start", {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        Event("content_block_delta", {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Yes."}}),
+        Event(
+            "content_block_start",
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        ),
+        Event(
+            "content_block_delta",
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Yes."}},
+        ),
         Event("content_block_stop", {"type": "content_block_stop", "index": 0}),
-        Event("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {**usage, **cached}}),
+        Event(
+            "message_delta",
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {**usage, **cached}},
+        ),
         Event("message_stop", {"type": "message_stop"}),
     ]
     provider.script(Reply(body=events if stream else answer))

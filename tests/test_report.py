@@ -50,7 +50,12 @@ FACTS = [
     ("d", Recorder([LIVE], unstored=["completion() failed with Timeout"]), True, False),
     ("e", Recorder([Call("provider", is_new=True, left_early=True)]), True, True),
     ("f", Recorder([NEW]), False, False),
-    ("h", Recorder([Call("disk", is_new=True), Call("disk"), Call("redis", model="claude")], old=3), True, True),
+    (
+        "h",
+        Recorder([Call("disk", is_new=True), Call("disk"), Call("redis", model="claude")], old=3),
+        True,
+        True,
+    ),
     ("i", Recorder([Call("provider", is_cached=True, cached=(4, 2), cached_usd=0.125)]), True, False),
 ]
 STATS = {"memory": SimpleNamespace(hits=1, misses=2, puts=3)}

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.caches import Cache
+from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings, Usage
 
 CACHE = Cache(enable_disk_cache=False)
@@ -33,7 +33,10 @@ def test_defaults():
         ("cassette", "x.yaml", "x.yaml"),
         ("cassette", None, None),
         *[("usage", usage, Usage(usage)) for usage in ("recorded", "empty")],
-        *[("max_age", text, 7_776_000) for text in ("90d", " 90 days ", 7_776_000, "7776000 s", "2160h", "129600m")],
+        *[
+            ("max_age", text, 7_776_000)
+            for text in ("90d", " 90 days ", 7_776_000, "7776000 s", "2160h", "129600m")
+        ],
         ("max_age", "1.5w", 907_200),
         ("cache", CACHE, CACHE),
         ("cassette_dir", "tapes", "tapes"),
@@ -64,10 +67,18 @@ def test_values(name, value, becomes):
         ("cassette", "", "cassette cannot be ''; it takes a path, or None for no cassette."),
         ("cassette", 3, "cassette cannot be 3; it takes a path, or None for no cassette."),
         ("usage", "none", "usage cannot be 'none'; choose one of: recorded, empty."),
-        ("max_age", "soon", "max_age cannot be 'soon'; it takes seconds, or a number with a unit such as 90d"),
+        (
+            "max_age",
+            "soon",
+            "max_age cannot be 'soon'; it takes seconds, or a number with a unit such as 90d",
+        ),
         ("max_age", "0d", "max_age cannot be '0d'; it takes seconds"),
         ("max_age", True, "max_age cannot be True; it takes seconds"),
-        ("cache", Cache, "cache cannot be <class 'pytest_lmcache.caches.Cache'>; it takes a pytest_lmcache.Cache."),
+        (
+            "cache",
+            Cache,
+            "cache cannot be <class 'pytest_lmcache.caches.Cache'>; it takes a pytest_lmcache.Cache.",
+        ),
         ("cache", {}, "cache cannot be {}; it takes a pytest_lmcache.Cache."),
         ("cassette_dir", 3, "cassette_dir cannot be 3; it takes a path."),
         ("key", "", "key cannot be ''; it takes a name, a dotted path or a function."),
