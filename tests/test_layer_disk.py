@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -270,25 +271,30 @@ def test_processes_at_once(folder):
     layer.close()
 
 
-def test_threads_leave_no_connection(folder, layer, monkeypatch):
-    """A thread that ends leaves no open connection behind, about which Python would warn."""
-    opened = []
+@pytest.fixture
+def opened(monkeypatch):
+    """Every connection that is made from now on; each knows whether it is closed."""
+    connections = []
 
     class Connection(sqlite3.Connection):
         closed = False
-
-        def __init__(self, *given, **more):
-            super().__init__(*given, **more)
-            opened.append(self)
 
         def close(self):
             super().close()
             self.closed = True
 
     connect = sqlite3.connect
-    monkeypatch.setattr(
-        sqlite3, "connect", lambda *given, **more: connect(*given, factory=Connection, **more)
-    )
+
+    def remembered(*given, **more):
+        connections.append(connect(*given, factory=Connection, **more))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remembered)
+    return connections
+
+
+def test_threads_leave_no_connection(layer, opened):
+    """A thread that ends leaves no open connection behind, about which Python would warn."""
     thread = threading.Thread(target=lambda: (layer.put("k1", {"a": 1}), layer.get("k1")))
     thread.start()
     thread.join()
@@ -297,6 +303,14 @@ def test_threads_leave_no_connection(folder, layer, monkeypatch):
     assert layer.get("k1") == {"a": 1}
     assert not opened[-1].closed, "the main thread's stays open"
     layer.close()
+    assert all(connection.closed for connection in opened)
+
+
+def test_forgotten_layer_leaves_no_connection(folder, opened):
+    """A layer that nobody closes, and nobody has any more, leaves no open connection behind either."""
+    DiskLayer(folder).put("k1", {"a": 1})
+    gc.collect()
+    assert opened
     assert all(connection.closed for connection in opened)
 
 

@@ -77,6 +77,10 @@ class DiskLayer:
                     self._cache.close()
                 self._cache = None
 
+    def __del__(self) -> None:
+        """Leave no connection open, about which Python would warn."""
+        self.close()
+
     def _in_database(self, act: Callable[[Any], _T]) -> _T:
         try:
             shard = self._shard()

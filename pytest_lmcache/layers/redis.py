@@ -40,6 +40,8 @@ class RedisLayer:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
+        if not isinstance(url, str):
+            raise SettingsError(bad_url("RedisLayer()", url))
         try:
             pool = ConnectionPool.from_url(
                 _redis_url(url),
@@ -111,11 +113,14 @@ class RedisLayer:
         except CacheError:
             raise
         except Exception as error:  # noqa: BLE001 - nothing that a server does may end a test
-            problem = str(error) or type(error).__name__
-            for secret in self._secrets:
-                problem = problem.replace(secret, "***").replace(quote(secret, safe=""), "***")
+            problem = self._without_secrets(str(error) or type(error).__name__)
         # Outside of the except: what redis-py raised has the password in its frames.
         raise LayerError(redis_trouble(self._place, problem))
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+        return text
 
 
 def _redis_url(url: str) -> str:
