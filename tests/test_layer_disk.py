@@ -209,6 +209,22 @@ def test_least_recently_used_goes_first(folder):
     assert (folder / "000" / "cache.db").stat().st_size < 1_100_000
 
 
+def test_use_counts_in_other_processes(folder):
+    """What an earlier run has read is not the first to go in a later one."""
+    layer = DiskLayer(folder)
+    for turn in range(300):
+        layer.put(f"k{turn}", {"a": "x" * 1000})
+    layer.close()
+    layer = DiskLayer(folder)
+    assert layer.get("k0") is not None
+    layer.close()
+    layer = DiskLayer(folder, size_limit_bytes=300_000)
+    layer.put("new", {"a": "x" * 1000})
+    assert layer.get("k0") is not None
+    assert layer.get("k1") is None
+    layer.close()
+
+
 def test_large_values_fit_the_limit_too(folder):
     """However large a value is, it is there after it was put, and others go until it fits."""
     layer = DiskLayer(folder, size_limit_bytes=1_000_000)
@@ -377,8 +393,12 @@ def test_locked(folder, layer, impatient, opened, begin):
         layer.get("k1")
     other = database(folder)
     other.executescript(begin)
-    for act in both(layer):
-        troubled(act, folder, "database is locked")
+    read, write = both(layer)
+    troubled(write, folder, "database is locked")
+    if opened:
+        assert read() == {"a": 1}, "readers do not wait for a writer"
+    else:
+        troubled(read, folder, "database is locked")
     other.execute("ROLLBACK")
     other.close()
     assert layer.get("k1") == {"a": 1}
