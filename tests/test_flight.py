@@ -82,11 +82,13 @@ def test_stopped_clock(folder):
     with freeze_time("2026-11-25"), here.enter("k1", 0.05) as alone:
         assert not alone
     held.release()
+    held.release()
+    assert here.try_acquire("k1") is not None
 
 
 def test_async(folder):
     """Tasks of one event loop exclude each other too, by asking again after a sleep."""
-    log = []
+    log, kept = [], []
 
     async def ask(number):
         while (held := Flight(folder).try_acquire("k1")) is None:  # noqa: ASYNC110 - the way to use it
@@ -95,10 +97,11 @@ def test_async(folder):
         await asyncio.sleep(0.005)
         log.append(number)
         await asyncio.to_thread(held.release)
-        held.release()
+        kept.append(held)
 
     async def main():
-        await asyncio.gather(*map(ask, range(4)))
+        async with asyncio.timeout(60):
+            await asyncio.gather(*map(ask, range(4)))
 
     asyncio.run(main())
     assert log[::2] == log[1::2]

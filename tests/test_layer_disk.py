@@ -150,13 +150,18 @@ def test_pickled_key(folder):
 
 
 def test_text_is_all_there_is(folder, layer):
-    """A person can read the cache: JSON in one table, large values too, and no files beside the database."""
+    """A person can read the cache: JSON in one table, large values too, short keys, and no files beside it."""
     value = {"text": "ä" * 100_000, "n": [1.5, None]}
     layer.put("k1", value)
     connection = database(folder)
     [(mode, filename, text)] = connection.execute("SELECT mode, filename, value FROM Cache").fetchall()
     connection.close()
     assert (mode, filename, json.loads(text)) == (MODE_RAW, None, value)
+    layer.put("ä" * 100_000, {})
+    layer.put("x" * 100_000, {})
+    with database(folder) as connection:
+        assert connection.execute("SELECT max(length(key)) FROM Cache").fetchone()[0] <= 200
+    connection.close()
     assert {path.name.partition("-")[0] for path in (folder / "000").iterdir()} == {"cache.db"}
 
 

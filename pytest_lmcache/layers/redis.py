@@ -42,14 +42,15 @@ class RedisLayer:
 
         if not isinstance(url, str):
             raise SettingsError(bad_url("RedisLayer()", url))
+        options: dict[str, Any] = {
+            "socket_timeout": timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,  # the one that every server speaks
+        }
+        if not url.lower().startswith("unix:"):  # whose connections do not take it in every redis-py
+            options["socket_connect_timeout"] = timeout
         try:
-            pool = ConnectionPool.from_url(
-                _redis_url(url),
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,  # the one that every server speaks
-            )
+            pool = ConnectionPool.from_url(_redis_url(url), **options)
             pool.make_connection()  # not a connection yet, but it takes what the URL's query says
         except (ValueError, TypeError, AttributeError):
             raise SettingsError(bad_url("RedisLayer()", url)) from None
