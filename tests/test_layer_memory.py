@@ -36,6 +36,9 @@ def test_mapping():
     layer.mapping["b"] = {"is": "b"}
     assert layer.get("b") == {"is": "b"}
     assert dict(layer.mapping) == {"a": {"is": "a"}, "b": {"is": "b"}}
+    for key in layer.mapping:
+        layer.mapping[key * 2] = {}
+    assert set(layer.mapping) == {"a", "b", "aa", "bb"}
     del layer.mapping["a"]
     assert layer.get("a") is None
     assert layer.mapping.get("a", 5) == 5

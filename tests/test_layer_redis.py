@@ -160,6 +160,9 @@ def test_never_answers(silent):
     assert len(connections) == 1
     troubled(lambda: layer.put("k1", {}), f"127.0.0.1:{port}", "Timeout")
     assert len(connections) == 2
+    # What it was told, lest the client's own and longer time-outs count.
+    told = layer._client.connection_pool.connection_kwargs
+    assert (told["socket_timeout"], told["socket_connect_timeout"], told["retry"]._retries) == (0.1, 0.1, 0)
     layer.close()
 
 
