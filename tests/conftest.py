@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from provider import Provider
 
@@ -13,3 +15,14 @@ def loopback():
     """One provider for the whole run; its count of requests only grows."""
     with Provider() as running:
         yield running
+
+
+@pytest.fixture
+def collected():
+    """Has streams that the test left collected at its end.
+
+    LiteLLM keeps each in a reference cycle, and a collection in the middle of the next request waits for ever
+    for the lock of the connection pool that this request holds (httpcore 1.0).
+    """
+    yield
+    gc.collect()

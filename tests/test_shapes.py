@@ -390,6 +390,7 @@ def test_the_caller_s_metadata_is_no_part_of_the_question(provider: Provider, tm
     assert tape.replayed == 1
 
 
+@pytest.mark.usefixtures("collected")
 class TestStreamsThatEndOtherwise:
     """Streams that their readers leave, or that break."""
 
