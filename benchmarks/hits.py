@@ -27,7 +27,10 @@ from pytest_lmcache import Cache, use_cassette  # noqa: E402
 SYSTEM = "You are a support assistant of a shop for bicycles.\nAnswer in one short paragraph, politely."
 MESSAGES = [
     {"role": "system", "content": SYSTEM},
-    {"role": "user", "content": "My order 7919 has not come yet. Where is it, and can I still change the colour?"},
+    {
+        "role": "user",
+        "content": "My order 7919 has not come yet. Where is it, and can I still change the colour?",
+    },
 ]
 REQUEST = {"model": "openai/gpt-4o-mini", "messages": MESSAGES, "temperature": 0.0}
 ROUNDS, HITS = 15, 200
@@ -41,7 +44,9 @@ def layers(**layers):
 def contestants(to):
     """What is timed: a name, and a function that is a hit once it has been called."""
     memory, disk = layers(enable_disk_cache=False), layers(enable_memory_cache=False)
-    engine = {"engine": "litellm"} if hasattr(dspy.LM, "engine") or "engine" in dspy.LM.__init__.__doc__ else {}
+    engine = (
+        {"engine": "litellm"} if hasattr(dspy.LM, "engine") or "engine" in dspy.LM.__init__.__doc__ else {}
+    )
     lm = dspy.LM("openai/gpt-4o-mini", temperature=0.0, **to)
     dspy_memory = dspy.clients.Cache(enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir=None)
     dspy_disk = dspy.clients.Cache(
@@ -97,7 +102,7 @@ def main():
             took[name].append(1e6 * (time.perf_counter() - began) / HITS)
     print(json.dumps(took))
     for name, each in took.items():
-        print(f"{sorted(each)[len(each)//2]:8.1f} {min(each):8.1f}  {name}", file=sys.stderr)
+        print(f"{sorted(each)[len(each) // 2]:8.1f} {min(each):8.1f}  {name}", file=sys.stderr)
 
 
 main()

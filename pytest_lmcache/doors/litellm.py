@@ -426,16 +426,19 @@ class StreamTape:
         self._visit = visit
         self._chunks: list[dict[str, Any]] = []
         self._usage: dict[str, Any] | None = None
+        self._last: Any = None
         self._open = True
 
     def chunk(self, chunk: Any) -> None:
         """Keep one chunk as it is now: its reader may change it."""
         self._chunks.append(answers.store_chunk(self._visit.call.name, chunk))
         self._usage = streams.hidden_usage(chunk) or self._usage
+        self._last = chunk
 
     def ended(self, _stream: Any) -> None:
         """The whole stream is there."""
-        usage = self._usage or answers.usage_in_events(self._chunks)
+        # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the chunk given last.
+        usage = streams.hidden_usage(self._last) or self._usage or answers.usage_in_events(self._chunks)
         hidden = {"usage": usage} if usage else None
         answer = Answer(Kind.STREAM, self._chunks, hidden=hidden)
         provider = self._visit.kwargs.get("custom_llm_provider")
