@@ -299,9 +299,13 @@ class Cassette:
         if not self._is_trusted or len(self._data) < LARGE:
             self._indexed()
 
+    def _is_conflicted(self) -> bool:
+        # A single byte is found ten times faster than several, and these twice as fast from the end.
+        data, mark = self._data, b"<<<<<<< "
+        return b"<" in data and (data.startswith(mark) or data.rfind(b"\n" + mark) >= 0)
+
     def _header(self, end: int) -> dict[str, Any]:
-        # Backwards: bytes are searched twice as fast from their end.
-        if self._data.startswith(b"<<<<<<< ") or self._data.rfind(b"\n<<<<<<< ") >= 0:
+        if self._is_conflicted():
             line = self._data[: self._data.find(b"<<<<<<< ")].count(b"\n") + 1
             raise CassetteError(conflicted_cassette(str(self.path), line))
         head = Entry("", self._data, 0, end, self.path)
