@@ -327,9 +327,22 @@ class Visit:
             self.record.tape = tape
             return streams.record_stream(result, tape)
         data, hidden = answers.store_response(self.call.name, result)
-        usd = answers.price(result, self.model, self.kwargs.get("custom_llm_provider"))
+        usd = self._price(result)
         self.recorder.finish(self.record, self.call, Answer(Kind.RESPONSE, data, hidden=hidden, usd=usd))
         return result
+
+    def _price(self, result: Any) -> float | None:
+        """What an answer cost: LiteLLM is about to calculate it, and takes what already stands in the answer."""
+        hidden, logging_obj = getattr(result, "_hidden_params", None), self.kwargs.get("litellm_logging_obj")
+        calculate = getattr(logging_obj, "response_cost_calculator", None)  # LiteLLM 1.110; before: with a _
+        calculate = calculate or getattr(logging_obj, "_response_cost_calculator", None)
+        if calculate is None or not isinstance(hidden, dict):
+            return answers.price(result, self.model, self.kwargs.get("custom_llm_provider"))
+        model_id = (self.kwargs.get("model_info") or {}).get("id")
+        usd: float | None = calculate(result=result, litellm_model_name=self.model, router_model_id=model_id)
+        if usd is not None:
+            hidden["response_cost"] = usd
+        return usd
 
     def failed(self, error: Exception) -> None:
         """Record an error of the provider's, if it is of those that are recorded."""
