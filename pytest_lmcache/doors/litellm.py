@@ -49,7 +49,17 @@ UNDECORATED = (
     "list_fine_tuning_jobs",
     "alist_fine_tuning_jobs",
     "file_content_streaming",
+    "realtime_health_check",
 )
+# Others that ask, away from LiteLLM's public face: where they are, and how users know what asks (1.83 to 1.110).
+ELSEWHERE = {
+    "utils._get_valid_models_from_provider_api": "get_valid_models",
+    "realtime_api.main._realtime_health_check": "ahealth_check",
+    "a2a_protocol.main.asend_message_streaming": "a2a_protocol.asend_message_streaming",
+    "a2a_protocol.main.create_a2a_client": "a2a_protocol.create_a2a_client",
+    "a2a_protocol.main.aget_agent_card": "a2a_protocol.aget_agent_card",
+    "guardrails.apply": "guardrails.apply",
+}
 MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
 
 _inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
@@ -102,6 +112,8 @@ class Door:
                 self._look()
                 for entry in self._entries[known:]:
                     entry.cell.cell_contents = entry.replacement
+                for function, _, guarded in self._codes:
+                    function.__code__ = guarded
 
     def close(self) -> None:
         """Take the interception off: every function of LiteLLM's is what it was before."""
@@ -129,7 +141,8 @@ class Door:
         if litellm != self._litellm:
             for function, original_code, _ in self._codes:
                 function.__code__ = original_code
-            self._codes = list(self._guards())
+            self._codes = []
+        self._codes += self._guards([function for function, _, _ in self._codes])
         self._test()
         self._scanned, self._litellm = len(modules), litellm
 
@@ -147,18 +160,20 @@ class Door:
             self._entries.clear()
             raise DoorError(errors.hidden_functions(str(version), hidden + missing))
 
-    def _guards(self) -> Iterator[tuple[FunctionType, CodeType, CodeType]]:
-        import litellm
-
-        for name in UNDECORATED:
-            function = getattr(litellm, name, None)
-            if isinstance(function, FunctionType) and not function.__code__.co_freevars:
-                original = function.__code__
-                passing = FunctionType(
-                    original, function.__globals__, name, function.__defaults__, function.__closure__
-                )
-                passing.__kwdefaults__ = function.__kwdefaults__
-                yield function, original, _guard(function, self._guarded(name, passing))
+    def _guards(self, known: Sequence[FunctionType]) -> list[tuple[FunctionType, CodeType, CodeType]]:
+        guards = []
+        for place, name in {**dict(zip(UNDECORATED, UNDECORATED, strict=True)), **ELSEWHERE}.items():
+            module, _, attribute = f"litellm.{place}".rpartition(".")
+            function = getattr(sys.modules.get(module), attribute, None)
+            if not isinstance(function, FunctionType) or function.__code__.co_freevars or function in known:
+                continue
+            original = function.__code__
+            passing = FunctionType(
+                original, function.__globals__, attribute, function.__defaults__, function.__closure__
+            )
+            passing.__kwdefaults__ = function.__kwdefaults__
+            guards.append((function, original, _guard(function, self._guarded(name, passing))))
+        return guards
 
     def _guarded(self, name: str, passing: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
