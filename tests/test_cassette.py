@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from pytest_lmcache.cassette import Asked, Cassette, cassette_path, entry_of
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy, strategy
+from pytest_lmcache.session import own_cassette
 
 EXACT = strategy("exact")
 WHEN = "2026-11-23T09:12:44Z"
@@ -874,6 +876,18 @@ def test_two_names_never_share_a_file_and_none_leaves_the_folder(one: str, other
         assert not set(path.name) & set('/\\:*?"<>|')
         if "%-" not in path.name:
             assert unquote_to_bytes(path.name.removesuffix(".yaml").removesuffix("%")).decode() == part
+
+
+def test_a_secret_in_a_parameter_is_in_no_file_name() -> None:
+    """A well-known format is named by its kind; a hash keeps two tests apart. A name without one is untouched."""
+    folder = Path("/cassettes")
+    keys = [f"sk-proj-{letter}1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6" for letter in "ab"]
+    paths = [own_cassette(["tests", "test_it"], f"test_key[{key}-x]", folder) for key in keys]
+    assert paths[0] != paths[1]
+    for path in paths:
+        assert re.fullmatch(r"test_key\[redacted-openai-key-?x?\]%-[0-9a-f]{16}\.yaml", path.name)
+    for plain in ("test_key[<redacted:openai-key>]", "TestPlan.test_ask[gpt-4o, 0.5]", "test_a[sk-1]"):
+        assert own_cassette(["test_it"], plain, folder) == cassette_path(folder, ["test_it", plain])
 
 
 def test_plain_names_stay_readable() -> None:
