@@ -64,6 +64,18 @@ class Answer:
         said = usage.get("completion_tokens", usage.get("output_tokens"))
         return (_count(asked), _count(said))
 
+    @property
+    def cached(self) -> tuple[int, int]:
+        """Input tokens that the provider read from its own prompt cache, and that it wrote there.
+
+        Anthropic's fields, and OpenAI's details of the input, which LiteLLM fills for others too.
+        """
+        usage = self.usage
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        read = usage.get("cache_read_input_tokens") or details.get("cached_tokens")
+        written = usage.get("cache_creation_input_tokens") or details.get("cache_write_tokens")
+        return (_count(read), _count(written or details.get("cache_creation_tokens")))
+
 
 @dataclass(frozen=True, slots=True)
 class Interaction:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from pathlib import Path
 
 import pytest
 
+from pytest_lmcache.caches import Cache
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
+from pytest_lmcache.settings import CacheSettings, Mode, RecordErrors, Repeat, Settings, Usage
+
+CACHE = Cache(enable_disk_cache=False)
 
 
 def test_defaults():
     """Nothing is recorded unasked, keys are exact, only lasting errors are kept."""
     settings = Settings()
-    assert settings.mode is Mode.REPLAY
-    assert settings.key == "exact"
+    assert (settings.mode, settings.key) == (None, None)  # replay and exact, unless a cache says otherwise
     assert settings.repeat is Repeat.LAST
     assert settings.record_errors is RecordErrors.LASTING
-    assert (settings.cassette, settings.cassette_dir) == (None, "cassettes")
+    assert (settings.cassette, settings.cassette_dir) == ("", "cassettes")
+    assert settings.usage is Usage.RECORDED
 
 
 @pytest.mark.parametrize(
@@ -28,6 +33,14 @@ def test_defaults():
         *[("repeat", repeat, Repeat(repeat)) for repeat in ("last", "cycle", "error")],
         *[("record_errors", which, RecordErrors(which)) for which in ("lasting", "all")],
         ("cassette", "x.yaml", "x.yaml"),
+        ("cassette", None, None),
+        *[("usage", usage, Usage(usage)) for usage in ("recorded", "empty")],
+        *[
+            ("max_age", text, 7_776_000)
+            for text in ("90d", " 90 days ", 7_776_000, "7776000 s", "2160h", "129600m")
+        ],
+        ("max_age", "1.5w", 907_200),
+        ("cache", CACHE, CACHE),
         ("cassette_dir", "tapes", "tapes"),
         ("key", "messages", "messages"),
         ("key", repr, repr),
@@ -53,11 +66,27 @@ def test_values(name, value, becomes):
         ("mode", ["replay"], "mode cannot be ['replay']; choose one of: "),
         ("repeat", "first", "repeat cannot be 'first'; choose one of: last, cycle, error."),
         ("record_errors", True, "record_errors cannot be True; choose one of: lasting, all."),
-        ("cassette", "", "cassette cannot be ''; it takes a path."),
-        ("cassette", None, "cassette cannot be None; it takes a path."),
+        ("cassette", "", "cassette cannot be ''; it takes a path, or None for no cassette."),
+        ("cassette", 3, "cassette cannot be 3; it takes a path, or None for no cassette."),
+        ("usage", "none", "usage cannot be 'none'; choose one of: recorded, empty."),
+        (
+            "max_age",
+            "soon",
+            "max_age cannot be 'soon'; it takes seconds, or a number with a unit such as 90d",
+        ),
+        ("max_age", "0d", "max_age cannot be '0d'; it takes seconds"),
+        ("max_age", True, "max_age cannot be True; it takes seconds"),
+        (
+            "cache",
+            Cache,
+            "cache cannot be <class 'pytest_lmcache.caches.Cache'>; it takes a pytest_lmcache.Cache.",
+        ),
+        ("cache", {}, "cache cannot be {}; it takes a pytest_lmcache.Cache."),
         ("cassette_dir", 3, "cassette_dir cannot be 3; it takes a path."),
         ("key", "", "key cannot be ''; it takes a name, a dotted path or a function."),
-        ("key", None, "key cannot be None; it takes a name, a dotted path or a function."),
+        ("key", 3, "key cannot be 3; it takes a name, a dotted path or a function."),
+        ("ttl", -1, "ttl cannot be -1; it takes "),
+        ("url", "http://cache", "url cannot be "),
         ("normalise", 3, "normalise cannot be 3; it takes a string or a list of strings."),
         ("redact", [3], "redact cannot be [3]; it takes a string or a list of strings."),
         ("redact_with", 3, "redact_with cannot be 3; it takes a name, a dotted path or a function."),
@@ -87,7 +116,91 @@ def test_secrets_add_up():
     assert far.updated({"mode": "live"}, "near").redact == ("a", "b")
 
 
+def test_layers_add_up():
+    """What a nearer source says of the cache's layers goes with what a farther one says."""
+    far = Settings().updated({"ttl": 60, "enable_disk_cache": False}, "far")
+    assert dict(far.updated({"ttl": 5}, "near").layers) == {"ttl": 5, "enable_disk_cache": False}
+
+
 def test_frozen():
     """A test cannot change the settings of the next."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().mode = Mode.LIVE
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, flag) for name in ("enable_memory_cache", "enable_disk_cache") for flag in (True, False)],
+        *[(name, n) for name in ("memory_max_entries", "disk_size_limit_bytes") for n in (1, 1e9, math.inf)],
+        *[("ttl", ttl) for ttl in (None, 1, 0.5, 10**9)],
+        *[("url", f"{scheme}://user:pass@host:1/2") for scheme in ("redis", "rediss", "valkey", "valkeys")],
+        *[("url", url) for url in (None, "unix:///a/b?db=1", "redis://[::1]:6379")],
+        ("disk_cache_dir", None),
+    ],
+)
+def test_cache_values(name, value):
+    """Each setting of a cache takes what is said of it, as it stands."""
+    assert getattr(CacheSettings().updated({name: value}, "here"), name) == value
+
+
+def test_cache_folder(tmp_path, monkeypatch):
+    """A folder is a string or a path, from where one is or from home, and stays where it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for given, becomes in {"a": tmp_path / "a", Path("b"): tmp_path / "b", "~/c": "/home/somebody/c"}.items():
+        assert CacheSettings().updated({"disk_cache_dir": given}, "").disk_cache_dir == Path(becomes)
+
+
+FLAG, SIZE = "True or False.", "a whole number above 0, or math.inf for no limit."
+AGE, FOLDER = "a number of seconds above 0, or None for ever.", "a path, or None for the default one."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "takes"),
+    [
+        *[("enable_memory_cache", value, FLAG) for value in (None, 1, 0, "true", [])],
+        ("enable_disk_cache", "", FLAG),
+        *[
+            ("memory_max_entries", value, SIZE)
+            for value in (0, -1, 1.5, None, "5", True, math.nan, -math.inf)
+        ],
+        *[("disk_size_limit_bytes", value, SIZE) for value in (0, -1, 0.5, None, "1 GB", True, math.nan)],
+        *[("ttl", value, AGE) for value in (0, -1, "60", True, math.inf, math.nan, [])],
+        *[("disk_cache_dir", value, FOLDER) for value in ("", 3, True, b"x")],
+    ],
+)
+def test_cache_errors_name_source_and_valid_values(name, value, takes):
+    """A value that a cache cannot have is told with where it was given and what is valid there."""
+    with pytest.raises(SettingsError) as caught:
+        CacheSettings().updated({name: value}, "the source")
+    assert str(caught.value) == f"the source: {name} cannot be {value!r}; it takes {takes}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "hunter2", "http://u:hunter2@host", "u:hunter2@host", "redis://", "redis://u:hunter2@", "unix://hunter2",
+     "redis://:hunter2@host:x", "redis://:hunter2@host:0", "redis://:hunter2@[host", 3, b"redis://u:hunter2@host"],
+)  # fmt: skip
+def test_bad_cache_url(url):
+    """A URL that is none is told with those that are, and without a password."""
+    with pytest.raises(
+        SettingsError, match=r"the source: url cannot be .*; it takes redis://host:port/0, "
+    ) as caught:
+        CacheSettings().updated({"url": url}, "the source")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_cache_settings_show_no_password():
+    """Printed, by a failing assertion say, the settings show no URL."""
+    settings = CacheSettings().updated({"url": "redis://u:hunter2@host", "ttl": 5}, "here")
+    assert "hunter2" not in repr(settings)
+    assert "ttl=5" in repr(settings)
+
+
+def test_unknown_cache_setting():
+    """A setting that does not exist is told with the one that was meant."""
+    with pytest.raises(
+        SettingsError, match=r"here: there is no setting 'max_entries'.* are: enable_memory_cache, "
+    ):
+        CacheSettings().updated({"max_entries": 5}, "here")

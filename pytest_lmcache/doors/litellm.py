@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import CellType, CodeType, FunctionType
@@ -17,8 +20,8 @@ from pytest_lmcache import answers, errors, streams
 from pytest_lmcache.errors import CassetteError, DoorError
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.keys import request_of
-from pytest_lmcache.recorder import CallRecord, Recorder
-from pytest_lmcache.settings import Mode
+from pytest_lmcache.recorder import LANDED, CallRecord, Held, Recorder
+from pytest_lmcache.settings import Mode, Usage
 
 RECORDED = ("completion", "text_completion", "embedding", "responses", "anthropic_messages")
 # Entry points that LiteLLM does not build with its decorator `client`, and that ask a provider.
@@ -61,6 +64,9 @@ ELSEWHERE = {
     "guardrails.apply": "guardrails.apply",
 }
 MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
+
+POLL = 0.02  # seconds between two looks at what another process asks
+LONGEST_WAIT = 3000  # looks: a minute
 
 _inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
 
@@ -233,16 +239,12 @@ class Door:
             if recorder is None:
                 return original(*args, **kwargs)
             visit = Visit(recorder, name, parameters, args, kwargs)
+            for _ in visit.queue():
+                time.sleep(POLL)
             if visit.stored is not None:
                 return visit.replay(visit.stored)
-            token = _inside.set(True)
-            try:
+            with visit.asking():
                 result = original(*args, **kwargs)
-            except Exception as error:
-                visit.failed(error)
-                raise
-            finally:
-                _inside.reset(token)
             return visit.answered(result)
 
         return replacement
@@ -257,16 +259,12 @@ class Door:
             if recorder is None:
                 return await original(*args, **kwargs)
             visit = Visit(recorder, name, parameters, args, kwargs)
+            for _ in visit.queue():
+                await asyncio.sleep(POLL)
             if visit.stored is not None:
                 return visit.replay(visit.stored)
-            token = _inside.set(True)
-            try:
+            with visit.asking():
                 result = await original(*args, **kwargs)
-            except Exception as error:
-                visit.failed(error)
-                raise
-            finally:
-                _inside.reset(token)
             return visit.answered(result)
 
         return replacement
@@ -275,7 +273,7 @@ class Door:
 class Visit:
     """One call between LiteLLM and its recorder; ``stored`` is the recorded answer, None: ask the provider."""
 
-    __slots__ = ("call", "kwargs", "model", "record", "recorder", "stored")
+    __slots__ = ("call", "held", "kwargs", "model", "record", "recorder", "stored")
 
     def __init__(
         self,
@@ -288,42 +286,84 @@ class Visit:
         __tracebackhide__ = True
         order = recorder.number()
         self.recorder = recorder
+        self.held: Held = LANDED
         self.kwargs = kwargs
         self.model = str(kwargs.get("model") or (args[0] if args else ""))
         self.record: CallRecord
         self.stored: Answer | None
         try:
             request = {}
-            if recorder.settings.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
+            if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
                 recorder.redact.learn(kwargs)
                 request = recorder.redact(request_of(parameters, args, kwargs, name))
             self.call = Call(name, request)
             self.record, self.stored = recorder.begin(order, self.call)
+            self.record.model = self.model
+            self.note_caching()
         except Exception as fault:
             # Ours, not the provider's: it must not pass for an error that the code under test may expect.
             recorder.faults.append(fault)
             raise
 
+    def queue(self) -> Iterator[None]:
+        """Once for each time to wait while another process of this machine asks the same, whose answer is ours then."""
+        if self.stored is not None:
+            return
+        for _ in range(LONGEST_WAIT):
+            held, self.stored = self.recorder.board(self.record, self.call)
+            if held is not None:
+                self.held = held
+                break
+            yield
+        if self.stored is not None:
+            self.held.release()
+            self.note_caching()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around the provider's call: what LiteLLM calls meanwhile is a part of it."""
+        __tracebackhide__ = True
+        token = _inside.set(True)
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self.failed(error)
+            self.held.release()
+            raise
+        finally:
+            _inside.reset(token)
+
     def replay(self, stored: Answer) -> Any:
         """The stored answer as LiteLLM would have given it; a stored error is raised."""
         __tracebackhide__ = True
         name = self.call.name
+        if self.recorder.settings.usage is Usage.EMPTY:
+            stored = answers.without_usage(stored)
         logging_obj = self.kwargs.get("litellm_logging_obj")
         heard = _is_heard(logging_obj)
         provider = self._tell_logging(logging_obj, stored, heard=heard)
         if stored.kind is Kind.STREAM:
             chunks = streams.Chunks(name, stored, lambda: self.recorder.past_end(self.record), self._broken)
-            return streams.replay_stream(chunks, logging_obj, self.model, provider, heard=heard)
+            return answers.mark_hit(
+                streams.replay_stream(chunks, logging_obj, self.model, provider, heard=heard)
+            )
         try:
             if stored.kind is Kind.ERROR:
                 error = answers.revive_error(stored.data)
             else:
                 response = answers.revive_response(name, stored.data)
                 answers.restore_hidden(response, stored.hidden, provider)
-                return response
+                return answers.mark_hit(response)
         except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
             self._broken(problem)
         raise error
+
+    def note_caching(self) -> None:
+        """Have the record say what the provider's own prompt cache saved."""
+        if any(self.record.cached):
+            provider = self.kwargs.get("custom_llm_provider")
+            self.record.cached_usd = answers.saved_by_prompt_cache(self.record.cached, self.model, provider)
 
     def _broken(self, problem: Exception) -> NoReturn:
         """A recording that LiteLLM's classes refuse: an error of ours, which is remembered."""
@@ -337,6 +377,12 @@ class Visit:
 
     def answered(self, result: Any) -> Any:
         """Record what the provider gave; a stream is recorded while it is read."""
+        try:
+            return self._recorded(result)
+        finally:
+            self.held.release()
+
+    def _recorded(self, result: Any) -> Any:
         if streams.is_stream(result):
             tape = StreamTape(self)
             self.record.tape = tape
@@ -344,6 +390,7 @@ class Visit:
         data, hidden = answers.store_response(self.call.name, result)
         usd = self._price(result)
         self.recorder.finish(self.record, self.call, Answer(Kind.RESPONSE, data, hidden=hidden, usd=usd))
+        self.note_caching()
         return result
 
     def _price(self, result: Any) -> float | None:
@@ -445,6 +492,7 @@ class StreamTape:
         if self._open:
             self._open = False
             self._visit.recorder.finish(self._visit.record, self._visit.call, answer)
+            self._visit.note_caching()
 
 
 def _tell_nobody(*_: Any, **__: Any) -> None:
