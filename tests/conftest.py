@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 from provider import Provider
 
 pytest_plugins = ["pytester"]
+
+# DSPy up to 3.3 makes its cache on disk when it is imported: not in the home of whoever runs this.
+os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="dspy-")
 
 
 @pytest.fixture(scope="session")
