@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import Enum
 from functools import cache
 from typing import Any
 
 from pytest_lmcache.errors import CassetteError, unknown_exception
+from pytest_lmcache.interaction import Answer
 
 # Attributes of exceptions that hold whole prompts, keys or connections; never stored.
 UNSAFE = frozenset(
@@ -50,6 +52,61 @@ def restore_hidden(result: Any, hidden: Mapping[str, Any] | None, provider: str 
             params[key] = value
         else:
             setattr(params, key, value)
+
+
+def mark_hit(result: Any, *, openly: bool = True) -> Any:
+    """Have an answer say that it did not come from the provider, where its ``model_dump()`` does not show it.
+
+    ``openly``: also by an attribute of its own, beside its hidden parameters.
+    """
+    params = getattr(result, "_hidden_params", None)
+    if isinstance(params, dict):
+        params["cache_hit"] = True
+    elif params is not None:
+        params.cache_hit = True
+    if openly and hasattr(result, "__dict__") and not isinstance(result, dict):
+        # Around pydantic, which would take it for a field of the answer; as DSPy's cache does.
+        vars(result)["cache_hit"] = True
+    return result
+
+
+def without_usage(answer: Answer) -> Answer:
+    """The same answer, which took no tokens."""
+    hidden = {name: value for name, value in (answer.hidden or {}).items() if name != "usage"}
+    return replace(answer, data=_unused(answer.data), hidden=hidden)
+
+
+def _unused(value: Any) -> Any:
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(item, dict) and "bytes" in item for item in value)
+    ):
+        # The wire may have cut an event in two: each becomes one chunk.
+        events = "".join(item["bytes"] for item in value).split("\n\n")
+        lines = ("\n".join(map(_unused_line, event.split("\n"))) for event in events if event)
+        return [{"bytes": f"{event}\n\n"} for event in lines]
+    if isinstance(value, list):
+        return [_unused(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _zeros(item) if name == "usage" else _unused(item) for name, item in value.items()}
+
+
+def _unused_line(line: str) -> str:
+    if not line.startswith("data:") or '"usage"' not in line:
+        return line
+    try:
+        event = json.loads(line.removeprefix("data:"))
+    except ValueError:
+        return line  # not an event of the API's: it says nothing of tokens
+    return "data: " + json.dumps(_unused(event), ensure_ascii=False)
+
+
+def _zeros(usage: Any) -> Any:
+    if isinstance(usage, dict):
+        return {name: _zeros(value) for name, value in usage.items()}
+    return type(usage)(0) if type(usage) in {int, float} else usage
 
 
 @cache
@@ -373,6 +430,30 @@ def price(response: Any, model: str, provider: str | None) -> float | None:
         )
     except Exception:  # noqa: BLE001 - LiteLLM raises a bare Exception for a model without a price
         return None
+
+
+def saved_by_prompt_cache(cached: tuple[int, int], model: str, provider: str | None) -> float:
+    """What a provider's own prompt cache saved, in USD by LiteLLM's price map; 0 where it knows no prices.
+
+    ``cached`` are the tokens read from it, cheaper than others, and written to it, often dearer.
+    """
+    import litellm
+
+    try:
+        prices = litellm.get_model_info(model=model, custom_llm_provider=provider)
+    except Exception:  # noqa: BLE001 - LiteLLM raises a bare Exception for a model that it does not know
+        return 0.0
+    return saved_at(prices, cached)
+
+
+def saved_at(prices: Mapping[str, Any], cached: tuple[int, int]) -> float:
+    """The same, by the prices of one model."""
+    usual = prices.get("input_cost_per_token") or 0.0
+    kinds = ("cache_read_input_token_cost", "cache_creation_input_token_cost")
+    return sum(
+        tokens * (usual - (usual if (cost := prices.get(kind)) is None else cost))
+        for tokens, kind in zip(cached, kinds, strict=True)
+    )
 
 
 def price_of_usage(usage: dict[str, Any] | None, model: str, provider: str | None) -> float | None:

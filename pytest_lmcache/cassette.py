@@ -38,6 +38,7 @@ CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- ].*)?\n)*)")
 KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
 VERSION = re.compile(rb"^lmcache: *([0-9]+) *(?:#.*)?$", re.MULTILINE)
 CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |$)", re.MULTILINE)
+RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
 LAST_FIELD = b"\nseconds:"
 FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
 # What a provider gives anew to the very same answer.
@@ -106,6 +107,11 @@ class Entry:
         if not isinstance(key, str) or not key:
             raise self.broken("this interaction has no `key:`, a text")
         return key
+
+    def recorded(self) -> str:
+        """When the provider answered, as the document has it; empty where it does not say."""
+        line = RECORDED.search(self.data, self.start, self.end)
+        return line[1].decode("ascii", "replace").strip("\"' ") if line is not None else ""
 
     def rekeyed(self, key: str) -> Entry:
         """The same interaction with another key in its key line."""
@@ -199,11 +205,15 @@ Place: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One call of a test, in the order of start: its key, which of the key's answers (from 0), what is new."""
+    """One call of a test, in the order of start: its key, which of the key's answers (from 0), what is new.
+
+    ``renews``: the new answer takes the place of one that was too old.
+    """
 
     key: str
     nth: int
     new: Entry | None
+    renews: bool = False
 
 
 class Cassette:
@@ -370,7 +380,8 @@ def merge(old: Sequence[Entry], asked: Sequence[Asked], *, owned: bool, rewrite:
     if rewrite:
         chosen = before | fresh | {place: before[place] for place in _unchanged(before, fresh, known=known)}
     else:
-        chosen = fresh | before
+        renewed = {(call.key, call.nth): call.new for call in asked if call.new is not None and call.renews}
+        chosen = fresh | before | renewed
     if not owned or (known and not rewrite):
         order = [*before, *in_order]
     elif rewrite:

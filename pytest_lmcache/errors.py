@@ -25,6 +25,18 @@ class SettingsError(LMCacheError):
     """A setting with a value that it cannot have."""
 
 
+class CacheError(LMCacheError):
+    """A value of the cache that cannot be made or used."""
+
+
+class LayerError(CacheError):
+    """Trouble with a layer's store: away, locked, full, broken."""
+
+
+class LMCacheWarning(UserWarning):
+    """Something that does not work as wished, and that recording and replaying goes on without."""
+
+
 class DoorError(LMCacheError):
     """A library's functions are not where this package looks for them: calls could slip by unseen."""
 
@@ -209,4 +221,65 @@ def not_a_function(thing: Any, kind: str) -> str:
         f"use_cassette() cannot decorate the {kind} {thing.__qualname__}: its calls are made later, when the "
         "cassette is closed.\n"
         "Put `with use_cassette(...):` around the code that makes them, or decorate a function that does."
+    )
+
+
+def unstorable(problem: str) -> str:
+    """The message for an answer, or a value, that the cache cannot keep."""
+    return f"The cache cannot keep this answer: {problem}. It keeps plain data: what JSON holds, and bytes."
+
+
+def no_value(problem: object) -> str:
+    """The message for something that is not what the cache keeps of an answer."""
+    return (
+        f"This is no value of the cache ({shorten(str(problem))}). A cache gives back what it was given by put(), "
+        "unchanged; pytest_lmcache.values.store() makes a value of an answer."
+    )
+
+
+def newer_value(version: int, known: int) -> str:
+    """The message for a value of a later form."""
+    return (
+        f"This value of the cache has form {version}; this pytest-lmcache reads form {known}.\n"
+        "Install a newer one: pip install -U pytest-lmcache"
+    )
+
+
+def layer_off(name: str, trouble: Exception) -> str:
+    """The warning for a layer that is left out from here on."""
+    return f"The {name} layer of the cache is left out from here on; recording goes on without it. {trouble}"
+
+
+def disk_trouble(folder: Any, problem: str) -> str:
+    """The message for a disk cache that cannot be used."""
+    return (
+        f"The cache in {folder} cannot be used: {problem}.\n"
+        "It holds copies only: delete the folder to start it anew, or name another one "
+        "(lm_disk_dir, disk_cache_dir=...), or switch the layer off (enable_disk_cache=False)."
+    )
+
+
+def redis_trouble(place: str, problem: str) -> str:
+    """The message for a server that is away, slow, or refuses."""
+    return (
+        f"The Redis server at {place} cannot be used: {problem.rstrip('.')}.\n"
+        "Start it, or correct its URL (lm_cache_url, url=...), or take the URL out."
+    )
+
+
+def no_redis() -> str:
+    """The message for a URL where there is no client for it."""
+    return (
+        "A URL for the cache needs the Redis client, which is not installed: "
+        "pip install pytest-lmcache[redis]"
+    )
+
+
+def bad_url(source: str, url: Any) -> str:
+    """The message for a URL of no cache server; shows nothing of it that may be a password."""
+    scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
+    shown = f"a URL that begins with {shorten(scheme, 20)}://" if separator else "what is no URL"
+    return (
+        f"{source}: url cannot be {shown} (not shown in full: it may hold a password); it takes "
+        "redis://host:port/0, rediss://..., unix:///path, valkey://... or valkeys://..."
     )

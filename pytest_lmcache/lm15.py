@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pytest_lmcache.answers import LASTING, plain
+from pytest_lmcache.answers import LASTING, plain, saved_at
 from pytest_lmcache.errors import CassetteError, unknown_exception
+from pytest_lmcache.interaction import Answer, Kind
 
 HOME = "dspy.lm15."
 # Arguments that all of lm15's errors take; what else they hold is set after they are made.
@@ -117,6 +119,17 @@ def revive_event(data: Mapping[str, Any]) -> Any:
     return stream_event_from_dict(dict(data))
 
 
+def without_usage(answer: Answer) -> Answer:
+    """The same answer, which took no tokens."""
+
+    def bare(data: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in data.items() if name != "usage"}
+
+    if answer.kind is Kind.STREAM:
+        return replace(answer, data=[bare(event) for event in answer.data])
+    return replace(answer, data=bare(answer.data))
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -142,7 +155,9 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
     fields = dict(data)
     home, message = fields.pop("class"), fields.pop("message")
     if home.startswith("builtins."):
-        builtin: Exception = {"builtins.ValueError": ValueError, "builtins.TypeError": TypeError}[home](message)
+        builtin: Exception = {"builtins.ValueError": ValueError, "builtins.TypeError": TypeError}[home](
+            message
+        )
         return builtin
     kind = _error_classes().get(home.removeprefix(HOME))
     if kind is None:
@@ -152,7 +167,9 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
     given = {name: fields.pop(name) for name in ERROR_ARGUMENTS if name in fields}
     error: Exception = kind("", **given)
     bare = vars(error)
-    kept = {name: tuple(value) if isinstance(bare.get(name), tuple) else value for name, value in fields.items()}
+    kept = {
+        name: tuple(value) if isinstance(bare.get(name), tuple) else value for name, value in fields.items()
+    }
     # Not by the constructor: it would add advice to a message that has it.
     bare.update(kept, message=message)
     error.args = (message,)
@@ -166,7 +183,12 @@ def is_lasting(error: BaseException) -> bool:
     status = getattr(error, "status", None)
     if status is not None:
         return status in LASTING
-    at_fault = (lm15.InvalidRequestError, lm15.CapabilityError, lm15.UnknownModelError, lm15.AmbiguousModelError)
+    at_fault = (
+        lm15.InvalidRequestError,
+        lm15.CapabilityError,
+        lm15.UnknownModelError,
+        lm15.AmbiguousModelError,
+    )
     return isinstance(error, (*at_fault, ValueError, TypeError))
 
 
@@ -192,19 +214,15 @@ def _error_classes() -> dict[str, Any]:
 def price(response: Any, request: Any, engine: Any) -> float | None:
     """What DSPy's own price list says that a response cost, in USD; None where it knows no price."""
     from dspy.clients.costs import estimate_cost
-    from dspy.lm15 import registered_providers
 
     try:
-        route, namespaces = engine.resolve(request.model), None
-        if route.declared:
-            own = (known for known in registered_providers() if known.id == route.provider)
-            namespaces = next((known.metadata_namespaces for known in own), ())
+        route = engine.resolve(request.model)
         usd, _ = estimate_cost(
             response,
             provider=route.provider,
             requested_model=route.model,
             request=request,
-            namespaces=namespaces,
+            namespaces=_namespaces(route),
         )
         return None if usd is None else float(usd)
     except Exception:  # noqa: BLE001 - a paid answer is not lost for its price
@@ -222,3 +240,24 @@ def price_of_stream(events: list[dict[str, Any]], request: Any, engine: Any) -> 
         return price(whole.response(), request, engine)
     except Exception:  # noqa: BLE001 - what cannot be put together has no price
         return None
+
+
+def saved_by_prompt_cache(cached: tuple[int, int], request: Any, engine: Any) -> float:
+    """What a provider's own prompt cache saved, in USD by DSPy's price list; 0 where it knows no prices."""
+    from dspy.clients.model_metadata import model_info
+
+    try:
+        route = engine.resolve(request.model)
+        return saved_at(model_info(route.provider, route.model, namespaces=_namespaces(route)), cached)
+    except Exception:  # noqa: BLE001 - as above
+        return 0.0
+
+
+def _namespaces(route: Any) -> tuple[str, ...] | None:
+    """Where a provider that the user declared has its prices; None: where its name says."""
+    from dspy.lm15 import registered_providers
+
+    if not route.declared:
+        return None
+    own = (known for known in registered_providers() if known.id == route.provider)
+    return next((known.metadata_namespaces for known in own), ())

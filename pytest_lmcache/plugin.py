@@ -16,7 +16,7 @@ import pytest
 
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, SettingsError
-from pytest_lmcache.settings import Mode, Settings
+from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pytest_lmcache.session import Session
 
 MARKER = (
-    "lm_cache(cassette, mode, key, normalise, repeat, record_errors, redact, redact_with, cassette_dir): "
-    "record and replay the test's language-model calls"
+    "lm_cache(cassette, mode, key, normalise, repeat, record_errors, usage, max_age, redact, redact_with, "
+    "cassette_dir, cache, and the layers' settings): record and replay the test's language-model calls"
 )
 INI = {
     "lm_mode": ("string", "replay (default), once, record, rewrite or live"),
@@ -37,9 +37,25 @@ INI = {
     ),
     "lm_repeat": ("string", "an identical call after the last recording: last (default), cycle or error"),
     "lm_record_errors": ("string", "which errors of the provider are recorded: lasting (default) or all"),
+    "lm_usage": ("string", "what a replayed answer says of its tokens: recorded (default) or empty"),
+    "lm_max_age": ("string", "recordings older than this, such as 90d, are told and recorded anew"),
     "lm_redact": ("linelist", "regular expressions of own secrets, beside the built-in ones"),
     "lm_redact_with": ("string", "dotted path of a function str -> str that takes own secrets out"),
 }
+LAYERS = {
+    "lm_enable_memory_cache": ("bool", "enable_memory_cache", "keep answers in memory (default: true)"),
+    "lm_enable_disk_cache": ("bool", "enable_disk_cache", "keep answers on disk (default: true)"),
+    "lm_disk_dir": (
+        "string",
+        "disk_cache_dir",
+        "folder of the disk layer (default: in pytest's cache folder)",
+    ),
+    "lm_disk_size_limit_bytes": ("int", "disk_size_limit_bytes", "size of the disk layer (default: 1 GB)"),
+    "lm_memory_max_entries": ("int", "memory_max_entries", "answers kept in memory (default: 1,000,000)"),
+    "lm_ttl": ("float", "ttl", "seconds after which a layer forgets an answer (default: never)"),
+    "lm_cache_url": ("string", "url", "redis://… of a layer that machines share (default: none)"),
+}
+BACKEND = "lm_cache_backend"
 OUTSIDE = "outside of the tests, such as while a module is imported"
 OWN_PACKAGES = ("pytest_lmcache", "litellm")
 # DSPy has an engine of its own, and may be there without LiteLLM.
@@ -71,6 +87,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini("lm_auto", "record and replay every test, marked or not", type="bool", default=False)
     for name, (kind, text) in INI.items():
+        parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
+    for name, (kind, _, text) in LAYERS.items():
         parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
 
 
@@ -114,6 +132,12 @@ def lm_cache(request: pytest.FixtureRequest) -> Recorder:
     return request.config.stash[run_key].recorder_of(request.node)
 
 
+@pytest.fixture(scope="session")
+def lm_cache_backend() -> Any:
+    """The cache behind the cassettes, a ``pytest_lmcache.Cache``; override it in a conftest. None: the configured."""
+    return None
+
+
 class Run:
     """One run of pytest: which test's calls go where, and what is told at the end."""
 
@@ -121,6 +145,7 @@ class Run:
         self.config = config
         self.settings = Settings().updated(_ini(config), "ini")
         self.forced = _forced_mode(config)
+        self.layers = CacheSettings().updated(_ini_layers(config), "ini")
         self.is_auto = bool(_getini(config, "lm_auto", "true or false"))
         _check_names(self.settings)
         self.current: pytest.Item | None = None
@@ -129,7 +154,7 @@ class Run:
         self._session: Session | None = None
         self._tally: Tally | None = None
         self._watcher: Recorder | None = None
-        self._ended_before: Any = None
+        self._before: Any = None
         self._watched = 0
         self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
 
@@ -138,15 +163,16 @@ class Run:
         for watch in self._watches:
             watch.stop()
         if self._watcher is not None:
-            self.session.ended = self._ended_before
+            self.session.ended, self.session.layers = self._before
             self.session.leave(self._watcher)
+            self.session.close_caches()
             self._watcher = None
 
     # What the run says.
 
     def pytest_report_header(self) -> str | None:
         """Say the mode where it is not the default."""
-        mode = self.forced or self.settings.mode
+        mode = self.forced or self.settings.mode or Mode.REPLAY
         return None if mode is Mode.REPLAY else f"lmcache: mode {mode}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -154,7 +180,8 @@ class Run:
         if self._tally is None or self._tally.is_empty:
             return
         terminalreporter.write_sep("=", "language-model calls")
-        for line in self._tally.lines(durations=self.config.getoption("--lm-durations")):
+        durations, verbose = self.config.getoption("--lm-durations"), self.config.get_verbosity() > 0
+        for line in self._tally.lines(durations=durations, verbose=verbose):
             terminalreporter.write_line(line)
 
     @pytest.hookimpl(trylast=True)
@@ -163,6 +190,8 @@ class Run:
         if self.current is not None:
             self._end(self.current, passed=False)
         self._count_watched(OUTSIDE)
+        if self._tally is not None and self._watcher is not None:
+            self.tally.count_layers(self.session.stats())
         output = getattr(self.config, "workeroutput", None)
         if output is not None and self._tally is not None:
             output["lmcache"] = self._tally.plain()
@@ -184,6 +213,9 @@ class Run:
                 self._marked_fixtures.update(getattr(item, "fixturenames", ()))
             elif not self.is_auto:
                 continue
+            if isinstance(item, pytest.Function) and self._has_own_backend(item):
+                # First of all: other fixtures may call.
+                item.fixturenames.insert(0, BACKEND)
             if hasattr(self.config, "workerinput"):
                 continue  # a worker must not end its run: the test itself tells
             try:
@@ -285,14 +317,16 @@ class Run:
 
         settings = self.settings_of(node)
         folder = self.config.rootpath / settings.cassette_dir
-        name = settings.cassette
-        path = named_cassette(name, folder) if name else own_cassette(place[:-1], place[-1], folder)
+        name, path = settings.cassette, None
+        if name is not None:
+            path = named_cassette(name, folder) if name else own_cassette(place[:-1], place[-1], folder)
         return self.session.recorder(
             settings,
             path,
-            owned=name is None,
-            label=label if name is None else "several tests",
+            owned=not name,
+            label="several tests" if name else label,
             command=_command(self.config, record),
+            backend=self._backend,
         )
 
     def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
@@ -300,6 +334,17 @@ class Run:
         passed = passed and not recorder.faults
         written = recorder.close(passed=passed)
         self.tally.add(test, recorder, passed=passed, written=written)
+
+    def _has_own_backend(self, item: pytest.Function) -> bool:
+        """Whether a conftest, a plugin, or the test's module or class overrides ``lm_cache_backend``."""
+        if BACKEND in item.fixturenames:
+            return False
+        places = [*self.config.pluginmanager.get_plugins(), item.module, item.cls]
+        return any(hasattr(place, BACKEND) for place in places if place is not sys.modules[__name__])
+
+    def _backend(self) -> Any:
+        """What the fixture ``lm_cache_backend`` gave the test that runs, None where nobody overrides it."""
+        return getattr(self.current, "funcargs", {}).get(BACKEND)
 
     def _set_up_shared(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
@@ -373,7 +418,8 @@ class Run:
             # Below all others: the innermost recorder gets a call.
             watcher = session.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
             session.enter(watcher)
-            self._ended_before, session.ended = session.ended, self._block_ended
+            self._before = session.ended, session.layers
+            session.ended, session.layers = self._block_ended, self.layers
             self._watcher = watcher
         return session
 
@@ -462,6 +508,17 @@ def _getini(config: pytest.Config, name: str, expected: str) -> Any:
 def _ini(config: pytest.Config) -> dict[str, Any]:
     given = {name.removeprefix("lm_"): _getini(config, name, text) for name, (_, text) in INI.items()}
     return {name: value for name, value in given.items() if value}
+
+
+def _ini_layers(config: pytest.Config) -> dict[str, Any]:
+    has_folder = config.pluginmanager.has_plugin("cacheprovider")
+    folder = os.path.expandvars(config.getini("cache_dir")) if has_folder else ".pytest_cache"
+    given: dict[str, Any] = {"disk_cache_dir": str(config.rootpath / folder / "d" / "lmcache")}
+    for name, (_, setting, text) in LAYERS.items():
+        value = _getini(config, name, text)
+        if value not in (None, ""):
+            given[setting] = str(config.rootpath / value) if name == "lm_disk_dir" else value
+    return given
 
 
 def _forced_mode(config: pytest.Config) -> Mode | None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from pytest_lmcache import errors
+from pytest_lmcache import errors, values
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
-from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
+from pytest_lmcache.errors import CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.nearest import explain, nearest
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
@@ -71,13 +73,32 @@ class Tape(Protocol):
         """Its reader reads no further."""
 
 
+class Held(Protocol):
+    """What keeps other processes from asking the same."""
+
+    def release(self) -> None:
+        """Let the next one ask."""
+
+
+class Store(Protocol):
+    """What keeps answers behind the cassette: a Cache of ours, or a user's own."""
+
+    def get(self, key: str) -> Any:
+        """The value of a key, None where there is none."""
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a value."""
+
+
 @dataclass(slots=True, eq=False)
 class CallRecord:
     """One call of a test, as ``lm_cache.calls`` shows it.
 
-    ``source`` is where the answer came from: ``cassette``, ``provider``, or empty for a miss. ``seconds`` is
-    how long the provider took, when it was recorded or now; ``tokens`` are input and output tokens; ``usd``
-    is the price, None where LiteLLM knows none.
+    ``source`` is where the answer came from: ``cassette``, ``memory``, ``disk``, ``redis``, ``cache`` (an own
+    one), ``provider``, or empty for a miss. ``seconds`` is how long the provider took, when it was recorded
+    or now; ``tokens`` are input and output tokens; ``cached`` are those of the input that the provider read
+    from its own prompt cache and those that it wrote there; ``usd`` is the price, None where LiteLLM knows
+    none.
     """
 
     order: int
@@ -86,34 +107,57 @@ class CallRecord:
     nth: int
     source: str = ""
     seconds: float = 0.0
+    model: str = ""
     tokens: tuple[int, int] = (0, 0)
+    cached: tuple[int, int] = (0, 0)
+    cached_usd: float = 0.0
+    is_cached: bool = False
     usd: float | None = None
     left_early: bool = False
+    renews: bool = False
+    age: float = 0.0
     started: float = 0.0
     entry: Entry | None = None
+    kept: Interaction | None = None
     tape: Tape | None = None
 
     @property
     def request(self) -> dict[str, Any]:
-        """The normalised request; empty for a call that is not in the cassette."""
+        """The normalised request; empty for a call of which nothing is kept."""
+        if self.kept is not None:
+            return self.kept.call.request
         return self.entry.call().request if self.entry is not None else {}
 
     @property
     def answer(self) -> Answer | None:
-        """The answer as plain data, None where there is none in the cassette."""
+        """The answer as plain data, None where nothing is kept."""
+        if self.kept is not None:
+            return self.kept.answer
         return self.entry.answer() if self.entry is not None else None
 
     @property
     def is_new(self) -> bool:
-        """Whether the answer is the provider's and will be written to the cassette."""
-        return self.source == "provider" and self.entry is not None
+        """Whether the answer is no recording's and will be written to the cassette."""
+        return self.source != "cassette" and self.entry is not None
+
+
+class Landed:
+    """What there is to release where nobody else can ask the same: nothing."""
+
+    def release(self) -> None:
+        """Nothing was held."""
+
+
+LANDED = Landed()
 
 
 class Recorder:
     """The calls of one test, or of one ``use_cassette``: replays, asks or misses each.
 
-    ``label`` names the test in messages, ``command`` is what records it. ``owned`` says that no other test
-    uses the cassette. ``watched`` stands for a test that is not marked: its calls pass and are counted.
+    ``path`` None is no cassette: the cache layers alone answer. ``open_cache`` gives what stands behind the
+    cassette. ``label`` names the test in messages, ``command`` is what records it. ``owned`` says that no
+    other test uses the cassette. ``watched`` stands for a test that is not marked: its calls pass and are
+    counted.
     """
 
     def __init__(
@@ -121,9 +165,10 @@ class Recorder:
         settings: Settings,
         open_cassette: Callable[[], Cassette],
         path: Path | None,
-        strategy: KeyStrategy,
+        open_strategy: Callable[[], KeyStrategy],
         redact: Redactor,
         *,
+        open_cache: Callable[[], Store],
         label: str = "",
         command: str = "",
         owned: bool = True,
@@ -131,23 +176,26 @@ class Recorder:
         shown_path: str = "",
     ) -> None:
         self.settings = settings
+        self.mode = settings.mode or (Mode.RECORD if path is None else Mode.REPLAY)
         self.path = path
         self.redact = redact
         self.label = label
         self.command = command
         self.owned = owned
         self.watched = watched
-        self.strategy = strategy
         self.shown_path = shown_path or str(path)
         self.faults: list[BaseException] = []
         self.unstored: list[str] = []
         self.in_front: set[str] = set()
         self._open_cassette = open_cassette
+        self._open_strategy = open_strategy
+        self._open_cache = open_cache
         self._cassette: Cassette | None = None
         self._order = count()
         self._lock = threading.RLock()
         self._calls: list[CallRecord] = []
         self._asked: Counter[str] = Counter()
+        self._in_layers: Counter[str] = Counter()
         self._unanswered: set[CallRecord] = set()
         self._recorded_calls: list[Call] | None = None
         self._unreadable: list[str] = []
@@ -186,6 +234,16 @@ class Recorder:
                 self._cassette = self._open_cassette()
             return self._cassette
 
+    @cached_property
+    def strategy(self) -> KeyStrategy:
+        """What makes two calls the same, found when the first call needs it."""
+        return self._open_strategy()
+
+    @cached_property
+    def cache(self) -> Store:
+        """What stands behind the cassette, found when the first call needs it."""
+        return self._open_cache()
+
     def number(self) -> int:
         """The place of a call that starts now."""
         return next(self._order)
@@ -196,40 +254,120 @@ class Recorder:
         Raises CassetteMiss, and remembers it, where nothing answers the call; CassetteError where the
         cassette is broken.
         """
-        live = self.settings.mode is Mode.LIVE
+        live = self.mode is Mode.LIVE
         key = "" if live else self.strategy.key(call)
         with self._lock:
             nth = self._asked[key]
             self._asked[key] += 1
             found = None if live else self._find(key, nth)
-            decision = decide(
-                self.settings.mode, exists=live or self.cassette.exists, found=found is not None
-            )
+            decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
             record = CallRecord(order, call.name, key, nth)
             self._calls.append(record)
+        if decision is Decision.REPLAY and found is not None:
+            record.nth, record.entry = found
+            answer = record.entry.answer()
+            record.source, record.seconds = "cassette", answer.seconds
+            self._note(record, answer)
+            if self.settings.max_age is not None:
+                record.age = _age(record.entry.recorded())
+            return record, answer
+        if decision is Decision.ASK or (self.path is None and decision is Decision.MISS):
+            record.renews = not live and self.path is not None and nth < len(self.cassette.answers(key))
+            in_layers = self.look(record, call)
+            if in_layers is not None:
+                return record, in_layers
         if decision is Decision.MISS:
-            self._miss(call, used_up=bool(self.cassette.answers(key)))
-        if decision is not Decision.REPLAY or found is None:
-            record.source, record.started = "provider", RealTime.seconds()
-            self._unanswered.add(record)
-            return record, None
-        record.nth, entry = found
-        answer = entry.answer()
-        record.source, record.entry = "cassette", entry
-        record.seconds, record.tokens, record.usd = answer.seconds, answer.tokens, answer.usd
-        return record, answer
+            self._miss(call, used_up=self.path is not None and bool(self.cassette.answers(key)))
+        record.source, record.started = "provider", RealTime.seconds()
+        self._unanswered.add(record)
+        return record, None
+
+    def look(self, record: CallRecord, call: Call) -> Answer | None:
+        """What the cache layers have of a call that is to be asked, None where they have nothing of it."""
+        if self.mode is Mode.REWRITE:
+            return None
+        value = self._in_cache(record)
+        if value is None:
+            return None
+        answer, recorded = values.revive(value)
+        if self._is_old(recorded):
+            return None
+        self._unanswered.discard(record)
+        record.source, record.seconds = getattr(value, "layer", "cache"), answer.seconds
+        self._note(record, answer)
+        self._keep(record, call, answer, recorded)
+        return answer
+
+    def board(self, record: CallRecord, call: Call) -> tuple[Held | None, Answer | None]:
+        """Be the only one of this machine's processes to ask a call, where the cache can see to that.
+
+        Gives what is to be released when the answer is in the layers, None while another process asks, and
+        the answer that another has got meanwhile.
+        """
+        flight = getattr(self.cache, "flight", None)
+        is_single = self.mode in {Mode.RECORD, Mode.ONCE} and not call.request.get("stream")
+        if flight is None or not is_single:
+            return LANDED, None
+        held: Held | None = flight.try_acquire(_layer_key(record.key, record.nth))
+        return held, None if held is None else self.look(record, call)
 
     def finish(self, record: CallRecord, call: Call, answer: Answer) -> None:
-        """Take the provider's answer of a call that ``begin`` did not answer."""
+        """Take the provider's answer of a call that ``begin`` did not answer: into every layer at once."""
         self._unanswered.discard(record)
         record.seconds = RealTime.seconds() - record.started
-        record.tokens, record.usd, record.tape = answer.tokens, answer.usd, None
-        record.left_early = not answer.complete
-        if self.settings.mode is Mode.LIVE:
+        record.tape, record.left_early = None, not answer.complete
+        self._note(record, answer)
+        if self.mode is Mode.LIVE:
             return
         answer = replace(self._clean(answer), seconds=record.seconds)
         now = RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        record.entry = entry_of(Interaction(record.key, call, answer, now), self.path or Path())
+        self._keep(record, call, answer, now)
+        if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
+            with self._warned():
+                self.cache.put(_layer_key(record.key, record.nth), values.store(answer, now))
+                record.is_cached = True
+            with self._lock:
+                self._in_layers[record.key] = max(self._in_layers[record.key], record.nth + 1)
+
+    def _in_cache(self, record: CallRecord) -> Any:
+        """The layers' value for a call; where there is no cassette, ``repeat`` says what the next identical gets."""
+        value = None
+        with self._warned():
+            value = self.cache.get(_layer_key(record.key, record.nth))
+        with self._lock:
+            known = self._in_layers[record.key]
+            if value is not None:
+                self._in_layers[record.key] = max(known, record.nth + 1)
+        if value is None and known and self.path is None and self.settings.repeat is not Repeat.ERROR:
+            nth = known - 1 if self.settings.repeat is Repeat.LAST else record.nth % known
+            with self._warned():
+                value = self.cache.get(_layer_key(record.key, nth))
+        return value
+
+    @contextmanager
+    def _warned(self) -> Iterator[None]:
+        """Where warnings are errors, a layer's warning fails the test and not the call: nothing is lost."""
+        try:
+            yield
+        except LMCacheWarning as warning:
+            self.faults.append(warning)
+
+    def _note(self, record: CallRecord, answer: Answer) -> None:
+        record.tokens, record.cached, record.usd = answer.tokens, answer.cached, answer.usd
+
+    def _keep(self, record: CallRecord, call: Call, answer: Answer, recorded: str) -> None:
+        interaction = Interaction(record.key, call, answer, recorded)
+        if self.path is None:
+            record.kept = interaction
+        else:
+            record.entry = entry_of(interaction, self.path)
+
+    @property
+    def _exists(self) -> bool:
+        return self.path is not None and self.cassette.exists
+
+    def _is_old(self, recorded: str) -> bool:
+        return self.settings.max_age is not None and _age(recorded) > self.settings.max_age
 
     def drop(self, record: CallRecord, why: str) -> None:
         """Forget a call whose answer is not to be recorded, so that the next identical call takes its place."""
@@ -245,7 +383,7 @@ class Recorder:
 
     def refuse(self, name: str) -> None:
         """Let a call of an entry point that is not recorded pass, or in a replaying mode raise, remembered."""
-        if self.settings.mode in {Mode.REPLAY, Mode.ONCE}:
+        if self.mode in {Mode.REPLAY, Mode.ONCE}:
             miss = UnsupportedCall(errors.unsupported_call(name))
             self.faults.append(miss)
             raise miss
@@ -257,9 +395,9 @@ class Recorder:
 
     def unused(self) -> int:
         """How many recordings of the cassette no call asked for; only for a cassette of one test."""
-        if not self.owned or self.settings.mode in {Mode.LIVE, Mode.REWRITE}:
+        if self.path is None or not self.owned or self.mode in {Mode.LIVE, Mode.REWRITE}:
             return 0
-        if self._cassette is None and (self.path is None or not self.path.exists()):
+        if self._cassette is None and not self.path.exists():
             return 0
         asked = {(record.key, record.nth) for record in self._calls}
         return len(self.cassette.entries) - sum(
@@ -267,6 +405,12 @@ class Recorder:
             for key in {entry.key for entry in self.cassette.entries}
             for nth in range(len(self.cassette.answers(key)))
         )
+
+    @property
+    def old(self) -> int:
+        """How many replayed recordings are older than ``max_age``."""
+        oldest = self.settings.max_age
+        return 0 if oldest is None else sum(record.age > oldest for record in self._calls)
 
     def close(self, *, passed: bool) -> bool:
         """End the streams that are still open and, when the test passed, write the cassette.
@@ -278,8 +422,8 @@ class Recorder:
                 record.tape.left()
         for record in list(self._unanswered):
             self.unstored.append(f"{record.name}() had no answer yet when the test ended")
-        rewrite = self.settings.mode is Mode.REWRITE
-        if not passed or self.settings.mode is Mode.LIVE or not (rewrite or self.recorded):
+        rewrite = self.mode is Mode.REWRITE
+        if self.path is None or not passed or self.mode is Mode.LIVE or not (rewrite or self.recorded):
             return False
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
         if self.owned and self.command:
@@ -294,9 +438,11 @@ class Recorder:
         fresh: Counter[str] = Counter()
         asked = []
         for record in self.calls:
-            if record.is_new:
+            if record.is_new and record.renews:
+                asked.append(Asked(record.key, record.nth, record.entry, renews=True))
+            elif record.is_new:
                 # Counted anew: of two calls at once, the one that started first may have been keyed last.
-                kept = 0 if self.settings.mode is Mode.REWRITE else len(self.cassette.answers(record.key))
+                kept = 0 if self.mode is Mode.REWRITE else len(self.cassette.answers(record.key))
                 asked.append(Asked(record.key, kept + fresh[record.key], record.entry))
                 fresh[record.key] += 1
             elif record.entry is not None:
@@ -308,12 +454,13 @@ class Recorder:
         return self.command.replace("--lm-record", "--lm-rewrite").replace('"record"', '"rewrite"')
 
     def _find(self, key: str, nth: int) -> tuple[int, Entry] | None:
-        if self.settings.mode is Mode.REWRITE:
+        if self.path is None or self.mode is Mode.REWRITE:
             return None
         answers = self.cassette.answers(key)
         if nth < len(answers):
-            return nth, answers[nth]
-        asks = decide(self.settings.mode, exists=self.cassette.exists, found=False) is Decision.ASK
+            is_renewed = self.mode is Mode.RECORD and self._is_old(answers[nth].recorded())
+            return None if is_renewed else (nth, answers[nth])
+        asks = decide(self.mode, exists=self.cassette.exists, found=False) is Decision.ASK
         if not answers or asks or self.settings.repeat is Repeat.ERROR:
             return None
         nth = len(answers) - 1 if self.settings.repeat is Repeat.LAST else nth % len(answers)
@@ -345,6 +492,8 @@ class Recorder:
 
     def _explained(self, call: Call, *, used_up: bool) -> str:
         asked = [f"No recording answers this call of {call.name}(): {_described(call)}"]
+        if self.path is None:
+            return self._told(asked, ["Looked in  the cache layers; there is no cassette."], [])
         cassette = self.cassette
         if not cassette.exists:
             looked = [f"Looked in  {self.shown_path}: there is no such file yet."]
@@ -363,7 +512,7 @@ class Recorder:
         return self._told(asked, looked, explain(closest) if closest is not None else [])
 
     def _told(self, asked: Sequence[str], looked: list[str], near: Sequence[str]) -> str:
-        mode = self.settings.mode
+        mode = self.mode
         looked.append(f"Mode       {mode}: {MODE_SAYS[mode]}; key {self.strategy.name}")
         return errors.miss(asked=asked, looked=looked, nearest=near, command=self.command)
 
@@ -378,6 +527,20 @@ class Recorder:
                     except CassetteError as fault:
                         self._unreadable.append(str(fault))
             return self._recorded_calls
+
+
+def _layer_key(key: str, nth: int) -> str:
+    """The layers' key of the n-th answer, from 0: they are plain stores of one value for each."""
+    return f"{key}#{nth + 1}"
+
+
+def _age(recorded: str) -> float:
+    """The seconds since a recording; 0 for a time that cannot be read."""
+    try:
+        then = datetime.fromisoformat(recorded)
+    except ValueError:
+        return 0.0
+    return (RealTime.now(UTC) - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds()
 
 
 MODE_SAYS = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
-    from pytest_lmcache.recorder import Recorder
+    from pytest_lmcache.caches import Stats
+    from pytest_lmcache.recorder import CallRecord, Recorder
 
 SHOWN = 10
 
@@ -39,6 +40,21 @@ class Sum:
 
 
 @dataclass(slots=True)
+class PromptCache:
+    """Input tokens that the provider read from its own prompt cache and wrote there, and the USD that it saved."""
+
+    read: int = 0
+    written: int = 0
+    usd: float = 0.0
+
+    def add(self, read: int, written: int, usd: float) -> None:
+        """Count one call, or another process."""
+        self.read += read
+        self.written += written
+        self.usd += usd
+
+
+@dataclass(slots=True)
 class Cost:
     """What recording one test takes from the provider: seconds, tokens and USD."""
 
@@ -59,7 +75,14 @@ class Tally:
 
     replayed: Sum = field(default_factory=Sum)
     recorded: Sum = field(default_factory=Sum)
+    cached: Sum = field(default_factory=Sum)
     live: Sum = field(default_factory=Sum)
+    hits: dict[str, Sum] = field(default_factory=dict)
+    saved_by: dict[str, Sum] = field(default_factory=dict)
+    spent_by: dict[str, Sum] = field(default_factory=dict)
+    prompt_cache: PromptCache = field(default_factory=PromptCache)
+    layers: dict[str, list[int]] = field(default_factory=dict)
+    old: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
     unused: dict[str, int] = field(default_factory=dict)
     unmarked: dict[str, int] = field(default_factory=dict)
@@ -78,24 +101,46 @@ class Tally:
         cost = self.costs.setdefault(test, Cost()) if calls else Cost()
         for call in calls:
             tokens = sum(call.tokens)
-            if call.source == "cassette":
-                self.replayed.add(tokens, call.usd)
-            elif call.is_new and passed:
-                self.recorded.add(tokens, call.usd)
+            if call.is_new and passed:
                 self.left_early[test] = self.left_early.get(test, 0) + call.left_early
-            elif call.source == "provider":
-                self.live.add(tokens, call.usd)
+            if call.source:
+                by = self.spent_by if call.source == "provider" else self.saved_by
+                by.setdefault(call.model or "?", Sum()).add(tokens, call.usd)
+                self._of(call, passed=passed).add(tokens, call.usd)
+            self.prompt_cache.add(*call.cached, call.cached_usd)
             cost.add(call.seconds, tokens, call.usd or 0.0)
         if recorder.faults and not is_told:
             self.missed[test] = self.missed.get(test, 0) + len(recorder.faults)
-        if recorder.unstored and recorder.settings.mode is not Mode.LIVE:
+        if recorder.unstored and recorder.mode is not Mode.LIVE:
             self.unstored.setdefault(test, []).extend(recorder.unstored)
         if recorder.in_front:
             self.in_front.setdefault(test, []).extend(recorder.in_front)
         if passed and (unused := recorder.unused()):
             self.unused[test] = unused
+        if old := recorder.old:
+            self.old[test] = self.old.get(test, 0) + old
         if written:
             self.written.append(recorder.shown_path)
+
+    def _of(self, call: CallRecord, *, passed: bool) -> Sum:
+        if call.source == "cassette":
+            return self.replayed
+        if call.source != "provider":
+            return self.hits.setdefault(call.source, Sum())
+        if call.is_new and passed:
+            return self.recorded
+        return self.cached if call.is_cached else self.live
+
+    def count_layers(self, stats: Mapping[str, Stats]) -> None:
+        """Take over what the layers of this process were asked."""
+        for name, layer in stats.items():
+            counts = [layer.hits, layer.misses, layer.puts]
+            if any(counts):
+                self._add_layer(name, counts)
+
+    def _add_layer(self, name: str, counts: list[int]) -> None:
+        known = self.layers.get(name, [0, 0, 0])
+        self.layers[name] = [sum(pair) for pair in zip(known, counts, strict=True)]
 
     def watched(self, where: str, calls: int) -> None:
         """Count live calls that no test recorded."""
@@ -107,9 +152,15 @@ class Tally:
 
     def merge(self, data: dict[str, Any]) -> None:
         """Add another process's tally."""
-        for name in ("replayed", "recorded", "live"):
+        for name in ("replayed", "recorded", "cached", "live"):
             getattr(self, name).merge(Sum(**data[name]))
-        for name in ("missed", "unused", "unmarked", "left_early"):
+        for name in ("hits", "saved_by", "spent_by"):
+            for key, part in data[name].items():
+                getattr(self, name).setdefault(key, Sum()).merge(Sum(**part))
+        for name, counts in data["layers"].items():
+            self._add_layer(name, counts)
+        self.prompt_cache.add(**data["prompt_cache"])
+        for name in ("missed", "unused", "unmarked", "left_early", "old"):
             for test, number in data[name].items():
                 counts = getattr(self, name)
                 counts[test] = counts.get(test, 0) + number
@@ -124,20 +175,30 @@ class Tally:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to tell."""
-        sums = (self.replayed, self.recorded, self.live)
+        sums = (self.replayed, self.recorded, self.cached, self.live, *self.hits.values())
         told = (self.missed, self.unused, self.unmarked, self.unseen, self.in_front)
         return not any(each.calls for each in sums) and not any(told)
 
-    def lines(self, *, durations: int | None = None) -> Iterator[str]:
-        """The summary; ``durations``: how many of the tests that cost most to record, 0 for all."""
+    def lines(self, *, durations: int | None = None, verbose: bool = False) -> Iterator[str]:
+        """The summary; ``durations``: how many of the tests that cost most to record, 0 for all.
+
+        ``verbose`` adds what each layer was asked.
+        """
         yield ", ".join(self._counts())
-        if self.replayed.calls:
-            yield f"saved {_money(self.replayed)}"
-        if self.recorded.calls or self.live.calls:
-            spent = Sum()
-            spent.merge(self.recorded)
-            spent.merge(self.live)
-            yield f"spent {_money(spent)}"
+        for word, by in (("saved", self.saved_by), ("spent", self.spent_by)):
+            if by:
+                yield f"{word} {_money(_total(by))}"
+                if len(by) > 1 or verbose:
+                    yield from (f"  {model}: {_money(part)}" for model, part in sorted(by.items()))
+        if self.prompt_cache.read or self.prompt_cache.written:
+            read, written, usd = self.prompt_cache.read, self.prompt_cache.written, self.prompt_cache.usd
+            yield (
+                f"the providers' prompt caches: {read:,} tokens read, {written:,} written, "
+                f"{'saved' if usd >= 0 else 'cost'} ${abs(usd):.4f}"
+            )
+        if verbose:
+            for name, (hits, misses, puts) in self.layers.items():
+                yield f"layer {name}: {hits:,} hits, {misses:,} misses, {puts:,} kept"
         if self.written:
             files = len(set(self.written))
             yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
@@ -147,8 +208,12 @@ class Tally:
 
     def _counts(self) -> Iterator[str]:
         yield f"{self.replayed.calls} replayed"
+        for layer, part in self.hits.items():
+            yield f"{part.calls} from {layer}"
         if self.recorded.calls:
             yield f"{self.recorded.calls} recorded"
+        if self.cached.calls:
+            yield f"{self.cached.calls} asked, kept in the cache only"
         if self.live.calls:
             yield f"{self.live.calls} live and not kept"
         if self.missed:
@@ -165,6 +230,12 @@ class Tally:
                 "record anew without: pytest --lm-rewrite",
                 self.unused,
             )
+        if self.old:
+            yield from _list(
+                f"{_number(sum(self.old.values()), 'recording')} older than lm_max_age; "
+                "record anew: pytest --lm-record",
+                self.old,
+            )
         early = {test: number for test, number in self.left_early.items() if number}
         if early:
             yield from _list("streams recorded only as far as the test read them", early)
@@ -175,7 +246,9 @@ class Tally:
             )
         if self.in_front:
             title = "caches in front, whose answers are not seen and not recorded; switch them off in tests"
-            yield from _list(title, {test: ", ".join(sorted(set(what))) for test, what in self.in_front.items()})
+            yield from _list(
+                title, {test: ", ".join(sorted(set(what))) for test, what in self.in_front.items()}
+            )
         if self.unmarked:
             yield from _list(
                 f"{_number(sum(self.unmarked.values()), 'live call')} by tests that are not marked; "
@@ -199,6 +272,13 @@ def _list(title: str, tests: dict[str, Any]) -> Iterator[str]:
         yield f"  {test} ({what})"
     if len(tests) > SHOWN:
         yield f"  … and {len(tests) - SHOWN} more tests"
+
+
+def _total(by: Mapping[str, Sum]) -> Sum:
+    total = Sum()
+    for part in by.values():
+        total.merge(part)
+    return total
 
 
 def _money(total: Sum) -> str:

@@ -6,14 +6,17 @@ import functools
 import inspect
 import os
 import pkgutil
+import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+from pytest_lmcache.caches import Cache, Stats
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ImportWatch
@@ -21,8 +24,9 @@ from pytest_lmcache.errors import SettingsError, no_function, no_place, not_a_fu
 from pytest_lmcache.keys import KeyStrategy, strategy
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY, Redactor
-from pytest_lmcache.settings import Mode, Settings
+from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
+PACKAGE = "pytest_lmcache"
 COST_MAP = "LITELLM_LOCAL_MODEL_COST_MAP"
 # LiteLLM's Rust client goes past its Python functions (1.106): off while anything is recorded or replayed.
 RUST_SWITCH = "LITELLM_RUST"
@@ -72,6 +76,9 @@ class Session:
         self._uses: Counter[Path] = Counter()
         self.ended: Callable[[Recorder, bool, bool], None] | None = None
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
+        self.layers = CacheSettings()
+        self._caches: dict[CacheSettings, Cache] = {}
+        self._used: dict[int, Cache] = {}
 
     def current(self) -> Recorder | None:
         """The recorder of a call made here and now: the innermost one that its context is in.
@@ -87,28 +94,47 @@ class Session:
     def recorder(
         self,
         settings: Settings,
-        path: Path,
+        path: Path | None,
         *,
         owned: bool = True,
         label: str = "",
         command: str = "",
         watched: bool = False,
+        backend: Callable[[], Any] | None = None,
     ) -> Recorder:
-        """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError."""
-        keys = self._strategy(settings)
-        return Recorder(
+        """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError.
+
+        ``path`` None: no cassette. ``backend`` gives the cache of a test where its settings name none, None
+        for the one of all.
+        """
+        if settings.key is not None:
+            self._strategy(settings.key, settings.normalise)
+
+        def cache() -> Any:
+            return self._cache(settings, backend)
+
+        def keys() -> KeyStrategy:
+            own = _own_key(cache()) if settings.key is None else settings.key
+            return self._strategy(own, settings.normalise)
+
+        def cassette() -> Cassette:
+            return self._cassette(cast("Path", path), recorder.strategy, shared=not owned)
+
+        recorder = Recorder(
             settings,
-            lambda: self._cassette(path, keys, shared=not owned),
+            cassette,
             path,
             keys,
             # Its own: what one test passes as a key is no secret of another's.
             self._redactor(settings).fresh(),
+            open_cache=cache,
             label=label,
             command=command,
             owned=owned,
             watched=watched,
-            shown_path=_shown(path),
+            shown_path="" if path is None else _shown(path),
         )
+        return recorder
 
     def enter(self, recorder: Recorder, *, own_context: bool = False) -> None:
         """From now on calls belong to this recorder; with ``own_context`` only those of this context.
@@ -126,13 +152,7 @@ class Session:
                     self._doors[name].look_again()
             if len(self._open) == 1:
                 prefer_local_prices()
-                try:
-                    for name in WATCHED:
-                        self._watches.append(ImportWatch(name, partial(self._imported, name)))
-                except BaseException:
-                    self._forget(recorder)
-                    self._close_doors()
-                    raise
+                self._open_doors(recorder)
             if not recorder.watched and all(other.watched for other in self._open[:-1]):
                 self._rust = os.environ.get(RUST_SWITCH)
                 os.environ[RUST_SWITCH] = "0"
@@ -184,6 +204,15 @@ class Session:
         self._open = tuple(opened for opened in self._open if opened is not recorder)
         self._own.discard(recorder)
 
+    def _open_doors(self, recorder: Recorder) -> None:
+        try:
+            for name in WATCHED:
+                self._watches.append(ImportWatch(name, partial(self._imported, name)))
+        except BaseException:
+            self._forget(recorder)
+            self._close_doors()
+            raise
+
     def _imported(self, name: str) -> None:
         """A library is there: open its door, and put aside what it has in front of it."""
         if name in self._installed or not self._open:
@@ -210,10 +239,48 @@ class Session:
         if recorder is not None:
             recorder.in_front.add(name)
 
-    def _strategy(self, settings: Settings) -> KeyStrategy:
-        wanted = (_identity(settings.key), settings.normalise)
+    def stats(self) -> Mapping[str, Stats]:
+        """What the layers of the caches that stood behind cassettes were asked, by the layer's name."""
+        total: dict[str, Stats] = {}
+        for cache in self._used.values():
+            for name, stats in cache.stats().items():
+                total[name] = total.get(name, Stats()) + stats
+        return total
+
+    def close_caches(self) -> None:
+        """Close the layers that were opened here; the next call opens them again."""
+        for cache in self._caches.values():
+            cache.close()
+        self._caches.clear()
+        self._used.clear()
+
+    def cache(self, layers: CacheSettings | None = None) -> Cache:
+        """The cache with these layers, by default those of the configuration; each is there once."""
+        wanted = layers or self.layers
+        with self._lock:
+            if wanted not in self._caches:
+                self._caches[wanted] = Cache(**asdict(wanted))
+            return self._caches[wanted]
+
+    def _cache(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:
+        cache = self._nearest_cache(settings, backend)
+        if isinstance(cache, Cache):
+            self._used[id(cache)] = cache
+        return cache
+
+    def _nearest_cache(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:
+        """The nearest cache: the test's own, that of its layers, its fixture's, the module's, the configuration's."""
+        if settings.cache is not None:
+            return settings.cache
+        if settings.layers:
+            return self.cache(self.layers.updated(dict(settings.layers), "lm_cache"))
+        found = backend() if backend is not None else None
+        return found or vars(sys.modules[PACKAGE]).get("cache") or self.cache()
+
+    def _strategy(self, key: Any, normalise: Sequence[str]) -> KeyStrategy:
+        wanted = (_identity(key), normalise)
         if wanted not in self._strategies:
-            self._strategies[wanted] = strategy(settings.key, settings.normalise)
+            self._strategies[wanted] = strategy(key, normalise)
         return self._strategies[wanted]
 
     def _redactor(self, settings: Settings) -> Redactor:
@@ -245,6 +312,18 @@ class Session:
 session = Session()
 
 
+def configure_cache(**given: Any) -> Cache:
+    """Have one cache with these layers stand behind all cassettes that name no other; gives it.
+
+    ``enable_memory_cache``, ``enable_disk_cache``, ``disk_cache_dir``, ``disk_size_limit_bytes``,
+    ``memory_max_entries``, ``ttl`` (seconds) and ``url`` (of a Redis); what is not given is as configured.
+    Raises SettingsError for what does not exist or cannot be.
+    """
+    cache = session.cache(session.layers.updated(given, "configure_cache()"))
+    setattr(sys.modules[PACKAGE], "cache", cache)  # noqa: B010 - the package's own name, as users set it
+    return cache
+
+
 def named_cassette(name: str, folder: Path) -> Path:
     """The file that a marker's ``cassette=`` names, inside the cassette folder. Raises SettingsError."""
     path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
@@ -259,8 +338,16 @@ def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
     return cassette_path(folder, [*file, test])
 
 
+def _own_key(cache: Any) -> Any:
+    """The key strategy of a cache that has one of its own, else the default."""
+    own = getattr(type(cache), "cache_key", None)
+    return "exact" if own is Cache.cache_key else cache.cache_key
+
+
 def _identity(function: Any) -> Any:
     """A name as it is, for a function what tells it from all others: it need not be hashable."""
+    if hasattr(function, "__func__"):  # a method is made anew each time it is asked for
+        return id(function.__self__), id(function.__func__)
     return function if function is None or isinstance(function, str) else id(function)
 
 
@@ -282,7 +369,7 @@ def _shown(path: Path) -> str:
 
 def _replays(recorder: Recorder) -> bool:
     """Whether no provider is asked, so that a missing key is to hinder nobody."""
-    mode, path = recorder.settings.mode, recorder.path
+    mode, path = recorder.mode, recorder.path
     return mode is Mode.REPLAY or (mode is Mode.ONCE and path is not None and path.exists())
 
 
@@ -290,24 +377,27 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     """Record and replay the calls of a block, or of a function, without pytest.
 
     ``with use_cassette("x.yaml", mode="record") as tape:``, ``async with``, or ``@use_cassette("x.yaml")`` on
-    a sync or async function. The other settings are those of the marker. The cassette is written when the
-    block ends without an exception. Raises SettingsError for a setting that cannot be.
+    a sync or async function. ``None`` is no cassette: the cache layers alone answer, and what they do not
+    have is asked. The other settings are those of the marker. The cassette is written when the block ends
+    without an exception. Raises SettingsError for a setting that cannot be.
     """
 
-    def __init__(self, path: str | Path, **settings: Any) -> None:
+    def __init__(self, path: str | Path | None, **settings: Any) -> None:
         for name in ("cassette", "cassette_dir"):
             if name in settings:
                 raise SettingsError(no_place(name))
-        self._path = Path(path)
+        self._path = None if path is None else Path(path)
         self._settings = Settings().updated(settings, "use_cassette()")
         self._open: list[tuple[Recorder, Recorder | None]] = []
 
     def __enter__(self) -> Recorder:
+        name = "None" if self._path is None else f'"{self._path}"'
         recorder = session.recorder(
             self._settings,
-            Path(os.path.abspath(self._path)),  # noqa: PTH100 - no link resolved: the file may be one
-            label=str(self._path),
-            command=f'use_cassette("{self._path}", mode="record")',
+            # No link is resolved: the file may be one.
+            None if self._path is None else Path(os.path.abspath(self._path)),  # noqa: PTH100
+            label="" if self._path is None else str(self._path),
+            command=f'use_cassette({name}, mode="record")',
         )
         before = _current.get()
         session.enter(recorder, own_context=True)
@@ -320,7 +410,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         if _current.get() is recorder:
             _current.set(before)
         # A rewrite drops what it did not ask: not where another block of this run uses the file too.
-        recorder.owned = session.uses(cast("Path", recorder.path)) == 1
+        recorder.owned = recorder.path is None or session.uses(recorder.path) == 1
         passed = kind is None and not recorder.faults
         written = recorder.close(passed=passed)
         session.tell(recorder, passed=passed, written=written)

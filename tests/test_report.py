@@ -20,6 +20,10 @@ class Call:
     usd: float | None = 0.25
     seconds: float = 1.0
     left_early: bool = False
+    model: str = "gpt"
+    is_cached: bool = False
+    cached: tuple[int, int] = (0, 0)
+    cached_usd: float = 0.0
 
 
 @dataclass
@@ -32,10 +36,7 @@ class Recorder:
     spare: int = 0
     mode: Mode = Mode.REPLAY
     shown_path: str = "cassettes/x.yaml"
-
-    @property
-    def settings(self):
-        return SimpleNamespace(mode=self.mode)
+    old: int = 0
 
     def unused(self):
         return self.spare
@@ -49,7 +50,15 @@ FACTS = [
     ("d", Recorder([LIVE], unstored=["completion() failed with Timeout"]), True, False),
     ("e", Recorder([Call("provider", is_new=True, left_early=True)]), True, True),
     ("f", Recorder([NEW]), False, False),
+    (
+        "h",
+        Recorder([Call("disk", is_new=True), Call("disk"), Call("redis", model="claude")], old=3),
+        True,
+        True,
+    ),
+    ("i", Recorder([Call("provider", is_cached=True, cached=(4, 2), cached_usd=0.125)]), True, False),
 ]
+STATS = {"memory": SimpleNamespace(hits=1, misses=2, puts=3)}
 
 
 def tally(facts):
@@ -77,6 +86,7 @@ def test_workers_add_up():
     alone = tally(FACTS)
     alone.watched("g", 3)
     alone.unseen = "cannot be seen"
+    alone.count_layers(STATS)
     for cut in range(len(FACTS) + 1):
         merged = Tally()
         for part in (FACTS[:cut], FACTS[cut:]):
@@ -84,6 +94,7 @@ def test_workers_add_up():
             if part and part[-1] is FACTS[-1]:
                 one.watched("g", 3)
                 one.unseen = "cannot be seen"
+                one.count_layers(STATS)
             merged.merge(json.loads(json.dumps(one.plain())))
         assert merged.plain() == alone.plain()
         assert list(merged.lines(durations=0)) == list(alone.lines(durations=0))
@@ -114,14 +125,20 @@ def test_lines():
     total = tally(FACTS)
     total.watched("g", 1)
     assert list(total.lines(durations=2)) == [
-        "3 replayed, 3 recorded, 3 live and not kept, 1 missed",
-        "saved 45 tokens, $0.5000 (1 call of models without a known price)",
-        "spent 90 tokens, $1.5000",
+        "3 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked, kept in the cache only, "
+        "3 live and not kept, 1 missed",
+        "saved 90 tokens, $1.2500 (1 call of models without a known price)",
+        "  claude: 15 tokens, $0.2500",
+        "  gpt: 75 tokens, $1.0000 (1 call of models without a known price)",
+        "spent 105 tokens, $1.7500",
+        "the providers' prompt caches: 4 tokens read, 2 written, saved $0.1250",
         "1 cassette written: review and commit it",
         "missed in 1 test; record: pytest --lm-record:",
         "  c (1)",
         "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:",
         "  a (2)",
+        "3 recordings older than lm_max_age; record anew: pytest --lm-record:",
+        "  h (3)",
         "streams recorded only as far as the test read them:",
         "  e (1)",
         "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them):",
@@ -129,8 +146,20 @@ def test_lines():
         "1 live call by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:",
         "  g (1)",
         "to record, slowest first:",
+        "      3.00 s        45 tokens  $0.7500  h",
         "      3.00 s        45 tokens  $0.5000  b",
-        "      2.00 s        30 tokens  $0.5000  a",
+    ]
+
+
+def test_verbose():
+    """With -v the summary tells each model, and what each layer was asked."""
+    total = tally(FACTS[:1])
+    total.count_layers(STATS)
+    total.count_layers(STATS)
+    assert list(total.lines(verbose=True))[1:4] == [
+        "saved 30 tokens, $0.5000",
+        "  gpt: 30 tokens, $0.5000",
+        "layer memory: 2 hits, 4 misses, 6 kept",
     ]
 
 

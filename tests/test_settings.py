@@ -6,18 +6,21 @@ import dataclasses
 
 import pytest
 
+from pytest_lmcache.caches import Cache
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
+from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings, Usage
+
+CACHE = Cache(enable_disk_cache=False)
 
 
 def test_defaults():
     """Nothing is recorded unasked, keys are exact, only lasting errors are kept."""
     settings = Settings()
-    assert settings.mode is Mode.REPLAY
-    assert settings.key == "exact"
+    assert (settings.mode, settings.key) == (None, None)  # replay and exact, unless a cache says otherwise
     assert settings.repeat is Repeat.LAST
     assert settings.record_errors is RecordErrors.LASTING
-    assert (settings.cassette, settings.cassette_dir) == (None, "cassettes")
+    assert (settings.cassette, settings.cassette_dir) == ("", "cassettes")
+    assert settings.usage is Usage.RECORDED
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,14 @@ def test_defaults():
         *[("repeat", repeat, Repeat(repeat)) for repeat in ("last", "cycle", "error")],
         *[("record_errors", which, RecordErrors(which)) for which in ("lasting", "all")],
         ("cassette", "x.yaml", "x.yaml"),
+        ("cassette", None, None),
+        *[("usage", usage, Usage(usage)) for usage in ("recorded", "empty")],
+        *[
+            ("max_age", text, 7_776_000)
+            for text in ("90d", " 90 days ", 7_776_000, "7776000 s", "2160h", "129600m")
+        ],
+        ("max_age", "1.5w", 907_200),
+        ("cache", CACHE, CACHE),
         ("cassette_dir", "tapes", "tapes"),
         ("key", "messages", "messages"),
         ("key", repr, repr),
@@ -53,11 +64,27 @@ def test_values(name, value, becomes):
         ("mode", ["replay"], "mode cannot be ['replay']; choose one of: "),
         ("repeat", "first", "repeat cannot be 'first'; choose one of: last, cycle, error."),
         ("record_errors", True, "record_errors cannot be True; choose one of: lasting, all."),
-        ("cassette", "", "cassette cannot be ''; it takes a path."),
-        ("cassette", None, "cassette cannot be None; it takes a path."),
+        ("cassette", "", "cassette cannot be ''; it takes a path, or None for no cassette."),
+        ("cassette", 3, "cassette cannot be 3; it takes a path, or None for no cassette."),
+        ("usage", "none", "usage cannot be 'none'; choose one of: recorded, empty."),
+        (
+            "max_age",
+            "soon",
+            "max_age cannot be 'soon'; it takes seconds, or a number with a unit such as 90d",
+        ),
+        ("max_age", "0d", "max_age cannot be '0d'; it takes seconds"),
+        ("max_age", True, "max_age cannot be True; it takes seconds"),
+        (
+            "cache",
+            Cache,
+            "cache cannot be <class 'pytest_lmcache.caches.Cache'>; it takes a pytest_lmcache.Cache.",
+        ),
+        ("cache", {}, "cache cannot be {}; it takes a pytest_lmcache.Cache."),
         ("cassette_dir", 3, "cassette_dir cannot be 3; it takes a path."),
         ("key", "", "key cannot be ''; it takes a name, a dotted path or a function."),
-        ("key", None, "key cannot be None; it takes a name, a dotted path or a function."),
+        ("key", 3, "key cannot be 3; it takes a name, a dotted path or a function."),
+        ("ttl", -1, "ttl cannot be -1; it takes "),
+        ("url", "http://cache", "url cannot be "),
         ("normalise", 3, "normalise cannot be 3; it takes a string or a list of strings."),
         ("redact", [3], "redact cannot be [3]; it takes a string or a list of strings."),
         ("redact_with", 3, "redact_with cannot be 3; it takes a name, a dotted path or a function."),
@@ -85,6 +112,12 @@ def test_secrets_add_up():
     far = Settings().updated({"redact": ["a", "b"]}, "far")
     assert far.updated({"redact": ["b", "c"]}, "near").redact == ("a", "b", "c")
     assert far.updated({"mode": "live"}, "near").redact == ("a", "b")
+
+
+def test_layers_add_up():
+    """What a nearer source says of the cache's layers goes with what a farther one says."""
+    far = Settings().updated({"ttl": 60, "enable_disk_cache": False}, "far")
+    assert dict(far.updated({"ttl": 5}, "near").layers) == {"ttl": 5, "enable_disk_cache": False}
 
 
 def test_frozen():

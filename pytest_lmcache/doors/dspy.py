@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing
 from contextvars import ContextVar
 from typing import Any
 
 from pytest_lmcache import errors, lm15, streams
-from pytest_lmcache.doors.visit import StreamTape, Visit
+from pytest_lmcache.doors import visit
+from pytest_lmcache.doors.visit import POLL, StreamTape
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys import request_of
 from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.settings import Usage
 
 NAME = "dspy"
 ENGINES = "dspy.clients.engines.lm15_engine"
-# Each engine's method, and what kind of function it has to be for its stand-in to be one too.
-METHODS: dict[tuple[str, str], Callable[[Any], bool]] = {
-    ("LM15Engine", "complete"): inspect.isfunction,
-    ("LM15Engine", "stream"): inspect.isgeneratorfunction,
-    ("AsyncLM15Engine", "complete"): inspect.iscoroutinefunction,
-    ("AsyncLM15Engine", "stream"): inspect.isasyncgenfunction,
-}
 # A client of its own for one provider, which asks neither an engine nor LiteLLM.
 REFUSED = ("dspy.clients.typesafe", "TypeSafe")
+
+Find = Callable[[], Recorder | None]
 
 _calling: ContextVar[bool] = ContextVar("pytest_lmcache_dspy", default=False)
 
@@ -47,7 +46,7 @@ class Door:
     ``find`` gives the recorder that a call belongs to, None where nobody records.
     """
 
-    def __init__(self, find: Callable[[], Recorder | None]) -> None:
+    def __init__(self, find: Find) -> None:
         self._find = find
         self._users = 0
         self._lock = threading.Lock()
@@ -64,9 +63,8 @@ class Door:
             except DoorError:
                 self._users = 0
                 raise
-            for (name, method), stand_in in zip(METHODS, self._stand_ins(), strict=True):
-                if engines:
-                    self._replace(engines[name], method, stand_in)
+            for (name, method), (_, stand_in) in METHODS.items() if engines else ():
+                self._replace(engines[name], method, functools.partial(stand_in, self._find))
             self._refuse()
             model = getattr(sys.modules.get("dspy.clients.base_lm"), "BaseLM", None)
             if model is not None:
@@ -109,78 +107,146 @@ class Door:
         for method in ("__call__", "acall"):
             self._replace(kind, method, stand_in)
 
-    def _stand_ins(self) -> Iterator[Callable[[Any], Any]]:
-        """In the order of METHODS."""
-        find = self._find
 
-        def complete(original: Any) -> Any:
-            def answered(engine: Any, request: Any) -> Any:
-                __tracebackhide__ = True
-                recorder = find()
-                if recorder is None:
-                    return original(engine, request)
-                visit = _visit(recorder, engine, request)
-                if visit.stored is not None:
-                    return _replayed(visit, visit.stored)
-                with _failures(visit):
-                    response = original(engine, request)
-                return _recorded(visit, engine, request, response)
+class Visit(visit.Visit):
+    """One call of an engine of DSPy's."""
 
-            return answered
+    __slots__ = ("engine", "request")
+    library = "DSPy"
 
-        def stream(original: Any) -> Any:
-            def events(engine: Any, request: Any) -> Iterator[Any]:
-                __tracebackhide__ = True
-                recorder = find()
-                visit = _visit(recorder, engine, request, stream=True) if recorder is not None else None
-                if visit is not None and visit.stored is not None:
-                    yield from _replayed(visit, visit.stored)
-                    return
-                with closing(original(engine, request)) as source:
-                    if visit is None:
-                        yield from source
-                    else:
-                        yield from streams.record_stream(source, _tape(visit, engine, request))
+    def __init__(self, recorder: Recorder, engine: Any, request: Any, *, stream: bool = False) -> None:
+        __tracebackhide__ = True
+        self.engine = engine
+        self.request = request
 
-            return events
+        def ask() -> dict[str, Any]:
+            given = {"api_key": engine.config.api_keys, "base_url": engine.config.base_urls}
+            for name, by_provider in given.items():
+                recorder.redact.learn(
+                    {f"{each}_{name}": value for each, value in (by_provider or {}).items()}
+                )
+            return request_of((), (), lm15.question(request, engine.model_type, stream=stream), NAME)
 
-        def acomplete(original: Any) -> Any:
-            async def answered(engine: Any, request: Any) -> Any:
-                __tracebackhide__ = True
-                recorder = find()
-                if recorder is None:
-                    return await original(engine, request)
-                visit = _visit(recorder, engine, request)
-                if visit.stored is not None:
-                    return _replayed(visit, visit.stored)
-                with _failures(visit):
-                    response = await original(engine, request)
-                return _recorded(visit, engine, request, response)
+        super().__init__(recorder, NAME, request.model, ask)
 
-            return answered
+    def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+        """An error as plain data, None for one that is not the engine's, and whether it will come again."""
+        return lm15.store_error(error), lm15.is_lasting(error)
 
-        def astream(original: Any) -> Any:
-            async def events(engine: Any, request: Any) -> AsyncIterator[Any]:
-                __tracebackhide__ = True
-                recorder = find()
-                visit = _visit(recorder, engine, request, stream=True) if recorder is not None else None
-                if visit is not None and visit.stored is not None:
-                    for event in _replayed(visit, visit.stored):
-                        yield event
-                    return
-                async with aclosing(original(engine, request)) as source:
-                    if visit is None:
-                        async for event in source:
-                            yield event
-                        return
-                    recorded = streams.record_stream(source, _tape(visit, engine, request))
-                    async with aclosing(recorded):
-                        async for event in recorded:
-                            yield event
+    def saved_by_prompt_cache(self) -> float:
+        """What the provider's own prompt cache saved on this call, in USD."""
+        return lm15.saved_by_prompt_cache(self.record.cached, self.request, self.engine)
 
-            return events
+    def replay(self, stored: Answer) -> Any:
+        """The stored answer as the engine would have given it, a stream as an iterator; an error is raised."""
+        __tracebackhide__ = True
+        if stored.kind is Kind.ERROR:
+            raise self.revived(lm15.revive_error, stored.data)
+        if self.recorder.settings.usage is Usage.EMPTY:
+            stored = lm15.without_usage(stored)
+        if stored.kind is Kind.STREAM:
+            return self._events(stored)
+        return self.revived(lm15.revive_response, stored.data)
 
-        yield from (complete, stream, acomplete, astream)
+    def answered(self, response: Any) -> Any:
+        """Record what the provider gave."""
+        usd = lm15.price(response, self.request, self.engine)
+        self.finish(Answer(Kind.RESPONSE, lm15.store_response(response), usd=usd))
+        return response
+
+    def tape(self) -> StreamTape:
+        """What takes the stream down."""
+
+        def whole(events: list[dict[str, Any]]) -> Answer:
+            return Answer(Kind.STREAM, events, usd=lm15.price_of_stream(events, self.request, self.engine))
+
+        return StreamTape(self, lm15.store_event, whole)
+
+    def _events(self, stored: Answer) -> Iterator[Any]:
+        __tracebackhide__ = True
+        for data in stored.data:
+            yield self.revived(lm15.revive_event, data)
+        if stored.error is not None:
+            raise self.revived(lm15.revive_error, stored.error)
+        if not stored.complete:
+            self.past_end()
+
+
+def _complete(find: Find, original: Any) -> Any:
+    def answered(engine: Any, request: Any) -> Any:
+        __tracebackhide__ = True
+        recorder = find()
+        if recorder is None:
+            return original(engine, request)
+        call = Visit(recorder, engine, request)
+        for _ in call.queue():
+            time.sleep(POLL)
+        if call.stored is not None:
+            return call.replay(call.stored)
+        with call.asking():
+            response = original(engine, request)
+        return call.answered(response)
+
+    return answered
+
+
+def _stream(find: Find, original: Any) -> Any:
+    def events(engine: Any, request: Any) -> Iterator[Any]:
+        __tracebackhide__ = True
+        recorder = find()
+        call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
+        if call is not None and call.stored is not None:
+            yield from call.replay(call.stored)
+            return
+        with closing(original(engine, request)) as source:
+            yield from source if call is None else streams.record_stream(source, call.tape())
+
+    return events
+
+
+def _acomplete(find: Find, original: Any) -> Any:
+    async def answered(engine: Any, request: Any) -> Any:
+        __tracebackhide__ = True
+        recorder = find()
+        if recorder is None:
+            return await original(engine, request)
+        call = Visit(recorder, engine, request)
+        for _ in call.queue():
+            await asyncio.sleep(POLL)
+        if call.stored is not None:
+            return call.replay(call.stored)
+        with call.asking():
+            response = await original(engine, request)
+        return call.answered(response)
+
+    return answered
+
+
+def _astream(find: Find, original: Any) -> Any:
+    async def events(engine: Any, request: Any) -> AsyncIterator[Any]:
+        __tracebackhide__ = True
+        recorder = find()
+        call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
+        if call is not None and call.stored is not None:
+            for event in call.replay(call.stored):
+                yield event
+            return
+        async with aclosing(original(engine, request)) as source:
+            recorded = source if call is None else streams.record_stream(source, call.tape())
+            async with aclosing(recorded):
+                async for event in recorded:
+                    yield event
+
+    return events
+
+
+# Each engine's method: what kind of function it has to be, for its stand-in to be one too, and the stand-in.
+METHODS: dict[tuple[str, str], tuple[Callable[[Any], bool], Callable[[Find, Any], Any]]] = {
+    ("LM15Engine", "complete"): (inspect.isfunction, _complete),
+    ("LM15Engine", "stream"): (inspect.isgeneratorfunction, _stream),
+    ("AsyncLM15Engine", "complete"): (inspect.iscoroutinefunction, _acomplete),
+    ("AsyncLM15Engine", "stream"): (inspect.isasyncgenfunction, _astream),
+}
 
 
 def _engines() -> dict[str, Any]:
@@ -192,7 +258,7 @@ def _engines() -> dict[str, Any]:
     found = {name: getattr(module, name, None) for name, _ in METHODS}
     wrong = [
         f"{name}.{method}"
-        for (name, method), is_kind in METHODS.items()
+        for (name, method), (is_kind, _) in METHODS.items()
         if not is_kind(vars(found[name] or object).get(method))
     ]
     # It calls them, and is imported by the first call.
@@ -201,58 +267,6 @@ def _engines() -> dict[str, Any]:
     if wrong:
         raise DoorError(errors.hidden_engine(str(getattr(dspy, "__version__", "of unknown version")), wrong))
     return found
-
-
-def _visit(recorder: Recorder, engine: Any, request: Any, *, stream: bool = False) -> Visit:
-    __tracebackhide__ = True
-
-    def ask() -> dict[str, Any]:
-        config = engine.config
-        keys, urls = dict(config.api_keys or {}), dict(config.base_urls or {})
-        secrets = {f"{provider}_api_key": key for provider, key in keys.items()}
-        recorder.redact.learn({**secrets, **{f"{provider}_base_url": url for provider, url in urls.items()}})
-        return request_of((), (), lm15.question(request, engine.model_type, stream=stream), NAME)
-
-    return Visit("DSPy", recorder, NAME, ask)
-
-
-def _replayed(visit: Visit, stored: Answer) -> Any:
-    """The stored answer as the engine would have given it; a stored error is raised."""
-    __tracebackhide__ = True
-    if stored.kind is Kind.STREAM:
-        return visit.chunks(stored, lm15.revive_event, lm15.revive_error)
-    if stored.kind is Kind.ERROR:
-        raise visit.revived(lm15.revive_error, stored.data)
-    return visit.revived(lm15.revive_response, stored.data)
-
-
-def _recorded(visit: Visit, engine: Any, request: Any, response: Any) -> Any:
-    usd = lm15.price(response, request, engine)
-    visit.finish(Answer(Kind.RESPONSE, lm15.store_response(response), usd=usd))
-    return response
-
-
-@contextmanager
-def _failures(visit: Visit) -> Iterator[None]:
-    __tracebackhide__ = True
-    try:
-        yield
-    except Exception as error:
-        stored, lasting = _stored_error(error)
-        visit.failed(error, stored, lasting=lasting)
-        raise
-
-
-def _stored_error(error: Exception) -> tuple[dict[str, Any] | None, bool]:
-    return lm15.store_error(error), lm15.is_lasting(error)
-
-
-def _tape(visit: Visit, engine: Any, request: Any) -> StreamTape:
-    def answer(chunks: list[dict[str, Any]]) -> Answer:
-        usd = lm15.price_of_stream(chunks, request, engine)
-        return Answer(Kind.STREAM, chunks, usd=usd)
-
-    return StreamTape(visit, lm15.store_event, _stored_error, answer)
 
 
 def _calling_sync(original: Any) -> Any:

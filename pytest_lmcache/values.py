@@ -1,0 +1,207 @@
+"""An answer as JSON data that any layer of the cache can keep, and back, exact to the bit.
+
+A value is a mapping: ``lmcache`` is the version of its form, ``recorded`` when the answer was given (ISO 8601,
+UTC), ``stored`` when it was put away (seconds since 1970); the rest are the fields of an Answer, where they
+differ from their default. What JSON does not hold is a mapping of one tag:
+
+- ``{"$bytes": base64}`` bytes
+- ``{"$text": base64}`` text with surrogates, as UTF-8 that lets them pass
+- ``{"$int": hex}`` a whole number of very many digits
+- ``{"$nan": hex}`` not a number, with its bits
+- ``{"$f32": base64}``, ``{"$f64": base64}`` a list of floats, little-endian, in half the size where that is exact
+- ``{"$dict": [[key, value], ...]}`` a mapping with other keys than text, or that looks like a tag
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import sys
+import time
+from array import array
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pytest_lmcache.errors import CacheError, newer_value, no_value, unstorable
+from pytest_lmcache.interaction import Answer, Kind
+
+VERSION = 1
+VECTOR_LENGTH = 16  # shorter lists of floats are as fast as numbers
+LARGEST_INT_BITS = 2048  # Python may be set to refuse decimal numbers of 641 digits and more
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BASES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, bytes.__bytes__),
+    ((list, tuple), list),
+    (dict, dict),
+)
+
+
+def store(answer: Answer, recorded: str) -> dict[str, Any]:
+    """The value of an answer that was given at ``recorded``; it ages from now on.
+
+    Tuples become lists, instances of subclasses their base. Raises CacheError for what is not plain data.
+    """
+    value: dict[str, Any] = {
+        "lmcache": VERSION,
+        "recorded": recorded,
+        "stored": time.time(),
+        "kind": answer.kind.value,
+    }
+    try:
+        value["data"] = _pack(answer.data)
+        if answer.error is not None:
+            value["error"] = _pack(answer.error)
+        if not answer.complete:
+            value["complete"] = False
+        if answer.hidden is not None:
+            value["hidden"] = _pack(answer.hidden)
+        value["seconds"] = _pack(answer.seconds)
+        if answer.usd is not None:
+            value["usd"] = _pack(answer.usd)
+    except RecursionError:
+        raise CacheError(unstorable("it is nested too deeply")) from None
+    return value
+
+
+def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
+    """The answer of a value, and when it was given; shares nothing that can change with the value.
+
+    Raises CacheError for anything that ``store`` has not made.
+    """
+    _check_version(value)
+    try:
+        error, hidden = value.get("error"), value.get("hidden")
+        answer = Answer(
+            Kind(value["kind"]),
+            _unpack(value["data"]),
+            error=None if error is None else _unpack(error),
+            complete=value.get("complete", True),
+            hidden=None if hidden is None else _unpack(hidden),
+            seconds=_unpack(value["seconds"]),
+            usd=_unpack(value.get("usd")),
+        )
+        recorded = str(value["recorded"])
+    except (ValueError, TypeError, LookupError, struct.error, RecursionError) as error:
+        raise CacheError(no_value(error)) from None
+    return answer, recorded
+
+
+def _check_version(value: Any) -> None:
+    version = value.get("lmcache") if isinstance(value, Mapping) else None
+    if type(version) is not int or version < VERSION:
+        raise CacheError(no_value("it has no `lmcache: 1`"))
+    if version > VERSION:
+        raise CacheError(newer_value(version, VERSION))
+
+
+def _pack(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() or not _SURROGATE.search(value) else _tagged_text(value)
+    if kind is dict:
+        return _packed_dict(value)
+    if kind is list:
+        if len(value) >= VECTOR_LENGTH and type(value[0]) is float and set(map(type, value)) == {float}:
+            return _vector(value)
+        return [_pack(item) for item in value]
+    if value is None or kind is bool:
+        return value
+    if kind is int:
+        return value if value.bit_length() <= LARGEST_INT_BITS else {"$int": hex(value)}
+    if kind is float:
+        return {"$nan": struct.pack(">d", value).hex()} if math.isnan(value) else value
+    if kind is bytes:
+        return {"$bytes": _base64(value)}
+    return _pack(_as_base(value))
+
+
+def _packed_dict(value: dict[Any, Any]) -> dict[str, Any]:
+    packed = {}
+    for key, item in value.items():
+        if type(key) is not str or not (key.isascii() or not _SURROGATE.search(key)):
+            return _pairs(value)
+        packed[key] = _pack(item)
+    if len(packed) == 1 and key[:1] == "$":
+        return _pairs(value)
+    return packed
+
+
+def _pairs(value: dict[Any, Any]) -> dict[str, Any]:
+    for key in value:
+        if key is not None and not isinstance(key, str | int | float | bytes):
+            raise CacheError(unstorable(f"a key of it is of type {_type_name(key)}"))
+    return {"$dict": [[_pack(key), _pack(item)] for key, item in value.items()]}
+
+
+def _as_base(value: Any) -> Any:
+    """A tuple as a list, an instance of a subclass (an enum of strings, a numpy float) as its base."""
+    for kind, convert in _BASES:
+        if isinstance(value, kind):
+            return convert(value)
+    raise CacheError(unstorable(f"a part of it is of type {_type_name(value)}"))
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
+def _tagged_text(text: str) -> dict[str, str]:
+    # JSON would make one character of two surrogates that stand side by side.
+    return {"$text": _base64(text.encode("utf-8", "surrogatepass"))}
+
+
+def _vector(value: list[float]) -> dict[str, str]:
+    doubles = array("d", value)
+    singles = array("f", value)
+    exact = array("d", singles).tobytes() == doubles.tobytes()
+    packed = singles if exact else doubles
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return {"$f32" if exact else "$f64": _base64(packed.tobytes())}
+
+
+def _base64(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode("ascii")
+
+
+def _unpack(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        if len(value) == 1:
+            [(tag, item)] = value.items()
+            if tag[:1] == "$":
+                return _READERS[tag](item)
+        return {key: _unpack(item) for key, item in value.items()}
+    if kind is list:
+        return [_unpack(item) for item in value]
+    return value
+
+
+def _read_nan(text: str) -> float:
+    number: float = struct.unpack(">d", bytes.fromhex(text))[0]
+    return number
+
+
+def _read_vector(text: str, code: str) -> list[float]:
+    vector: array[float] = array(code)
+    vector.frombytes(a2b_base64(text, strict_mode=True))
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector.tolist()
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "$bytes": lambda text: a2b_base64(text, strict_mode=True),
+    "$text": lambda text: a2b_base64(text, strict_mode=True).decode("utf-8", "surrogatepass"),
+    "$int": lambda text: int(text, 16),
+    "$nan": _read_nan,
+    "$f32": lambda text: _read_vector(text, "f"),
+    "$f64": lambda text: _read_vector(text, "d"),
+    "$dict": lambda pairs: {_unpack(key): _unpack(item) for key, item in pairs},
+}

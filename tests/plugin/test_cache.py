@@ -1,0 +1,300 @@
+"""The layers behind the cassettes, as a suite sets, replaces and sees them."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_where_the_disk_layer_lies(suite):
+    """What was paid for lies in pytest's own cache folder, or where ``lm_disk_dir`` says, and outlives a failure."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            ask()
+            assert False
+    """)
+    suite.run("--lm-record").assert_outcomes(failed=1)
+    assert (suite.folder / ".pytest_cache/d/lmcache").is_dir()
+    assert suite.asked() == 1
+    suite.run("--lm-record").assert_outcomes(failed=1)
+    assert suite.asked() == 0
+    suite.file("pytest.ini", "[pytest]\nlm_disk_dir = elsewhere\n")
+    suite.run("--lm-record").assert_outcomes(failed=1)
+    assert (suite.folder / "elsewhere").is_dir()
+    assert suite.asked() == 1
+
+
+def test_summary_of_the_layers(suite):
+    """The summary tells what came from which layer; with -v what each layer was asked."""
+    suite.test("""
+        pytestmark = pytest.mark.lm_cache
+
+        def test_one():
+            ask()
+
+        def test_two():
+            ask()
+    """)
+    suite.record().stdout.fnmatch_lines(
+        ["0 replayed, 1 from memory, 1 recorded", "saved 1? tokens, $0.0000", "spent 1? tokens, $0.0000"]
+    )
+    for path in (suite.folder / "cassettes").rglob("*.yaml"):
+        path.unlink()
+    suite.record("-v").stdout.fnmatch_lines(
+        [
+            "0 replayed, 1 from disk, 1 from memory",
+            "  openai/gpt-4o-mini: *",
+            "layer memory: 1 hits, 1 misses, 0 kept",
+            "layer disk: 1 hits, 0 misses, 0 kept",
+        ]
+    )
+    assert suite.asked() == 1
+    result = suite.run("-v")
+    result.stdout.fnmatch_lines(["2 replayed"])
+    result.stdout.no_fnmatch_line("layer *")
+
+
+def test_workers_ask_together(suite):
+    """Over workers that record at once, each distinct call is asked once: the others wait for its answer."""
+    suite.provider.delay, delay = 0.2, suite.provider.delay
+    suite.test("""
+        pytestmark = pytest.mark.lm_cache
+
+        @pytest.mark.parametrize("number", range(16))
+        def test_one(number):
+            assert ask(f"shared {number // 4}") == f"You said: shared {number // 4}"
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_async(number):
+            assert asyncio.run(aask("async")) == "You said: async"
+    """)
+    try:
+        recorded = suite.spawn("--lm-record", "-n", "2", "--dist=load", "--maxschedchunk=1")
+    finally:
+        suite.provider.delay = delay
+    assert recorded.returncode == 0, recorded.stdout
+    assert "5 recorded" in recorded.stdout
+    assert suite.asked() == 5
+    assert len(suite.cassettes()) == 20
+    suite.run().assert_outcomes(passed=20)
+    assert suite.asked() == 0
+
+
+def test_without_a_cassette(suite):
+    """A test with ``cassette=None`` is answered by the layers, asks what they do not have, and writes no file."""
+    suite.test("""
+        @pytest.mark.lm_cache(cassette=None)
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_one(number, lm_cache):
+            ask()
+            assert lm_cache.calls[0].source == ("provider" if number == 1 else "memory")
+    """)
+    result = suite.run()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked, kept in the cache only"])
+    assert suite.asked() == 1
+    assert suite.cassettes() == []
+    suite.run("--lm-mode=replay", "-k", "2").assert_outcomes(passed=0, failed=1)
+
+
+INI = {
+    "lm_enable_memory_cache": ("false", "enable_memory_cache=False"),
+    "lm_enable_disk_cache": ("false", "enable_disk_cache=False"),
+    "lm_disk_size_limit_bytes": ("5000000", "disk_size_limit_bytes=5000000"),
+    "lm_memory_max_entries": ("17", "memory_max_entries=17"),
+    "lm_ttl": ("2.5", "ttl=2.5"),
+    "lm_cache_url": ("redis://localhost:1/0", "url='redis://localhost:1/0'"),
+}
+
+
+@pytest.mark.parametrize("kind", ["toml", "ini"])
+def test_every_layer_key_reaches_the_cache(suite, kind):
+    """Each setting of ``configure_cache`` is an ini key too."""
+    lines = [
+        f"{name} = '{value}'" if kind == "toml" and name == "lm_cache_url" else f"{name} = {value}"
+        for name, (value, _) in INI.items()
+    ]
+    name, head = ("pyproject.toml", "[tool.pytest]") if kind == "toml" else ("pytest.ini", "[pytest]")
+    suite.file(name, "\n".join([head, *lines]))
+    suite.test("""
+        import pytest_lmcache
+
+        @pytest.mark.lm_cache
+        def test_one():
+            settings = pytest_lmcache.cache._settings
+            print(settings, f"url={settings.url!r}")
+    """)
+    output = suite.run("-s").stdout.str()
+    assert all(expected in output for _, expected in INI.values())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("lm_memory_max_entries = 0", "*ini: memory_max_entries cannot be *0*"),
+        ("lm_memory_max_entries = many", "*lm_memory_max_entries*"),
+        ("lm_ttl = -1", "*ini: ttl cannot be *-1*"),
+        ("lm_cache_url = http://x", "*ini: url cannot be *redis://*"),
+        ("lm_usage = none", "*ini: usage cannot be 'none'; choose one of: recorded, empty."),
+        ("lm_max_age = soon", "*ini: max_age cannot be 'soon'; it takes *"),
+    ],
+)
+def test_bad_values_end_the_run_early(suite, line, said):
+    """A layer's setting that cannot be is told before any test runs."""
+    suite.file("pytest.ini", f"[pytest]\n{line}\n")
+    suite.test("def test_one(): pass")
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+
+
+BACKEND = """
+import pytest
+from pytest_lmcache import Cache
+
+class Content(Cache):
+    asked = []
+
+    def cache_key(self, request):
+        return request["messages"][-1]["content"]
+
+    def get(self, key):
+        self.asked.append(key)
+        return super().get(key)
+
+@pytest.fixture(scope="session")
+def lm_cache_backend():
+    return Content(enable_disk_cache=False)
+"""
+
+
+def test_backend_fixture(suite):
+    """A conftest's ``lm_cache_backend`` stands behind every recorded test, also for calls of its fixtures."""
+    suite.file("conftest.py", BACKEND)
+    suite.test("""
+        from conftest import Content
+
+        @pytest.fixture
+        def early():
+            return ask("early")
+
+        @pytest.mark.lm_cache
+        @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/gpt-4o"])
+        def test_models(early, lm_cache, model):
+            assert ask(model=model) == "You said: hello"
+            assert len(Content.asked) == (0 if lm_cache.replayed else 2 if model.endswith("mini") else 4)
+
+        def test_unmarked():
+            pass
+    """)
+    result = suite.record()
+    result.stdout.fnmatch_lines(["0 replayed, 2 from memory, 2 recorded"])
+    assert suite.asked() == 2
+    suite.run().assert_outcomes(passed=3)
+
+
+def test_backend_in_a_test_file_and_for_shared_fixtures(suite):
+    """A test file may have its own backend; it serves the calls of fixtures that outlive a test too."""
+    suite.test(
+        BACKEND
+        + """
+@pytest.fixture(scope="module")
+def shared():
+    return ask("shared")
+
+@pytest.mark.lm_cache
+def test_one(shared):
+    assert ask("shared") == shared
+    assert len(set(Content.asked)) == 1
+"""
+    )
+    suite.record().stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 recorded"])
+    assert suite.asked() == 1
+
+
+def test_no_backend_no_trace(suite):
+    """Where nobody overrides it, the fixture is set up for no test."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one(request):
+            ask()
+            assert "lm_cache_backend" not in request.fixturenames
+    """)
+    suite.record("--setup-show").stdout.no_fnmatch_line("*lm_cache_backend*")
+
+
+def test_backend_that_is_none(suite):
+    """A backend of the wrong kind is told; None is the configured cache."""
+    suite.file("conftest.py", BACKEND.replace("Content(enable_disk_cache=False)", "None"))
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one(lm_cache):
+            ask()
+    """)
+    suite.record().assert_outcomes(passed=1)
+
+
+def test_marker_names_the_cache(suite):
+    """A mark gives one test a cache of its own, or other layers."""
+    suite.test("""
+        from pytest_lmcache import Cache
+
+        OWN = Cache(enable_disk_cache=False)
+
+        @pytest.mark.lm_cache(cassette=None, cache=OWN)
+        def test_own():
+            ask()
+            assert OWN.stats()["memory"].puts == 1
+
+        @pytest.mark.lm_cache(cassette=None, enable_disk_cache=False)
+        def test_memory():
+            ask()
+
+        @pytest.mark.lm_cache(cassette=None, ttl=-5)
+        def test_bad():
+            ask()
+    """)
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_bad: @pytest.mark.lm_cache: ttl cannot be *"])
+    suite.run("-k", "not bad").assert_outcomes(passed=2)
+    assert not (suite.folder / ".pytest_cache").exists()
+
+
+def test_usage_by_ini(suite):
+    """With ``lm_usage = empty`` a replayed answer tells of no tokens, and the summary of those saved."""
+    suite.file("pytest.ini", "[pytest]\nlm_usage = empty\n")
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one(lm_cache):
+            answer = litellm.completion(messages=said("hello"), **SETTINGS)
+            live = lm_cache.calls[0].source == "provider"
+            assert (answer.usage.total_tokens > 0) is live
+    """)
+    suite.record()
+    result = suite.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["saved 1? tokens, $0.0000"])
+
+
+def test_old_recordings_are_told(suite):
+    """``lm_max_age``: replay replays what is older and names it; recording asks it again."""
+    suite.file("pytest.ini", "[pytest]\nlm_max_age = 30d\nlm_enable_disk_cache = false\n")
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            ask()
+    """)
+    suite.record()
+    path = suite.folder / "cassettes/test_it/test_one.yaml"
+    head, _, tail = path.read_text().partition("\nrecorded: ")
+    path.write_text(f"{head}\nrecorded: 2020-01-01T00:00:00Z{tail[20:]}")
+    result = suite.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["1 recording older than lm_max_age; record anew: pytest --lm-record:", "  test_it.py::test_one (1)"]
+    )
+    suite.asked()
+    suite.record()
+    assert suite.asked() == 1
+    suite.run().stdout.no_fnmatch_line("*lm_max_age*")

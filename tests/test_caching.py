@@ -1,0 +1,629 @@
+"""What stands behind the cassette: asked while recording, never on replay; and a cache without a cassette."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import litellm
+import pytest
+from freezegun import freeze_time
+from provider import Event, Provider, Reply
+
+import pytest_lmcache
+from pytest_lmcache import Cache, CassetteMiss, LMCacheWarning, SettingsError, configure_cache, use_cassette
+from pytest_lmcache.session import session
+
+GONE = "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    asyncio.run(asyncio.sleep(0))
+    with Provider(numbered=True) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
+    """Each test has a cache of its own behind its cassettes, and stands in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    with_own = Cache(disk_cache_dir=tmp_path / "disk")
+    monkeypatch.setitem(vars(pytest_lmcache), "cache", with_own)
+    yield with_own
+    with_own.close()
+
+
+def ask(text: str, url: str = GONE, **more: Any) -> str:
+    answer = litellm.completion(**request(text, url, **more))
+    if more.get("stream"):
+        return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+    said: str = answer.choices[0].message.content
+    return said
+
+
+async def aask(text: str, url: str = GONE, **more: Any) -> str:
+    answer = await litellm.acompletion(**request(text, url, **more))
+    if more.get("stream"):
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in answer])
+    said: str = answer.choices[0].message.content
+    return said
+
+
+def request(text: str, url: str, **more: Any) -> dict[str, Any]:
+    said = [{"role": "user", "content": text}]
+    settings = {"model": "openai/gpt-4o-mini", "api_base": url, "api_key": "sk-local", "max_retries": 0}
+    return {**settings, "messages": said, **more}
+
+
+def fresh_process(cache: Cache) -> None:
+    """What a new process finds: the disk, and an empty memory."""
+    cache._memory_cache.clear()  # type: ignore[attr-defined]
+
+
+# ---- behind a cassette
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_paid_answer_outlives_a_failing_test(
+    way: str, stream: bool, provider: Provider, cache: Cache, tmp_path: Path
+) -> None:
+    """A test that fails writes no cassette; recorded again it gets the same answers from disk, unpaid."""
+
+    def call(text: str, url: str) -> str:
+        return ask(text, url, stream=stream) if way == "sync" else asyncio.run(aask(text, url, stream=stream))
+
+    with pytest.raises(ZeroDivisionError), use_cassette("x.yaml", mode="record"):
+        first = call("one", provider.url)
+        raise ZeroDivisionError
+    assert not Path("x.yaml").exists()
+    fresh_process(cache)
+    before = provider.count
+    with use_cassette("x.yaml", mode="record") as tape:
+        assert call("one", GONE) == first
+    assert provider.count == before
+    assert [asked.source for asked in tape.calls] == ["disk"]
+    assert tape.recorded == 1
+    with use_cassette("x.yaml") as tape:
+        assert call("one", GONE) == first
+    assert [asked.source for asked in tape.calls] == ["cassette"]
+
+
+def test_promoted_to_memory(provider: Provider, cache: Cache) -> None:
+    """What the disk had is in memory from then on; each call says where its answer came from."""
+    sources = []
+    for name in ("a", "b", "c"):
+        with use_cassette(f"{name}.yaml", mode="record") as tape:
+            ask("one", provider.url)
+        sources += [call.source for call in tape.calls]
+        if name == "a":
+            fresh_process(cache)
+    with use_cassette("d.yaml", mode="record") as tape:
+        ask("one", provider.url)
+    assert [*sources, tape.calls[0].source] == ["provider", "disk", "memory", "memory"]
+    stats = cache.stats()
+    assert (stats["memory"].hits, stats["disk"].hits) == (2, 1)
+
+
+def test_replay_asks_no_layer(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warm cache turns no test green that fails where there is none: on replay only the cassette counts."""
+    with use_cassette("warm.yaml", mode="record"):
+        ask("one", provider.url)
+    with pytest.raises(CassetteMiss), use_cassette("cold.yaml"):
+        ask("one", provider.url)
+    with use_cassette("warm.yaml") as tape, monkeypatch.context() as patch:
+        patch.setattr(Cache, "get", None)
+        patch.setattr(Cache, "put", None)
+        ask("one")
+    assert tape.replayed == 1
+
+
+def test_what_came_from_a_layer_is_recorded_as_it_was_given(provider: Provider, cache: Cache) -> None:
+    """A cassette written from disk says when the provider answered and how long it took, as the first did."""
+    with use_cassette("a.yaml", mode="record") as tape:
+        ask("one", provider.url)
+    fresh_process(cache)
+    with use_cassette("b.yaml", mode="record") as again:
+        ask("one")
+    assert again.calls[0].seconds == pytest.approx(tape.calls[0].seconds)
+    assert again.calls[0].tokens == tape.calls[0].tokens
+    assert Path("a.yaml").read_text().partition("---")[2] == Path("b.yaml").read_text().partition("---")[2]
+
+
+def test_identical_calls_are_kept_apart(provider: Provider, cache: Cache) -> None:
+    """The n-th identical call of a test gets the n-th answer from the layers too."""
+    with pytest.raises(ZeroDivisionError), use_cassette("x.yaml", mode="record"):
+        first = [ask("again", provider.url) for _ in range(3)]
+        raise ZeroDivisionError
+    assert len(set(first)) == 3
+    fresh_process(cache)
+    with use_cassette("x.yaml", mode="record") as tape:
+        assert [ask("again") for _ in range(3)] == first
+    assert {call.source for call in tape.calls} == {"disk"}
+
+
+def test_rewrite_asks_the_provider_and_refreshes_the_layers(provider: Provider) -> None:
+    """A rewrite is paid for; what it got is what the layers have from then on."""
+    with use_cassette("x.yaml", mode="record"):
+        old = ask("news", provider.url)
+    with use_cassette("x.yaml", mode="rewrite") as tape:
+        new = ask("news", provider.url)
+    assert tape.calls[0].source == "provider"
+    assert new != old
+    with use_cassette("y.yaml", mode="record"):
+        assert ask("news") == new
+
+
+def test_live_stores_nothing(provider: Provider, cache: Cache) -> None:
+    """In mode live no layer is asked and none keeps anything."""
+    with use_cassette("x.yaml", mode="live"):
+        ask("one", provider.url)
+    assert not any(stats.puts or stats.hits or stats.misses for stats in cache.stats().values())
+
+
+def test_errors_and_half_read_streams_are_not_kept(provider: Provider, cache: Cache) -> None:
+    """A layer keeps whole answers only: another test may read on, and an error may be gone tomorrow."""
+    with use_cassette("x.yaml", mode="record"):
+        provider.script(Reply(failure="invalid_request"))
+        with pytest.raises(litellm.BadRequestError):
+            ask("error", provider.url)
+        next(iter(litellm.completion(**request("half", provider.url, stream=True))))
+    assert all(not stats.puts for stats in cache.stats().values())
+
+
+def test_a_kill_loses_nothing_that_was_paid_for(provider: Provider, tmp_path: Path) -> None:
+    """After kill -9 in the middle of 20 calls, recording again asks the provider for the rest alone."""
+    code = f"""
+import os, signal, sys
+import litellm
+import pytest_lmcache
+pytest_lmcache.configure_cache(disk_cache_dir={str(tmp_path / "killed")!r})
+with pytest_lmcache.use_cassette("x.yaml", mode="record") as tape:
+    for number in range(20):
+        if number == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        litellm.completion(
+            model="openai/gpt-4o-mini", messages=[{{"role": "user", "content": f"call {{number}}"}}],
+            api_base={provider.url!r}, api_key="sk-local",
+        )
+print([call.source for call in tape.calls].count("disk"))
+"""
+    environ = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    before = provider.count
+    killed = subprocess.run([sys.executable, "-c", code, "12"], env=environ, check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert provider.count - before == 12
+    again = subprocess.run(
+        [sys.executable, "-c", code, "-1"],
+        env=environ,
+        check=True,
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert again.stdout.strip() == "12"
+    assert provider.count - before == 20
+
+
+def test_changing_an_answer_changes_no_other(provider: Provider) -> None:
+    """What one test does to an answer is not seen by another that gets the same from memory."""
+    with use_cassette("x.yaml", mode="record"):
+        answer = litellm.completion(**request("one", provider.url))
+        said = answer.choices[0].message.content
+        answer.choices[0].message.content = "changed"
+        answer.usage.total_tokens = 0
+    for name in ("y", "z"):
+        with use_cassette(f"{name}.yaml", mode="record") as tape:
+            answer = litellm.completion(**request("one", GONE))
+            assert answer.choices[0].message.content == said
+            assert answer.usage.total_tokens > 0
+            answer.choices[0].message.content = "changed"
+        assert tape.calls[0].source == "memory"
+
+
+def test_a_broken_layer_warns_once_and_recording_goes_on(provider: Provider, tmp_path: Path) -> None:
+    """Where the disk cannot be used there is one warning, and the cassette is recorded all the same."""
+    (tmp_path / "file").write_text("not a folder")
+    broken = Cache(disk_cache_dir=tmp_path / "file")
+    with (
+        pytest.warns(LMCacheWarning, match="disk") as warned,
+        use_cassette("x.yaml", mode="record", cache=broken),
+    ):
+        ask("one", provider.url)
+        ask("two", provider.url)
+    assert len(warned) == 1
+    with use_cassette("x.yaml"):
+        ask("one")
+
+
+def test_a_warning_that_is_an_error_fails_the_test_and_loses_nothing(
+    provider: Provider, tmp_path: Path
+) -> None:
+    """Under -W error a broken layer fails the block at its end; the calls themselves go on."""
+    (tmp_path / "file").write_text("not a folder")
+    broken = Cache(disk_cache_dir=tmp_path / "file")
+    with pytest.raises(LMCacheWarning), use_cassette("x.yaml", mode="record", cache=broken):
+        said = ask("one", provider.url)
+        assert said == ask("one", provider.url)[: len(said)] or said
+    with use_cassette("y.yaml", mode="record", cache=broken) as tape:
+        assert ask("one") == said
+    assert tape.calls[0].source == "memory"
+
+
+# ---- without a cassette
+
+
+def test_layers_alone(provider: Provider, cache: Cache) -> None:
+    """Without a cassette the layers answer, and what they do not have is asked, in the default mode."""
+    before = provider.count
+    with use_cassette(None) as tape:
+        first = ask("one", provider.url)
+    assert (tape.recorded, tape.calls[0].source, tape.calls[0].request["model"]) == (
+        0,
+        "provider",
+        "openai/gpt-4o-mini",
+    )
+    fresh_process(cache)
+    with use_cassette(None) as tape:
+        assert [ask("one"), ask("one")] == [first, first]
+    assert [call.source for call in tape.calls] == ["disk", "memory"]
+    assert provider.count - before == 1
+    assert tape.calls[0].answer is not None
+    assert not list(Path().glob("*.yaml"))
+
+
+def test_memory_only(provider: Provider, tmp_path: Path) -> None:
+    """With ``enable_disk_cache=False`` nothing is written to disk, and the next block of the process has it."""
+    for expected in ("provider", "memory"):
+        with use_cassette(None, enable_disk_cache=False) as tape:
+            ask("memory only", provider.url)
+        assert [call.source for call in tape.calls] == [expected]
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_both_off(provider: Provider) -> None:
+    """With both layers off each call is asked: for debugging."""
+    before = provider.count
+    with use_cassette(None, enable_disk_cache=False, enable_memory_cache=False) as tape:
+        answers = [ask("debug", provider.url) for _ in range(2)]
+    assert answers[0] != answers[1]
+    assert provider.count - before == 2
+    assert [call.source for call in tape.calls] == ["provider", "provider"]
+
+
+@pytest.mark.parametrize(
+    ("repeat", "expected"), [("last", [0, 1, 1, 1]), ("cycle", [0, 1, 0, 1]), ("error", [0, 1, 2, 3])]
+)
+def test_identical_calls_without_a_cassette(
+    repeat: str, expected: list[int], provider: Provider, cache: Cache
+) -> None:
+    """Of identical calls the layers give what they have in order; then ``repeat`` decides, error asks."""
+    with use_cassette("x.yaml", mode="record"):
+        known = [ask(repeat, provider.url) for _ in range(2)]
+    with use_cassette(None, repeat=repeat):
+        said = [ask(repeat, provider.url) for _ in range(4)]
+    new = [text for text in said if text not in known]
+    assert said == [[*known, *new][place] for place in expected]
+
+
+def test_replay_without_a_cassette_asks_nobody(provider: Provider) -> None:
+    """With mode replay what no layer has is a miss, also where there is no cassette."""
+    with use_cassette(None, enable_disk_cache=False):
+        ask("known", provider.url)
+    with use_cassette(None, mode="replay", enable_disk_cache=False):
+        ask("known")
+    with (
+        pytest.raises(CassetteMiss, match="Looked in  the cache layers"),
+        use_cassette(None, mode="replay", enable_disk_cache=False),
+    ):
+        ask("unknown", provider.url)
+
+
+def test_ttl_counts_from_the_recording(provider: Provider) -> None:
+    """An answer is forgotten when its time is over, however often it was read meanwhile."""
+    with freeze_time("2026-01-01") as clock:
+        sources = []
+        for _ in range(4):
+            with use_cassette(None, enable_disk_cache=False, ttl=100) as tape:
+                ask("ttl", provider.url)
+            sources.append(tape.calls[0].source)
+            clock.tick(40)
+    assert sources == ["provider", "memory", "memory", "provider"]
+
+
+# ---- own caches
+
+
+class Own(Cache):
+    """As in the documentation: all three overridden, on the memory layer's mapping alone."""
+
+    def cache_key(self, request: dict[str, Any]) -> str:
+        return json.dumps(request["messages"][-1]["content"])
+
+    def get(self, key: str) -> Any:
+        return self._memory_cache.get(key)
+
+    def put(self, key: str, value: Any) -> None:
+        self._memory_cache[key] = value
+
+
+class Uninitialised(Own):
+    """One that does not call ``super().__init__()``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize("own", [Own(), Uninitialised("x")], ids=["plain", "uninitialised"])
+@pytest.mark.parametrize("where", ["argument", "module"])
+def test_own_cache(where: str, own: Cache, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subclass that overrides all three works as it stands: its key is the key, one answer serves two models."""
+    more: dict[str, Any] = {"cache": own} if where == "argument" else {}
+    if where == "module":
+        monkeypatch.setattr(pytest_lmcache, "cache", own)
+    text = f"{where} {type(own).__name__}"
+    with use_cassette(None, **more) as tape:
+        first = ask(text, provider.url)
+        assert ask(text, model="openai/gpt-4o", temperature=1) == first
+        with pytest.raises(litellm.InternalServerError):
+            ask(f"not {text}")
+    assert [call.source for call in tape.calls] == ["provider", "cache", "provider"]
+
+
+def test_the_key_of_an_own_cache_is_that_of_its_cassettes(provider: Provider) -> None:
+    """A cassette behind which an own cache stands is looked up by the cache's key; ``key=`` has the last word."""
+    with use_cassette("x.yaml", mode="record", cache=Own()):
+        said = ask("shared", provider.url)
+    with use_cassette("x.yaml", cache=Own()):
+        assert ask("shared", model="openai/gpt-4o") == said
+    with pytest.raises(CassetteMiss), use_cassette("x.yaml", cache=Own(), key="exact"):
+        ask("shared", model="openai/gpt-4o")
+
+
+def test_configure_cache(provider: Provider, tmp_path: Path) -> None:
+    """``configure_cache`` replaces the cache of all that names no other; what cannot be is refused."""
+    configured = configure_cache(disk_cache_dir=tmp_path / "here", enable_memory_cache=False)
+    assert pytest_lmcache.cache is configured
+    for expected in ("provider", "disk"):
+        with use_cassette(None) as tape:
+            ask("configured", provider.url)
+        assert tape.calls[0].source == expected
+    assert (tmp_path / "here").is_dir()
+    with pytest.raises(SettingsError, match=r"configure_cache\(\): there is no setting 'enable_disk'"):
+        configure_cache(enable_disk=False)
+    with pytest.raises(SettingsError, match="memory_max_entries"):
+        configure_cache(memory_max_entries=0)
+
+
+def test_an_unset_module_cache_is_the_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``pytest_lmcache.cache`` is there without being set: the configuration's cache."""
+    monkeypatch.delitem(vars(pytest_lmcache), "cache")
+    assert pytest_lmcache.cache is session.cache()
+
+
+# ---- what an answer says
+
+
+def hits(answer: Any) -> tuple[Any, Any]:
+    params = answer._hidden_params
+    hidden = params.get("cache_hit") if isinstance(params, dict) else getattr(params, "cache_hit", None)
+    return getattr(answer, "cache_hit", None), hidden
+
+
+def test_an_answer_says_that_it_is_not_the_providers(provider: Provider) -> None:
+    """``cache_hit`` tells a replayed answer and one from a layer from a live one; ``model_dump()`` does not show it."""
+    with use_cassette("x.yaml", mode="record"):
+        live = litellm.completion(**request("hit", provider.url))
+        vectors = litellm.embedding(
+            model="openai/text-embedding-3-small", input=["x"], api_base=provider.url, api_key="sk-local"
+        )
+        events = litellm.responses(
+            model="openai/gpt-4o", input="x", api_base=provider.url, api_key="sk-local"
+        )
+    assert not hits(live)[0]
+    assert not hits(live)[1]
+    for block in (use_cassette("x.yaml"), use_cassette("y.yaml", mode="record")):
+        with block:
+            replayed = litellm.completion(**request("hit", GONE))
+            embedded = litellm.embedding(
+                model="openai/text-embedding-3-small", input=["x"], api_base=GONE, api_key="sk-local"
+            )
+            responded = litellm.responses(model="openai/gpt-4o", input="x", api_base=GONE, api_key="sk-local")
+        assert hits(replayed) == hits(embedded) == hits(responded) == (True, True)
+        assert replayed.model_dump() == live.model_dump()
+        assert embedded.model_dump() == vectors.model_dump()
+        assert responded.model_dump() == events.model_dump()
+
+
+def test_usage_empty(provider: Provider) -> None:
+    """With ``usage="empty"`` a replayed answer took no tokens; what was saved is counted all the same."""
+    with use_cassette("x.yaml", mode="record", usage="empty"):
+        live = litellm.completion(**request("empty", provider.url)).usage.total_tokens
+        asked = {"stream": True, "stream_options": {"include_usage": True}}
+        ask("empty", provider.url, **asked)
+    assert live > 0
+    with use_cassette("x.yaml", usage="empty") as tape:
+        answer = litellm.completion(**request("empty", GONE))
+        usage = [
+            chunk.usage for chunk in litellm.completion(**request("empty", GONE, **asked)) if "usage" in chunk
+        ]
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens == 0
+    assert [each.total_tokens for each in usage if each] == [0]
+    assert litellm.completion_cost(answer) == 0
+    assert tape.usage["total_tokens"] > live
+
+
+def test_usage_empty_in_server_sent_events(provider: Provider) -> None:
+    """The same for Anthropic's events, whose text holds the tokens."""
+
+    async def ask_claude(base: str) -> bytes:
+        stream = await litellm.anthropic.messages.acreate(
+            model="anthropic/claude-sonnet-4-5",
+            messages=[{"role": "user", "content": "x"}],
+            max_tokens=9,
+            stream=True,
+            api_base=base,
+            api_key="sk-local",
+        )
+        return b"".join([chunk async for chunk in stream])
+
+    with use_cassette("x.yaml", mode="record"):
+        live = asyncio.run(ask_claude(provider.base))
+    with use_cassette("x.yaml", usage="empty"):
+        empty = asyncio.run(ask_claude(GONE))
+    assert b'"output_tokens":' in live
+    assert b'"output_tokens": 0' in empty
+    assert b'"input_tokens": 0' in empty
+    assert [line for line in empty.split(b"\n") if b"usage" not in line] == [
+        line for line in live.split(b"\n") if b"usage" not in line
+    ]
+
+
+# ---- the provider's own prompt cache
+
+
+def claude(url: str, **more: Any) -> Any:
+    manual = {"type": "text", "text": "A long manual."}
+    said = [{"role": "system", "content": [manual]}, {"role": "user", "content": "What does it say?"}]
+    settings = {"model": "anthropic/claude-sonnet-4-5", "api_base": url, "api_key": "sk-local"}
+    return litellm.completion(**{**settings, "messages": said, **more})
+
+
+def test_prompt_caching_reaches_the_provider_and_changes_no_key(provider: Provider) -> None:
+    """Switching the provider's cache on puts its mark where it belongs on the wire and invalidates no recording."""
+    with use_cassette("x.yaml", mode="record"):
+        live = claude(provider.base)
+    assert "cache_control" not in json.dumps(provider.requests[-1].body)
+    points = [{"location": "message", "role": "system"}]
+    with use_cassette("x.yaml") as tape:
+        assert claude(GONE, cache_control_injection_points=points).model_dump() == live.model_dump()
+    assert tape.replayed == 1
+    with use_cassette("y.yaml", mode="rewrite"):
+        claude(provider.base, cache_control_injection_points=points)
+    assert provider.requests[-1].body["system"][-1]["cache_control"] == {"type": "ephemeral"}
+    marked = {"type": "text", "text": "A long manual.", "cache_control": {"type": "ephemeral"}}
+    said = [{"role": "system", "content": [marked]}, {"role": "user", "content": "What does it say?"}]
+    with use_cassette("z.yaml", mode="rewrite"):
+        claude(provider.base, messages=said)
+    assert provider.requests[-1].body["system"][-1]["cache_control"] == {"type": "ephemeral"}
+    with use_cassette("x.yaml"):
+        claude(GONE, messages=said)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_prompt_cache_saved_is_kept(stream: bool, provider: Provider) -> None:
+    """Tokens read from and written to Anthropic's cache are in the recording, with what they saved by the price list."""
+    usage = {"input_tokens": 5, "output_tokens": 3}
+    cached = {"cache_read_input_tokens": 1000, "cache_creation_input_tokens": 200}
+    answer = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5",
+        "content": [{"type": "text", "text": "It says so."}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {**usage, **cached},
+    }
+    events = [
+        Event("message_start", {"type": "message_start", "message": {**answer, "content": []}}),
+        Event(
+            "content_block_start",
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        ),
+        Event(
+            "content_block_delta",
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Yes."}},
+        ),
+        Event("content_block_stop", {"type": "content_block_stop", "index": 0}),
+        Event(
+            "message_delta",
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {**usage, **cached}},
+        ),
+        Event("message_stop", {"type": "message_stop"}),
+    ]
+    provider.script(Reply(body=events if stream else answer))
+    more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    prices = litellm.get_model_info("anthropic/claude-sonnet-4-5")
+    usual = prices["input_cost_per_token"]
+    saved = 1000 * (usual - prices["cache_read_input_token_cost"])
+    saved += 200 * (usual - prices["cache_creation_input_token_cost"])
+    assert saved > 0
+    for mode in ("record", "replay"):
+        with use_cassette("x.yaml", mode=mode) as tape:
+            result = claude(provider.base if mode == "record" else GONE, **more)
+            for _ in result if stream else ():
+                pass
+        assert tape.calls[0].cached == (1000, 200)
+        assert tape.calls[0].cached_usd == pytest.approx(saved)
+
+
+def test_openais_cached_tokens(provider: Provider) -> None:
+    """OpenAI's own field counts as well."""
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}],
+        "usage": {
+            "prompt_tokens": 2000,
+            "completion_tokens": 1,
+            "total_tokens": 2001,
+            "prompt_tokens_details": {"cached_tokens": 1024},
+        },
+    }
+    provider.script(Reply(body=body))
+    with use_cassette("x.yaml", mode="record"):
+        ask("cached", provider.url)
+    with use_cassette("x.yaml") as tape:
+        ask("cached")
+    assert tape.calls[0].cached == (1024, 0)
+    assert tape.calls[0].cached_usd > 0
+
+
+# ---- several at once
+
+
+def test_threads_share_a_cache(provider: Provider) -> None:
+    """Calls of many threads at once are all kept, each under its own question."""
+    texts = [f"thread {number}" for number in range(20)]
+    with use_cassette("x.yaml", mode="record"), ThreadPoolExecutor(8) as pool:
+        first = list(pool.map(lambda text: ask(text, provider.url), texts))
+    with use_cassette("y.yaml", mode="record") as tape:
+        assert [ask(text) for text in texts] == first
+    assert {call.source for call in tape.calls} == {"memory"}
+
+
+# ---- age
+
+
+def test_an_old_recording_is_recorded_anew(provider: Provider) -> None:
+    """In mode record what is older than ``max_age`` is asked again and takes the old one's place; replay replays it."""
+    with use_cassette("x.yaml", mode="record"):
+        texts = [ask("old", provider.url), ask("young", provider.url)]
+    cassette = Path("x.yaml").read_text()
+    place = cassette.index("\nrecorded: ") + len("\nrecorded: ")
+    Path("x.yaml").write_text(cassette[:place] + "2020-01-01T00:00:00Z" + cassette[place + 20 :])
+    with use_cassette("x.yaml", max_age="30d") as tape:
+        assert [ask("old"), ask("young")] == texts
+    assert tape.old == 1
+    off = {"enable_disk_cache": False, "enable_memory_cache": False}
+    with use_cassette("x.yaml", mode="record", max_age="30d", **off) as tape:
+        new = ask("old", provider.url)
+        assert ask("young") == texts[1]
+    assert new != texts[0]
+    assert [call.source for call in tape.calls] == ["provider", "cassette"]
+    with use_cassette("x.yaml", max_age="30d") as tape:
+        assert [ask("old"), ask("young")] == [new, texts[1]]
+    assert tape.old == 0
+    assert Path("x.yaml").read_text().count("\nkey: k") == 2
