@@ -36,7 +36,7 @@ def revive_response(name: str, data: dict[str, Any]) -> Any:
     if name == "anthropic_messages":
         return data
     types = data.pop(OUTPUT_TYPES, None)
-    response = _response_class(name)(**data)
+    response = _made(_response_class(name), data)
     return response if types is None else _with_output(response, types)
 
 
@@ -109,6 +109,34 @@ def _zeros(usage: Any) -> Any:
     return type(usage)(0) if type(usage) in {int, float} else usage
 
 
+def _made(kind: Callable[..., Any], data: dict[str, Any]) -> Any:
+    """An object of LiteLLM's with all of its data, also each None that its class drops or fills (LiteLLM 1.110)."""
+    made = kind(**data)
+    if _has_none(data):
+        _put_none(made, data)
+    return made
+
+
+def _has_none(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(
+            item is None or (isinstance(item, dict | list) and _has_none(item)) for item in value.values()
+        )
+    return isinstance(value, list) and bool(value) and any(map(_has_none, value))
+
+
+def _put_none(made: Any, data: Any) -> None:
+    if isinstance(made, list) and isinstance(data, list):
+        for pair in zip(made, data, strict=False):
+            _put_none(*pair)
+    elif isinstance(data, dict) and hasattr(made, "model_dump"):
+        for name, value in data.items():
+            if value is not None:
+                _put_none(getattr(made, name, None), value)
+            elif getattr(made, name, "") is not None:
+                setattr(made, name, None)
+
+
 @cache
 def _response_class(name: str) -> Callable[..., Any]:
     from litellm.types.llms.openai import ResponsesAPIResponse
@@ -161,7 +189,7 @@ def revive_chunk(name: str, data: dict[str, Any]) -> Any:
         return data["bytes"].encode() if "bytes" in data else next(iter(data.values()))
     if name == "responses":
         return _event(data)
-    return _chunk_class(name)(**data)
+    return _made(_chunk_class(name), data)
 
 
 @cache
@@ -223,12 +251,12 @@ def store_error(error: BaseException) -> dict[str, Any] | None:
     args = list(error.args)
     if args != [fields["message"]] and all(isinstance(item, str) for item in args):
         fields["args"] = args
-    for name, headers in (
-        ("headers", getattr(error, "litellm_response_headers", None)),
-        ("response_headers", getattr(getattr(error, "response", None), "headers", None)),
-    ):
-        if safe := _safe_headers(headers):
-            fields[name] = safe
+    response = getattr(error, "response", None)
+    if safe := _safe_headers(getattr(error, "litellm_response_headers", None)):
+        fields["headers"] = safe
+    safe = _safe_headers(getattr(response, "headers", None))
+    if safe or (response is not None and not _has_response(type(error))):
+        fields["response_headers"] = safe
     original = getattr(error, "original_exception", None)
     if isinstance(original, BaseException) and (stored := store_error(original)) is not None:
         fields["original"] = stored
@@ -238,11 +266,10 @@ def store_error(error: BaseException) -> dict[str, Any] | None:
 def revive_error(data: Mapping[str, Any]) -> Exception:
     """The exception of a stored error: its class, its message, its attributes, as it was raised."""
     import httpx
-    import openai
 
     fields = dict(data)
     kind = _exception_class(fields.pop("class"))
-    headers, response_headers = fields.pop("headers", None), fields.pop("response_headers", {})
+    headers, response_headers = fields.pop("headers", None), fields.pop("response_headers", None)
     original, args = fields.pop("original", None), fields.pop("args", [fields["message"]])
     error: Exception = kind.__new__(kind)
     error.args = tuple(args)
@@ -250,7 +277,7 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
         return error
     request = httpx.Request("POST", PLACEHOLDER_URL)
     vars(error).update(fields, request=request, litellm_debug_info=None)
-    if issubclass(kind, openai.APIStatusError):
+    if response_headers is not None or _has_response(kind):
         vars(error)["response"] = httpx.Response(
             fields["status_code"], headers=response_headers, request=request
         )
@@ -271,6 +298,13 @@ def is_lasting(error: BaseException) -> bool:
     original = getattr(error, "original_exception", None)
     status = getattr(original if original is not None else error, "status_code", None)
     return status in LASTING if status is not None else isinstance(error, ValueError | TypeError)
+
+
+def _has_response(kind: type[BaseException]) -> bool:
+    """Whether every exception of a class holds a response; LiteLLM 1.110 gives one to some others."""
+    import openai
+
+    return issubclass(kind, openai.APIStatusError)
 
 
 def _exception_home(kind: type[BaseException]) -> str | None:
@@ -336,15 +370,16 @@ def _shortest(value: Any, given: Any, revive: Callable[[Any], Any]) -> Any:
     """Without each None that reviving puts back."""
     whole = value.model_dump(warnings=False)
     bare = plain(value.model_dump(exclude_unset=True, exclude_none=True, warnings=False))
-    for types in ({}, {OUTPUT_TYPES: _output_types(value)}):
+    kinds = _output_types(value)
+    for types in ({}, {OUTPUT_TYPES: kinds}) if kinds else ({},):
         try:
             revived = revive(_copied({**bare, **types}))
             short = {**_without_none(given, revived.model_dump(warnings=False)), **types}
             if revive(_copied(short)).model_dump(warnings=False) == whole:
                 return short
-        except (ValueError, TypeError, KeyError):
-            continue  # a field that may be None but may not be missing: all is kept
-    return given
+        except Exception:  # noqa: BLE001, S112 - such as a field that may be None but may not be missing
+            continue
+    return given  # all is kept: whatever LiteLLM's classes make of less, the call goes on
 
 
 def _without_none(given: Any, revived: Any) -> Any:

@@ -524,10 +524,18 @@ class KeyStrategy:
     _family: str
     _text_of: Callable[[Call], str]
 
-    def key(self, call: Call) -> str:
-        """``k`` and 24 hex digits, always a plain YAML scalar. Raises UnkeyableCallError."""
+    def text(self, call: Call) -> str:
+        """What of a call makes it the same as another. Raises UnkeyableCallError."""
+        return self._text_of(call)
+
+    def key(self, call: Call, text: str | None = None) -> str:
+        """``k`` and 24 hex digits, always a plain YAML scalar; ``text`` is the call's, where it is known.
+
+        Raises UnkeyableCallError.
+        """
         streamed = "stream" if call.request.get("stream") else ""
-        identity = "\0".join((self._family, call.name, streamed, self._text_of(call)))
+        text = self._text_of(call) if text is None else text
+        identity = "\0".join((self._family, call.name, streamed, text))
         digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=12)
         return f"k{digest.hexdigest()}"
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # How many misses of one test are compared with all recordings: a program that goes on after one may have many.
 EXPLAINED = 10
+UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
 
 
 class RealTime:
@@ -117,9 +118,24 @@ class CallRecord:
     renews: bool = False
     age: float = 0.0
     started: float = 0.0
+    streamed: bool = False
+    own_key: str | None = None
     entry: Entry | None = None
     kept: Interaction | None = None
     tape: Tape | None = None
+
+    def kept_as(self, nth: int) -> str:
+        """The layers' key of the n-th answer, from 0: they are plain stores of one value for each key.
+
+        A cache that has a ``cache_key`` of its own gets what that gave, for the first plain completion as it is.
+        No two kinds of calls, and no two numbers, have the same.
+        """
+        number = f"#{nth + 1}" if nth else ""
+        if self.own_key is None:
+            return self.key + number
+        kind = f"{self.name} stream" if self.streamed else self.name
+        is_bare = kind == "completion" and UNIT not in self.own_key
+        return UNIT.join((self.own_key, *filter(None, ("" if is_bare else kind, number))))
 
     @property
     def request(self) -> dict[str, Any]:
@@ -255,13 +271,16 @@ class Recorder:
         cassette is broken.
         """
         live = self.mode is Mode.LIVE
-        key = "" if live else self.strategy.key(call)
+        text = "" if live else self.strategy.text(call)
+        key = "" if live else self.strategy.key(call, text)
         with self._lock:
             nth = self._asked[key]
             self._asked[key] += 1
             found = None if live else self._find(key, nth)
             decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
-            record = CallRecord(order, call.name, key, nth)
+            record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
+            if self.settings.key is None and not self.strategy.stable:
+                record.own_key = text
             self._calls.append(record)
         if decision is Decision.REPLAY and found is not None:
             record.nth, record.entry = found
@@ -308,7 +327,7 @@ class Recorder:
         is_single = self.mode in {Mode.RECORD, Mode.ONCE} and not call.request.get("stream")
         if flight is None or not is_single:
             return LANDED, None
-        held: Held | None = flight.try_acquire(_layer_key(record.key, record.nth))
+        held: Held | None = flight.try_acquire(record.kept_as(record.nth))
         return held, None if held is None else self.look(record, call)
 
     def finish(self, record: CallRecord, call: Call, answer: Answer) -> None:
@@ -324,7 +343,7 @@ class Recorder:
         self._keep(record, call, answer, now)
         if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
             with self._warned():
-                self.cache.put(_layer_key(record.key, record.nth), values.store(answer, now))
+                self.cache.put(record.kept_as(record.nth), values.store(answer, now))
                 record.is_cached = True
             with self._lock:
                 self._in_layers[record.key] = max(self._in_layers[record.key], record.nth + 1)
@@ -333,7 +352,7 @@ class Recorder:
         """The layers' value for a call; where there is no cassette, ``repeat`` says what the next identical gets."""
         value = None
         with self._warned():
-            value = self.cache.get(_layer_key(record.key, record.nth))
+            value = self.cache.get(record.kept_as(record.nth))
         with self._lock:
             known = self._in_layers[record.key]
             if value is not None:
@@ -341,7 +360,7 @@ class Recorder:
         if value is None and known and self.path is None and self.settings.repeat is not Repeat.ERROR:
             nth = known - 1 if self.settings.repeat is Repeat.LAST else record.nth % known
             with self._warned():
-                value = self.cache.get(_layer_key(record.key, nth))
+                value = self.cache.get(record.kept_as(nth))
         return value
 
     @contextmanager
@@ -527,11 +546,6 @@ class Recorder:
                     except CassetteError as fault:
                         self._unreadable.append(str(fault))
             return self._recorded_calls
-
-
-def _layer_key(key: str, nth: int) -> str:
-    """The layers' key of the n-th answer, from 0: they are plain stores of one value for each."""
-    return f"{key}#{nth + 1}"
 
 
 def _age(recorded: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NoReturn, Protocol, Self
 
@@ -55,39 +56,61 @@ def hidden_usage(chunk: Any) -> dict[str, Any] | None:
     return None if usage is None else plain(usage.model_dump(exclude_none=True, warnings=False))
 
 
+# The stream whose next chunk is being taken in this context: at its end LiteLLM 1.110 closes it itself.
+_taking: ContextVar[Any] = ContextVar("pytest_lmcache_taking", default=None)
+
+
+class _Taking:
+    """While the next chunk of a stream is taken: its end and its errors go to its tape."""
+
+    __slots__ = ("_stream", "_token")
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> Tape:
+        self._token = _taking.set(self._stream)
+        tape: Tape = vars(self._stream)["_lmcache_tape"]
+        return tape
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        _taking.reset(self._token)
+        tape: Tape = vars(self._stream)["_lmcache_tape"]
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            tape.ended(self._stream)
+        elif isinstance(error, Exception):
+            tape.failed(error)
+
+    @staticmethod
+    def leave(stream: Any) -> None:
+        """The stream is closed: by its reader, unless its next chunk is being taken."""
+        if _taking.get() is not stream:
+            vars(stream)["_lmcache_tape"].left()
+
+
 @cache
 def _recording_class(kind: Any) -> type[Any]:
     def take(self: Any) -> Any:
-        tape: Tape = vars(self)["_lmcache_tape"]
-        try:
+        with _Taking(self) as tape:
             chunk = kind.__next__(self)
-        except StopIteration:
-            tape.ended(self)
-            raise
-        except Exception as error:
-            tape.failed(error)
-            raise
         tape.chunk(chunk)
         return chunk
 
     async def atake(self: Any) -> Any:
-        tape: Tape = vars(self)["_lmcache_tape"]
-        try:
+        with _Taking(self) as tape:
             chunk = await kind.__anext__(self)
-        except StopAsyncIteration:
-            tape.ended(self)
-            raise
-        except Exception as error:
-            tape.failed(error)
-            raise
         tape.chunk(chunk)
         return chunk
 
+    def close(self: Any) -> None:
+        _Taking.leave(self)
+        kind.close(self)
+
     async def aclose(self: Any) -> None:
-        vars(self)["_lmcache_tape"].left()
+        _Taking.leave(self)
         await kind.aclose(self)
 
-    methods: dict[str, Any] = {"__next__": take, "__anext__": atake, "aclose": aclose}
+    methods: dict[str, Any] = {"__next__": take, "__anext__": atake, "close": close, "aclose": aclose}
     return _named_like(kind, (kind,), {name: how for name, how in methods.items() if hasattr(kind, name)})
 
 
@@ -187,13 +210,17 @@ def _replaying_class(name: str) -> type[Any]:
 
 
 def _messages_class() -> type[Any]:
-    try:
-        from litellm.llms.anthropic.pass_through.messages.streaming_iterator import (
-            AnthropicMessagesStreamingResponse as Theirs,
-        )
-    except ImportError:  # LiteLLM 1.83 gives a plain generator
-        return ByteStream
-    return _named_like(Theirs, (ByteStream, Theirs), {})
+    from importlib import import_module
+
+    for home in ("messages.native", "pass_through.messages"):  # LiteLLM 1.110; before
+        try:
+            module = import_module(f"litellm.llms.anthropic.{home}.streaming_iterator")
+        except ImportError:
+            continue
+        if hasattr(module, "AnthropicMessagesStreamingResponse"):
+            theirs = module.AnthropicMessagesStreamingResponse
+            return _named_like(theirs, (ByteStream, theirs), {})
+    return ByteStream  # LiteLLM 1.83 gives a plain generator
 
 
 def _named_like(kind: type[Any], bases: tuple[type[Any], ...], methods: dict[str, Any]) -> type[Any]:

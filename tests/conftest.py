@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -32,3 +33,14 @@ def valkey():
         socket = Path(folder) / "s"
         with ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(folder)):
             yield f"unix://{socket}"
+
+
+@pytest.fixture
+def collected():
+    """Has streams that the test left collected at its end.
+
+    LiteLLM keeps each in a reference cycle, and a collection in the middle of the next request waits for ever
+    for the lock of the connection pool that this request holds (httpcore 1.0).
+    """
+    yield
+    gc.collect()

@@ -379,6 +379,22 @@ def test_own_cache(where: str, own: Cache, provider: Provider, monkeypatch: pyte
     assert [call.source for call in tape.calls] == ["provider", "cache", "provider"]
 
 
+def test_an_own_cache_gets_its_own_keys(provider: Provider) -> None:
+    """``get`` and ``put`` are given what ``cache_key`` gave; another kind of call, or the n-th, has another key."""
+    own = Own()
+    with use_cassette("x.yaml", mode="record", cache=own):
+        ask("keys", provider.url)
+        ask("keys", provider.url)
+        ask("keys", provider.url, stream=True)
+        ask('keys"\x1f#2', provider.url)
+    assert [key.split("\x1f") for key in own._memory_cache] == [
+        ['"keys"'],
+        ['"keys"', "#2"],
+        ['"keys"', "completion stream"],
+        ['"keys\\"\\u001f#2"'],
+    ]
+
+
 def test_the_key_of_an_own_cache_is_that_of_its_cassettes(provider: Provider) -> None:
     """A cassette behind which an own cache stands is looked up by the cache's key; ``key=`` has the last word."""
     with use_cassette("x.yaml", mode="record", cache=Own()):

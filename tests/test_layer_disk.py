@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -149,13 +150,18 @@ def test_pickled_key(folder):
 
 
 def test_text_is_all_there_is(folder, layer):
-    """A person can read the cache: JSON in one table, large values too, and no files beside the database."""
+    """A person can read the cache: JSON in one table, large values too, short keys, and no files beside it."""
     value = {"text": "ä" * 100_000, "n": [1.5, None]}
     layer.put("k1", value)
     connection = database(folder)
     [(mode, filename, text)] = connection.execute("SELECT mode, filename, value FROM Cache").fetchall()
     connection.close()
     assert (mode, filename, json.loads(text)) == (MODE_RAW, None, value)
+    layer.put("ä" * 100_000, {})
+    layer.put("x" * 100_000, {})
+    with database(folder) as connection:
+        assert connection.execute("SELECT max(length(key)) FROM Cache").fetchone()[0] <= 200
+    connection.close()
     assert {path.name.partition("-")[0] for path in (folder / "000").iterdir()} == {"cache.db"}
 
 
@@ -206,6 +212,22 @@ def test_least_recently_used_goes_first(folder):
     assert 500 < rows(folder) < 1000
     layer.close()
     assert (folder / "000" / "cache.db").stat().st_size < 1_100_000
+
+
+def test_use_counts_in_other_processes(folder):
+    """What an earlier run has read is not the first to go in a later one."""
+    layer = DiskLayer(folder)
+    for turn in range(300):
+        layer.put(f"k{turn}", {"a": "x" * 1000})
+    layer.close()
+    layer = DiskLayer(folder)
+    assert layer.get("k0") is not None
+    layer.close()
+    layer = DiskLayer(folder, size_limit_bytes=300_000)
+    layer.put("new", {"a": "x" * 1000})
+    assert layer.get("k0") is not None
+    assert layer.get("k1") is None
+    layer.close()
 
 
 def test_large_values_fit_the_limit_too(folder):
@@ -270,25 +292,30 @@ def test_processes_at_once(folder):
     layer.close()
 
 
-def test_threads_leave_no_connection(folder, layer, monkeypatch):
-    """A thread that ends leaves no open connection behind, about which Python would warn."""
-    opened = []
+@pytest.fixture
+def opened(monkeypatch):
+    """Every connection that is made from now on; each knows whether it is closed."""
+    connections = []
 
     class Connection(sqlite3.Connection):
         closed = False
-
-        def __init__(self, *given, **more):
-            super().__init__(*given, **more)
-            opened.append(self)
 
         def close(self):
             super().close()
             self.closed = True
 
     connect = sqlite3.connect
-    monkeypatch.setattr(
-        sqlite3, "connect", lambda *given, **more: connect(*given, factory=Connection, **more)
-    )
+
+    def remembered(*given, **more):
+        connections.append(connect(*given, factory=Connection, **more))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remembered)
+    return connections
+
+
+def test_threads_leave_no_connection(layer, opened):
+    """A thread that ends leaves no open connection behind, about which Python would warn."""
     thread = threading.Thread(target=lambda: (layer.put("k1", {"a": 1}), layer.get("k1")))
     thread.start()
     thread.join()
@@ -297,6 +324,14 @@ def test_threads_leave_no_connection(folder, layer, monkeypatch):
     assert layer.get("k1") == {"a": 1}
     assert not opened[-1].closed, "the main thread's stays open"
     layer.close()
+    assert all(connection.closed for connection in opened)
+
+
+def test_forgotten_layer_leaves_no_connection(folder, opened):
+    """A layer that nobody closes, and nobody has any more, leaves no open connection behind either."""
+    DiskLayer(folder).put("k1", {"a": 1})
+    gc.collect()
+    assert opened
     assert all(connection.closed for connection in opened)
 
 
@@ -363,8 +398,12 @@ def test_locked(folder, layer, impatient, opened, begin):
         layer.get("k1")
     other = database(folder)
     other.executescript(begin)
-    for act in both(layer):
-        troubled(act, folder, "database is locked")
+    read, write = both(layer)
+    troubled(write, folder, "database is locked")
+    if opened:
+        assert read() == {"a": 1}, "readers do not wait for a writer"
+    else:
+        troubled(read, folder, "database is locked")
     other.execute("ROLLBACK")
     other.close()
     assert layer.get("k1") == {"a": 1}

@@ -104,7 +104,10 @@ def test_metadata(wheel):
     assert metadata["License-Expression"] == "MIT"
     assert "MIT License" in dist_info(wheel, "licenses/LICENSE")
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Requires-Dist")) == set(PROJECT["dependencies"])
+    extras = PROJECT["optional-dependencies"]
+    assert set(metadata.get_all("Provides-Extra")) == set(extras) == {"redis"}
+    optional = {f"{needs}; extra == {name!r}" for name, all_of_it in extras.items() for needs in all_of_it}
+    assert set(metadata.get_all("Requires-Dist")) == {*PROJECT["dependencies"], *optional}
     assert {"Framework :: Pytest", "Typing :: Typed"} <= set(metadata.get_all("Classifier"))
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()

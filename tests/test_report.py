@@ -125,8 +125,10 @@ def test_lines():
     total = tally(FACTS)
     total.watched("g", 1)
     assert list(total.lines(durations=2)) == [
-        "3 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked, kept in the cache only, "
-        "3 live and not kept, 1 missed",
+        (
+            "3 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked, kept in the cache only, "
+            "3 live and not kept, 1 missed"
+        ),
         "saved 90 tokens, $1.2500 (1 call of models without a known price)",
         "  claude: 15 tokens, $0.2500",
         "  gpt: 75 tokens, $1.0000 (1 call of models without a known price)",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from pathlib import Path
 
 import pytest
 
 from pytest_lmcache.caches import Cache
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings, Usage
+from pytest_lmcache.settings import CacheSettings, Mode, RecordErrors, Repeat, Settings, Usage
 
 CACHE = Cache(enable_disk_cache=False)
 
@@ -124,3 +126,81 @@ def test_frozen():
     """A test cannot change the settings of the next."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().mode = Mode.LIVE
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, flag) for name in ("enable_memory_cache", "enable_disk_cache") for flag in (True, False)],
+        *[(name, n) for name in ("memory_max_entries", "disk_size_limit_bytes") for n in (1, 1e9, math.inf)],
+        *[("ttl", ttl) for ttl in (None, 1, 0.5, 10**9)],
+        *[("url", f"{scheme}://user:pass@host:1/2") for scheme in ("redis", "rediss", "valkey", "valkeys")],
+        *[("url", url) for url in (None, "unix:///a/b?db=1", "redis://[::1]:6379")],
+        ("disk_cache_dir", None),
+    ],
+)
+def test_cache_values(name, value):
+    """Each setting of a cache takes what is said of it, as it stands."""
+    assert getattr(CacheSettings().updated({name: value}, "here"), name) == value
+
+
+def test_cache_folder(tmp_path, monkeypatch):
+    """A folder is a string or a path, from where one is or from home, and stays where it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for given, becomes in {"a": tmp_path / "a", Path("b"): tmp_path / "b", "~/c": "/home/somebody/c"}.items():
+        assert CacheSettings().updated({"disk_cache_dir": given}, "").disk_cache_dir == Path(becomes)
+
+
+FLAG, SIZE = "True or False.", "a whole number above 0, or math.inf for no limit."
+AGE, FOLDER = "a number of seconds above 0, or None for ever.", "a path, or None for the default one."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "takes"),
+    [
+        *[("enable_memory_cache", value, FLAG) for value in (None, 1, 0, "true", [])],
+        ("enable_disk_cache", "", FLAG),
+        *[
+            ("memory_max_entries", value, SIZE)
+            for value in (0, -1, 1.5, None, "5", True, math.nan, -math.inf)
+        ],
+        *[("disk_size_limit_bytes", value, SIZE) for value in (0, -1, 0.5, None, "1 GB", True, math.nan)],
+        *[("ttl", value, AGE) for value in (0, -1, "60", True, math.inf, math.nan, [])],
+        *[("disk_cache_dir", value, FOLDER) for value in ("", 3, True, b"x")],
+    ],
+)
+def test_cache_errors_name_source_and_valid_values(name, value, takes):
+    """A value that a cache cannot have is told with where it was given and what is valid there."""
+    with pytest.raises(SettingsError) as caught:
+        CacheSettings().updated({name: value}, "the source")
+    assert str(caught.value) == f"the source: {name} cannot be {value!r}; it takes {takes}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "hunter2", "http://u:hunter2@host", "u:hunter2@host", "redis://", "redis://u:hunter2@", "unix://hunter2",
+     "redis://:hunter2@host:x", "redis://:hunter2@host:0", "redis://:hunter2@[host", 3, b"redis://u:hunter2@host"],
+)  # fmt: skip
+def test_bad_cache_url(url):
+    """A URL that is none is told with those that are, and without a password."""
+    with pytest.raises(
+        SettingsError, match=r"the source: url cannot be .*; it takes redis://host:port/0, "
+    ) as caught:
+        CacheSettings().updated({"url": url}, "the source")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_cache_settings_show_no_password():
+    """Printed, by a failing assertion say, the settings show no URL."""
+    settings = CacheSettings().updated({"url": "redis://u:hunter2@host", "ttl": 5}, "here")
+    assert "hunter2" not in repr(settings)
+    assert "ttl=5" in repr(settings)
+
+
+def test_unknown_cache_setting():
+    """A setting that does not exist is told with the one that was meant."""
+    with pytest.raises(
+        SettingsError, match=r"here: there is no setting 'max_entries'.* are: enable_memory_cache, "
+    ):
+        CacheSettings().updated({"max_entries": 5}, "here")

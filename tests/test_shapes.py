@@ -255,6 +255,37 @@ def test_a_replayed_answer_equals_the_recorded_one(shape: str, provider: Provide
     assert dumped(stored) == dumped(live)
 
 
+def test_what_litellm_s_classes_refuse_is_stored_whole(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class that fails in its own way while the shortest form of an answer is looked for breaks no call."""
+    from pytest_lmcache import answers
+
+    def refused(*_: Any) -> Any:
+        raise AttributeError("not yet")
+
+    monkeypatch.setattr(answers, "_SHORTENED", {})
+    with monkeypatch.context() as broken:
+        broken.setattr(answers, "_made", refused)
+        with use_cassette(tmp_path / "x.yaml", mode="record"):
+            live = chat(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        assert dumped(chat(GONE)) == dumped(live)
+
+
+def test_none_and_nothing_stay_apart() -> None:
+    """What a provider sent as null is None on the replayed answer, what it left out is not there."""
+    from pytest_lmcache.answers import revive_response
+
+    sent = {"finish_reason": "stop", "index": 0, "message": {"content": "Hi", "role": "assistant"}}
+    for logprobs in ({}, {"logprobs": None}):
+        choice = revive_response("completion", {"choices": [{**sent, **logprobs}]}).choices[0]
+        assert choice.get("logprobs", "nothing") is (
+            None if logprobs or hasattr(choice, "logprobs") else "nothing"
+        )
+        assert hasattr(choice, "logprobs") or not logprobs
+
+
 @pytest.mark.parametrize(
     "shape", sorted(ANSWERS.keys() - {"messages", "messages over chat", "responses over claude"})
 )
@@ -359,6 +390,7 @@ def test_the_caller_s_metadata_is_no_part_of_the_question(provider: Provider, tm
     assert tape.replayed == 1
 
 
+@pytest.mark.usefixtures("collected")
 class TestStreamsThatEndOtherwise:
     """Streams that their readers leave, or that break."""
 
@@ -398,6 +430,22 @@ class TestStreamsThatEndOtherwise:
 
         live, stored = both(tmp_path, provider, lambda url: asyncio.run(one(url)))
         assert dumped(stored) == dumped(live)
+
+    def test_a_closed_stream_is_not_whole(self, provider: Provider, tmp_path: Path) -> None:
+        """LiteLLM 1.110 can close a sync stream, and its end closes every stream: only the former leaves early."""
+
+        def reading(url: str, most: int) -> list[Any]:
+            stream = chat(url, stream=True)
+            got = [dumped(chunk) for chunk, _ in zip(stream, range(most), strict=False)]
+            if hasattr(stream, "close"):
+                stream.close()
+            return got
+
+        for most, early in ((2, True), (100, False)):
+            live, stored = both(tmp_path / str(most), provider, lambda url, most=most: reading(url, most))
+            assert stored == live
+            text = (tmp_path / str(most) / "x.yaml").read_text()
+            assert ("left_early: true" in text) is early
 
     @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
     def test_an_error_in_mid_stream_is_replayed_in_its_place(

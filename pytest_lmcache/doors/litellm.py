@@ -319,14 +319,16 @@ class Visit(visit.Visit):
         name = self.call.name
         if streams.is_stream(result):
             usage: dict[str, Any] | None = None
+            last: Any = None
 
             def store(chunk: Any) -> dict[str, Any]:
-                nonlocal usage
-                usage = streams.hidden_usage(chunk) or usage
+                nonlocal usage, last
+                usage, last = streams.hidden_usage(chunk) or usage, chunk
                 return answers.store_chunk(name, chunk)
 
             def whole(chunks: list[dict[str, Any]]) -> Answer:
-                told = usage or answers.usage_in_events(chunks)
+                # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the last chunk.
+                told = streams.hidden_usage(last) or usage or answers.usage_in_events(chunks)
                 answer = Answer(Kind.STREAM, chunks, hidden={"usage": told} if told else None)
                 return replace(answer, usd=answers.price_of_usage(answer.usage, self.model, self._provider))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_lmcache.errors import CacheError, LayerError, disk_trouble
+from pytest_lmcache.errors import LayerError, disk_trouble
 from pytest_lmcache.layers import from_text, is_fresh, make_folder, plain_key, to_text
 
 PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked
@@ -39,6 +40,7 @@ class DiskLayer:
         self._ttl = ttl
         self._lock = threading.Lock()
         self._cache: Any = None
+        self._used: dict[str, float] = {}
 
     def get(self, key: str) -> dict[str, Any] | None:
         """As every layer."""
@@ -54,6 +56,8 @@ class DiskLayer:
                 value = None
             if value is None:
                 shard.delete(key)
+            else:
+                self._used[key] = time.time()
             return value
 
         found = self._in_database(read)
@@ -73,9 +77,15 @@ class DiskLayer:
         """As every layer; the connection is closed in the thread that has it."""
         with self._lock:
             if self._cache is not None:
+                with suppress(Exception):  # what was read last is nothing to fail over
+                    self._note_use(self._cache._shards[0])  # noqa: SLF001
                 with suppress(sqlite3.Error):
                     self._cache.close()
                 self._cache = None
+
+    def __del__(self) -> None:
+        """Leave no connection open, about which Python would warn."""
+        self.close()
 
     def _in_database(self, act: Callable[[Any], _T]) -> _T:
         try:
@@ -86,8 +96,6 @@ class DiskLayer:
                 # Each thread has a connection, which nobody else can close once the thread has ended.
                 if threading.current_thread() is not threading.main_thread():
                     shard.close()
-        except CacheError:
-            raise
         except Exception as error:  # a broken database shows in many ways, none of which may end a test
             raise LayerError(disk_trouble(self.folder, _reason(error))) from error
 
@@ -103,7 +111,7 @@ class DiskLayer:
 
         make_folder(self.folder)
         _probe(self.folder / SHARD)
-        return FanoutCache(
+        opened = FanoutCache(
             self.folder,
             shards=SHARDS,
             timeout=PATIENCE,
@@ -112,9 +120,24 @@ class DiskLayer:
             eviction_policy="least-recently-used",
             cull_limit=0,  # it would take ten rows, be the new one among them; see _shrink
         )
+        # Here, not in the database: a read is to take no lock and to write nothing; see _note_use.
+        opened._shards[0].eviction_policy = "none"  # noqa: SLF001
+        return opened
+
+    def _note_use(self, shard: Any) -> None:
+        """Write down when values were read, all at once."""
+        used, self._used = self._used, {}
+        if used:
+            with shard.transact():
+                shard._con.executemany(  # noqa: SLF001
+                    "UPDATE Cache SET access_time = max(access_time, ?) WHERE key = ? AND raw = 1",
+                    [(when, key) for key, when in list(used.items())],
+                )
 
     def _shrink(self, shard: Any, key: str) -> None:
         """Remove what was not used for longest until all fits, but never the value that was just put."""
+        if shard.volume() > shard.size_limit:
+            self._note_use(shard)
         while shard.volume() > shard.size_limit:
             removed = shard._sql(  # noqa: SLF001
                 "DELETE FROM Cache WHERE rowid ="

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,19 @@ from pytest_lmcache.layers import make_folder
 # So many lock files at most, however many keys. Two keys may share one; as waiting has an end, the worst of it
 # is that one of two calls is asked a little later.
 LOCKS = 1024
-POLL = 0.02  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lock that is held until it is released."""
+    """A lock that is held until it is released; None where there was none to be had."""
 
     _lock: Any
 
     def release(self) -> None:
         """Let the next one in; a second time changes nothing."""
-        with suppress(OSError):
-            self._lock.release()
+        if self._lock is not None:
+            with suppress(OSError):
+                self._lock.release()
 
 
 class Flight:
@@ -39,24 +37,8 @@ class Flight:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).expanduser().absolute()
 
-    @contextmanager
-    def enter(self, key: str, wait_seconds: float) -> Iterator[bool]:
-        """Hold the lock of a key; False where it could not be had in time, or not at all: go on without it."""
-        held = self.try_acquire(key)
-        # Counted, not timed: a test may have stopped the clock.
-        for _ in range(int(wait_seconds / POLL)):
-            if held is not None:
-                break
-            time.sleep(POLL)
-            held = self.try_acquire(key)
-        try:
-            yield held is not None
-        finally:
-            if held is not None:
-                held.release()
-
     def try_acquire(self, key: str) -> Held | None:
-        """The lock of a key if it is free now; for callers that must not block, to ask again after a sleep."""
+        """The lock of a key, None while another holds it: to be asked again after a sleep."""
         from filelock import FileLock, Timeout
 
         try:
@@ -65,9 +47,11 @@ class Flight:
             locks.mkdir(exist_ok=True)
             # A lock that is tied to its thread could not be released from another.
             lock = FileLock(locks / _file_name(key), thread_local=False)
-            lock.acquire(timeout=0)
-        except (Timeout, OSError, NotImplementedError):
+            lock.acquire(blocking=False)
+        except Timeout:
             return None
+        except (OSError, NotImplementedError):
+            return Held(None)
         return Held(lock)
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from pytest_lmcache.errors import CacheError, LayerError, SettingsError, bad_url, no_redis, redis_trouble
+from pytest_lmcache.errors import LayerError, SettingsError, bad_url, no_redis, redis_trouble
 from pytest_lmcache.layers import from_text, is_fresh, plain_key, seconds_left, to_text
 
 LONGEST_LIFE = 10**10  # seconds; servers refuse more than fits 64 bits of milliseconds
@@ -40,14 +40,17 @@ class RedisLayer:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
+        if not isinstance(url, str):
+            raise SettingsError(bad_url("RedisLayer()", url))
+        options: dict[str, Any] = {
+            "socket_timeout": timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,  # the one that every server speaks
+        }
+        if not url.lower().startswith("unix:"):  # whose connections do not take it in every redis-py
+            options["socket_connect_timeout"] = timeout
         try:
-            pool = ConnectionPool.from_url(
-                _redis_url(url),
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,  # the one that every server speaks
-            )
+            pool = ConnectionPool.from_url(_redis_url(url), **options)
             pool.make_connection()  # not a connection yet, but it takes what the URL's query says
         except (ValueError, TypeError, AttributeError):
             raise SettingsError(bad_url("RedisLayer()", url)) from None
@@ -55,7 +58,7 @@ class RedisLayer:
         self._ttl = ttl
         self._prefix = prefix
         given = pool.connection_kwargs
-        self._secrets = [str(given[name]) for name in ("password", "username") if given.get(name)]
+        self._password = str(given.get("password") or "")
         self._place = given.get("path") or f"{given.get('host', 'localhost')}:{given.get('port', 6379)}"
 
     def __repr__(self) -> str:
@@ -108,14 +111,15 @@ class RedisLayer:
     def _asked(self, ask: Callable[[], _T]) -> _T:
         try:
             return ask()
-        except CacheError:
-            raise
         except Exception as error:  # noqa: BLE001 - nothing that a server does may end a test
-            problem = str(error) or type(error).__name__
-            for secret in self._secrets:
-                problem = problem.replace(secret, "***").replace(quote(secret, safe=""), "***")
+            problem = self._without_password(str(error) or type(error).__name__)
         # Outside of the except: what redis-py raised has the password in its frames.
         raise LayerError(redis_trouble(self._place, problem))
+
+    def _without_password(self, text: str) -> str:
+        if not self._password:
+            return text
+        return text.replace(self._password, "***").replace(quote(self._password, safe=""), "***")
 
 
 def _redis_url(url: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 MARKED = """
 @pytest.mark.lm_cache
 def test_one():
@@ -158,6 +160,7 @@ def test_transient_error_is_not_recorded(suite, loopback):
     ]
 
 
+@pytest.mark.usefixtures("collected")
 def test_stream_left_early(suite):
     """A stream that was left early is recorded as far as it came, and the run says so."""
     suite.test("""

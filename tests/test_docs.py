@@ -1,0 +1,67 @@
+"""Every Python block of docs/ is run as it stands, as somebody would who copies it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_lmcache import Cache
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
+
+
+def blocks(page):
+    """The fenced blocks of a page: line, language, text."""
+    text = page.read_text(encoding="utf-8")
+    return [(text.count("\n", 0, found.start()) + 1, found[1], found[2]) for found in FENCE.finditer(text)]
+
+
+def named(text):
+    """The file that a block's first line names, if it names one."""
+    found = re.match(r"# (\w+\.py)\n", text)
+    return found[1] if found else ""
+
+
+BLOCKS = [
+    pytest.param(page, text, id=f"{page.name}:{line}")
+    for page in PAGES
+    for line, language, text in blocks(page)
+    if language == "python"
+]
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch, valkey):
+    """Somebody in an empty folder, with a server at hand on which there is nothing."""
+    import redis
+
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+    monkeypatch.setenv("CACHE_URL", valkey)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "text"), BLOCKS)
+def test_block_runs(reader, page, text, monkeypatch):
+    """A block that is copied, with the files that its page names, runs and says the truth."""
+    for _, _, other in blocks(page):
+        if named(other):
+            (reader / named(other)).write_text(other, encoding="utf-8")
+            monkeypatch.delitem(sys.modules, named(other).removesuffix(".py"), raising=False)
+    space = {"__name__": "__main__"}
+    exec(compile(text, page.name, "exec"), space)
+    for thing in space.values():
+        if isinstance(thing, Cache):
+            thing.close()
+
+
+def test_there_are_blocks():
+    """The pages have examples at all, and in no language that nobody runs."""
+    assert len(BLOCKS) >= 6
+    assert {language for page in PAGES for _, language, _ in blocks(page)} == {"python"}
