@@ -201,6 +201,7 @@ class Recorder:
         self.shown_path = shown_path or str(path)
         self.faults: list[BaseException] = []
         self.unstored: list[str] = []
+        self.in_front: set[str] = set()
         self._open_cassette = open_cassette
         self._open_strategy = open_strategy
         self._open_cache = open_cache
