@@ -8,8 +8,8 @@ import os
 import re
 import string
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -40,6 +40,10 @@ VERSION = re.compile(rb"^lmcache: *([0-9]+) *(?:#.*)?$", re.MULTILINE)
 CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |$)", re.MULTILINE)
 RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
 LAST_FIELD = b"\nseconds:"
+# A file of this many bytes is indexed when it is needed; how many keys are looked up without; and which.
+LARGE = 1 << 18
+LOOK_UPS = 8
+LONG_KEY = re.compile(r"[A-Za-z]\w{15,}", re.ASCII)
 FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
 # What a provider gives anew to the very same answer.
 VOLATILE = frozenset(
@@ -226,14 +230,28 @@ class Cassette:
         self.path = path
         self.strategy = strategy
         self.exists = False
-        self.entries: list[Entry] = []
         self._data = b""
-        self._index: dict[str, list[Entry]] = defaultdict(list)
+        self._is_trusted = False
+        self._found: dict[str, list[Entry]] = {}
+        self._index: tuple[list[Entry], dict[str, list[Entry]]] | None = None
         self._read()
 
+    @property
+    def entries(self) -> list[Entry]:
+        """All interactions, in the file's order. Raises CassetteError for one without a key."""
+        return self._indexed()[0]
+
     def answers(self, key: str) -> Sequence[Entry]:
-        """The recorded interactions of a key, in the order in which they were asked for."""
-        return self._index.get(key, ())
+        """The recorded interactions of a key, in the order in which they were asked for.
+
+        Of a large file the first few keys are looked up by their text, without an index of all the others.
+        Raises CassetteError where the index is needed and an interaction has no key.
+        """
+        if self._index is None:
+            found = self._found.get(key) or self._look_up(key)
+            if found:
+                return found
+        return self._indexed()[1].get(key, ())
 
     def save(
         self, asked: Sequence[Asked], *, owned: bool, rewrite: bool, comment: Sequence[str] = ()
@@ -286,10 +304,18 @@ class Cassette:
         self._data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
         first = self._data.find(b"\n---")
         header = self._header(len(self._data) if first < 0 else first + 1)
-        self._index_documents(trusted=self.strategy.stable and header.get("key") == self.strategy.name)
+        self._test_end()
+        self._is_trusted = self.strategy.stable and header.get("key") == self.strategy.name
+        if not self._is_trusted or len(self._data) < LARGE:
+            self._indexed()
+
+    def _is_conflicted(self) -> bool:
+        # A single byte is found ten times faster than several, and these twice as fast from the end.
+        data, mark = self._data, b"<<<<<<< "
+        return b"<" in data and (data.startswith(mark) or data.rfind(b"\n" + mark) >= 0)
 
     def _header(self, end: int) -> dict[str, Any]:
-        if self._data.startswith(b"<<<<<<< ") or b"\n<<<<<<< " in self._data:
+        if self._is_conflicted():
             line = self._data[: self._data.find(b"<<<<<<< ")].count(b"\n") + 1
             raise CassetteError(conflicted_cassette(str(self.path), line))
         head = Entry("", self._data, 0, end, self.path)
@@ -311,26 +337,58 @@ class Cassette:
             raise self._broken(f"there is no cassette format {fields['lmcache']!r}")
         return fields
 
-    def _index_documents(self, *, trusted: bool) -> None:
+    def _test_end(self) -> None:
+        """Raises CassetteError where the last document is cut off, or there is none."""
+        data, start = self._data, len(self._data)
+        while (start := data.rfind(b"\n---", 0, start)) >= 0 and DOCUMENT.match(data, start) is None:
+            pass
+        if start < 0:
+            raise self._broken("this cassette is cut off: it has a header and no interaction")
+        if data.rfind(LAST_FIELD, start + 1) < 0 or not data.endswith(b"\n"):
+            last = Entry("", data, data.find(b"\n", start + 1) + 1 or len(data), len(data), self.path)
+            raise last.broken("this interaction is cut off: its last field, `seconds:`, is missing")
+
+    def _look_up(self, key: str) -> list[Entry]:
+        """The interactions of a key without an index of all; none where that is not certain."""
+        if len(self._found) >= LOOK_UPS or not LONG_KEY.fullmatch(key):
+            return []
+        data, text, found = self._data, key.encode(), deque[Entry]()
+        at = len(data)
+        while (at := data.rfind(text, 0, at)) >= 0:
+            line = data.rfind(b"\n", 0, max(at - len(b"\nkey: "), 0))
+            document = DOCUMENT.match(data, line) if line >= 0 else None
+            if document is None or document.span(1) != (at, at + len(text)):
+                return []  # it stands elsewhere too: as a word of a prompt, or as a key in another spelling
+            end = DOCUMENT.search(data, document.end())
+            start = at - len(b"key: ")
+            found.appendleft(
+                Entry(key, data, start, len(data) if end is None else end.start() + 1, self.path)
+            )
+        self._found[key] = list(found)
+        return self._found[key]
+
+    def _indexed(self) -> tuple[list[Entry], dict[str, list[Entry]]]:
+        if self._index is None:
+            self._index = self._index_documents() if self.exists else ([], {})
+        return self._index
+
+    def _index_documents(self) -> tuple[list[Entry], dict[str, list[Entry]]]:
         data, end, strategy = self._data, len(self._data), self.strategy
-        last: Entry | None = None
+        entries: list[Entry] = []
+        index: dict[str, list[Entry]] = defaultdict(list)
         for found in DOCUMENT.finditer(data):
             key = found[1]
             start = min(found.end() + 1, end) if key is None else found.start(1) - len(b"key: ")
-            if last is not None:
-                last.end = found.start() + 1
-            last = Entry("" if key is None else key.decode(), data, start, end, self.path)
-            self.entries.append(last)
-        if last is None:
-            raise self._broken("this cassette is cut off: it has a header and no interaction")
-        if data.rfind(LAST_FIELD, last.start) < 0 or not data.endswith(b"\n"):
-            raise last.broken("this interaction is cut off: its last field, `seconds:`, is missing")
-        for place, entry in enumerate(self.entries):
+            if entries:
+                entries[-1].end = found.start() + 1
+            entries.append(Entry("" if key is None else key.decode(), data, start, end, self.path))
+        for place, entry in enumerate(entries):
             entry.key = entry.key or entry.stored_key()
-            key = entry.key if trusted else strategy.key(entry.call())
+            key = entry.key if self._is_trusted else strategy.key(entry.call())
             if key != entry.key:
-                self.entries[place] = entry.rekeyed(key)
-            self._index[key].append(self.entries[place])
+                entries[place] = entry.rekeyed(key)
+            index[key].append(entries[place])
+        return entries, index
 
     def _broken(self, problem: str) -> CassetteError:
         return CassetteError(broken_cassette(str(self.path), 1, problem))
@@ -415,21 +473,24 @@ def same_answer(one: Entry, other: Entry, *, ids: bool) -> bool:
     )
 
 
-def cassette_path(folder: Path, parts: Iterable[str]) -> Path:
-    """The file of a test under ``folder``: each part escaped reversibly, so that no two ids share a file."""
-    escaped = list(map(_file_name, parts))
+def cassette_path(folder: Path, parts: Iterable[str], shown: Callable[[str], str] = str) -> Path:
+    """The file of a test under ``folder``: each part escaped reversibly, so that no two ids share a file.
+
+    ``shown`` is what of a part may be read in the name: a part of which it leaves less ends in a hash.
+    """
+    escaped = [_file_name(part, shown(part)) for part in parts]
     return folder.joinpath(*escaped[:-1], f"{escaped[-1]}.yaml")
 
 
-def _file_name(part: str, longest: int = 120) -> str:
-    raw = part.encode("utf-8", "surrogatepass")
-    name = "".join(chr(byte) if byte in FILE_NAME_BYTES else f"%{byte:02X}" for byte in raw)
+def _file_name(part: str, shown: str, longest: int = 120) -> str:
+    raw, readable = (text.encode("utf-8", "surrogatepass") for text in (part, shown))
+    name = "".join(chr(byte) if byte in FILE_NAME_BYTES else f"%{byte:02X}" for byte in readable)
     if name != name.strip(" .") or not name:
         name = f"%{ord(name[0]):02X}{name[1:]}" if name and name[0] in " ." else name
         name = f"{name[:-1]}%{ord(name[-1]):02X}" if name and name[-1] in " ." else name or "%"
     if name.split(".")[0].upper() in RESERVED:
         name = f"%{ord(name[0]):02X}{name[1:]}"
-    if len(name) > longest:
+    if len(name) > longest or shown != part:
         # No escape is `%-`: a short name cannot come out the same.
         name = f"{name[: longest - 18]}%-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
     return name

@@ -405,6 +405,16 @@ def _built_in(text: str, known: _Known) -> Iterator[_Span]:
                 yield span
 
 
+def shown_in_a_name(text: str) -> str:
+    """A text fit for a file's name: the same on every machine, secrets of well-known formats by their kind."""
+    clean, before = text, ""
+    while clean != before:
+        before, clean = clean, _replace(clean, list(_built_in(clean, ())))
+    if clean == text:
+        return text
+    return _PLACEHOLDER.sub(lambda found: found[0][1:-1].replace(":", "-"), clean)
+
+
 def _replace(text: str, spans: list[_Span]) -> str:
     """Put placeholders in the place of spans; what is a placeholder already stays."""
     pieces: list[str] = []

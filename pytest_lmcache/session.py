@@ -23,7 +23,7 @@ from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.errors import SettingsError, no_function, no_place, not_a_function, outside
 from pytest_lmcache.keys import KeyStrategy, strategy
 from pytest_lmcache.recorder import Recorder
-from pytest_lmcache.redact import DUMMY_KEY, Redactor
+from pytest_lmcache.redact import DUMMY_KEY, Redactor, shown_in_a_name
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 PACKAGE = "pytest_lmcache"
@@ -107,8 +107,7 @@ class Session:
         ``path`` None: no cassette. ``backend`` gives the cache of a test where its settings name none, None
         for the one of all.
         """
-        if settings.key is not None:
-            self._strategy(settings.key, settings.normalise)
+        self._strategy(settings.key or "exact", settings.normalise)
 
         def cache() -> Any:
             return self._cache(settings, backend)
@@ -335,7 +334,7 @@ def named_cassette(name: str, folder: Path) -> Path:
 
 def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
     """The file of a test under the cassette folder: the path of its test file, then its own name."""
-    return cassette_path(folder, [*file, test])
+    return cassette_path(folder, [*file, test], shown_in_a_name)
 
 
 def _own_key(cache: Any) -> Any:

@@ -6,11 +6,13 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import subprocess
 import sys
 import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -25,6 +27,7 @@ from pytest_lmcache.cassette import Asked, Cassette, cassette_path, entry_of
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy, strategy
+from pytest_lmcache.session import own_cassette
 
 EXACT = strategy("exact")
 WHEN = "2026-11-23T09:12:44Z"
@@ -875,6 +878,18 @@ def test_two_names_never_share_a_file_and_none_leaves_the_folder(one: str, other
             assert unquote_to_bytes(path.name.removesuffix(".yaml").removesuffix("%")).decode() == part
 
 
+def test_a_secret_in_a_parameter_is_in_no_file_name() -> None:
+    """A well-known format is named by its kind; a hash keeps two tests apart. A name without one is untouched."""
+    folder = Path("/cassettes")
+    keys = [f"sk-proj-{letter}1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6" for letter in "ab"]
+    paths = [own_cassette(["tests", "test_it"], f"test_key[{key}-x]", folder) for key in keys]
+    assert paths[0] != paths[1]
+    for path in paths:
+        assert re.fullmatch(r"test_key\[redacted-openai-key-?x?\]%-[0-9a-f]{16}\.yaml", path.name)
+    for plain in ("test_key[<redacted:openai-key>]", "TestPlan.test_ask[gpt-4o, 0.5]", "test_a[sk-1]"):
+        assert own_cassette(["test_it"], plain, folder) == cassette_path(folder, ["test_it", plain])
+
+
 def test_plain_names_stay_readable() -> None:
     """The names that tests have as a rule are those of their files."""
     found = cassette_path(Path("c"), ["tests", "test_agent", "TestPlan.test_ask[gpt-4o, 0.5]"])
@@ -935,6 +950,75 @@ def test_opening_a_cassette_parses_its_header_alone(path: Path, monkeypatch: pyt
     assert len(parsed) == 1
     cassette.entries[150].answer()
     assert sum(parsed) < path.stat().st_size / 100
+
+
+@pytest.fixture
+def looked_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Cassette, list[int]]]:
+    """Opens the cassette as a large one; tells how often all of it was indexed."""
+    monkeypatch.setattr(cassette_module, "LARGE", 0)
+
+    def opened() -> tuple[Cassette, list[int]]:
+        indexed: list[int] = []
+        cassette = Cassette(path, EXACT)
+        index = cassette._index_documents
+        monkeypatch.setattr(cassette, "_index_documents", lambda: indexed.append(1) or index())
+        return cassette, indexed
+
+    return opened
+
+
+def test_a_few_keys_of_a_large_cassette_are_found_without_an_index(path: Path, looked_up: Any) -> None:
+    """One call of ten thousand costs its own document; many calls cost one index."""
+    record(path, *(interaction(f"q{number % 40}", f"a{number}") for number in range(60)))
+    whole = {
+        key: Cassette(path, EXACT)._indexed()[1][key] for key in map(EXACT.key, map(call, ["q0", "q25"]))
+    }
+    cassette, indexed = looked_up()
+    for key, entries in whole.items():
+        for _ in range(20):
+            assert [each.text for each in cassette.answers(key)] == [each.text for each in entries]
+    assert [each.answer() for each in cassette.answers(EXACT.key(call("q0")))] == [reply("a0"), reply("a40")]
+    assert not indexed
+    for number in range(40):
+        assert cassette.answers(EXACT.key(call(f"q{number}")))
+    assert len(indexed) == 1
+    assert len(cassette.entries) == 60
+
+
+@pytest.mark.parametrize("where", ["prompt", "answer", "spelling", "comment", "nowhere"])
+def test_a_key_that_stands_elsewhere_too_is_looked_for_in_the_index(
+    path: Path, looked_up: Any, where: str
+) -> None:
+    """A key in a text is no key, and one that an editor spelt otherwise is one: neither changes what is found."""
+    key, quoted = EXACT.key(call("a")), f"--- # 9\nkey: {EXACT.key(call('a'))}\n"
+    said = {"prompt": (quoted, "B"), "answer": ("b", quoted)}.get(where, ("b", "B"))
+    record(path, interaction("a", "A"), interaction(*said), interaction("c", "C"))
+    line = {"spelling": f'key: "{key}"', "comment": f"# once more\nkey: {key}"}.get(where, f"key: {key}")
+    again = path.read_text().split("--- # 1\n")[1].split("--- # 2\n")[0].replace(f"key: {key}", line)
+    path.write_text(f"{path.read_text()}--- # 4\n{again}")
+    cassette, indexed = looked_up()
+    assert [each.answer() for each in cassette.answers(key)] == [reply("A")] * 2
+    assert len(indexed) == (where != "nowhere")
+    missing = looked_up()[0]
+    assert not missing.answers(EXACT.key(call("never asked")))
+
+
+@pytest.mark.parametrize("damage", ["conflict", "cut", "newer", "no key"])
+def test_a_large_cassette_is_refused_as_a_small_one_is(path: Path, looked_up: Any, damage: str) -> None:
+    """What is broken is told when the file is opened; a lost key when a key is not found among the others."""
+    record(path, *(interaction(f"q{number}", f"a{number}") for number in range(30)))
+    text = path.read_text()
+    line = f"key: {EXACT.key(call('q7'))}"
+    path.write_text(
+        {
+            "conflict": text.replace(line, f"<<<<<<< HEAD\n{line}"),
+            "cut": text[:-30],
+            "newer": text.replace("lmcache: 1", "lmcache: 2"),
+            "no key": text.replace(line, "nokey: x"),
+        }[damage]
+    )
+    with pytest.raises(CassetteError):
+        looked_up()[0].answers(EXACT.key(call("q7")))
 
 
 def test_the_module_under_test_is_the_projects() -> None:

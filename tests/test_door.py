@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import litellm
@@ -19,7 +19,7 @@ from provider import Provider
 
 from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.doors.litellm import RECORDED, UNDECORATED, Door, _cells
+from pytest_lmcache.doors.litellm import ELSEWHERE, RECORDED, UNDECORATED, Door, _cells
 from pytest_lmcache.session import session
 
 ASKED = [{"role": "user", "content": "hello"}]
@@ -224,6 +224,12 @@ REFUSED: dict[str, Callable[[], Any]] = {
     ),
     "create_thread": lambda: litellm.create_thread(custom_llm_provider="openai", **KEY),
     "ocr": lambda: litellm.ocr(model="mistral/mistral-ocr-latest", document={}, **KEY),
+    "get_valid_models": lambda: litellm.get_valid_models(
+        check_provider_endpoint=True, custom_llm_provider="openai", **KEY
+    ),
+    "(ahealth_check|realtime_health_check)": lambda: asyncio.run(
+        litellm.ahealth_check({"model": "openai/gpt-realtime", **KEY}, mode="realtime")
+    ),
 }
 
 
@@ -236,6 +242,32 @@ def test_other_entry_points_are_refused_by_name(name: str, tmp_path: Path) -> No
     ):
         REFUSED[name]()
     assert isinstance(caught.value, CassetteMiss)
+
+
+def test_a_list_of_models_that_asks_nobody_is_given(tmp_path: Path) -> None:
+    """get_valid_models without check_provider_endpoint reads LiteLLM's own list: no provider, no refusal."""
+    with use_cassette(tmp_path / "x.yaml"):
+        assert litellm.get_valid_models(custom_llm_provider="openai")
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_what_asks_away_from_the_public_face_is_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever LiteLLM has it, and also in a module that is imported after the door was first opened."""
+    module, _, attribute = f"litellm.{place}".rpartition(".")
+
+    async def ask(question: str) -> str:
+        return question
+
+    home = ModuleType(module)
+    setattr(home, attribute, ask)
+    with pytest.raises(UnsupportedCall, match=ELSEWHERE[place]), use_cassette(tmp_path / "x.yaml"):
+        monkeypatch.setitem(sys.modules, module, home)
+        monkeypatch.setitem(sys.modules, f"{module}.new", home)
+        with use_cassette(tmp_path / "y.yaml"):
+            asyncio.run(ask("again"))
+    assert asyncio.run(ask("again")) == "again"
 
 
 def test_a_refused_call_cannot_be_swallowed(tmp_path: Path) -> None:

@@ -54,7 +54,17 @@ UNDECORATED = (
     "list_fine_tuning_jobs",
     "alist_fine_tuning_jobs",
     "file_content_streaming",
+    "realtime_health_check",
 )
+# Others that ask, away from LiteLLM's public face: where they are, and how users know what asks (1.83 to 1.110).
+ELSEWHERE = {
+    "utils._get_valid_models_from_provider_api": "get_valid_models",
+    "realtime_api.main._realtime_health_check": "ahealth_check",
+    "a2a_protocol.main.asend_message_streaming": "a2a_protocol.asend_message_streaming",
+    "a2a_protocol.main.create_a2a_client": "a2a_protocol.create_a2a_client",
+    "a2a_protocol.main.aget_agent_card": "a2a_protocol.aget_agent_card",
+    "guardrails.apply": "guardrails.apply",
+}
 MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
 
 _inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
@@ -107,6 +117,8 @@ class Door:
                 self._look()
                 for entry in self._entries[known:]:
                     entry.cell.cell_contents = entry.replacement
+                for function, _, guarded in self._codes:
+                    function.__code__ = guarded
 
     def close(self) -> None:
         """Take the interception off: every function of LiteLLM's is what it was before."""
@@ -134,7 +146,8 @@ class Door:
         if litellm != self._litellm:
             for function, original_code, _ in self._codes:
                 function.__code__ = original_code
-            self._codes = list(self._guards())
+            self._codes = []
+        self._codes += self._guards([function for function, _, _ in self._codes])
         self._test()
         self._scanned, self._litellm = len(modules), litellm
 
@@ -152,18 +165,20 @@ class Door:
             self._entries.clear()
             raise DoorError(errors.hidden_functions(str(version), hidden + missing))
 
-    def _guards(self) -> Iterator[tuple[FunctionType, CodeType, CodeType]]:
-        import litellm
-
-        for name in UNDECORATED:
-            function = getattr(litellm, name, None)
-            if isinstance(function, FunctionType) and not function.__code__.co_freevars:
-                original = function.__code__
-                passing = FunctionType(
-                    original, function.__globals__, name, function.__defaults__, function.__closure__
-                )
-                passing.__kwdefaults__ = function.__kwdefaults__
-                yield function, original, _guard(function, self._guarded(name, passing))
+    def _guards(self, known: Sequence[FunctionType]) -> list[tuple[FunctionType, CodeType, CodeType]]:
+        guards = []
+        for place, name in {**dict(zip(UNDECORATED, UNDECORATED, strict=True)), **ELSEWHERE}.items():
+            module, _, attribute = f"litellm.{place}".rpartition(".")
+            function = getattr(sys.modules.get(module), attribute, None)
+            if not isinstance(function, FunctionType) or function.__code__.co_freevars or function in known:
+                continue
+            original = function.__code__
+            passing = FunctionType(
+                original, function.__globals__, attribute, function.__defaults__, function.__closure__
+            )
+            passing.__kwdefaults__ = function.__kwdefaults__
+            guards.append((function, original, _guard(function, self._guarded(name, passing))))
+        return guards
 
     def _guarded(self, name: str, passing: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -334,7 +349,7 @@ class Visit(visit.Visit):
 
             return streams.record_stream(result, StreamTape(self, store, whole))
         data, hidden = answers.store_response(name, result)
-        usd = answers.price(result, self.model, self._provider)
+        usd = self._price(result)
         self.finish(Answer(Kind.RESPONSE, data, hidden=hidden, usd=usd))
         return result
 
@@ -346,6 +361,19 @@ class Visit(visit.Visit):
         """Marked as one that did not come from the provider; DSPy would count no usage for one that says so."""
         is_counted = dspy.is_calling() and self.recorder.settings.usage is Usage.RECORDED
         return answers.mark_hit(result, openly=not is_counted)
+
+    def _price(self, result: Any) -> float | None:
+        """What an answer cost: LiteLLM is about to calculate it, and takes what already stands in the answer."""
+        hidden, logging_obj = getattr(result, "_hidden_params", None), self.kwargs.get("litellm_logging_obj")
+        calculate = getattr(logging_obj, "response_cost_calculator", None)  # LiteLLM 1.110; before: with a _
+        calculate = calculate or getattr(logging_obj, "_response_cost_calculator", None)
+        if calculate is None or not isinstance(hidden, dict):
+            return answers.price(result, self.model, self._provider)
+        model_id = (self.kwargs.get("model_info") or {}).get("id")
+        usd: float | None = calculate(result=result, litellm_model_name=self.model, router_model_id=model_id)
+        if usd is not None:
+            hidden["response_cost"] = usd
+        return usd
 
     def _tell_logging(self, logging_obj: Any, stored: Answer, *, heard: bool) -> str | None:
         """Tell LiteLLM's logging what its provider code would have told it: model, provider, parameters."""
