@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MARKER = (
     "lm_cache(cassette, mode, key, normalise, repeat, record_errors, usage, max_age, redact, redact_with, "
-    "cassette_dir, cache, and the layers' settings): record and replay the test's language-model calls"
+    "cassette_dir, cache): record and replay the test's language-model calls; takes the cache layers' settings too"
 )
 INI = {
     "lm_mode": ("string", "replay (default), once, record, rewrite or live"),

@@ -349,18 +349,8 @@ class Visit(visit.Visit):
 
             return streams.record_stream(result, StreamTape(self, store, whole))
         data, hidden = answers.store_response(name, result)
-        usd = self._price(result)
-        self.finish(Answer(Kind.RESPONSE, data, hidden=hidden, usd=usd))
+        self.finish(Answer(Kind.RESPONSE, data, hidden=hidden, usd=self._price(result)))
         return result
-
-    @property
-    def _provider(self) -> str | None:
-        return self.kwargs.get("custom_llm_provider")
-
-    def _marked(self, result: Any) -> Any:
-        """Marked as one that did not come from the provider; DSPy would count no usage for one that says so."""
-        is_counted = dspy.is_calling() and self.recorder.settings.usage is Usage.RECORDED
-        return answers.mark_hit(result, openly=not is_counted)
 
     def _price(self, result: Any) -> float | None:
         """What an answer cost: LiteLLM is about to calculate it, and takes what already stands in the answer."""
@@ -374,6 +364,15 @@ class Visit(visit.Visit):
         if usd is not None:
             hidden["response_cost"] = usd
         return usd
+
+    @property
+    def _provider(self) -> str | None:
+        return self.kwargs.get("custom_llm_provider")
+
+    def _marked(self, result: Any) -> Any:
+        """Marked as one that did not come from the provider; DSPy would count no usage for one that says so."""
+        is_counted = dspy.is_calling() and self.recorder.settings.usage is Usage.RECORDED
+        return answers.mark_hit(result, openly=not is_counted)
 
     def _tell_logging(self, logging_obj: Any, stored: Answer, *, heard: bool) -> str | None:
         """Tell LiteLLM's logging what its provider code would have told it: model, provider, parameters."""
