@@ -27,8 +27,6 @@ GONE = "http://127.0.0.1:9/v1"
 NATIVE = hasattr(dspy, "lm15")  # DSPy 3.4 has an engine of its own
 ENGINES = ["auto", "litellm"] if NATIVE else ["litellm"]
 native = pytest.mark.skipif(not NATIVE, reason="this DSPy calls LiteLLM only")
-# The answers of another test are not this one's.
-NO_LAYERS: dict[str, Any] = {"enable_memory_cache": False, "enable_disk_cache": False}
 KEY = "sk-local-0123456789abcdefghij"
 
 
@@ -83,7 +81,7 @@ class Twice:
         return first
 
     def record(self, program: Callable[[str], Any], **settings: Any) -> Any:
-        with use_cassette(self.path, mode="record", **{**NO_LAYERS, **settings}) as self.recording:
+        with use_cassette(self.path, mode="record", **settings) as self.recording:
             return program(self.provider.url)
 
     def replay(self, program: Callable[[str], Any], **settings: Any) -> Any:
@@ -802,6 +800,7 @@ def test_an_engine_that_is_called_elsewhere(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(execution, "LM15Engine", object)
     with pytest.raises(DoorError, match="LM15Engine"):
         use_cassette(tmp_path / "x.yaml").__enter__()
+    monkeypatch.undo()
 
 
 @native
@@ -844,10 +843,10 @@ def compiled(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> tu
     folder = tmp_path_factory.mktemp("compiled")
     before, provider.answer = provider.answer, lambda _: Reply(text=fields(answer="7"))
     try:
-        with use_cassette(folder / "compile.yaml", mode="record", **NO_LAYERS):
+        with use_cassette(folder / "compile.yaml", mode="record"):
             program = compile_with(provider.url)
         with (
-            use_cassette(folder / "ask.yaml", mode="record", **NO_LAYERS),
+            use_cassette(folder / "ask.yaml", mode="record"),
             dspy.context(lm=model(provider.url)),
         ):
             assert program(question="What is 3 + 4?").answer == "7"

@@ -22,7 +22,6 @@ from pytest_lmcache.session import session
 from pytest_lmcache.settings import Mode, Settings
 
 GONE = "http://127.0.0.1:9/v1"
-NO_LAYERS: dict[str, Any] = {"enable_memory_cache": False, "enable_disk_cache": False}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def ask_dspy(url: str, text: str = "hello") -> Any:
 
 
 def recorded(path: Path, *calls: Any) -> Recorder:
-    with use_cassette(path, mode="record", **NO_LAYERS) as tape:
+    with use_cassette(path, mode="record") as tape:
         for call in calls:
             call()
     return tape

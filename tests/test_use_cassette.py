@@ -582,10 +582,10 @@ def test_a_session_whose_door_does_not_open_holds_nothing(
     """Where LiteLLM hides its functions the error comes at once, and the next block starts afresh."""
     engine = Session()
 
-    def hidden() -> None:
-        raise pytest_lmcache.DoorError("hidden")
+    def hidden(name: str) -> None:
+        raise pytest_lmcache.DoorError(f"hidden {name}")
 
-    monkeypatch.setattr(engine, "_install", hidden)
+    monkeypatch.setattr(engine, "_imported", hidden)
     with pytest.raises(pytest_lmcache.DoorError):
         engine.enter(engine.recorder(Settings(), path))
     assert engine._open == ()
