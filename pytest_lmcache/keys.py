@@ -535,7 +535,7 @@ class KeyStrategy:
         """
         streamed = "stream" if call.request.get("stream") else ""
         text = self._text_of(call) if text is None else text
-        identity = "\0".join((self._family, call.name, streamed, text))
+        identity = f"{self._family}\0{call.name}\0{streamed}\0{text}"
         digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=12)
         return f"k{digest.hexdigest()}"
 

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "recorder": "cassette errors interaction keys nearest redact settings values",
     "doors.litellm": "answers errors interaction keys recorder settings streams",
     "session": "caches cassette doors.imports doors.litellm errors keys recorder redact settings",
-    "report": "caches recorder settings",
+    "report": "caches errors recorder settings",
     "cli": "__init__ cassette errors keys",
     "plugin": "doors.imports errors recorder report session settings",
     "__init__": "caches errors session",
