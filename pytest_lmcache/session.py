@@ -97,11 +97,12 @@ class Session:
         label: str = "",
         command: str = "",
         watched: bool = False,
+        is_new: bool = False,
         backend: Callable[[], Any] | None = None,
     ) -> Recorder:
         """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError.
 
-        ``path`` None: no cassette. ``backend`` gives the cache of a test where its settings name none, None
+        ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache of a test where its settings name none, None
         for the one of all.
         """
         if settings.key is not None:
@@ -129,6 +130,7 @@ class Session:
             command=command,
             owned=owned,
             watched=watched,
+            is_new=is_new,
             shown_path="" if path is None else _shown(path),
         )
         return recorder
@@ -344,7 +346,9 @@ def _shown(path: Path) -> str:
 def _replays(recorder: Recorder) -> bool:
     """Whether no provider is asked, so that a missing key is to hinder nobody."""
     mode, path = recorder.mode, recorder.path
-    return mode is Mode.REPLAY or (mode is Mode.ONCE and path is not None and path.exists())
+    if mode is Mode.ONCE:
+        return path is not None and not recorder.is_new and path.exists()
+    return mode is Mode.REPLAY
 
 
 class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
