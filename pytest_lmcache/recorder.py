@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -343,32 +342,34 @@ class Recorder:
         now = RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._keep(record, call, answer, now)
         if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
-            with self._warned():
-                self.cache.put(record.kept_as(record.nth), values.store(answer, now))
-                record.is_cached = True
+            self._into_cache(record.kept_as(record.nth), values.store(answer, now))
+            record.is_cached = True
             with self._lock:
                 self._in_layers[record.key] = max(self._in_layers[record.key], record.nth + 1)
 
     def _in_cache(self, record: CallRecord) -> Any:
         """The layers' value for a call; where there is no cassette, ``repeat`` says what the next identical gets."""
-        value = None
-        with self._warned():
-            value = self.cache.get(record.kept_as(record.nth))
+        value = self._from_cache(record.kept_as(record.nth))
         with self._lock:
             known = self._in_layers[record.key]
             if value is not None:
                 self._in_layers[record.key] = max(known, record.nth + 1)
         if value is None and known and self.path is None and self.settings.repeat is not Repeat.ERROR:
             nth = known - 1 if self.settings.repeat is Repeat.LAST else record.nth % known
-            with self._warned():
-                value = self.cache.get(record.kept_as(nth))
+            value = self._from_cache(record.kept_as(nth))
         return value
 
-    @contextmanager
-    def _warned(self) -> Iterator[None]:
-        """Where warnings are errors, a layer's warning fails the test and not the call: nothing is lost."""
+    def _from_cache(self, key: str) -> Any:
         try:
-            yield
+            return self.cache.get(key)
+        except LMCacheWarning as warning:
+            # Where warnings are errors, a layer's fails the test and not the call. It comes once.
+            self.faults.append(warning)
+            return self.cache.get(key)
+
+    def _into_cache(self, key: str, value: dict[str, Any]) -> None:
+        try:
+            self.cache.put(key, value)
         except LMCacheWarning as warning:
             self.faults.append(warning)
 

@@ -105,8 +105,7 @@ class Session:
         ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache of a test where its settings name none, None
         for the one of all.
         """
-        if settings.key is not None:
-            self._strategy(settings.key, settings.normalise)
+        self._strategy(settings.key or "exact", settings.normalise)
 
         def cache() -> Any:
             return self._cache(settings, backend)

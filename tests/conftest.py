@@ -12,6 +12,15 @@ from provider import Provider
 pytest_plugins = ["pytester"]
 
 
+@pytest.fixture(autouse=True)
+def no_layers(monkeypatch):
+    """Behind a cassette of this suite stands nothing, unless a test says otherwise: its calls reach the provider."""
+    from pytest_lmcache.session import session
+    from pytest_lmcache.settings import CacheSettings
+
+    monkeypatch.setattr(session, "layers", CacheSettings(enable_memory_cache=False, enable_disk_cache=False))
+
+
 @pytest.fixture(scope="session")
 def loopback():
     """One provider for the whole run; its count of requests only grows."""

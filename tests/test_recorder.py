@@ -14,9 +14,10 @@ from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.recorder import EXPLAINED, Decision, Recorder, decide
 from pytest_lmcache.session import Session
-from pytest_lmcache.settings import Mode, Settings
+from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 ENGINE = Session()
+ENGINE.layers = CacheSettings(enable_memory_cache=False, enable_disk_cache=False)
 
 
 def call(text: str, **more: Any) -> Call:

@@ -82,11 +82,20 @@ def copied(value: Any) -> Any:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a cache if there is none; a new one is kept out of git and of backups."""
+    """Make the folder of a cache if there is none; a new one is kept out of git and of backups.
+
+    So is pytest's own where that is new: pytest marks only what it has made itself.
+    """
+    new = [parent for parent in folder.parents if parent.name == ".pytest_cache" and not parent.exists()]
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         return
+    for each in (folder, *new):
+        _keep_out(each)
+
+
+def _keep_out(folder: Path) -> None:
     (folder / ".gitignore").write_text("# Created by pytest-lmcache.\n*\n", encoding="utf-8")
     (folder / "CACHEDIR.TAG").write_text(
         "Signature: 8a477f597d28d172789f06886806bc55\n"

@@ -34,6 +34,8 @@ ALONE = (
     *("-p", "no:randomly", "-p", "no:mockllm", "-p", "no:cacheprovider"),
     *("-o", "asyncio_default_fixture_loop_scope=function"),
 )
+# Every call of a recorded test reaches the provider, unless a test is about the layers.
+NO_LAYERS = ("-o", "lm_enable_memory_cache=false", "-o", "lm_enable_disk_cache=false")
 
 
 class Keeper:
@@ -66,6 +68,7 @@ class Suite:
         self.provider = provider
         self.folder = pytester.path
         self._asked = provider.count
+        self.options = (*ALONE, *NO_LAYERS)
         self.file("app.py", APP.format(url=provider.url))
 
     def file(self, name, text):
@@ -80,14 +83,17 @@ class Suite:
         head = "import asyncio, litellm, pytest\nfrom app import SETTINGS, aask, ask, said\n"
         return self.file(name, head + dedent(text))
 
-    def run(self, *args, alone=ALONE):
+    def run(self, *args, alone=None):
         """Run the suite within this process."""
         keeper = Keeper(self.folder)
         with warnings.catch_warnings():
             # As in a user's run: LiteLLM and pytest-asyncio leave event loops and sockets to the garbage.
             warnings.simplefilter("default")
             warnings.filterwarnings("error", module="pytest_lmcache")
-            result = self.pytester.runpytest_inprocess(*alone, *args, plugins=[keeper], no_reraise_ctrlc=True)
+            options = self.options if alone is None else alone
+            result = self.pytester.runpytest_inprocess(
+                *options, *args, plugins=[keeper], no_reraise_ctrlc=True
+            )
         keep(keeper.modules)
         self.imported.update(keeper.modules)
         return result
@@ -98,9 +104,10 @@ class Suite:
         assert result.ret == 0, result.stdout.str()
         return result
 
-    def spawn(self, *args, alone=ALONE):
+    def spawn(self, *args, alone=None):
         """Run the suite in a process of its own."""
-        command = [sys.executable, "-m", "pytest", *alone, *args]
+        options = self.options if alone is None else alone
+        command = [sys.executable, "-m", "pytest", *options, *args]
         return subprocess.run(
             command,
             cwd=self.folder,

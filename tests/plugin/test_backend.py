@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from plugin.conftest import ALONE
+
+
+@pytest.fixture
+def suite(suite):
+    """A suite with the layers that there are by default."""
+    suite.options = ALONE
+    return suite
 
 
 def test_where_the_disk_layer_lies(suite):
@@ -15,6 +23,7 @@ def test_where_the_disk_layer_lies(suite):
     """)
     suite.run("--lm-record").assert_outcomes(failed=1)
     assert (suite.folder / ".pytest_cache/d/lmcache").is_dir()
+    assert (suite.folder / ".pytest_cache/.gitignore").is_file()
     assert suite.asked() == 1
     suite.run("--lm-record").assert_outcomes(failed=1)
     assert suite.asked() == 0
