@@ -26,7 +26,7 @@ from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 PACKAGE = "pytest_lmcache"
 COST_MAP = "LITELLM_LOCAL_MODEL_COST_MAP"
-# LiteLLM's Rust client goes past its Python functions (1.106): off while anything is recorded or replayed.
+# LiteLLM's Rust client goes past its Python functions (1.106 to 1.110): off while anything is recorded or replayed.
 RUST_SWITCH = "LITELLM_RUST"
 # Keys that providers' SDKs and the frameworks on LiteLLM insist on, though nothing is sent on replay.
 PROVIDER_KEYS = (
@@ -52,7 +52,7 @@ _current: ContextVar[Recorder | None] = ContextVar("pytest_lmcache_current", def
 
 
 def prefer_local_prices() -> None:
-    """Have LiteLLM read its own price map when it is imported, instead of fetching one (litellm 1.83 to 1.106)."""
+    """Have LiteLLM read its own price map when it is imported, instead of fetching one (litellm 1.83 to 1.110)."""
     os.environ.setdefault(COST_MAP, "True")
 
 
