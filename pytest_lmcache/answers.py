@@ -54,14 +54,17 @@ def restore_hidden(result: Any, hidden: Mapping[str, Any] | None, provider: str 
             setattr(params, key, value)
 
 
-def mark_hit(result: Any) -> Any:
-    """Have an answer say that it did not come from the provider, where its ``model_dump()`` does not show it."""
+def mark_hit(result: Any, *, openly: bool = True) -> Any:
+    """Have an answer say that it did not come from the provider, where its ``model_dump()`` does not show it.
+
+    ``openly``: also by an attribute of its own, beside its hidden parameters.
+    """
     params = getattr(result, "_hidden_params", None)
     if isinstance(params, dict):
         params["cache_hit"] = True
     elif params is not None:
         params.cache_hit = True
-    if hasattr(result, "__dict__") and not isinstance(result, dict):
+    if openly and hasattr(result, "__dict__") and not isinstance(result, dict):
         # Around pydantic, which would take it for a field of the answer; as DSPy's cache does.
         vars(result)["cache_hit"] = True
     return result
@@ -475,6 +478,11 @@ def saved_by_prompt_cache(cached: tuple[int, int], model: str, provider: str | N
         prices = litellm.get_model_info(model=model, custom_llm_provider=provider)
     except Exception:  # noqa: BLE001 - LiteLLM raises a bare Exception for a model that it does not know
         return 0.0
+    return saved_at(prices, cached)
+
+
+def saved_at(prices: Mapping[str, Any], cached: tuple[int, int]) -> float:
+    """The same, by the prices of one model."""
     usual = prices.get("input_cost_per_token") or 0.0
     kinds = ("cache_read_input_token_cost", "cache_creation_input_token_cost")
     return sum(

@@ -140,6 +140,11 @@ class Cache:
         self._tell(troubles)
 
     @property
+    def keeps(self) -> bool:
+        """Whether what is put is kept anywhere."""
+        return type(self).put is not Cache.put or bool(self._working())
+
+    @property
     def flight(self) -> Flight | None:
         """What lets one process of the machine ask at a time; None without a disk layer, whose folder it needs."""
         if not any(layer.name == "disk" for layer in self._working()):

@@ -38,7 +38,7 @@ class LMCacheWarning(UserWarning):
 
 
 class DoorError(LMCacheError):
-    """LiteLLM's functions are not where this package looks for them: calls could slip by unseen."""
+    """A library's functions are not where this package looks for them: calls could slip by unseen."""
 
 
 if TYPE_CHECKING:
@@ -151,10 +151,21 @@ def hidden_functions(version: str, names: Sequence[str]) -> str:
     )
 
 
+def hidden_engine(version: str, names: Sequence[str]) -> str:
+    """The message for a DSPy whose own engine is built otherwise."""
+    return (
+        f"pytest-lmcache cannot see the calls of this DSPy ({version}): {', '.join(names)} of "
+        "dspy.clients.engines is not built as expected, so calls would slip by unseen.\n"
+        'Upgrade with `pip install -U pytest-lmcache`, give dspy.LM(..., engine="litellm") with a DSPy that its '
+        "README names, or run without it: `pytest -p no:lmcache`."
+    )
+
+
 def unsupported_call(name: str) -> str:
     """The message for an entry point that is not recorded."""
+    called = name if name.startswith("dspy.") else f"litellm.{name}"
     return (
-        f"litellm.{name}() is not recorded by pytest-lmcache yet, and mode replay lets nothing reach a "
+        f"{called}() is not recorded by pytest-lmcache yet, and mode replay lets nothing reach a "
         "provider.\n"
         "Call it live with `pytest --lm-mode=live` or `@pytest.mark.lm_cache(mode='live')`, or replace it "
         "in the test."

@@ -68,13 +68,14 @@ class Answer:
     def cached(self) -> tuple[int, int]:
         """Input tokens that the provider read from its own prompt cache, and that it wrote there.
 
-        Anthropic's fields, and OpenAI's details of the input, which LiteLLM fills for others too.
+        Anthropic's fields, OpenAI's details of the input, which LiteLLM fills for others too, and DSPy's own.
         """
         usage = self.usage
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-        read = usage.get("cache_read_input_tokens") or details.get("cached_tokens")
-        written = usage.get("cache_creation_input_tokens") or details.get("cache_write_tokens")
-        return (_count(read), _count(written or details.get("cache_creation_tokens")))
+        read = usage.get("cache_read_input_tokens") or usage.get("cache_read_tokens")
+        written = usage.get("cache_creation_input_tokens") or usage.get("cache_write_tokens")
+        written = written or details.get("cache_write_tokens") or details.get("cache_creation_tokens")
+        return (_count(read or details.get("cached_tokens")), _count(written))
 
 
 @dataclass(frozen=True, slots=True)

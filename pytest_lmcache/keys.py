@@ -448,7 +448,7 @@ _CONTENT = (
 )
 _NOT_SAID = _words(
     """
-    tool_use server_tool_use mcp_tool_use function_call custom_tool_call computer_call file_search_call
+    tool_use server_tool_use mcp_tool_use tool_call function_call custom_tool_call computer_call file_search_call
     web_search_call code_interpreter_call mcp_call item_reference
     thinking redacted_thinking reasoning
     """
@@ -667,7 +667,10 @@ _WINDOWS_SLASHES = re.compile(r"\\+")
 _EPOCH_SECONDS = range(978_307_200, 4_102_444_800)  # 2001 up to 2100
 _TOOL_CALL_FIELDS = frozenset({"tool_call_id", "tool_use_id", "call_id"})
 _TOOL_CALL_TYPES = frozenset(
-    {"function", "function_call", "custom_tool_call", "tool_use", "server_tool_use", "mcp_tool_use"}
+    {
+        *("function", "function_call", "custom_tool_call", "tool_use", "server_tool_use", "mcp_tool_use"),
+        *("tool_call", "tool_result"),  # DSPy's
+    }
 )
 
 

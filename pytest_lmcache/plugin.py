@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MARKER = (
     "lm_cache(cassette, mode, key, normalise, repeat, record_errors, usage, max_age, redact, redact_with, "
-    "cassette_dir, cache, and the layers' settings): record and replay the test's language-model calls"
+    "cassette_dir, cache): record and replay the test's language-model calls; takes the cache layers' settings too"
 )
 INI = {
     "lm_mode": ("string", "replay (default), once, record, rewrite or live"),
@@ -58,6 +58,8 @@ LAYERS = {
 BACKEND = "lm_cache_backend"
 OUTSIDE = "outside of the tests, such as while a module is imported"
 OWN_PACKAGES = ("pytest_lmcache", "litellm")
+# DSPy has an engine of its own, and may be there without LiteLLM.
+LIBRARIES = ("litellm", "dspy")
 
 run_key: pytest.StashKey[Run] = pytest.StashKey()
 recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
@@ -155,11 +157,12 @@ class Run:
         self._watcher: Recorder | None = None
         self._before: Any = None
         self._watched = 0
-        self._watch = ImportWatch("litellm", self._litellm_is_there)
+        self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
 
     def stop(self) -> None:
-        """Watch for LiteLLM, and over its calls, no more."""
-        self._watch.stop()
+        """Watch for LiteLLM and DSPy, and over their calls, no more."""
+        for watch in self._watches:
+            watch.stop()
         if self._watcher is not None:
             self.session.ended, self.session.layers = self._before
             self.session.leave(self._watcher)
@@ -232,8 +235,8 @@ class Run:
         item.stash[passed_key] = None
         if _is_marked(item):
             self.recorder_of(item)
-        elif "litellm" in sys.modules:
-            self._litellm_is_there()
+        elif any(name in sys.modules for name in LIBRARIES):
+            self._library_is_there()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -380,8 +383,8 @@ class Run:
         except LMCacheError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
 
-    def _litellm_is_there(self) -> None:
-        """LiteLLM has been imported: watch over it, and under ``lm_auto`` record the test."""
+    def _library_is_there(self) -> None:
+        """LiteLLM or DSPy has been imported: watch over it, and under ``lm_auto`` record the test."""
         if self._watcher is None:
             try:
                 self.session  # noqa: B018 - watches

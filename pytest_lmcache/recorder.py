@@ -203,6 +203,7 @@ class Recorder:
         self.shown_path = shown_path or str(path)
         self.faults: list[BaseException] = []
         self.unstored: list[str] = []
+        self.in_front: set[str] = set()
         self._open_cassette = open_cassette
         self._open_strategy = open_strategy
         self._open_cache = open_cache
@@ -343,7 +344,7 @@ class Recorder:
         self._keep(record, call, answer, now)
         if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
             self._into_cache(record.kept_as(record.nth), values.store(answer, now))
-            record.is_cached = True
+            record.is_cached = getattr(self.cache, "keeps", True)
             with self._lock:
                 self._in_layers[record.key] = max(self._in_layers[record.key], record.nth + 1)
 

@@ -90,6 +90,7 @@ class Tally:
     unmarked: dict[str, int] = field(default_factory=dict)
     unstored: dict[str, list[str]] = field(default_factory=dict)
     left_early: dict[str, int] = field(default_factory=dict)
+    in_front: dict[str, list[str]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     unseen: str = ""
@@ -117,6 +118,8 @@ class Tally:
                 counts[test] = counts.get(test, 0) + number
         if recorder.unstored and recorder.mode is not Mode.LIVE:
             self.unstored.setdefault(test, []).extend(recorder.unstored)
+        if recorder.in_front:
+            self.in_front.setdefault(test, []).extend(recorder.in_front)
         if passed and (unused := recorder.unused()):
             self.unused[test] = unused
         if old := recorder.old:
@@ -166,8 +169,9 @@ class Tally:
             for test, number in data[name].items():
                 counts = getattr(self, name)
                 counts[test] = counts.get(test, 0) + number
-        for test, why in data["unstored"].items():
-            self.unstored.setdefault(test, []).extend(why)
+        for name in ("unstored", "in_front"):
+            for test, what in data[name].items():
+                getattr(self, name).setdefault(test, []).extend(what)
         for test, cost in data["costs"].items():
             self.costs.setdefault(test, Cost()).add(**cost)
         self.written.extend(data["written"])
@@ -177,7 +181,7 @@ class Tally:
     def is_empty(self) -> bool:
         """Whether there is nothing to tell."""
         sums = (self.replayed, self.recorded, self.cached, self.live, *self.hits.values())
-        told = (self.missed, self.refused, self.unused, self.unmarked, self.unseen)
+        told = (self.missed, self.refused, self.unused, self.unmarked, self.unseen, self.in_front)
         return not any(each.calls for each in sums) and not any(told)
 
     def lines(self, *, durations: int | None = None, verbose: bool = False) -> Iterator[str]:
@@ -252,6 +256,11 @@ class Tally:
             title = "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them)"
             yield from _list(
                 title, {test: ", ".join(sorted(set(why))) for test, why in self.unstored.items()}
+            )
+        if self.in_front:
+            title = "caches in front, whose answers are not seen and not recorded; switch them off in tests"
+            yield from _list(
+                title, {test: ", ".join(sorted(set(what))) for test, what in self.in_front.items()}
             )
         if self.unmarked:
             yield from _list(

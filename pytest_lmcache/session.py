@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from pytest_lmcache.caches import Cache, Stats
 from pytest_lmcache.cassette import Cassette, cassette_path
+from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.errors import SettingsError, no_function, no_place, not_a_function, outside
 from pytest_lmcache.keys import KeyStrategy, strategy
@@ -63,10 +65,11 @@ class Session:
         self._open: tuple[Recorder, ...] = ()
         self._own: set[Recorder] = set()
         self._lock = threading.RLock()
-        self._door: Any = None
-        self._watch: ImportWatch | None = None
+        self._doors: dict[str, Any] = {}
+        self._installed: list[str] = []
+        self._watches: list[ImportWatch] = []
+        self._fronts = Fronts(self._tell_of_front)
         self._rust: str | None = None
-        self._is_installed = False
         self._dummies: set[str] = set()
         self._redactors: dict[Any, Redactor] = {}
         self._strategies: dict[Any, KeyStrategy] = {}
@@ -137,7 +140,7 @@ class Session:
     def enter(self, recorder: Recorder, *, own_context: bool = False) -> None:
         """From now on calls belong to this recorder; with ``own_context`` only those of this context.
 
-        Raises DoorError where LiteLLM hides its functions.
+        Raises DoorError where LiteLLM or DSPy hides its functions.
         """
         with self._lock:
             self._open = (*self._open, recorder)
@@ -145,28 +148,31 @@ class Session:
                 self._own.add(recorder)
             if not recorder.watched:
                 _current.set(recorder)
-            if self._is_installed and not recorder.watched:
-                self._door.look_again()
+            if not recorder.watched:
+                for name in self._installed:
+                    self._doors[name].look_again()
             if len(self._open) == 1:
                 prefer_local_prices()
-                try:
-                    self._watch = ImportWatch("litellm", self._install)
-                except BaseException:
-                    self._forget(recorder)
-                    raise
+                self._open_doors(recorder)
             if not recorder.watched and all(other.watched for other in self._open[:-1]):
                 self._rust = os.environ.get(RUST_SWITCH)
                 os.environ[RUST_SWITCH] = "0"
+                self._fronts.put_aside()
+            if not recorder.watched:
+                recorder.in_front.update(self._fronts.standing())
             if _replays(recorder):
                 missing = [name for name in PROVIDER_KEYS if name not in os.environ]
                 os.environ.update(dict.fromkeys(missing, DUMMY_KEY))
                 self._dummies.update(missing)
 
     def leave(self, recorder: Recorder) -> None:
-        """Calls belong to this recorder no more; after the last, nothing of ours is left in LiteLLM."""
+        """Calls belong to this recorder no more; after the last, nothing of ours is left in LiteLLM or DSPy."""
         with self._lock:
+            if not recorder.watched:
+                recorder.in_front.update(self._fronts.standing())
             self._forget(recorder)
             if not recorder.watched and all(other.watched for other in self._open):
+                self._fronts.put_back()
                 os.environ.pop(RUST_SWITCH, None)
                 if self._rust is not None:
                     os.environ[RUST_SWITCH] = self._rust
@@ -176,12 +182,7 @@ class Session:
                         del os.environ[name]
                 self._dummies.clear()
             if not self._open:
-                if self._watch is not None:
-                    self._watch.stop()
-                    self._watch = None
-                if self._is_installed:
-                    self._is_installed = False
-                    self._door.close()
+                self._close_doors()
 
     def tell(self, recorder: Recorder, *, passed: bool, written: bool) -> None:
         """A ``use_cassette`` has ended: its misses are the test's too, and whoever counts is told.
@@ -204,15 +205,40 @@ class Session:
         self._open = tuple(opened for opened in self._open if opened is not recorder)
         self._own.discard(recorder)
 
-    def _install(self) -> None:
-        if self._is_installed or not self._open:
-            return
-        if self._door is None:
-            from pytest_lmcache.doors.litellm import Door
+    def _open_doors(self, recorder: Recorder) -> None:
+        try:
+            for name in WATCHED:
+                self._watches.append(ImportWatch(name, partial(self._imported, name)))
+        except BaseException:
+            self._forget(recorder)
+            self._close_doors()
+            raise
 
-            self._door = Door(self.current)
-        self._door.open()
-        self._is_installed = True
+    def _imported(self, name: str) -> None:
+        """A library is there: open its door, and put aside what it has in front of it."""
+        if name in self._installed or not self._open:
+            return
+        if not self._doors:
+            from pytest_lmcache.doors import dspy, litellm
+
+            self._doors = {"litellm": litellm.Door(self.current), "dspy": dspy.Door(self.current)}
+        if name in self._doors:
+            self._doors[name].open()
+            self._installed.append(name)
+        if not all(opened.watched for opened in self._open):
+            self._fronts.put_aside()
+
+    def _close_doors(self) -> None:
+        while self._watches:
+            self._watches.pop().stop()
+        while self._installed:
+            self._doors[self._installed.pop()].close()
+
+    def _tell_of_front(self, name: str) -> None:
+        """A cache that cannot be put aside stands in front of the calls made here and now."""
+        recorder = self.current()
+        if recorder is not None:
+            recorder.in_front.add(name)
 
     def stats(self) -> Mapping[str, Stats]:
         """What the layers of the caches that stood behind cassettes were asked, by the layer's name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from provider import Provider
 
 pytest_plugins = ["pytester"]
+
+# DSPy up to 3.3 makes its cache on disk when it is imported: not in the home of whoever runs this.
+os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="dspy-")
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from plugin.conftest import ALONE, Suite, imported  # noqa: F401 - a fixture
 
+import pytest_lmcache
 from pytest_lmcache import Cache
+from pytest_lmcache.plugin import LAYERS
+from pytest_lmcache.settings import LAYER_NAMES
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
@@ -42,6 +46,7 @@ def reader(tmp_path, monkeypatch, valkey):
     with redis.Redis.from_url(valkey) as client:
         client.flushall()
     monkeypatch.setenv("CACHE_URL", valkey)
+    monkeypatch.setitem(vars(pytest_lmcache), "cache", None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -56,9 +61,31 @@ def test_block_runs(reader, page, text, monkeypatch):
             monkeypatch.delitem(sys.modules, named(other).removesuffix(".py"), raising=False)
     space = {"__name__": "__main__"}
     exec(compile(text, page.name, "exec"), space)
-    for thing in space.values():
+    for thing in (*space.values(), pytest_lmcache.cache):
         if isinstance(thing, Cache):
             thing.close()
+
+
+def test_test_file_passes(imported, pytester, loopback, monkeypatch):  # noqa: F811 - the fixture
+    """A test file that a page shows, beside the conftest that it shows, passes as it stands."""
+    monkeypatch.setenv("OPENAI_BASE_URL", loopback.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-local-123456")
+    suite = Suite(pytester, loopback, imported)
+    suite.options = ALONE
+    files = {named(text): text for page in PAGES for _, _, text in blocks(page) if named(text)}
+    for name in ("test_cached.py", "conftest.py"):
+        suite.file(name, files[name])
+        result = suite.run()
+        result.assert_outcomes(passed=1)
+        result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked, kept in the cache only"])
+
+
+def test_every_setting_of_the_layers_is_named():
+    """The page of the cache has each setting of its layers, with its ini key."""
+    page = next(page for page in PAGES if page.name == "caches.md").read_text(encoding="utf-8")
+    assert {name for _, name, _ in LAYERS.values()} == set(LAYER_NAMES)
+    for key, (_, name, _) in LAYERS.items():
+        assert f"| `{name}` | `{key}` |" in page
 
 
 def test_there_are_blocks():

@@ -33,6 +33,7 @@ class Recorder:
     calls: list[Call] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     unstored: list[str] = field(default_factory=list)
+    in_front: set[str] = field(default_factory=set)
     spare: int = 0
     mode: Mode = Mode.REPLAY
     shown_path: str = "cassettes/x.yaml"
@@ -56,6 +57,7 @@ FACTS = [
         True,
         True,
     ),
+    ("j", Recorder([REPLAYED], in_front={"one cache", "another"}), True, False),
     ("i", Recorder([Call("provider", is_cached=True, cached=(4, 2), cached_usd=0.125)]), True, False),
 ]
 STATS = {"memory": SimpleNamespace(hits=1, misses=2, puts=3)}
@@ -72,13 +74,13 @@ def tally(facts):
 def test_what_counts_as_what():
     """Recorded is what a passing test kept; the provider's other answers are live; unused counts where it passed."""
     total = tally(FACTS)
-    assert total.replayed.calls == 3
+    assert total.replayed.calls == 4
     assert total.recorded.calls == 3
     assert total.live.calls == 3
     assert total.missed == {"c": 1}
     assert total.unused == {"a": 2}
     assert total.unstored == {"d": ["completion() failed with Timeout"]}
-    assert (total.replayed.tokens, total.replayed.usd, total.replayed.unpriced) == (45, 0.5, 1)
+    assert (total.replayed.tokens, total.replayed.usd, total.replayed.unpriced) == (60, 0.75, 1)
 
 
 def test_workers_add_up():
@@ -115,6 +117,7 @@ def test_empty():
     assert tally([("a", Recorder(), True, False)]).is_empty
     assert not tally([("a", Recorder(spare=1), True, False)]).is_empty
     assert not tally([("a", Recorder(faults=["miss"]), False, False)]).is_empty
+    assert not tally([("a", Recorder(in_front={"a cache"}), True, False)]).is_empty
     watched = Tally()
     watched.watched("a", 1)
     assert not watched.is_empty
@@ -126,12 +129,12 @@ def test_lines():
     total.watched("g", 1)
     assert list(total.lines(durations=2)) == [
         (
-            "3 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked, kept in the cache only, "
+            "4 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked, kept in the cache only, "
             "3 live and not kept, 1 missed"
         ),
-        "saved 90 tokens, $1.2500 (1 call of models without a known price)",
+        "saved 105 tokens, $1.5000 (1 call of models without a known price)",
         "  claude: 15 tokens, $0.2500",
-        "  gpt: 75 tokens, $1.0000 (1 call of models without a known price)",
+        "  gpt: 90 tokens, $1.2500 (1 call of models without a known price)",
         "spent 105 tokens, $1.7500",
         "the providers' prompt caches: 4 tokens read, 2 written, saved $0.1250",
         "1 cassette written: review and commit it",
@@ -145,6 +148,8 @@ def test_lines():
         "  e (1)",
         "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them):",
         "  d (completion() failed with Timeout)",
+        "caches in front, whose answers are not seen and not recorded; switch them off in tests:",
+        "  j (another, one cache)",
         "1 live call by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:",
         "  g (1)",
         "to record, slowest first:",

@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import CellType, CodeType, FunctionType
-from typing import Any, NoReturn
+from typing import Any
 
 from pytest_lmcache import answers, errors, streams
-from pytest_lmcache.errors import CassetteError, DoorError
-from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.doors import dspy, visit
+from pytest_lmcache.doors.visit import POLL, StreamTape
+from pytest_lmcache.errors import DoorError
+from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys import request_of
-from pytest_lmcache.recorder import LANDED, CallRecord, Held, Recorder
-from pytest_lmcache.settings import Mode, Usage
+from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.settings import Usage
 
 RECORDED = ("completion", "text_completion", "embedding", "responses", "anthropic_messages")
 # Entry points that LiteLLM does not build with its decorator `client`, and that ask a provider.
@@ -64,9 +66,6 @@ ELSEWHERE = {
     "guardrails.apply": "guardrails.apply",
 }
 MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
-
-POLL = 0.02  # seconds between two looks at what another process asks
-LONGEST_WAIT = 3000  # looks: a minute
 
 _inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
 
@@ -238,14 +237,14 @@ class Door:
             )
             if recorder is None:
                 return original(*args, **kwargs)
-            visit = Visit(recorder, name, parameters, args, kwargs)
-            for _ in visit.queue():
+            call = Visit(recorder, name, parameters, args, kwargs)
+            for _ in call.queue():
                 time.sleep(POLL)
-            if visit.stored is not None:
-                return visit.replay(visit.stored)
-            with visit.asking():
+            if call.stored is not None:
+                return call.replay(call.stored)
+            with call.asking():
                 result = original(*args, **kwargs)
-            return visit.answered(result)
+            return call.answered(result)
 
         return replacement
 
@@ -258,22 +257,23 @@ class Door:
             recorder = None if _inside.get() or _is_mocked(name, kwargs) else self._find()
             if recorder is None:
                 return await original(*args, **kwargs)
-            visit = Visit(recorder, name, parameters, args, kwargs)
-            for _ in visit.queue():
+            call = Visit(recorder, name, parameters, args, kwargs)
+            for _ in call.queue():
                 await asyncio.sleep(POLL)
-            if visit.stored is not None:
-                return visit.replay(visit.stored)
-            with visit.asking():
+            if call.stored is not None:
+                return call.replay(call.stored)
+            with call.asking():
                 result = await original(*args, **kwargs)
-            return visit.answered(result)
+            return call.answered(result)
 
         return replacement
 
 
-class Visit:
-    """One call between LiteLLM and its recorder; ``stored`` is the recorded answer, None: ask the provider."""
+class Visit(visit.Visit):
+    """One call of LiteLLM's."""
 
-    __slots__ = ("call", "held", "kwargs", "model", "record", "recorder", "stored")
+    __slots__ = ("kwargs",)
+    library = "LiteLLM"
 
     def __init__(
         self,
@@ -284,40 +284,21 @@ class Visit:
         kwargs: dict[str, Any],
     ) -> None:
         __tracebackhide__ = True
-        order = recorder.number()
-        self.recorder = recorder
-        self.held: Held = LANDED
         self.kwargs = kwargs
-        self.model = str(kwargs.get("model") or (args[0] if args else ""))
-        self.record: CallRecord
-        self.stored: Answer | None
-        try:
-            request = {}
-            if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
-                recorder.redact.learn(kwargs)
-                request = recorder.redact(request_of(parameters, args, kwargs, name))
-            self.call = Call(name, request)
-            self.record, self.stored = recorder.begin(order, self.call)
-            self.record.model = self.model
-            self.note_caching()
-        except Exception as fault:
-            # Ours, not the provider's: it must not pass for an error that the code under test may expect.
-            recorder.faults.append(fault)
-            raise
 
-    def queue(self) -> Iterator[None]:
-        """Once for each time to wait while another process of this machine asks the same, whose answer is ours then."""
-        if self.stored is not None:
-            return
-        for _ in range(LONGEST_WAIT):
-            held, self.stored = self.recorder.board(self.record, self.call)
-            if held is not None:
-                self.held = held
-                break
-            yield
-        if self.stored is not None:
-            self.held.release()
-            self.note_caching()
+        def ask() -> dict[str, Any]:
+            recorder.redact.learn(kwargs)
+            return request_of(parameters, args, kwargs, name)
+
+        super().__init__(recorder, name, str(kwargs.get("model") or (args[0] if args else "")), ask)
+
+    def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+        """An error as plain data, None for one that is not LiteLLM's, and whether it will come again."""
+        return answers.store_error(error), answers.is_lasting(error)
+
+    def saved_by_prompt_cache(self) -> float:
+        """What the provider's own prompt cache saved on this call, in USD."""
+        return answers.saved_by_prompt_cache(self.record.cached, self.model, self._provider)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -325,12 +306,8 @@ class Visit:
         __tracebackhide__ = True
         token = _inside.set(True)
         try:
-            yield
-        except BaseException as error:
-            if isinstance(error, Exception):
-                self.failed(error)
-            self.held.release()
-            raise
+            with super().asking():
+                yield
         finally:
             _inside.reset(token)
 
@@ -344,53 +321,35 @@ class Visit:
         heard = _is_heard(logging_obj)
         provider = self._tell_logging(logging_obj, stored, heard=heard)
         if stored.kind is Kind.STREAM:
-            chunks = streams.Chunks(name, stored, lambda: self.recorder.past_end(self.record), self._broken)
-            return answers.mark_hit(
-                streams.replay_stream(chunks, logging_obj, self.model, provider, heard=heard)
-            )
-        try:
-            if stored.kind is Kind.ERROR:
-                error = answers.revive_error(stored.data)
-            else:
-                response = answers.revive_response(name, stored.data)
-                answers.restore_hidden(response, stored.hidden, provider)
-                return answers.mark_hit(response)
-        except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
-            self._broken(problem)
-        raise error
-
-    def note_caching(self) -> None:
-        """Have the record say what the provider's own prompt cache saved."""
-        if any(self.record.cached):
-            provider = self.kwargs.get("custom_llm_provider")
-            self.record.cached_usd = answers.saved_by_prompt_cache(self.record.cached, self.model, provider)
-
-    def _broken(self, problem: Exception) -> NoReturn:
-        """A recording that LiteLLM's classes refuse: an error of ours, which is remembered."""
-        __tracebackhide__ = True
-        fault: Exception = problem
-        if self.record.entry is not None and not isinstance(problem, CassetteError):
-            what = str(problem).splitlines() or [type(problem).__name__]
-            fault = self.record.entry.broken(f"LiteLLM cannot read this answer: {errors.shorten(what[0])}")
-        self.recorder.faults.append(fault)
-        raise fault from None
+            chunks = streams.Chunks(name, stored, self.past_end, self.broken)
+            return self._marked(streams.replay_stream(chunks, logging_obj, self.model, provider, heard=heard))
+        if stored.kind is Kind.ERROR:
+            raise self.revived(answers.revive_error, stored.data)
+        response = self.revived(answers.revive_response, name, stored.data)
+        answers.restore_hidden(response, stored.hidden, provider)
+        return self._marked(response)
 
     def answered(self, result: Any) -> Any:
         """Record what the provider gave; a stream is recorded while it is read."""
-        try:
-            return self._recorded(result)
-        finally:
-            self.held.release()
-
-    def _recorded(self, result: Any) -> Any:
+        name = self.call.name
         if streams.is_stream(result):
-            tape = StreamTape(self)
-            self.record.tape = tape
-            return streams.record_stream(result, tape)
-        data, hidden = answers.store_response(self.call.name, result)
-        usd = self._price(result)
-        self.recorder.finish(self.record, self.call, Answer(Kind.RESPONSE, data, hidden=hidden, usd=usd))
-        self.note_caching()
+            usage: dict[str, Any] | None = None
+            last: Any = None
+
+            def store(chunk: Any) -> dict[str, Any]:
+                nonlocal usage, last
+                usage, last = streams.hidden_usage(chunk) or usage, chunk
+                return answers.store_chunk(name, chunk)
+
+            def whole(chunks: list[dict[str, Any]]) -> Answer:
+                # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the last chunk.
+                told = streams.hidden_usage(last) or usage or answers.usage_in_events(chunks)
+                answer = Answer(Kind.STREAM, chunks, hidden={"usage": told} if told else None)
+                return replace(answer, usd=answers.price_of_usage(answer.usage, self.model, self._provider))
+
+            return streams.record_stream(result, StreamTape(self, store, whole))
+        data, hidden = answers.store_response(name, result)
+        self.finish(Answer(Kind.RESPONSE, data, hidden=hidden, usd=self._price(result)))
         return result
 
     def _price(self, result: Any) -> float | None:
@@ -399,20 +358,21 @@ class Visit:
         calculate = getattr(logging_obj, "response_cost_calculator", None)  # LiteLLM 1.110; before: with a _
         calculate = calculate or getattr(logging_obj, "_response_cost_calculator", None)
         if calculate is None or not isinstance(hidden, dict):
-            return answers.price(result, self.model, self.kwargs.get("custom_llm_provider"))
+            return answers.price(result, self.model, self._provider)
         model_id = (self.kwargs.get("model_info") or {}).get("id")
         usd: float | None = calculate(result=result, litellm_model_name=self.model, router_model_id=model_id)
         if usd is not None:
             hidden["response_cost"] = usd
         return usd
 
-    def failed(self, error: Exception) -> None:
-        """Record an error of the provider's, if it is of those that are recorded."""
-        stored = answers.store_error(error)
-        if stored is None or not self.recorder.keeps(lasting=answers.is_lasting(error)):
-            self.recorder.drop(self.record, f"{self.call.name}() failed with {type(error).__name__}")
-        else:
-            self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
+    @property
+    def _provider(self) -> str | None:
+        return self.kwargs.get("custom_llm_provider")
+
+    def _marked(self, result: Any) -> Any:
+        """Marked as one that did not come from the provider; DSPy would count no usage for one that says so."""
+        is_counted = dspy.is_calling() and self.recorder.settings.usage is Usage.RECORDED
+        return answers.mark_hit(result, openly=not is_counted)
 
     def _tell_logging(self, logging_obj: Any, stored: Answer, *, heard: bool) -> str | None:
         """Tell LiteLLM's logging what its provider code would have told it: model, provider, parameters."""
@@ -445,54 +405,6 @@ class Visit:
 
     def _has_own_prices(self) -> bool:
         return any("cost_per" in name for name in self.kwargs) or bool(self.kwargs.get("model_info"))
-
-
-class StreamTape:
-    """Takes down a stream while its caller reads it, and ends the call's record with it."""
-
-    def __init__(self, visit: Visit) -> None:
-        self._visit = visit
-        self._chunks: list[dict[str, Any]] = []
-        self._usage: dict[str, Any] | None = None
-        self._last: Any = None
-        self._open = True
-
-    def chunk(self, chunk: Any) -> None:
-        """Keep one chunk as it is now: its reader may change it."""
-        self._chunks.append(answers.store_chunk(self._visit.call.name, chunk))
-        self._usage = streams.hidden_usage(chunk) or self._usage
-        self._last = chunk
-
-    def ended(self, _stream: Any) -> None:
-        """The whole stream is there."""
-        # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the chunk given last.
-        usage = streams.hidden_usage(self._last) or self._usage or answers.usage_in_events(self._chunks)
-        hidden = {"usage": usage} if usage else None
-        answer = Answer(Kind.STREAM, self._chunks, hidden=hidden)
-        provider = self._visit.kwargs.get("custom_llm_provider")
-        usd = answers.price_of_usage(answer.usage, self._visit.model, provider)
-        self._finish(replace(answer, usd=usd))
-
-    def failed(self, error: Exception) -> None:
-        """The stream broke: kept with the error, or not at all where such errors are not recorded."""
-        stored, recorder = answers.store_error(error), self._visit.recorder
-        if stored is not None and recorder.keeps(lasting=answers.is_lasting(error)):
-            self._finish(Answer(Kind.STREAM, self._chunks, error=stored))
-        elif self._open:
-            self._open = False
-            recorder.drop(
-                self._visit.record, f"a stream of {self._visit.call.name}() broke: {type(error).__name__}"
-            )
-
-    def left(self) -> None:
-        """The reader stopped here."""
-        self._finish(Answer(Kind.STREAM, self._chunks, complete=False))
-
-    def _finish(self, answer: Answer) -> None:
-        if self._open:
-            self._open = False
-            self._visit.recorder.finish(self._visit.record, self._visit.call, answer)
-            self._visit.note_caching()
 
 
 def _tell_nobody(*_: Any, **__: Any) -> None:

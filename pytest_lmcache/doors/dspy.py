@@ -1,0 +1,293 @@
+"""The door to DSPy's own engine, which calls providers without LiteLLM (DSPy 3.4); also knows DSPy's calls."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, closing
+from contextvars import ContextVar
+from typing import Any
+
+from pytest_lmcache import errors, lm15, streams
+from pytest_lmcache.doors import visit
+from pytest_lmcache.doors.visit import POLL, StreamTape
+from pytest_lmcache.errors import DoorError
+from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.keys import request_of
+from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.settings import Usage
+
+NAME = "dspy"
+ENGINES = "dspy.clients.engines.lm15_engine"
+# A client of its own for one provider, which asks neither an engine nor LiteLLM.
+REFUSED = ("dspy.clients.typesafe", "TypeSafe")
+
+Find = Callable[[], Recorder | None]
+
+_calling: ContextVar[bool] = ContextVar("pytest_lmcache_dspy", default=False)
+
+
+def is_calling() -> bool:
+    """Whether a call made here and now is part of a call of a language model of DSPy's.
+
+    DSPy counts no usage for an answer that says ``cache_hit``: a replayed one must not say it then.
+    """
+    return _calling.get()
+
+
+class Door:
+    """Puts the interception on with the first ``open`` and takes it off with the last ``close``.
+
+    ``find`` gives the recorder that a call belongs to, None where nobody records.
+    """
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._users = 0
+        self._lock = threading.Lock()
+        self._originals: list[tuple[type, str, Any]] = []
+
+    def open(self) -> None:
+        """Put the interception on. Raises DoorError where this DSPy's engine is built otherwise."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            try:
+                engines = _engines()
+            except DoorError:
+                self._users = 0
+                raise
+            for (name, method), (_, stand_in) in METHODS.items() if engines else ():
+                self._replace(engines[name], method, functools.partial(stand_in, self._find))
+            self._refuse()
+            model = getattr(sys.modules.get("dspy.clients.base_lm"), "BaseLM", None)
+            if model is not None:
+                self._replace(model, "__call__", _calling_sync)
+                self._replace(model, "acall", _calling_async)
+
+    def close(self) -> None:
+        """Take the interception off: every class of DSPy's is what it was before."""
+        with self._lock:
+            self._users -= 1
+            while not self._users and self._originals:
+                kind, name, original = self._originals.pop()
+                setattr(kind, name, original)
+
+    def look_again(self) -> None:
+        """Nothing of DSPy's comes later than DSPy itself."""
+
+    def _replace(self, kind: type, name: str, stand_in: Callable[[Any], Any]) -> None:
+        original = vars(kind).get(name)
+        if original is not None:
+            self._originals.append((kind, name, original))
+            setattr(kind, name, functools.wraps(original)(stand_in(original)))
+
+    def _refuse(self) -> None:
+        module, name = REFUSED
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is None:
+            return
+
+        def stand_in(original: Any) -> Any:
+            def refused(*args: Any, **kwargs: Any) -> Any:
+                __tracebackhide__ = True
+                recorder = self._find()
+                if recorder is not None:
+                    recorder.refuse(f"dspy.{name}")
+                return original(*args, **kwargs)
+
+            return refused
+
+        for method in ("__call__", "acall"):
+            self._replace(kind, method, stand_in)
+
+
+class Visit(visit.Visit):
+    """One call of an engine of DSPy's."""
+
+    __slots__ = ("engine", "request")
+    library = "DSPy"
+
+    def __init__(self, recorder: Recorder, engine: Any, request: Any, *, stream: bool = False) -> None:
+        __tracebackhide__ = True
+        self.engine = engine
+        self.request = request
+
+        def ask() -> dict[str, Any]:
+            given = {"api_key": engine.config.api_keys, "base_url": engine.config.base_urls}
+            for name, by_provider in given.items():
+                recorder.redact.learn(
+                    {f"{each}_{name}": value for each, value in (by_provider or {}).items()}
+                )
+            return request_of((), (), lm15.question(request, engine.model_type, stream=stream), NAME)
+
+        super().__init__(recorder, NAME, request.model, ask)
+
+    def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+        """An error as plain data, None for one that is not the engine's, and whether it will come again."""
+        return lm15.store_error(error), lm15.is_lasting(error)
+
+    def saved_by_prompt_cache(self) -> float:
+        """What the provider's own prompt cache saved on this call, in USD."""
+        return lm15.saved_by_prompt_cache(self.record.cached, self.request, self.engine)
+
+    def replay(self, stored: Answer) -> Any:
+        """The stored answer as the engine would have given it, a stream as an iterator; an error is raised."""
+        __tracebackhide__ = True
+        if stored.kind is Kind.ERROR:
+            raise self.revived(lm15.revive_error, stored.data)
+        if self.recorder.settings.usage is Usage.EMPTY:
+            stored = lm15.without_usage(stored)
+        if stored.kind is Kind.STREAM:
+            return self._events(stored)
+        return self.revived(lm15.revive_response, stored.data)
+
+    def answered(self, response: Any) -> Any:
+        """Record what the provider gave."""
+        usd = lm15.price(response, self.request, self.engine)
+        self.finish(Answer(Kind.RESPONSE, lm15.store_response(response), usd=usd))
+        return response
+
+    def tape(self) -> StreamTape:
+        """What takes the stream down."""
+
+        def whole(events: list[dict[str, Any]]) -> Answer:
+            return Answer(Kind.STREAM, events, usd=lm15.price_of_stream(events, self.request, self.engine))
+
+        return StreamTape(self, lm15.store_event, whole)
+
+    def _events(self, stored: Answer) -> Iterator[Any]:
+        __tracebackhide__ = True
+        for data in stored.data:
+            yield self.revived(lm15.revive_event, data)
+        if stored.error is not None:
+            raise self.revived(lm15.revive_error, stored.error)
+        if not stored.complete:
+            self.past_end()
+
+
+def _complete(find: Find, original: Any) -> Any:
+    def answered(engine: Any, request: Any) -> Any:
+        __tracebackhide__ = True
+        recorder = find()
+        if recorder is None:
+            return original(engine, request)
+        call = Visit(recorder, engine, request)
+        for _ in call.queue():
+            time.sleep(POLL)
+        if call.stored is not None:
+            return call.replay(call.stored)
+        with call.asking():
+            response = original(engine, request)
+        return call.answered(response)
+
+    return answered
+
+
+def _stream(find: Find, original: Any) -> Any:
+    def events(engine: Any, request: Any) -> Iterator[Any]:
+        __tracebackhide__ = True
+        recorder = find()
+        call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
+        if call is not None and call.stored is not None:
+            yield from call.replay(call.stored)
+            return
+        with closing(original(engine, request)) as source:
+            yield from source if call is None else streams.record_stream(source, call.tape())
+
+    return events
+
+
+def _acomplete(find: Find, original: Any) -> Any:
+    async def answered(engine: Any, request: Any) -> Any:
+        __tracebackhide__ = True
+        recorder = find()
+        if recorder is None:
+            return await original(engine, request)
+        call = Visit(recorder, engine, request)
+        for _ in call.queue():
+            await asyncio.sleep(POLL)
+        if call.stored is not None:
+            return call.replay(call.stored)
+        with call.asking():
+            response = await original(engine, request)
+        return call.answered(response)
+
+    return answered
+
+
+def _astream(find: Find, original: Any) -> Any:
+    async def events(engine: Any, request: Any) -> AsyncIterator[Any]:
+        __tracebackhide__ = True
+        recorder = find()
+        call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
+        if call is not None and call.stored is not None:
+            for event in call.replay(call.stored):
+                yield event
+            return
+        async with aclosing(original(engine, request)) as source:
+            recorded = source if call is None else streams.record_stream(source, call.tape())
+            async with aclosing(recorded):
+                async for event in recorded:
+                    yield event
+
+    return events
+
+
+# Each engine's method: what kind of function it has to be, for its stand-in to be one too, and the stand-in.
+METHODS: dict[tuple[str, str], tuple[Callable[[Any], bool], Callable[[Find, Any], Any]]] = {
+    ("LM15Engine", "complete"): (inspect.isfunction, _complete),
+    ("LM15Engine", "stream"): (inspect.isgeneratorfunction, _stream),
+    ("AsyncLM15Engine", "complete"): (inspect.iscoroutinefunction, _acomplete),
+    ("AsyncLM15Engine", "stream"): (inspect.isasyncgenfunction, _astream),
+}
+
+
+def _engines() -> dict[str, Any]:
+    """DSPy's engine classes by name; none where it has no engine of its own. Raises DoorError."""
+    dspy = sys.modules["dspy"]
+    if not hasattr(dspy, "lm15"):
+        return {}  # before DSPy 3.4 every call goes through LiteLLM
+    module = sys.modules.get(ENGINES)
+    found = {name: getattr(module, name, None) for name, _ in METHODS}
+    wrong = [
+        f"{name}.{method}"
+        for (name, method), (is_kind, _) in METHODS.items()
+        if not is_kind(vars(found[name] or object).get(method))
+    ]
+    # It calls them, and is imported by the first call.
+    if (execution := sys.modules.get("dspy.clients.execution")) is not None:
+        wrong += [name for name in found if getattr(execution, name, None) is not found[name]]
+    if wrong:
+        raise DoorError(errors.hidden_engine(str(getattr(dspy, "__version__", "of unknown version")), wrong))
+    return found
+
+
+def _calling_sync(original: Any) -> Any:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        token = _calling.set(True)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            _calling.reset(token)
+
+    return called
+
+
+def _calling_async(original: Any) -> Any:
+    async def called(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        token = _calling.set(True)
+        try:
+            return await original(*args, **kwargs)
+        finally:
+            _calling.reset(token)
+
+    return called

@@ -1,0 +1,178 @@
+"""One call between a door and its recorder: what every door does with it, whatever library made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from pytest_lmcache import errors
+from pytest_lmcache.errors import CassetteError
+from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.recorder import LANDED, CallRecord, Held, Recorder
+from pytest_lmcache.settings import Mode
+
+POLL = 0.02  # seconds between two looks at what another process asks
+LONGEST_WAIT = 3000  # looks: a minute
+
+
+class Visit:
+    """One call; ``stored`` is the recorded answer, None: ask the provider.
+
+    ``ask`` gives the request, before redaction. A door's own kind of visit says how its library's errors are
+    stored, and what the provider's prompt cache saved.
+    """
+
+    __slots__ = ("call", "held", "model", "record", "recorder", "stored")
+    library = ""
+
+    def __init__(self, recorder: Recorder, name: str, model: str, ask: Callable[[], dict[str, Any]]) -> None:
+        __tracebackhide__ = True
+        order = recorder.number()
+        self.recorder = recorder
+        self.held: Held = LANDED
+        self.model = model
+        self.record: CallRecord
+        self.stored: Answer | None
+        try:
+            request = {}
+            if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
+                request = recorder.redact(ask())
+            self.call = Call(name, request)
+            self.record, self.stored = recorder.begin(order, self.call)
+            self.record.model = model
+            self._note_caching()
+        except Exception as fault:
+            # Ours, not the provider's: it must not pass for an error that the code under test may expect.
+            recorder.faults.append(fault)
+            raise
+
+    def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+        """An error as plain data, None for one that is not the library's, and whether it will come again."""
+        raise NotImplementedError
+
+    def saved_by_prompt_cache(self) -> float:
+        """What the provider's own prompt cache saved on this call, in USD."""
+        raise NotImplementedError
+
+    def queue(self) -> Iterator[None]:
+        """Once for each time to wait while another process of this machine asks the same, whose answer is ours then."""
+        if self.stored is not None:
+            return
+        for _ in range(LONGEST_WAIT):
+            held, self.stored = self.recorder.board(self.record, self.call)
+            if held is not None:
+                self.held = held
+                break
+            yield
+        if self.stored is not None:
+            self.held.release()
+            self._note_caching()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around the provider's call: what it fails with is recorded, if it is of those that are."""
+        __tracebackhide__ = True
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self.failed(error)
+            self.held.release()
+            raise
+
+    def finish(self, answer: Answer) -> None:
+        """Record what the provider gave."""
+        try:
+            self.recorder.finish(self.record, self.call, answer)
+            self._note_caching()
+        finally:
+            self.held.release()
+
+    def failed(self, error: Exception) -> None:
+        """Record an error of the provider's, if it is of those that are recorded."""
+        stored, lasting = self.store_error(error)
+        if stored is None or not self.recorder.keeps(lasting=lasting):
+            self.recorder.drop(self.record, f"{self.call.name}() failed with {type(error).__name__}")
+        else:
+            self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
+
+    def revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
+        """What a recording is read to; one that the library's classes refuse is an error of ours."""
+        __tracebackhide__ = True
+        try:
+            return revive(*stored)
+        except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
+            self.broken(problem)
+
+    def broken(self, problem: Exception) -> NoReturn:
+        """Raise an error of ours for a recording that cannot be read, and remember it."""
+        __tracebackhide__ = True
+        fault: Exception = problem
+        if self.record.entry is not None and not isinstance(problem, CassetteError):
+            what = str(problem).splitlines() or [type(problem).__name__]
+            fault = self.record.entry.broken(
+                f"{self.library} cannot read this answer: {errors.shorten(what[0])}"
+            )
+        self.recorder.faults.append(fault)
+        raise fault from None
+
+    def past_end(self) -> NoReturn:
+        """A stream is read further than it was when its caller left it: a miss."""
+        __tracebackhide__ = True
+        self.recorder.past_end(self.record)
+
+    def _note_caching(self) -> None:
+        if any(self.record.cached):
+            self.record.cached_usd = self.saved_by_prompt_cache()
+
+
+class StreamTape:
+    """Takes down a stream while its caller reads it, and ends the call's record with it.
+
+    ``store`` makes plain data of a chunk, ``whole`` the answer of all of them when the stream has ended.
+    """
+
+    def __init__(
+        self,
+        visit: Visit,
+        store: Callable[[Any], dict[str, Any]],
+        whole: Callable[[list[dict[str, Any]]], Answer],
+    ) -> None:
+        self._visit = visit
+        self._store = store
+        self._whole = whole
+        self._chunks: list[dict[str, Any]] = []
+        self._open = True
+        visit.record.tape = self
+        # Nobody waits until a stream has been read.
+        visit.held.release()
+
+    def chunk(self, chunk: Any) -> None:
+        """Keep one chunk as it is now: its reader may change it."""
+        self._chunks.append(self._store(chunk))
+
+    def ended(self, _stream: Any) -> None:
+        """The whole stream is there."""
+        self._finish(self._whole(self._chunks))
+
+    def failed(self, error: Exception) -> None:
+        """The stream broke: kept with the error, or not at all where such errors are not recorded."""
+        stored, lasting = self._visit.store_error(error)
+        recorder = self._visit.recorder
+        if stored is not None and recorder.keeps(lasting=lasting):
+            self._finish(Answer(Kind.STREAM, self._chunks, error=stored))
+        elif self._open:
+            self._open = False
+            recorder.drop(
+                self._visit.record, f"a stream of {self._visit.call.name}() broke: {type(error).__name__}"
+            )
+
+    def left(self) -> None:
+        """The reader stopped here."""
+        self._finish(Answer(Kind.STREAM, self._chunks, complete=False))
+
+    def _finish(self, answer: Answer) -> None:
+        if self._open:
+            self._open = False
+            self._visit.finish(answer)

@@ -1,0 +1,98 @@
+"""Suites that call DSPy, which may be there without LiteLLM: watched, recorded and replayed like any other."""
+
+from __future__ import annotations
+
+import dspy
+import pytest
+
+native = pytest.mark.skipif(not hasattr(dspy, "lm15"), reason="this DSPy calls LiteLLM only")
+APP = """
+import dspy
+
+def ask(text="hello"):
+    return dspy.LM("openai/gpt-4o-mini", api_base={url!r}, api_key="sk-local-123456", num_retries=0)(text)
+"""
+TEST = """
+import sys
+
+def test_it():
+    from program import ask
+    assert ask() == ["You said: hello"]
+    assert "litellm" not in sys.modules
+"""
+
+
+@pytest.fixture
+def program(suite):
+    """A suite whose ``program.py`` calls DSPy's own engine."""
+    suite.file("program.py", APP.format(url=suite.provider.url))
+    suite.test(TEST, "test_it.py").write_text(TEST, encoding="utf-8")
+    return suite
+
+
+def told(done):
+    """The run's output, which has to be that of a passing run."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@native
+def test_live_calls_are_counted_without_litellm(program):
+    """A live call of DSPy's own engine by a test that is not marked is told of, also where nothing imports LiteLLM."""
+    lines = told(program.spawn()).splitlines()
+    assert "1 live call by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:" in lines
+    assert "  test_it.py::test_it (1)" in lines
+
+
+@native
+def test_auto_without_litellm(program):
+    """With lm_auto a suite that calls DSPy alone is recorded and replayed, its tests as they are."""
+    program.file("pytest.ini", "[pytest]\nlm_auto = true\n")
+    assert "1 recorded" in told(program.spawn("--lm-record"))
+    assert program.asked() == 1
+    assert program.cassettes() == ["test_it/test_it.yaml"]
+    assert "1 replayed" in told(program.spawn())
+    assert program.asked() == 0
+
+
+def test_a_miss_fails_the_test(program):
+    """A call of DSPy's that was not recorded fails the test with the command that records it."""
+    program.test(
+        """
+        import dspy
+        from program import ask as ask_dspy
+
+        @pytest.mark.lm_cache
+        def test_it():
+            try:
+                ask_dspy()
+            except Exception:
+                pass
+        """
+    )
+    result = program.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(['E*Record it:  pytest --lm-record "test_it.py::test_it"'])
+    assert program.asked() == 0
+
+
+def test_a_cache_in_front_is_named(suite):
+    """A cache of another library's that cannot be put aside is named in the summary, with the tests it was in."""
+    suite.test(
+        """
+        import sys, types
+
+        @pytest.mark.lm_cache
+        def test_it(monkeypatch):
+            front = types.SimpleNamespace(_llm_cache={})
+            sys.modules["langchain_core.globals"] = front
+
+        def test_after():
+            del sys.modules["langchain_core.globals"]
+        """
+    )
+    result = suite.run()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["caches in front, *switch them off in tests:", "  test_it.py::test_it (LangChain's set_llm_cache)"]
+    )

@@ -1,0 +1,329 @@
+"""Caches in front of a door: put aside while something is recorded, and put back as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import litellm
+import pytest
+from provider import Provider
+
+from pytest_lmcache import use_cassette
+from pytest_lmcache.doors.fronts import INSTRUCTOR, LANGCHAIN, Fronts
+from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.session import session
+from pytest_lmcache.settings import Mode, Settings
+
+GONE = "http://127.0.0.1:9/v1"
+NO_LAYERS: dict[str, Any] = {"enable_memory_cache": False, "enable_disk_cache": False}
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    # LiteLLM's sync call makes itself a loop, never closed, in a thread that never had one.
+    asyncio.run(asyncio.sleep(0))
+    with Provider() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def nobody_records() -> Iterator[None]:
+    """This suite runs under the plugin, which watches every test: here it must not."""
+    outer = list(session._open)
+    for recorder in reversed(outer):
+        session.leave(recorder)
+    caches = vars(dspy).get("cache"), litellm.cache
+    yield
+    dspy.cache, litellm.cache = caches
+    if caches[0] is None:
+        del dspy.cache
+    assert session._open == ()
+    for recorder in outer:
+        session.enter(recorder)
+
+
+def ask_litellm(url: str, text: str = "hello", **more: Any) -> str:
+    said = [{"role": "user", "content": text}]
+    answer = litellm.completion(
+        model="openai/gpt-4o-mini", messages=said, api_base=url, api_key="sk-local", **more
+    )
+    return str(answer.choices[0].message.content)
+
+
+def ask_dspy(url: str, text: str = "hello") -> Any:
+    return dspy.LM("openai/gpt-4o-mini", api_base=url, api_key="sk-local", num_retries=0)(text)
+
+
+def recorded(path: Path, *calls: Any) -> Recorder:
+    with use_cassette(path, mode="record", **NO_LAYERS) as tape:
+        for call in calls:
+            call()
+    return tape
+
+
+# ---- DSPy ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "disk"])
+def test_a_warm_cache_of_dspys(on_disk: bool, provider: Provider, tmp_path: Path) -> None:
+    """What a developer's DSPy has cached is asked and recorded all the same, each time; then the cache answers again."""
+    dspy.configure_cache(
+        enable_disk_cache=on_disk, enable_memory_cache=not on_disk, disk_cache_dir=tmp_path / "d"
+    )
+    warm = dspy.cache
+    ask_dspy(provider.url)
+    asked = provider.count
+    ask_dspy(GONE)
+    tape = recorded(tmp_path / "x.yaml", lambda: ask_dspy(provider.url), lambda: ask_dspy(provider.url))
+    assert (tape.recorded, provider.count - asked) == (2, 2)
+    assert dspy.cache is warm
+    assert ask_dspy(GONE) == ["You said: hello"]
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        ask_dspy(GONE)
+        ask_dspy(GONE)
+    assert tape.replayed == 2
+
+
+def test_a_poisoned_cache_of_dspys(provider: Provider, tmp_path: Path) -> None:
+    """A wrong answer that lies in DSPy's cache gets into no recording, nor into a replay."""
+    dspy.configure_cache(enable_disk_cache=False)
+    provider.script("poison")
+    ask_dspy(provider.url)
+    assert ask_dspy(GONE) == ["poison"]
+    recorded(tmp_path / "x.yaml", lambda: ask_dspy(provider.url))
+    with use_cassette(tmp_path / "x.yaml"):
+        assert ask_dspy(GONE) == ["You said: hello"]
+    assert ask_dspy(GONE) == ["poison"]
+
+
+def test_an_embedders_cache(provider: Provider, tmp_path: Path) -> None:
+    """The vectors that dspy.Embedder has cached are asked and recorded all the same."""
+    dspy.configure_cache(enable_disk_cache=False)
+    embedder = dspy.Embedder("openai/text-embedding-3-small", api_base=provider.url, api_key="sk-local")
+    embedder("hello")
+    assert recorded(tmp_path / "x.yaml", lambda: embedder("hello")).recorded == 1
+
+
+def test_a_cache_that_the_test_configures(provider: Provider, tmp_path: Path) -> None:
+    """A cache configured in a test is not in front there, and stays after it, as it does without this plugin."""
+
+    def configured() -> None:
+        dspy.configure_cache(enable_disk_cache=False)
+        ask_dspy(provider.url)
+        ask_dspy(provider.url)
+
+    before = dspy.cache
+    assert recorded(tmp_path / "x.yaml", configured).recorded == 2
+    assert dspy.cache is not before
+    asked = provider.count
+    ask_dspy(provider.url)
+    ask_dspy(provider.url)
+    assert provider.count == asked + 1  # nothing was stored while it was not in front
+
+
+def test_another_cache_object_works(tmp_path: Path) -> None:
+    """A cache that a test has for itself, and that is not dspy.cache, keeps what it is given."""
+    own = dspy.clients.Cache(False, True, None)
+    with use_cassette(tmp_path / "x.yaml"):
+        own.put({"prompt": "one"}, "two")
+        assert own.get({"prompt": "one"}) == "two"
+        dspy.cache.put({"prompt": "one"}, "two")
+        assert dspy.cache.get({"prompt": "one"}) is None
+
+
+def test_dspy_is_what_it_was(tmp_path: Path) -> None:
+    """After the last recorder nothing of DSPy's cache has changed, also where recorders nest."""
+    before, methods = vars(dspy).get("cache"), dict(vars(dspy.clients.Cache))
+    with use_cassette(tmp_path / "x.yaml"):
+        empty = dspy.cache
+        with use_cassette(tmp_path / "y.yaml"):
+            assert dspy.cache is empty is not before
+        assert dspy.cache is empty
+    assert vars(dspy).get("cache") is before
+    assert dict(vars(dspy.clients.Cache)) == methods
+
+
+FRESH = """
+import os, sys
+from pytest_lmcache import use_cassette
+
+with use_cassette("x.yaml") as tape:
+    import dspy
+    dspy.cache.put({"prompt": "one"}, "two")
+    assert dspy.cache.get({"prompt": "one"}) is None
+    try:
+        dspy.LM("openai/gpt-4o-mini", api_key="sk-local")("hello")
+    except BaseException as miss:
+        print(type(miss).__name__)
+    tape.faults.clear()
+print("cache" in vars(dspy), os.path.exists(os.environ["DSPY_CACHEDIR"]), dspy.__version__ >= "3.4")
+"""
+
+
+def test_dspy_imported_within_the_test(tmp_path: Path) -> None:
+    """DSPy may be imported only in a test: its cache is out of the way, and none is made on disk by us."""
+    environment = {
+        **os.environ,
+        "DSPY_CACHEDIR": str(tmp_path / "home"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    miss, *told = done.stdout.split()
+    # Before 3.4 DSPy makes its cache itself when it is imported.
+    expected = ["False", "False", "True"] if told[-1] == "True" else ["True", "True", "False"]
+    assert (miss, told) == ("CassetteMiss", expected), done.stdout + done.stderr
+
+
+# ---- LiteLLM ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_warm_cache_of_litellms(is_async: bool, provider: Provider, tmp_path: Path) -> None:
+    """What LiteLLM has cached is asked and recorded all the same; then the cache is in its place again."""
+    litellm.cache = warm = litellm.Cache(type="local")
+    ask_litellm(provider.url)
+
+    def ask() -> None:
+        said = [{"role": "user", "content": "hello"}]
+        given: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": said, "api_base": provider.url}
+        if is_async:
+            asyncio.run(litellm.acompletion(**given, api_key="sk-local"))
+        else:
+            litellm.completion(**given, api_key="sk-local")
+
+    assert recorded(tmp_path / "x.yaml", ask, ask).recorded == 2
+    assert litellm.cache is warm
+
+
+@pytest.mark.parametrize("made", ["before", "within"])
+def test_a_router_that_caches(made: str, provider: Provider, tmp_path: Path) -> None:
+    """A Router with ``cache_responses``, built before the test or in it, asks each time while it is recorded."""
+    deployment = {"model": "openai/gpt-4o-mini", "api_base": provider.url, "api_key": "sk-local"}
+
+    def router() -> Any:
+        return litellm.Router(
+            model_list=[{"model_name": "small", "litellm_params": deployment}],  # type: ignore[arg-type]
+            cache_responses=True,
+        )
+
+    def ask(asked: Any) -> None:
+        for _ in range(2):
+            asked.completion(model="small", messages=[{"role": "user", "content": f"hello {made}"}])
+
+    litellm.cache = None
+    early = router() if made == "before" else None
+    assert (litellm.cache is None) == (made == "within")
+    assert recorded(tmp_path / "x.yaml", lambda: ask(early or router())).recorded == 2
+    assert litellm.cache is not None
+
+
+def test_litellm_is_what_it_was(tmp_path: Path) -> None:
+    """After the last recorder LiteLLM's cache and the class of it are what they were."""
+    before = litellm.Cache.should_use_cache
+    litellm.cache = kept = litellm.Cache(type="local")
+    with use_cassette(tmp_path / "x.yaml"):
+        assert litellm.cache is None
+    assert litellm.cache is kept
+    assert litellm.Cache.should_use_cache is before
+
+
+def test_another_cache_of_litellms_works(tmp_path: Path) -> None:
+    """A cache that is not ``litellm.cache`` is left alone."""
+    own = litellm.Cache(type="local")
+    with use_cassette(tmp_path / "x.yaml"):
+        litellm.cache = litellm.Cache(type="local")
+        assert (own.should_use_cache(), litellm.cache.should_use_cache()) == (True, False)
+
+
+# ---- when ------------------------------------------------------------------------------------------------
+
+
+def test_watching_puts_nothing_aside() -> None:
+    """A test that is not recorded runs with the caches that it has."""
+    watcher = session.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
+    litellm.cache = kept = litellm.Cache(type="local")
+    before = vars(dspy).get("cache")
+    session.enter(watcher)
+    assert litellm.cache is kept
+    assert vars(dspy).get("cache") is before
+    session.leave(watcher)
+
+
+def test_a_library_that_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that is only half there is put aside when it is there, not before."""
+    monkeypatch.delitem(sys.modules, "dspy.clients.cache")
+    monkeypatch.delitem(sys.modules, "litellm.caching.caching")
+    litellm.cache = kept = litellm.Cache(type="local")
+    fronts = Fronts(lambda _: None)
+    fronts.put_aside()
+    assert litellm.cache is kept
+    monkeypatch.undo()
+    fronts.put_aside()
+    assert litellm.cache is None
+    fronts.put_back()
+    assert litellm.cache is kept
+
+
+# ---- what cannot be put aside ----------------------------------------------------------------------------
+
+
+def test_langchains_cache_is_named(tmp_path: Path) -> None:
+    """LangChain's cache stays where it is, and the recorder knows that it was in front."""
+    caches = pytest.importorskip("langchain_core.caches")
+    langchain = pytest.importorskip("langchain_core.globals")
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        langchain.set_llm_cache(caches.InMemoryCache())
+    assert tape.in_front == {LANGCHAIN}
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        langchain.set_llm_cache(None)
+    assert tape.in_front == {LANGCHAIN}
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        pass
+    assert tape.in_front == set()
+
+
+def test_instructors_cache_is_named(provider: Provider, tmp_path: Path) -> None:
+    """A client of instructor's that has a cache is told of, and its cache answers on."""
+    instructor = pytest.importorskip("instructor")
+    cache = pytest.importorskip("instructor.cache")
+    from pydantic import BaseModel
+
+    class Told(BaseModel):
+        answer: str
+
+    before = cache.load_cached_response
+    client = instructor.from_litellm(litellm.completion, mode=instructor.Mode.JSON)
+    cached = instructor.from_litellm(
+        litellm.completion, mode=instructor.Mode.JSON, cache=cache.AutoCache(maxsize=10)
+    )
+
+    def ask(by: Any) -> None:
+        said = [{"role": "user", "content": "hello"}]
+        by.create(
+            model="openai/gpt-4o-mini",
+            messages=said,
+            response_model=Told,
+            api_base=provider.url,
+            api_key="sk-local",
+        )
+
+    tape = recorded(tmp_path / "x.yaml", lambda: ask(client), lambda: ask(client))
+    assert (tape.recorded, tape.in_front) == (2, set())
+    tape = recorded(tmp_path / "y.yaml", lambda: ask(cached), lambda: ask(cached))
+    assert (tape.recorded, tape.in_front) == (1, {INSTRUCTOR})
+    assert cache.load_cached_response is before
