@@ -111,11 +111,10 @@ class Tally:
                 self._of(call, passed=passed).add(tokens, call.usd)
             self.prompt_cache.add(*call.cached, call.cached_usd)
             cost.add(call.seconds, tokens, call.usd or 0.0)
-        # Misses alone are no ordinary exceptions: a call without a key or a broken file stays, recorded or not.
-        refused = sum(isinstance(fault, Exception | UnsupportedCall) for fault in recorder.faults)
-        for counts, number in ((self.missed, len(recorder.faults) - refused), (self.refused, refused)):
-            if number and not is_told:
-                counts[test] = counts.get(test, 0) + number
+        for fault in () if is_told else recorder.faults:
+            # No miss is an ordinary exception; a call without a key, or a broken file, is recorded by nothing.
+            counts = self.refused if isinstance(fault, Exception | UnsupportedCall) else self.missed
+            counts[test] = counts.get(test, 0) + 1
         if recorder.unstored and recorder.mode is not Mode.LIVE:
             self.unstored.setdefault(test, []).extend(recorder.unstored)
         if recorder.in_front:
