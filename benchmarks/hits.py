@@ -35,7 +35,10 @@ MESSAGES = [
         "role": "system",
         "content": "You are a support assistant of a shop for bicycles.\nAnswer in one short paragraph, politely.",
     },
-    {"role": "user", "content": "My order 7919 has not come yet. Where is it? Can I still change the colour?"},
+    {
+        "role": "user",
+        "content": "My order 7919 has not come yet. Where is it? Can I still change the colour?",
+    },
 ]
 REQUEST = {"model": "openai/gpt-4o-mini", "messages": MESSAGES, "temperature": 0.0}
 ROUNDS, HITS = 15, 200
