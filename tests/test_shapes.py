@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import json
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +14,7 @@ import litellm
 import pytest
 from provider import Provider, Reply
 
-from pytest_lmcache import use_cassette
+from pytest_lmcache import Cache, use_cassette
 
 GONE = "http://127.0.0.1:9/v1"
 ASKED = [
@@ -253,6 +254,31 @@ def test_a_replayed_answer_equals_the_recorded_one(shape: str, provider: Provide
     live, stored = both(tmp_path, provider, ANSWERS[shape])
     assert type(stored) is type(live)
     assert dumped(stored) == dumped(live)
+
+
+@pytest.mark.parametrize("shape", [*ANSWERS, *(f"streamed {name}" for name in STREAMS)])
+def test_a_layer_gives_what_the_provider_gave(shape: str, provider: Provider, tmp_path: Path) -> None:
+    """What was paid for by a test that failed is the same from disk, type for type, and so is its recording."""
+    is_stream = shape.startswith("streamed ")
+    call = STREAMS[shape.removeprefix("streamed ")] if is_stream else ANSWERS[shape]
+    cache = Cache(enable_memory_cache=False, disk_cache_dir=tmp_path / "disk")
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        use_cassette(tmp_path / "x.yaml", mode="record", cache=cache),
+    ):
+        live = contextvars.copy_context().run(call, provider.url)
+        raise ZeroDivisionError
+    with use_cassette(tmp_path / "x.yaml", mode="record", cache=cache) as again:
+        stored = contextvars.copy_context().run(call, GONE)
+    assert [asked.source for asked in again.calls] == ["disk"]
+    with use_cassette(tmp_path / "x.yaml"):
+        replayed = contextvars.copy_context().run(call, GONE)
+    cache.close()
+    for other in (stored, replayed):
+        pairs = zip(live, other, strict=True) if is_stream else [(live, other)]
+        for one, two in pairs:
+            assert type(two) is type(one)
+            assert dumped(two) == dumped(one)
 
 
 def test_what_litellm_s_classes_refuse_is_stored_whole(

