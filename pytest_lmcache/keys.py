@@ -59,6 +59,10 @@ DROPPED: frozenset[str] = _words(
     base_model bedrock_tags data_residency output_vector_size tiered_pricing
     configurable_clientside_auth_params enable_json_schema_validation
 
+    chatgpt_auth_file github_copilot_auth_type github_copilot_host github_copilot_user_session
+    token_exchange_audience token_exchange_endpoint token_exchange_profile token_exchange_scope
+    kubernetes_pod_discovery switchyard_router_config daily_reset_time rpd tpd fedramp_uplift_multiplier
+
     acompletion aembedding aimg_generation allm_passthrough_route arerank aresponses aspeech async_call
     atext_completion atranscription
     """
@@ -66,7 +70,7 @@ DROPPED: frozenset[str] = _words(
 """Arguments of LiteLLM's functions that are not the question: who pays, where to, how often, who is told.
 
 Read off what reaches LiteLLM's functions, plain and through a Router, and ``all_litellm_params`` of 1.83
-and 1.106. ``is_dropped`` adds the names that follow a pattern.
+to 1.110. ``is_dropped`` adds the names that follow a pattern.
 """
 
 _DROPPED_SHAPES = re.compile(

@@ -150,6 +150,7 @@ class Run:
         _check_names(self.settings)
         self.current: pytest.Item | None = None
         self.shared: list[SharedFixture] = []
+        self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
         self._marked_fixtures: set[str] = set()
         self._session: Session | None = None
         self._tally: Tally | None = None
@@ -320,12 +321,15 @@ class Run:
         name, path = settings.cassette, None
         if name is not None:
             path = named_cassette(name, folder) if name else own_cassette(place[:-1], place[-1], folder)
+        if name and path is not None and not path.exists():
+            self.new.add(path)
         return self.session.recorder(
             settings,
             path,
             owned=not name,
             label="several tests" if name else label,
             command=_command(self.config, record),
+            is_new=path in self.new,
             backend=self._backend,
         )
 

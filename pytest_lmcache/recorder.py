@@ -171,7 +171,7 @@ class Recorder:
 
     ``path`` None is no cassette: the cache layers alone answer. ``open_cache`` gives what stands behind the
     cassette. ``label`` names the test in messages, ``command`` is what records it. ``owned`` says that no
-    other test uses the cassette. ``watched`` stands for a test that is not marked: its calls pass and are
+    other test uses the cassette, ``is_new`` that it was not there when the run began. ``watched`` stands for a test that is not marked: its calls pass and are
     counted.
     """
 
@@ -188,6 +188,7 @@ class Recorder:
         command: str = "",
         owned: bool = True,
         watched: bool = False,
+        is_new: bool = False,
         shown_path: str = "",
     ) -> None:
         self.settings = settings
@@ -198,6 +199,7 @@ class Recorder:
         self.command = command
         self.owned = owned
         self.watched = watched
+        self.is_new = is_new
         self.shown_path = shown_path or str(path)
         self.faults: list[BaseException] = []
         self.unstored: list[str] = []
@@ -384,7 +386,7 @@ class Recorder:
 
     @property
     def _exists(self) -> bool:
-        return self.path is not None and self.cassette.exists
+        return self.path is not None and not self.is_new and self.cassette.exists
 
     def _is_old(self, recorded: str) -> bool:
         return self.settings.max_age is not None and _age(recorded) > self.settings.max_age
@@ -480,7 +482,7 @@ class Recorder:
         if nth < len(answers):
             is_renewed = self.mode is Mode.RECORD and self._is_old(answers[nth].recorded())
             return None if is_renewed else (nth, answers[nth])
-        asks = decide(self.mode, exists=self.cassette.exists, found=False) is Decision.ASK
+        asks = decide(self.mode, exists=self._exists, found=False) is Decision.ASK
         if not answers or asks or self.settings.repeat is Repeat.ERROR:
             return None
         nth = len(answers) - 1 if self.settings.repeat is Repeat.LAST else nth % len(answers)

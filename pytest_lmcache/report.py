@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_lmcache.errors import UnsupportedCall
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Tally:
     layers: dict[str, list[int]] = field(default_factory=dict)
     old: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     unused: dict[str, int] = field(default_factory=dict)
     unmarked: dict[str, int] = field(default_factory=dict)
     unstored: dict[str, list[str]] = field(default_factory=dict)
@@ -109,8 +111,10 @@ class Tally:
                 self._of(call, passed=passed).add(tokens, call.usd)
             self.prompt_cache.add(*call.cached, call.cached_usd)
             cost.add(call.seconds, tokens, call.usd or 0.0)
-        if recorder.faults and not is_told:
-            self.missed[test] = self.missed.get(test, 0) + len(recorder.faults)
+        for fault in () if is_told else recorder.faults:
+            # No miss is an ordinary exception; a call without a key, or a broken file, is recorded by nothing.
+            counts = self.refused if isinstance(fault, Exception | UnsupportedCall) else self.missed
+            counts[test] = counts.get(test, 0) + 1
         if recorder.unstored and recorder.mode is not Mode.LIVE:
             self.unstored.setdefault(test, []).extend(recorder.unstored)
         if recorder.in_front:
@@ -160,7 +164,7 @@ class Tally:
         for name, counts in data["layers"].items():
             self._add_layer(name, counts)
         self.prompt_cache.add(**data["prompt_cache"])
-        for name in ("missed", "unused", "unmarked", "left_early", "old"):
+        for name in ("missed", "refused", "unused", "unmarked", "left_early", "old"):
             for test, number in data[name].items():
                 counts = getattr(self, name)
                 counts[test] = counts.get(test, 0) + number
@@ -176,7 +180,7 @@ class Tally:
     def is_empty(self) -> bool:
         """Whether there is nothing to tell."""
         sums = (self.replayed, self.recorded, self.cached, self.live, *self.hits.values())
-        told = (self.missed, self.unused, self.unmarked, self.unseen, self.in_front)
+        told = (self.missed, self.refused, self.unused, self.unmarked, self.unseen, self.in_front)
         return not any(each.calls for each in sums) and not any(told)
 
     def lines(self, *, durations: int | None = None, verbose: bool = False) -> Iterator[str]:
@@ -218,11 +222,19 @@ class Tally:
             yield f"{self.live.calls} live and not kept"
         if self.missed:
             yield f"{sum(self.missed.values())} missed"
+        if self.refused:
+            yield f"{sum(self.refused.values())} refused"
 
     def _listed(self) -> Iterator[str]:
         if self.missed:
             yield from _list(
                 f"missed in {_number(len(self.missed), 'test')}; record: pytest --lm-record", self.missed
+            )
+        if self.refused:
+            yield from _list(
+                f"refused in {_number(len(self.refused), 'test')}, which no recording mends; "
+                "the failure says what does",
+                self.refused,
             )
         if self.unused:
             yield from _list(

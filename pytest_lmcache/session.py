@@ -28,7 +28,7 @@ from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 PACKAGE = "pytest_lmcache"
 COST_MAP = "LITELLM_LOCAL_MODEL_COST_MAP"
-# LiteLLM's Rust client goes past its Python functions (1.106): off while anything is recorded or replayed.
+# LiteLLM's Rust client goes past its Python functions (1.106 to 1.110): off while anything is recorded or replayed.
 RUST_SWITCH = "LITELLM_RUST"
 # Keys that providers' SDKs and the frameworks on LiteLLM insist on, though nothing is sent on replay.
 PROVIDER_KEYS = (
@@ -54,7 +54,7 @@ _current: ContextVar[Recorder | None] = ContextVar("pytest_lmcache_current", def
 
 
 def prefer_local_prices() -> None:
-    """Have LiteLLM read its own price map when it is imported, instead of fetching one (litellm 1.83 to 1.106)."""
+    """Have LiteLLM read its own price map when it is imported, instead of fetching one (litellm 1.83 to 1.110)."""
     os.environ.setdefault(COST_MAP, "True")
 
 
@@ -100,11 +100,12 @@ class Session:
         label: str = "",
         command: str = "",
         watched: bool = False,
+        is_new: bool = False,
         backend: Callable[[], Any] | None = None,
     ) -> Recorder:
         """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError.
 
-        ``path`` None: no cassette. ``backend`` gives the cache of a test where its settings name none, None
+        ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache of a test where its settings name none, None
         for the one of all.
         """
         self._strategy(settings.key or "exact", settings.normalise)
@@ -131,6 +132,7 @@ class Session:
             command=command,
             owned=owned,
             watched=watched,
+            is_new=is_new,
             shown_path="" if path is None else _shown(path),
         )
         return recorder
@@ -369,7 +371,9 @@ def _shown(path: Path) -> str:
 def _replays(recorder: Recorder) -> bool:
     """Whether no provider is asked, so that a missing key is to hinder nobody."""
     mode, path = recorder.mode, recorder.path
-    return mode is Mode.REPLAY or (mode is Mode.ONCE and path is not None and path.exists())
+    if mode is Mode.ONCE:
+        return path is not None and not recorder.is_new and path.exists()
+    return mode is Mode.REPLAY
 
 
 class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator

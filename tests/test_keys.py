@@ -232,6 +232,8 @@ SAME = {
                 "input_cost_per_token": 0.1,
                 "cache_control_injection_points": [{"location": "message", "role": "system"}],
                 "prompt_cache_key": "tenant-7",
+                "github_copilot_user_session": "s",
+                "rpd": 5,
                 "extra_headers": {"x": "y"},
                 "client": object(),
             },

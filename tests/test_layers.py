@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "doors.dspy": "doors.visit errors interaction keys lm15 recorder settings streams",
     "session": "caches cassette doors.dspy doors.fronts doors.imports doors.litellm errors keys recorder redact "
     "settings",
-    "report": "caches recorder settings",
+    "report": "caches errors recorder settings",
     "cli": "__init__ cassette errors keys",
     "plugin": "doors.imports errors recorder report session settings",
     "__init__": "caches errors session",

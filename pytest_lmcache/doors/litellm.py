@@ -27,7 +27,7 @@ from pytest_lmcache.settings import Usage
 
 RECORDED = ("completion", "text_completion", "embedding", "responses", "anthropic_messages")
 # Entry points that LiteLLM does not build with its decorator `client`, and that ask a provider.
-# moderation and OCR, assistants, and the plain halves of batches, files and fine-tuning (LiteLLM 1.106).
+# moderation and OCR, assistants, and the plain halves of batches, files and fine-tuning (LiteLLM 1.106 to 1.110).
 UNDECORATED = (
     "moderation",
     "ocr",
@@ -489,7 +489,7 @@ def _positional(function: Callable[..., Any]) -> list[str]:
 
 
 def _is_mocked(name: str, kwargs: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM itself makes the answer up, as the call asks: no provider is involved (LiteLLM 1.83 to 1.106)."""
+    """Whether LiteLLM itself makes the answer up, as the call asks: no provider is involved (LiteLLM 1.83 to 1.110)."""
     mock = kwargs.get("mock_response")
     if name in {"completion", "text_completion"}:
         return any(kwargs.get(each) for each in MOCKS)

@@ -123,6 +123,22 @@ def test_bad_option_is_a_usage_error(suite, args, said):
     result.stderr.no_fnmatch_line("*INTERNALERROR*")
 
 
+def test_once_records_a_shared_cassette_in_one_run(suite):
+    """A file that was not there when the run began is recorded by all tests that share it, and by no later run."""
+    shared = """
+        @pytest.mark.lm_cache(cassette="shared")
+        @pytest.mark.parametrize("text", {texts})
+        def test_one(text):
+            ask(text)
+    """
+    suite.test(shared.format(texts=["one", "two", "one"]))
+    suite.run("--lm-mode=once").assert_outcomes(passed=3)
+    assert suite.asked() == 2
+    suite.test(shared.format(texts=["one", "two", "three"]))
+    suite.run("--lm-mode=once").assert_outcomes(passed=2, failed=1)
+    assert suite.asked() == 0
+
+
 def test_command_line_beats_marker_beats_ini(suite):
     """The nearest to the run's command wins: option, then marker, then ini, then replay."""
     suite.file("pytest.ini", "[pytest]\nlm_mode = live\n")

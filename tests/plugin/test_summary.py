@@ -67,6 +67,25 @@ def test_missed(suite):
     ]
 
 
+def test_refused(suite):
+    """A call that no recording can answer is listed apart from the misses, that recording mends."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            ask(extra_body={"odd": pytest})
+
+        @pytest.mark.lm_cache
+        def test_two():
+            litellm.moderation(input="two")
+    """)
+    assert told(suite.run()) == [
+        "0 replayed, 2 refused",
+        "refused in 2 tests, which no recording mends; the failure says what does:",
+        "  test_it.py::test_one (1)",
+        "  test_it.py::test_two (1)",
+    ]
+
+
 def test_unused(suite):
     """Recordings that a passing test asked for no more are listed; those of a failing or unselected one are not."""
     suite.test(MARKED)
