@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pytest_lmcache.session import session
 GONE = "http://127.0.0.1:9/v1"
 NATIVE = hasattr(dspy, "lm15")  # DSPy 3.4 has an engine of its own
 ENGINES = ["auto", "litellm"] if NATIVE else ["litellm"]
+both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 native = pytest.mark.skipif(not NATIVE, reason="this DSPy calls LiteLLM only")
 KEY = "sk-local-0123456789abcdefghij"
 
@@ -323,6 +325,47 @@ def test_layers_answer_a_recording(twice: Twice, provider: Provider, tmp_path: P
     assert twice.record(lambda url: model(url)("hello"), **disk) == ["You said: hello"]
     assert (provider.count, twice.recording.calls[0].source) == (asked, "disk")
     assert twice.documents == kept
+
+
+@native
+@both
+def test_of_those_that_ask_at_once_one_asks(is_async: bool, provider: Provider, tmp_path: Path) -> None:
+    """What several processes, or here blocks, ask DSPy's engine at the same time reaches the provider once."""
+    provider.answer = lambda asked: Reply(delay=0.3)
+    layers = {"enable_disk_cache": True, "disk_cache_dir": str(tmp_path / "disk"), "mode": "record"}
+    before = provider.count
+
+    def one(number: int) -> Any:
+        with use_cassette(tmp_path / f"{number}.yaml", **layers) as tape:
+            lm = model(provider.url)
+            asyncio.run(lm.acall("all at once")) if is_async else lm("all at once")
+        return tape.calls[0].source
+
+    with ThreadPoolExecutor(3) as pool:
+        sources = list(pool.map(one, range(3)))
+    assert provider.count - before == 1
+    assert sources.count("provider") == 1
+
+
+@native
+def test_what_the_providers_prompt_cache_saved_is_counted(twice: Twice, provider: Provider) -> None:
+    """Tokens that the provider read from its own prompt cache are counted, with what that saved."""
+    usage = {"prompt_tokens": 2000, "completion_tokens": 3, "total_tokens": 2003}
+    cached = {**usage, "prompt_tokens_details": {"cached_tokens": 1000}}
+    message = {"role": "assistant", "content": "Hello."}
+    body = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "usage": cached,
+    }
+    provider.answer = lambda _: Reply(body=body)
+    twice(lambda url: model(url)("hello"))
+    for tape in (twice.recording, twice.replaying):
+        assert tape.calls[0].cached == (1000, 0)
+        assert tape.calls[0].cached_usd == pytest.approx(1000 * 0.075e-6)
 
 
 @native
@@ -696,9 +739,6 @@ def events(url: str, most: int | None = None, *, is_async: bool) -> Any:
     except LM15Error as error:
         got.append((type(error), error.message, error.code, error.provider))
     return got
-
-
-both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 
 @native
