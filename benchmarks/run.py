@@ -1,6 +1,6 @@
 """Measures pytest-lmcache beside its peers and a hand-written stub, in one run, and prints the ratios.
 
-python benchmarks/run.py [--quick] [--fresh] [many long single memory record size startup]
+python benchmarks/run.py [--quick] [--fresh] [many long single memory record size startup hits layers]
 """
 
 from __future__ import annotations
@@ -393,7 +393,69 @@ def startup(bench: Bench) -> None:
     )  # fmt: skip
 
 
-SCENARIOS = {each.__name__: each for each in (many, long, single, memory, record, size, startup)}
+def hits(bench: Bench) -> None:
+    """A hit of each cache on one request, and opening a disk layer; in one process, in turn."""
+    done = subprocess.run(
+        [PYTHON, HERE / "hits.py"],
+        env=bench.environ(OURS),
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+        check=False,
+    )
+    if done.returncode:
+        raise RunError(done.stderr[-3000:])
+    took = json.loads(done.stdout.splitlines()[-1])
+    table(
+        "hits: microseconds, in one process and in turn",
+        ["", "median", "least"],
+        [[name, median(each), min(each)] for name, each in took.items()],
+    )
+
+
+def layers(bench: Bench) -> None:
+    """A suite recorded from a provider of no delay, without layers and with them, and wholly out of the disk layer."""
+    tests = 20 if bench.quick else 100
+    off = ("-o", "lm_enable_memory_cache=false", "-o", "lm_enable_disk_cache=false")
+    took: dict[str, list[Spent]] = {}
+    with Provider() as provider:
+        bench.url = provider.url
+        folder = suites.write(bench.folder / "layers", OURS, "layers", suites.many(OURS.marker, tests))
+        for number in range(bench.rounds + 1):
+            for name, options, is_cold in (
+                ("recorded, no layers", off, True),
+                ("recorded, into memory and disk", (), True),
+                ("recorded again, out of the disk layer", (), False),
+            ):
+                shutil.rmtree(folder / "cassettes", ignore_errors=True)
+                if is_cold:
+                    shutil.rmtree(folder / ".pytest_cache", ignore_errors=True)
+                asked = provider.count
+                run = bench.pytest(OURS, folder, "--lm-record", *options)
+                if (provider.count > asked) is not is_cold:
+                    raise RunError(f"{name}: {provider.count - asked} calls reached the provider")
+                if number:
+                    took.setdefault(name, []).append(run.rest)
+    floor = median(run.work for run in took["recorded, no layers"])
+    table(
+        f"layers: {tests} tests of 3 calls recorded, {bench.rounds} rounds",
+        ["", "s over `import litellm`", "of processor work", "times no layers", "more, ms a test"],
+        [
+            [
+                name,
+                median(run.wall for run in runs),
+                work := median(run.work for run in runs),
+                work / floor,
+                1000 * (work - floor) / tests,
+            ]
+            for name, runs in took.items()
+        ],
+    )
+
+
+SCENARIOS = {
+    each.__name__: each for each in (many, long, single, memory, record, size, startup, hits, layers)
+}
 
 
 def prepare(*, fresh: bool) -> None:
@@ -404,13 +466,13 @@ def prepare(*, fresh: bool) -> None:
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
         peers = [package for one in (RECORDING, CASSETTER) for package in one.packages]
-        subprocess.run([*pip, "litellm", *peers, "hatchling", ROOT], check=True)
+        subprocess.run([*pip, "litellm", "dspy", *peers, "hatchling", ROOT], check=True)
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--force-reinstall", ROOT], check=True)
 
 
 def versions() -> str:
     """What is measured, on what."""
-    names = ("litellm", "pytest", "pytest-lmcache", "pytest-recording", "vcrpy", "cassetter")
+    names = ("litellm", "dspy", "pytest", "pytest-lmcache", "pytest-recording", "vcrpy", "cassetter")
     command = [PYTHON, "-m", "pip", "list", "--format=json"]
     listed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     found = ", ".join(f"{one['name']} {one['version']}" for one in listed if one["name"] in names)
