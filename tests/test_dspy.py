@@ -307,6 +307,25 @@ def test_content_is_the_texts_alone(twice: Twice) -> None:
 
 
 @native
+def test_ids_of_tool_calls_can_be_left_out(twice: Twice) -> None:
+    """With the normaliser tool_call_id the id of a call of a tool, new in each run, is not the question."""
+    from dspy.lm15 import Message, Request, TextPart, ToolCallPart, ToolResultPart
+
+    def program(name: str) -> Callable[[str], Any]:
+        messages = (
+            Message.user("hello"),
+            Message(role="assistant", parts=(ToolCallPart(id=name, name="add", input={}),)),
+            Message(role="tool", parts=(ToolResultPart(id=name, content=(TextPart("3"),)),)),
+        )
+        return lambda url: model(url)(Request(model="openai/gpt-4o-mini", messages=messages))
+
+    twice.record(program("one"))
+    with pytest.raises(CassetteMiss):
+        twice.replay(program("two"))
+    twice.replay(program("two"), normalise=["tool_call_id"])
+
+
+@native
 def test_switching_on_the_providers_cache_changes_no_key(twice: Twice) -> None:
     """How the provider caches a prompt is not the question: recordings stay valid."""
     from dspy.lm15 import CacheConfig
