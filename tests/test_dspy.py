@@ -62,7 +62,7 @@ def nobody_records() -> Iterator[None]:
 
 def model(url: str, engine: str = "auto", name: str = "openai/gpt-4o-mini", **more: Any) -> Any:
     own = {"engine": engine} if NATIVE else {}
-    return dspy.LM(name, api_base=url, api_key=KEY, **{"num_retries": 0, **own, **more})
+    return dspy.LM(name, api_base=url, **{"api_key": KEY, "num_retries": 0, **own, **more})
 
 
 class Twice:
@@ -191,9 +191,10 @@ def test_no_key_is_needed_on_replay(twice: Twice, monkeypatch: pytest.MonkeyPatc
 @native
 def test_a_key_is_never_stored(twice: Twice, provider: Provider) -> None:
     """A key that is passed to DSPy is in no cassette, also where the provider repeats it."""
-    provider.answer = lambda _: Reply(text=f"your key is {KEY}")
-    twice.record(lambda url: model(url)("hello"))
-    assert KEY not in twice.path.read_text(encoding="utf-8")
+    own = "in-a-form-that-nobody-knows-4711"
+    provider.answer = lambda _: Reply(text=f"your key is {own}")
+    twice.record(lambda url: model(url, api_key=own)("hello"))
+    assert own not in twice.path.read_text(encoding="utf-8")
     assert "your key is <redacted:" in twice.replay(lambda url: model(url)("hello"))[0]
 
 
