@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import dspy
@@ -61,7 +62,7 @@ def nobody_records() -> Iterator[None]:
 
 def model(url: str, engine: str = "auto", name: str = "openai/gpt-4o-mini", **more: Any) -> Any:
     own = {"engine": engine} if NATIVE else {}
-    return dspy.LM(name, api_base=url, api_key=KEY, **{"num_retries": 0, **own, **more})
+    return dspy.LM(name, api_base=url, **{"api_key": KEY, "num_retries": 0, **own, **more})
 
 
 class Twice:
@@ -190,9 +191,10 @@ def test_no_key_is_needed_on_replay(twice: Twice, monkeypatch: pytest.MonkeyPatc
 @native
 def test_a_key_is_never_stored(twice: Twice, provider: Provider) -> None:
     """A key that is passed to DSPy is in no cassette, also where the provider repeats it."""
-    provider.answer = lambda _: Reply(text=f"your key is {KEY}")
-    twice.record(lambda url: model(url)("hello"))
-    assert KEY not in twice.path.read_text(encoding="utf-8")
+    own = "in-a-form-that-nobody-knows-4711"
+    provider.answer = lambda _: Reply(text=f"your key is {own}")
+    twice.record(lambda url: model(url, api_key=own)("hello"))
+    assert own not in twice.path.read_text(encoding="utf-8")
     assert "your key is <redacted:" in twice.replay(lambda url: model(url)("hello"))[0]
 
 
@@ -303,6 +305,25 @@ def test_content_is_the_texts_alone(twice: Twice) -> None:
     twice.replay(program("plus", "3", temperature=1.0), key="content")
     with pytest.raises(CassetteMiss):
         twice.replay(program("add", "4"), key="content")
+
+
+@native
+def test_ids_of_tool_calls_can_be_left_out(twice: Twice) -> None:
+    """With the normaliser tool_call_id the id of a call of a tool, new in each run, is not the question."""
+    from dspy.lm15 import Message, Request, TextPart, ToolCallPart, ToolResultPart
+
+    def program(name: str) -> Callable[[str], Any]:
+        messages = (
+            Message.user("hello"),
+            Message(role="assistant", parts=(ToolCallPart(id=name, name="add", input={}),)),
+            Message(role="tool", parts=(ToolResultPart(id=name, content=(TextPart("3"),)),)),
+        )
+        return lambda url: model(url)(Request(model="openai/gpt-4o-mini", messages=messages))
+
+    twice.record(program("one"))
+    with pytest.raises(CassetteMiss):
+        twice.replay(program("two"))
+    twice.replay(program("two"), normalise=["tool_call_id"])
 
 
 @native
@@ -771,7 +792,56 @@ def test_a_stream_that_breaks(is_async: bool, twice: Twice, provider: Provider) 
     assert got[-1][2] == "server"
     twice.path.unlink()
     twice.record(lambda url: events(url, is_async=is_async))
-    assert (twice.recording.recorded, len(twice.recording.unstored)) == (0, 1)
+    assert twice.recording.recorded == 0
+    assert twice.recording.unstored == ["a stream of dspy() broke: ServerError"]
+
+
+@native
+@both
+def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice) -> None:
+    """Who closes a stream closes the provider's, and ends its recording, then and not at some later time."""
+    from dspy.clients.engines import AsyncLM15Engine, LM15Engine
+    from dspy.lm15 import Message, Request
+
+    kind = AsyncLM15Engine if is_async else LM15Engine
+    original, sources, done = kind.stream, [], []
+    request = Request(model="openai/gpt-4o-mini", messages=(Message.user("hello over there"),))
+
+    def stream(engine: Any, asked: Any) -> Iterator[Any]:
+        try:
+            yield from original(engine, asked)
+        finally:
+            done.append("closed")
+
+    async def astream(engine: Any, asked: Any) -> AsyncIterator[Any]:
+        try:
+            async for event in original(engine, asked):
+                yield event
+        finally:
+            done.append("closed")
+
+    def kept(engine: Any, asked: Any) -> Any:
+        # By a name of its own, so that nothing but closing it ends it.
+        sources.append((astream if is_async else stream)(engine, asked))
+        return sources[-1]
+
+    looked = door.METHODS[kind.__name__, "stream"][1](session.current, kept)
+
+    async def aread() -> None:
+        events = looked(own_engine(twice.provider.url, is_async=True), request)
+        await anext(events)
+        await events.aclose()
+        done.append(tape.calls[0].left_early)
+
+    with use_cassette(twice.path, mode="record") as tape:
+        if is_async:
+            asyncio.run(aread())
+        else:
+            given = looked(own_engine(twice.provider.url), request)
+            next(given)
+            given.close()
+            done.append(tape.calls[0].left_early)
+    assert done == ["closed", True]
 
 
 @native
@@ -843,18 +913,47 @@ def test_an_engine_that_is_called_elsewhere(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.undo()
 
 
+def test_dspy_imported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where DSPy has been imported a second time, the next recorder sees the calls of the one that is there now."""
+    before = state()
+    with use_cassette(tmp_path / "x.yaml"):
+        within = state()
+        monkeypatch.setitem(sys.modules, "dspy", ModuleType("dspy"))
+        monkeypatch.delitem(sys.modules, "dspy.clients.base_lm")
+        with use_cassette(tmp_path / "y.yaml"):
+            assert state()[:3] == before[:3]
+        monkeypatch.undo()
+        with use_cassette(tmp_path / "y.yaml"):
+            assert [list(kind) for kind in state()] == [list(kind) for kind in within]
+            assert state() != before
+    assert state() == before
+
+
+@native
+@both
+def test_what_is_no_request(is_async: bool, tmp_path: Path) -> None:
+    """An engine that is asked wrongly says so itself, as it does without this plugin."""
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        with pytest.raises(TypeError, match=r"requires a dspy\.lm15\.Request"):
+            asked = own_engine(GONE, is_async=is_async).complete("hello")
+            asyncio.run(asked)
+        with pytest.raises(TypeError, match=r"requires a dspy\.lm15\.Request"):
+            next(own_engine(GONE).stream("hello"))
+    assert tape.calls == []
+
+
 @native
 @pytest.mark.filterwarnings("ignore:.*experimental")
-def test_a_client_that_is_not_recorded_is_refused(tmp_path: Path) -> None:
-    """TypeSafe, whose calls are not recorded, lets nothing out on replay, by name."""
-    from dspy.clients.typesafe import TypeSafe
-
-    client = TypeSafe(api_key=KEY, base_url=GONE)
+def test_a_client_that_is_not_recorded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TypeSafe, whose calls are not recorded, lets nothing out on replay, by name, also where it is imported late."""
+    monkeypatch.delitem(sys.modules, "dspy.clients.typesafe", raising=False)
     with (
         pytest.raises(UnsupportedCall, match=r"^dspy\.TypeSafe\(\) is not recorded"),
         use_cassette(tmp_path / "x.yaml"),
     ):
-        client("state", {})
+        from dspy.clients.typesafe import TypeSafe
+
+        TypeSafe(api_key=KEY, base_url=GONE)("state", {})
 
 
 # ---- compiled programs -----------------------------------------------------------------------------------

@@ -201,8 +201,10 @@ def test_what_a_class_adds() -> None:
 
 
 def test_a_default_is_not_stored() -> None:
-    """A stored error tells what it is and no more."""
-    assert lm15.store_error(theirs.ServerError("Overloaded", status=503)) == {
+    """A stored error tells what it is and no more, also where somebody has noted more on it."""
+    error = theirs.ServerError("Overloaded", status=503)
+    error.cleanup_errors = (OSError("closed"),)
+    assert lm15.store_error(error) == {
         "class": "dspy.lm15.ServerError",
         "message": "Overloaded",
         "status": 503,

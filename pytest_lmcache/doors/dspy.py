@@ -11,6 +11,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
 from contextvars import ContextVar
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from pytest_lmcache import errors, lm15, streams
@@ -51,36 +53,44 @@ class Door:
         self._users = 0
         self._lock = threading.Lock()
         self._originals: list[tuple[type, str, Any]] = []
+        self._module: ModuleType | None = None
 
     def open(self) -> None:
         """Put the interception on. Raises DoorError where this DSPy's engine is built otherwise."""
         with self._lock:
+            if not self._users:
+                self._put_on()
             self._users += 1
-            if self._users > 1:
-                return
-            try:
-                engines = _engines()
-            except DoorError:
-                self._users = 0
-                raise
-            for (name, method), (_, stand_in) in METHODS.items() if engines else ():
-                self._replace(engines[name], method, functools.partial(stand_in, self._find))
-            self._refuse()
-            model = getattr(sys.modules.get("dspy.clients.base_lm"), "BaseLM", None)
-            if model is not None:
-                self._replace(model, "__call__", _calling_sync)
-                self._replace(model, "acall", _calling_async)
+
+    def look_again(self) -> None:
+        """See DSPy where it has been imported anew."""
+        with self._lock:
+            if sys.modules.get("dspy", self._module) is not self._module:
+                self._take_off()
+                self._put_on()
 
     def close(self) -> None:
         """Take the interception off: every class of DSPy's is what it was before."""
         with self._lock:
             self._users -= 1
-            while not self._users and self._originals:
-                kind, name, original = self._originals.pop()
-                setattr(kind, name, original)
+            if not self._users:
+                self._take_off()
 
-    def look_again(self) -> None:
-        """Nothing of DSPy's comes later than DSPy itself."""
+    def _put_on(self) -> None:
+        engines = _engines()
+        self._module = sys.modules["dspy"]
+        for (name, method), (_, stand_in) in METHODS.items() if engines else ():
+            self._replace(engines[name], method, functools.partial(stand_in, self._find))
+        self._refuse()
+        model = getattr(sys.modules.get("dspy.clients.base_lm"), "BaseLM", None)
+        if model is not None:
+            self._replace(model, "__call__", _calling_sync)
+            self._replace(model, "acall", _calling_async)
+
+    def _take_off(self) -> None:
+        while self._originals:
+            kind, name, original = self._originals.pop()
+            setattr(kind, name, original)
 
     def _replace(self, kind: type, name: str, stand_in: Callable[[Any], Any]) -> None:
         original = vars(kind).get(name)
@@ -90,9 +100,11 @@ class Door:
 
     def _refuse(self) -> None:
         module, name = REFUSED
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is None:
-            return
+        try:
+            # DSPy imports it when it is asked for, which may be in the middle of a test.
+            kind = getattr(import_module(module), name)
+        except (ImportError, AttributeError):
+            return  # before DSPy 3.4
 
         def stand_in(original: Any) -> Any:
             def refused(*args: Any, **kwargs: Any) -> Any:
@@ -172,10 +184,17 @@ class Visit(visit.Visit):
             self.past_end()
 
 
+def _recorder(find: Find, request: Any) -> Recorder | None:
+    """None where nobody records, and where something is asked that is no request: the engine itself says so."""
+    from dspy.lm15 import Request
+
+    return find() if isinstance(request, Request) else None
+
+
 def _complete(find: Find, original: Any) -> Any:
     def answered(engine: Any, request: Any) -> Any:
         __tracebackhide__ = True
-        recorder = find()
+        recorder = _recorder(find, request)
         if recorder is None:
             return original(engine, request)
         call = Visit(recorder, engine, request)
@@ -193,7 +212,7 @@ def _complete(find: Find, original: Any) -> Any:
 def _stream(find: Find, original: Any) -> Any:
     def events(engine: Any, request: Any) -> Iterator[Any]:
         __tracebackhide__ = True
-        recorder = find()
+        recorder = _recorder(find, request)
         call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
         if call is not None and call.stored is not None:
             yield from call.replay(call.stored)
@@ -207,7 +226,7 @@ def _stream(find: Find, original: Any) -> Any:
 def _acomplete(find: Find, original: Any) -> Any:
     async def answered(engine: Any, request: Any) -> Any:
         __tracebackhide__ = True
-        recorder = find()
+        recorder = _recorder(find, request)
         if recorder is None:
             return await original(engine, request)
         call = Visit(recorder, engine, request)
@@ -225,7 +244,7 @@ def _acomplete(find: Find, original: Any) -> Any:
 def _astream(find: Find, original: Any) -> Any:
     async def events(engine: Any, request: Any) -> AsyncIterator[Any]:
         __tracebackhide__ = True
-        recorder = find()
+        recorder = _recorder(find, request)
         call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
         if call is not None and call.stored is not None:
             for event in call.replay(call.stored):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
+import sys
+
 import dspy
 import pytest
 
@@ -96,3 +100,24 @@ def test_a_cache_in_front_is_named(suite):
     result.stdout.fnmatch_lines(
         ["caches in front, *switch them off in tests:", "  test_it.py::test_it (LangChain's set_llm_cache)"]
     )
+
+
+def test_a_developers_poisoned_cache(program, monkeypatch, tmp_path_factory):
+    """What lies in a developer's own cache on disk, be it wrong, gets into no cassette, and stays where it lies."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("DSPY_CACHEDIR", str(home))
+    program.provider.script("poison")
+    warm = [sys.executable, "-c", "from program import ask; print(ask())"]
+    run = functools.partial(subprocess.run, cwd=program.folder, capture_output=True, text=True, check=True)
+    assert run(warm).stdout == run(warm).stdout == "['poison']\n"
+    assert program.asked() == 1
+    kept = sorted(path.name for path in home.rglob("*"))
+    program.file("pytest.ini", "[pytest]\nlm_auto = true\n")
+    program.file(
+        "test_it.py", "from program import ask\n\ndef test_it():\n    assert ask() == ['You said: hello']\n"
+    )
+    told(program.spawn("--lm-record"))
+    told(program.spawn())
+    assert program.asked() == 1
+    assert sorted(path.name for path in home.rglob("*")) == kept
+    assert run(warm).stdout == "['poison']\n"
