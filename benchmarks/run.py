@@ -121,18 +121,17 @@ class Bench:
     def inside(self, what: str, contestant, *arguments: object) -> dict[str, float]:
         """What inside.py prints."""
         opener = contestant.opened_to("record" if what == "record" else "replay")
-        command = [PYTHON, HERE / "inside.py", what, opener, *map(str, arguments)]
-        done = subprocess.run(
-            command,
-            env=self.environ(contestant),
-            capture_output=True,
-            text=True,
-            timeout=TIME_LIMIT,
-            check=False,
-        )
-        if done.returncode:
-            raise RunError(done.stderr[-3000:])
-        return json.loads(done.stdout.splitlines()[-1])
+        return printed([HERE / "inside.py", what, opener, *map(str, arguments)], self.environ(contestant))
+
+
+def printed(script: list, environ: dict[str, str]) -> dict:
+    """The JSON that a script of ours prints in its last line."""
+    done = subprocess.run(
+        [PYTHON, *script], env=environ, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+    )
+    if done.returncode:
+        raise RunError(done.stderr[-3000:])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def spent(command: list, folder: Path, environ: dict[str, str]) -> Spent:
@@ -395,17 +394,7 @@ def startup(bench: Bench) -> None:
 
 def hits(bench: Bench) -> None:
     """A hit of each cache on one request, and opening a disk layer; in one process, in turn."""
-    done = subprocess.run(
-        [PYTHON, HERE / "hits.py"],
-        env=bench.environ(OURS),
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT,
-        check=False,
-    )
-    if done.returncode:
-        raise RunError(done.stderr[-3000:])
-    took = json.loads(done.stdout.splitlines()[-1])
+    took = printed([HERE / "hits.py"], bench.environ(OURS))
     table(
         "hits: microseconds, in one process and in turn",
         ["", "median", "least"],

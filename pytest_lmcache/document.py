@@ -45,7 +45,7 @@ class Lines(list[Any]):
 
 
 _KINDS = frozenset((str, int, float, bool, type(None), bytes, list, dict, Lines))
-_BASES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+BASES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
     (str, str.__str__),
     (int, int.__int__),
     (float, float.__float__),
@@ -139,7 +139,7 @@ def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
         else:
             out.append(head)
         _write_mapping(value, lead, inner, out)
-    elif (kind is list or kind is Lines) and value and not _is_vector(value):
+    elif (kind is list or kind is Lines) and value and not is_vector(value):
         if head[-1] == "-":
             pad, dash = pad + "  ", head + " -"
         else:
@@ -158,7 +158,7 @@ def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
 
 def _as_base(value: Any) -> Any:
     """A tuple as a list, an instance of a subclass (an enum of strings, a numpy float) as its base."""
-    for kind, convert in _BASES:
+    for kind, convert in BASES:
         if isinstance(value, kind):
             return convert(value)
     raise _UnwritableError
@@ -241,7 +241,8 @@ def _float(value: float) -> str:
     return ".nan" if bits == _NAN else f"!nan '{bits.hex()}'"
 
 
-def _is_vector(value: list[Any]) -> bool:
+def is_vector(value: list[Any]) -> bool:
+    """Whether a list is packed: many floats and nothing else."""
     return len(value) >= VECTOR_LENGTH and type(value[0]) is float and set(map(type, value)) == {float}
 
 
@@ -249,12 +250,27 @@ def _list(value: list[float]) -> str:
     """An empty list, or a vector: packed, little-endian, in half the size where that loses nothing."""
     if not value:
         return "[]"
+    code, data = pack_vector(value)
+    return ("!f32 " if code == "f" else "!f64 ") + _base64(data)
+
+
+def pack_vector(value: list[float]) -> tuple[str, bytes]:
+    """Floats as little-endian bytes, and array's code for them: "f", half the size, where that loses nothing, or "d"."""
     doubles, singles = array("d", value), array("f", value)
     exact = array("d", singles).tobytes() == doubles.tobytes()
     packed = singles if exact else doubles
     if sys.byteorder == "big":
         packed.byteswap()
-    return ("!f32 " if exact else "!f64 ") + _base64(packed.tobytes())
+    return packed.typecode, packed.tobytes()
+
+
+def unpack_vector(code: str, data: bytes) -> list[float]:
+    """What ``pack_vector`` packed. Raises ValueError for bytes that are no whole number of floats."""
+    vector: array[float] = array(code)
+    vector.frombytes(data)
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector.tolist()
 
 
 def _base64(data: bytes) -> str:
@@ -292,7 +308,7 @@ def _json(value: Any) -> str:
     if kind is dict:
         return "{" + ", ".join([f"{_json_key(key)}: {_json(item)}" for key, item in value.items()]) + "}"
     if kind is list or kind is Lines:
-        if _is_vector(value):
+        if is_vector(value):
             raise _NotOneLineError
         return "[" + ", ".join([_json(item) for item in value]) + "]"
     if (
@@ -320,15 +336,16 @@ def _faults(value: Any, path: str) -> Iterator[str]:
             if key is None or isinstance(key, str | int | float):
                 yield from _faults(item, f"{path}.{key}" if path else str(key))
             else:
-                yield f"a key of {path or 'the document'} is not plain data: it is of type {_type_name(key)}"
+                yield f"a key of {path or 'the document'} is not plain data: it is of type {type_name(key)}"
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _faults(item, f"{path}[{index}]")
     elif value is not None and not isinstance(value, str | int | float | bytes):
-        yield f"{path} is not plain data: it is of type {_type_name(value)}"
+        yield f"{path} is not plain data: it is of type {type_name(value)}"
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
+    """A value's type as an error tells it."""
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
@@ -427,11 +444,7 @@ def _read_bytes(node: Any, _loader: Any) -> bytes:
 
 
 def _read_vector(node: Any, _loader: Any) -> list[float]:
-    vector = array("f" if node.tag == "!f32" else "d")
-    vector.frombytes(a2b_base64(node.value, strict_mode=True))
-    if sys.byteorder == "big":
-        vector.byteswap()
-    return vector.tolist()
+    return unpack_vector("f" if node.tag == "!f32" else "d", a2b_base64(node.value, strict_mode=True))
 
 
 _READERS: dict[str, Callable[[Any, Any], Any]] = {

@@ -17,29 +17,24 @@ from __future__ import annotations
 import math
 import re
 import struct
-import sys
 import time
-from array import array
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pytest_lmcache.document import (
+    BASES,
+    LARGEST_INT_BITS,
+    is_vector,
+    pack_vector,
+    type_name,
+    unpack_vector,
+)
 from pytest_lmcache.errors import CacheError, newer_value, no_value, unstorable
 from pytest_lmcache.interaction import Answer, Kind
 
 VERSION = 1
-VECTOR_LENGTH = 16  # shorter lists of floats are as fast as numbers
-LARGEST_INT_BITS = 2048  # Python may be set to refuse decimal numbers of 641 digits and more
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BASES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
-    (str, str.__str__),
-    (int, int.__int__),
-    (float, float.__float__),
-    (bytes, bytes.__bytes__),
-    ((list, tuple), list),
-    (dict, dict),
-)
 
 
 def store(answer: Answer, recorded: str) -> dict[str, Any]:
@@ -107,7 +102,7 @@ def _pack(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     if kind is dict:
         return _packed_dict(value)
     if kind is list:
-        if len(value) >= VECTOR_LENGTH and type(value[0]) is float and set(map(type, value)) == {float}:
+        if is_vector(value):
             return _vector(value)
         return [_pack(item) for item in value]
     if value is None or kind is bool:
@@ -135,20 +130,16 @@ def _packed_dict(value: dict[Any, Any]) -> dict[str, Any]:
 def _pairs(value: dict[Any, Any]) -> dict[str, Any]:
     for key in value:
         if key is not None and not isinstance(key, str | int | float | bytes):
-            raise CacheError(unstorable(f"a key of it is of type {_type_name(key)}"))
+            raise CacheError(unstorable(f"a key of it is of type {type_name(key)}"))
     return {"$dict": [[_pack(key), _pack(item)] for key, item in value.items()]}
 
 
 def _as_base(value: Any) -> Any:
     """A tuple as a list, an instance of a subclass (an enum of strings, a numpy float) as its base."""
-    for kind, convert in _BASES:
+    for kind, convert in BASES:
         if isinstance(value, kind):
             return convert(value)
-    raise CacheError(unstorable(f"a part of it is of type {_type_name(value)}"))
-
-
-def _type_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    raise CacheError(unstorable(f"a part of it is of type {type_name(value)}"))
 
 
 def _tagged_text(text: str) -> dict[str, str]:
@@ -157,13 +148,8 @@ def _tagged_text(text: str) -> dict[str, str]:
 
 
 def _vector(value: list[float]) -> dict[str, str]:
-    doubles = array("d", value)
-    singles = array("f", value)
-    exact = array("d", singles).tobytes() == doubles.tobytes()
-    packed = singles if exact else doubles
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return {"$f32" if exact else "$f64": _base64(packed.tobytes())}
+    code, data = pack_vector(value)
+    return {"$f32" if code == "f" else "$f64": _base64(data)}
 
 
 def _base64(data: bytes) -> str:
@@ -188,20 +174,12 @@ def _read_nan(text: str) -> float:
     return number
 
 
-def _read_vector(text: str, code: str) -> list[float]:
-    vector: array[float] = array(code)
-    vector.frombytes(a2b_base64(text, strict_mode=True))
-    if sys.byteorder == "big":
-        vector.byteswap()
-    return vector.tolist()
-
-
 _READERS: dict[str, Callable[[Any], Any]] = {
     "$bytes": lambda text: a2b_base64(text, strict_mode=True),
     "$text": lambda text: a2b_base64(text, strict_mode=True).decode("utf-8", "surrogatepass"),
     "$int": lambda text: int(text, 16),
     "$nan": _read_nan,
-    "$f32": lambda text: _read_vector(text, "f"),
-    "$f64": lambda text: _read_vector(text, "d"),
+    "$f32": lambda text: unpack_vector("f", a2b_base64(text, strict_mode=True)),
+    "$f64": lambda text: unpack_vector("d", a2b_base64(text, strict_mode=True)),
     "$dict": lambda pairs: {_unpack(key): _unpack(item) for key, item in pairs},
 }

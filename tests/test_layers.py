@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "layers.disk": "errors layers",
     "layers.redis": "errors layers",
     "layers.flight": "layers",
-    "values": "errors interaction",
+    "values": "document errors interaction",
     "caches": "errors keys layers layers.disk layers.flight layers.memory layers.redis settings",
     "keys": "errors interaction redact",
     "redact": "errors",
