@@ -117,7 +117,8 @@ async def flushed() -> None:
     from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
     await asyncio.sleep(0.05)
-    with contextlib.suppress(TimeoutError):  # LiteLLM 1.83 waits for ever for what another loop left
+    # LiteLLM 1.83 waits for ever for what another loop left, or asks that loop for it.
+    with contextlib.suppress(TimeoutError, RuntimeError):
         await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), 1)
 
 
