@@ -25,6 +25,20 @@ def no_layers(monkeypatch):
     monkeypatch.setattr(session, "layers", CacheSettings(enable_memory_cache=False, enable_disk_cache=False))
 
 
+@pytest.fixture
+def nobody_records():
+    """This suite runs under the plugin, which watches every test: where this is asked for it does not."""
+    from pytest_lmcache.session import session
+
+    outer = list(session._open)
+    for recorder in reversed(outer):
+        session.leave(recorder)
+    yield
+    assert session._open == ()
+    for recorder in outer:
+        session.enter(recorder)
+
+
 @pytest.fixture(scope="session")
 def loopback():
     """One provider for the whole run; its count of requests only grows."""

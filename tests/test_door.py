@@ -20,27 +20,18 @@ from provider import Provider
 from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.doors.litellm import ELSEWHERE, RECORDED, UNDECORATED, Door, _cells
-from pytest_lmcache.session import session
 
 ASKED = [{"role": "user", "content": "hello"}]
 KEY = {"api_key": "sk-local"}
+
+
+pytestmark = pytest.mark.usefixtures("nobody_records")
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
     with Provider() as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def nobody_records() -> Iterator[None]:
-    """This suite runs under the plugin, which watches every test: here it must not."""
-    outer = list(session._open)
-    for recorder in reversed(outer):
-        session.leave(recorder)
-    yield
-    for recorder in outer:
-        session.enter(recorder)
 
 
 def default_argument(messages: list[Any], call: Any = completion, **more: Any) -> Any:

@@ -26,6 +26,7 @@ from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 
 GONE = "http://127.0.0.1:9/v1"
+pytestmark = pytest.mark.usefixtures("nobody_records")
 NATIVE = hasattr(dspy, "lm15")  # DSPy 3.4 has an engine of its own
 ENGINES = ["auto", "litellm"] if NATIVE else ["litellm"]
 both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -46,18 +47,6 @@ def plain_provider(provider: Provider) -> Iterator[None]:
     before = provider.answer
     yield
     provider.answer, provider.numbered = before, False
-
-
-@pytest.fixture(autouse=True)
-def nobody_records() -> Iterator[None]:
-    """This suite runs under the plugin, which watches every test: here it must not."""
-    outer = list(session._open)
-    for recorder in reversed(outer):
-        session.leave(recorder)
-    yield
-    assert session._open == ()
-    for recorder in outer:
-        session.enter(recorder)
 
 
 def model(url: str, engine: str = "auto", name: str = "openai/gpt-4o-mini", **more: Any) -> Any:

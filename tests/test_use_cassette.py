@@ -26,6 +26,7 @@ from pytest_lmcache.session import PROVIDER_KEYS, Session, session
 from pytest_lmcache.settings import Mode, Settings
 
 GONE = "http://127.0.0.1:9/v1"
+pytestmark = pytest.mark.usefixtures("nobody_records")
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +35,6 @@ def provider() -> Iterator[Provider]:
     asyncio.run(asyncio.sleep(0))
     with Provider() as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def nobody_records() -> Iterator[None]:
-    """This suite runs under the plugin, which watches every test: here it must not."""
-    outer = list(session._open)
-    for recorder in reversed(outer):
-        session.leave(recorder)
-    yield
-    assert session._open == ()
-    for recorder in outer:
-        session.enter(recorder)
 
 
 def request(text: str, url: str, **more: Any) -> dict[str, Any]:
