@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,11 +147,8 @@ class Cache:
     @property
     def flight(self) -> Flight | None:
         """What lets one process of the machine ask at a time; None without a disk layer, whose folder it needs."""
-        if not any(layer.name == "disk" for layer in self._working()):
-            return None
-        from pytest_lmcache.layers.flight import Flight
-
-        return Flight(self._settings.disk_cache_dir or FOLDER)
+        found: Iterator[Flight | None] = (getattr(layer, "flight", None) for layer in self._working())
+        return next(filter(None, found), None)
 
     def stats(self) -> dict[str, Stats]:
         """For each layer by name, how often it was asked by `get` and told by `put`, and with what success."""

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "settings": "errors",
     "layers": "errors",
     "layers.memory": "layers",
-    "layers.disk": "errors layers",
+    "layers.disk": "errors layers layers.flight",
     "layers.redis": "errors layers",
     "layers.flight": "layers",
     "values": "document errors interaction",

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pytest_lmcache.errors import LayerError, disk_trouble
 from pytest_lmcache.layers import from_text, is_fresh, make_folder, plain_key, to_text
+from pytest_lmcache.layers.flight import Flight
 
 PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked
 SHARDS = 1  # each costs 3 ms to open; one takes 15,000 writes a second, from all processes together
@@ -36,6 +37,7 @@ class DiskLayer:
         self, folder: Path, size_limit_bytes: float = 1_000_000_000, ttl: float | None = None
     ) -> None:
         self.folder = Path(folder).expanduser().absolute()
+        self.flight = Flight(self.folder)
         self._size_limit = size_limit_bytes
         self._ttl = ttl
         self._lock = threading.Lock()

@@ -36,17 +36,19 @@ class Flight:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).expanduser().absolute()
+        self._locks: Path | None = None
 
     def try_acquire(self, key: str) -> Held | None:
         """The lock of a key, None while another holds it: to be asked again after a sleep."""
         from filelock import FileLock, Timeout
 
         try:
-            make_folder(self.folder)
-            locks = self.folder / "locks"
-            locks.mkdir(exist_ok=True)
+            if self._locks is None:
+                make_folder(self.folder)
+                (self.folder / "locks").mkdir(exist_ok=True)
+                self._locks = self.folder / "locks"
             # A lock that is tied to its thread could not be released from another.
-            lock = FileLock(locks / _file_name(key), thread_local=False)
+            lock = FileLock(self._locks / _file_name(key), thread_local=False)
             lock.acquire(blocking=False)
         except Timeout:
             return None
