@@ -329,7 +329,9 @@ class Recorder:
         if flight is None or not is_single:
             return LANDED, None
         held: Held | None = flight.try_acquire(record.kept_as(record.nth))
-        return held, None if held is None else self.look(record, call)
+        answer = None if held is None else self.look(record, call)
+        record.started = RealTime.seconds()
+        return held, answer
 
     def finish(self, record: CallRecord, call: Call, answer: Answer) -> None:
         """Take the provider's answer of a call that ``begin`` did not answer: into every layer at once."""
