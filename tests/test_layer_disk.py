@@ -122,7 +122,7 @@ def test_foreign_row(folder, layer, columns):
 
 
 def test_pickled_key(folder):
-    """A row with a pickled key runs nothing, not when it is opened, found, or removed to make room."""
+    """A row with a pickled key runs nothing, not when it is opened, looked through, or removed to make room."""
     data, path = evil(folder)
     layer = DiskLayer(folder, size_limit_bytes=300_000)
     layer.put("k1", {"a": 1})
@@ -140,6 +140,8 @@ def test_pickled_key(folder):
     layer = DiskLayer(folder, size_limit_bytes=300_000)
     assert layer.get("k1") == {"a": 1}
     assert rows(folder) == 3
+    with pytest.raises(disk._ForeignRowError):
+        list(layer._shard())
     for turn in range(100):
         layer.put(f"k{turn}", {"a": "x" * 10_000})
     layer.close()
