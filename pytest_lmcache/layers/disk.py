@@ -35,7 +35,7 @@ class DiskLayer:
     def __init__(
         self, folder: Path, size_limit_bytes: float = 1_000_000_000, ttl: float | None = None
     ) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = Path(folder).absolute()
         self._size_limit = size_limit_bytes
         self._ttl = ttl
         self._lock = threading.Lock()

@@ -37,7 +37,7 @@ class Flight:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = Path(folder).absolute()
 
     @contextmanager
     def enter(self, key: str, wait_seconds: float) -> Iterator[bool]:
