@@ -208,7 +208,12 @@ def _checked_for_cache(name: str, value: Any, source: str) -> Any:
     fits, expected = _FOR_CACHE.get(name, (_is_size, "a whole number above 0, or math.inf for no limit"))
     if not fits(value):
         raise SettingsError(bad_setting(name, value, source, expected))
-    return Path(value).expanduser().absolute() if name == "disk_cache_dir" and value is not None else value
+    if name == "disk_cache_dir" and value is not None:
+        try:
+            return Path(value).expanduser().absolute()
+        except RuntimeError:  # the home of nobody
+            raise SettingsError(bad_setting(name, value, source, expected)) from None
+    return value
 
 
 def _is_flag(value: Any) -> bool:

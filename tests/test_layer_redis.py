@@ -166,6 +166,22 @@ def test_never_answers(silent):
     layer.close()
 
 
+def test_server_refuses(layer, client):
+    """A server that refuses, for want of memory say, is told of, and what it has is left alone."""
+    layer.put("k1", {"a": "x" * 100})
+    client.config_set("maxmemory", 1)
+    try:
+        troubled(lambda: layer.put("k2", {"a": 1}), layer._place, "maxmemory")
+    finally:
+        client.config_set("maxmemory", 0)
+    client.acl_setuser("default", commands=["-get"])
+    try:
+        troubled(lambda: layer.get("k1"), layer._place, "permission")
+    finally:
+        client.acl_setuser("default", commands=["+get"])
+    assert layer.get("k1") == {"a": "x" * 100}
+
+
 def test_away():
     """A server that is not there is told of, by where it should be."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -167,7 +167,7 @@ AGE, FOLDER = "a number of seconds above 0, or None for ever.", "a path, or None
         ],
         *[("disk_size_limit_bytes", value, SIZE) for value in (0, -1, 0.5, None, "1 GB", True, math.nan)],
         *[("ttl", value, AGE) for value in (0, -1, "60", True, math.inf, math.nan, [])],
-        *[("disk_cache_dir", value, FOLDER) for value in ("", 3, True, b"x")],
+        *[("disk_cache_dir", value, FOLDER) for value in ("", 3, True, b"x", "~nobody-of-that-name/x")],
     ],
 )
 def test_cache_errors_name_source_and_valid_values(name, value, takes):

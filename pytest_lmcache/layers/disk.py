@@ -36,7 +36,7 @@ class DiskLayer:
     def __init__(
         self, folder: Path, size_limit_bytes: float = 1_000_000_000, ttl: float | None = None
     ) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = Path(folder).absolute()
         self.flight = Flight(self.folder)
         self._size_limit = size_limit_bytes
         self._ttl = ttl

@@ -35,7 +35,7 @@ class Flight:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = Path(folder).absolute()
         self._locks: Path | None = None
 
     def try_acquire(self, key: str) -> Held | None:
