@@ -63,6 +63,7 @@ LIBRARIES = ("litellm", "dspy")
 
 run_key: pytest.StashKey[Run] = pytest.StashKey()
 recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
+backend_key: pytest.StashKey[Any] = pytest.StashKey()
 passed_key: pytest.StashKey[bool | None] = pytest.StashKey()
 
 
@@ -127,8 +128,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.fixture
-def lm_cache(request: pytest.FixtureRequest) -> Recorder:
+def lm_cache(request: pytest.FixtureRequest, lm_cache_backend: Any) -> Recorder:
     """Record and replay this test's language-model calls; hands out the record of its calls."""
+    request.node.stash[backend_key] = lm_cache_backend
     return request.config.stash[run_key].recorder_of(request.node)
 
 
@@ -214,9 +216,10 @@ class Run:
                 self._marked_fixtures.update(getattr(item, "fixturenames", ()))
             elif not self.is_auto:
                 continue
-            if isinstance(item, pytest.Function) and self._has_own_backend(item):
+            names = getattr(item, "fixturenames", None)
+            if names is not None and BACKEND not in names and _has_own_backend(item):
                 # First of all: other fixtures may call.
-                item.fixturenames.insert(0, BACKEND)
+                names.insert(0, BACKEND)
             if hasattr(self.config, "workerinput"):
                 continue  # a worker must not end its run: the test itself tells
             try:
@@ -339,16 +342,11 @@ class Run:
         written = recorder.close(passed=passed)
         self.tally.add(test, recorder, passed=passed, written=written)
 
-    def _has_own_backend(self, item: pytest.Function) -> bool:
-        """Whether a conftest, a plugin, or the test's module or class overrides ``lm_cache_backend``."""
-        if BACKEND in item.fixturenames:
-            return False
-        places = [*self.config.pluginmanager.get_plugins(), item.module, item.cls]
-        return any(hasattr(place, BACKEND) for place in places if place is not sys.modules[__name__])
-
     def _backend(self) -> Any:
         """What the fixture ``lm_cache_backend`` gave the test that runs, None where nobody overrides it."""
-        return getattr(self.current, "funcargs", {}).get(BACKEND)
+        item = self.current
+        given = item.stash.get(backend_key, None) if item is not None else None
+        return getattr(item, "funcargs", {}).get(BACKEND) if given is None else given
 
     def _set_up_shared(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
@@ -523,6 +521,12 @@ def _ini_layers(config: pytest.Config) -> dict[str, Any]:
         if value not in (None, ""):
             given[setting] = str(config.rootpath / value) if name == "lm_disk_dir" else value
     return given
+
+
+def _has_own_backend(item: pytest.Item) -> bool:
+    """Whether anything that the test sees overrides ``lm_cache_backend``."""
+    fixtures = item.session._fixturemanager.getfixturedefs(BACKEND, item)  # noqa: SLF001 - pytest has no other way
+    return fixtures is not None and len(fixtures) > 1
 
 
 def _forced_mode(config: pytest.Config) -> Mode | None:

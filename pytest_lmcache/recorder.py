@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
+from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -115,6 +117,8 @@ class CallRecord:
     usd: float | None = None
     left_early: bool = False
     renews: bool = False
+    may_race: bool = False
+    raced: bool = False
     age: float = 0.0
     started: float = 0.0
     streamed: bool = False
@@ -212,6 +216,7 @@ class Recorder:
         self._lock = threading.RLock()
         self._calls: list[CallRecord] = []
         self._asked: Counter[str] = Counter()
+        self._freed: dict[str, list[int]] = defaultdict(list)
         self._in_layers: Counter[str] = Counter()
         self._unanswered: set[CallRecord] = set()
         self._recorded_calls: list[Call] | None = None
@@ -275,8 +280,7 @@ class Recorder:
         text = "" if live else self.strategy.text(call)
         key = "" if live else self.strategy.key(call, text)
         with self._lock:
-            nth = self._asked[key]
-            self._asked[key] += 1
+            nth = self._number_of(key)
             found = None if live else self._find(key, nth)
             decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
             record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
@@ -292,8 +296,9 @@ class Recorder:
                 record.age = _age(record.entry.recorded())
             return record, answer
         if decision is Decision.ASK or (self.path is None and decision is Decision.MISS):
-            record.renews = not live and self.path is not None and nth < len(self.cassette.answers(key))
-            in_layers = self.look(record, call)
+            record.renews = self.path is not None and nth < len(self.cassette.answers(key))
+            # Where there is a cassette `board` looks: one look, by one process at a time.
+            in_layers = self.look(record, call) if self.path is None else None
             if in_layers is not None:
                 return record, in_layers
         if decision is Decision.MISS:
@@ -301,6 +306,13 @@ class Recorder:
         record.source, record.started = "provider", RealTime.seconds()
         self._unanswered.add(record)
         return record, None
+
+    def _number_of(self, key: str) -> int:
+        """Which of the identical calls this one is, from 0; it takes the place of one that was dropped."""
+        if self._freed[key]:
+            return heappop(self._freed[key])
+        self._asked[key] += 1
+        return self._asked[key] - 1
 
     def look(self, record: CallRecord, call: Call) -> Answer | None:
         """What the cache layers have of a call that is to be asked, None where they have nothing of it."""
@@ -312,24 +324,32 @@ class Recorder:
         answer, recorded = values.revive(value)
         if self._is_old(recorded):
             return None
+        # Kept by a test, or a machine, that may know of fewer secrets.
+        answer = self._clean(answer)
         self._unanswered.discard(record)
         record.source, record.seconds = getattr(value, "layer", "cache"), answer.seconds
         self._note(record, answer)
         self._keep(record, call, answer, recorded)
-        return answer
+        return answer if record.kept is None else deepcopy(answer)
 
-    def board(self, record: CallRecord, call: Call) -> tuple[Held | None, Answer | None]:
+    def board(
+        self, record: CallRecord, call: Call, *, again: bool, waits: bool
+    ) -> tuple[Held | None, Answer | None]:
         """Be the only one of this machine's processes to ask a call, where the cache can see to that.
 
         Gives what is to be released when the answer is in the layers, None while another process asks, and
-        the answer that another has got meanwhile.
+        what the layers have of the call. ``again``: after a wait; ``waits``: the caller can wait at all.
         """
-        flight = getattr(self.cache, "flight", None)
-        is_single = self.mode in {Mode.RECORD, Mode.ONCE} and not call.request.get("stream")
-        if flight is None or not is_single:
+        if self.mode not in {Mode.RECORD, Mode.ONCE}:
             return LANDED, None
-        held: Held | None = flight.try_acquire(record.kept_as(record.nth))
-        answer = None if held is None else self.look(record, call)
+        flight = getattr(self.cache, "flight", None)
+        is_single = waits and not record.streamed
+        record.may_race = flight is not None and not is_single
+        held: Held | None = LANDED
+        if flight is not None and is_single:
+            held = flight.try_acquire(record.kept_as(record.nth))
+        looks = held is not None and (again or self.path is not None)
+        answer = self.look(record, call) if looks else None
         record.started = RealTime.seconds()
         return held, answer
 
@@ -345,6 +365,7 @@ class Recorder:
         now = RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._keep(record, call, answer, now)
         if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
+            record.raced = record.may_race and self._from_cache(record.kept_as(record.nth)) is not None
             self._into_cache(record.kept_as(record.nth), values.store(answer, now))
             record.is_cached = getattr(self.cache, "keeps", True)
             with self._lock:
@@ -366,9 +387,9 @@ class Recorder:
         try:
             return self.cache.get(key)
         except LMCacheWarning as warning:
-            # Where warnings are errors, a layer's fails the test and not the call. It comes once.
+            # Where warnings are errors, a layer's fails the test and not the call. Of each layer it comes once.
             self.faults.append(warning)
-            return self.cache.get(key)
+            return self._from_cache(key)
 
     def _into_cache(self, key: str, value: dict[str, Any]) -> None:
         try:
@@ -396,7 +417,7 @@ class Recorder:
     def drop(self, record: CallRecord, why: str) -> None:
         """Forget a call whose answer is not to be recorded, so that the next identical call takes its place."""
         with self._lock:
-            self._asked[record.key] -= 1
+            heappush(self._freed[record.key], record.nth)
             self._unanswered.discard(record)
             record.tape = None
             self.unstored.append(why)

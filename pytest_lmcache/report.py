@@ -82,6 +82,7 @@ class Tally:
     saved_by: dict[str, Sum] = field(default_factory=dict)
     spent_by: dict[str, Sum] = field(default_factory=dict)
     prompt_cache: PromptCache = field(default_factory=PromptCache)
+    raced: int = 0
     layers: dict[str, list[int]] = field(default_factory=dict)
     old: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
@@ -103,6 +104,7 @@ class Tally:
         cost = self.costs.setdefault(test, Cost()) if calls else Cost()
         for call in calls:
             tokens = sum(call.tokens)
+            self.raced += call.raced
             if call.is_new and passed:
                 self.left_early[test] = self.left_early.get(test, 0) + call.left_early
             if call.source:
@@ -164,6 +166,7 @@ class Tally:
         for name, counts in data["layers"].items():
             self._add_layer(name, counts)
         self.prompt_cache.add(**data["prompt_cache"])
+        self.raced += data["raced"]
         for name in ("missed", "refused", "unused", "unmarked", "left_early", "old"):
             for test, number in data[name].items():
                 counts = getattr(self, name)
@@ -199,6 +202,11 @@ class Tally:
             yield (
                 f"the providers' prompt caches: {read:,} tokens read, {written:,} written, "
                 f"{'saved' if usd >= 0 else 'cost'} ${abs(usd):.4f}"
+            )
+        if self.raced:
+            yield (
+                f"{_number(self.raced, 'call')} asked by several processes at once: "
+                "of streams, and after a minute, they do not wait for each other"
             )
         if verbose:
             for name, (hits, misses, puts) in self.layers.items():

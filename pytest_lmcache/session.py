@@ -77,6 +77,7 @@ class Session:
         self.ended: Callable[[Recorder, bool, bool], None] | None = None
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
         self.layers = CacheSettings()
+        self.configured: dict[str, Any] = {}
         self._caches: dict[CacheSettings, Cache] = {}
         self._used: dict[int, Cache] = {}
 
@@ -105,8 +106,8 @@ class Session:
     ) -> Recorder:
         """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError.
 
-        ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache of a test where its settings name none, None
-        for the one of all.
+        ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache
+        of a test where its settings name none, None for the one of all.
         """
         self._strategy(settings.key or "exact", settings.normalise)
 
@@ -148,7 +149,6 @@ class Session:
                 self._own.add(recorder)
             if not recorder.watched:
                 _current.set(recorder)
-            if not recorder.watched:
                 for name in self._installed:
                     self._doors[name].look_again()
             if len(self._open) == 1:
@@ -244,7 +244,8 @@ class Session:
         """What the layers of the caches that stood behind cassettes were asked, by the layer's name."""
         total: dict[str, Stats] = {}
         for cache in self._used.values():
-            for name, stats in cache.stats().items():
+            # By the class: a user's cache may have something else under this name.
+            for name, stats in Cache.stats(cache).items():
                 total[name] = total.get(name, Stats()) + stats
         return total
 
@@ -255,9 +256,9 @@ class Session:
         self._caches.clear()
         self._used.clear()
 
-    def cache(self, layers: CacheSettings | None = None) -> Cache:
-        """The cache with these layers, by default those of the configuration; each is there once."""
-        wanted = layers or self.layers
+    def cache(self, **layers: Any) -> Cache:
+        """The cache of the configuration, of ``configure_cache`` and of these settings; each is there once."""
+        wanted = self.layers.updated(self.configured | layers, "the cache")
         with self._lock:
             if wanted not in self._caches:
                 self._caches[wanted] = Cache(**asdict(wanted))
@@ -274,9 +275,11 @@ class Session:
         if settings.cache is not None:
             return settings.cache
         if settings.layers:
-            return self.cache(self.layers.updated(dict(settings.layers), "lm_cache"))
-        found = backend() if backend is not None else None
-        return found or vars(sys.modules[PACKAGE]).get("cache") or self.cache()
+            return self.cache(**dict(settings.layers))
+        found, source = backend() if backend is not None else None, "the fixture lm_cache_backend"
+        if found is None:
+            found, source = vars(sys.modules[PACKAGE]).get("cache"), "pytest_lmcache.cache"
+        return self.cache() if found is None else Settings().updated({"cache": found}, source).cache
 
     def _strategy(self, key: Any, normalise: Sequence[str]) -> KeyStrategy:
         wanted = (_identity(key), normalise)
@@ -313,16 +316,16 @@ class Session:
 session = Session()
 
 
-def configure_cache(**given: Any) -> Cache:
-    """Have one cache with these layers stand behind all cassettes that name no other; gives it.
+def configure_cache(**given: Any) -> None:
+    """Choose the layers of the cache that stands behind all cassettes which name no other.
 
     ``enable_memory_cache``, ``enable_disk_cache``, ``disk_cache_dir``, ``disk_size_limit_bytes``,
-    ``memory_max_entries``, ``ttl`` (seconds) and ``url`` (of a Redis); what is not given is as configured.
-    Raises SettingsError for what does not exist or cannot be.
+    ``memory_max_entries``, ``ttl`` (seconds) and ``url`` (of a Redis); what is not given is as in the
+    configuration of pytest. Raises SettingsError for what does not exist or cannot be.
     """
-    cache = session.cache(session.layers.updated(given, "configure_cache()"))
-    setattr(sys.modules[PACKAGE], "cache", cache)  # noqa: B010 - the package's own name, as users set it
-    return cache
+    CacheSettings().updated(given, "configure_cache()")
+    session.configured = given
+    vars(sys.modules[PACKAGE]).pop("cache", None)
 
 
 def named_cassette(name: str, folder: Path) -> Path:

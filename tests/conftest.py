@@ -23,6 +23,7 @@ def no_layers(monkeypatch):
     from pytest_lmcache.settings import CacheSettings
 
     monkeypatch.setattr(session, "layers", CacheSettings(enable_memory_cache=False, enable_disk_cache=False))
+    monkeypatch.setattr(session, "configured", {})
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import litellm
@@ -20,6 +22,8 @@ from provider import Event, Provider, Reply
 
 import pytest_lmcache
 from pytest_lmcache import Cache, CassetteMiss, LMCacheWarning, SettingsError, configure_cache, use_cassette
+from pytest_lmcache.caches import Stats
+from pytest_lmcache.doors import litellm as door
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import CacheSettings
 
@@ -116,6 +120,10 @@ def test_promoted_to_memory(provider: Provider, cache: Cache) -> None:
     assert (stats["memory"].hits, stats["disk"].hits) == (2, 1)
 
 
+def refused(*_: Any) -> None:
+    raise SystemExit("asked")
+
+
 def test_replay_asks_no_layer(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warm cache turns no test green that fails where there is none: on replay only the cassette counts."""
     with use_cassette("warm.yaml", mode="record"):
@@ -123,8 +131,8 @@ def test_replay_asks_no_layer(provider: Provider, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(CassetteMiss), use_cassette("cold.yaml"):
         ask("one", provider.url)
     with use_cassette("warm.yaml") as tape, monkeypatch.context() as patch:
-        patch.setattr(Cache, "get", None)
-        patch.setattr(Cache, "put", None)
+        patch.setattr(Cache, "get", refused)
+        patch.setattr(Cache, "put", refused)
         ask("one")
     assert tape.replayed == 1
 
@@ -215,6 +223,64 @@ print([call.source for call in tape.calls].count("disk"))
     )
     assert again.stdout.strip() == "12"
     assert provider.count - before == 20
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_secret_that_a_layer_holds_is_in_no_cassette(stream: bool, provider: Provider) -> None:
+    """What a test without a rule has put into a layer is redacted for a test that has one."""
+    provider.script(Reply(text="It is customer-12345678."))
+    with use_cassette("x.yaml", mode="record"):
+        assert ask("Who is it?", provider.url, stream=stream) == "It is customer-12345678."
+    with use_cassette("y.yaml", mode="record", redact="customer-[0-9]+") as tape:
+        assert ask("Who is it?", stream=stream) == "It is <redacted:pattern-1>."
+    assert tape.calls[0].source == "memory"
+    assert "customer-12345678" not in Path("y.yaml").read_text()
+
+
+def test_a_retry_takes_the_place_of_the_call_that_failed(provider: Provider) -> None:
+    """Of identical calls at once one fails: its retry is asked, and gets no sibling's answer."""
+    retry = request("sample", provider.url, num_retries=0)
+
+    async def sample() -> list[Any]:
+        provider.script(Reply(failure="rate_limit"))
+        several = [litellm.acompletion(**retry) for _ in range(3)]
+        return [*await asyncio.gather(*several, return_exceptions=True), await litellm.acompletion(**retry)]
+
+    before = provider.count
+    with use_cassette("x.yaml", mode="record") as tape:
+        answers = asyncio.run(sample())
+    assert provider.count - before == 4
+    said = [answer.choices[0].message.content for answer in answers if not isinstance(answer, Exception)]
+    assert len(set(said)) == len(said) == 3
+    assert {call.source for call in tape.calls} == {"provider"}
+
+
+@pytest.mark.parametrize("fails", ["get", "put"])
+def test_a_failing_own_cache_is_not_swallowed(fails: str, provider: Provider) -> None:
+    """What an own cache fails with fails the test, also where the code under test expects errors of a provider."""
+
+    def broken(*_: Any) -> None:
+        raise ConnectionError("the store is away")
+
+    own = type("Broken", (Cache,), {fails: broken})(enable_disk_cache=False)
+    with (
+        pytest.raises(ConnectionError, match="the store is away"),
+        use_cassette("x.yaml", mode="record", cache=own),
+        contextlib.suppress(Exception),
+    ):
+        ask("x", provider.url)
+    assert not Path("x.yaml").exists()
+
+
+def test_each_call_is_one_look(provider: Provider, cache: Cache) -> None:
+    """The layers' counts are those of the calls."""
+    with use_cassette("x.yaml", mode="record"):
+        ask("counted", provider.url)
+    with use_cassette(None, cache=cache):
+        ask("counted")
+        ask("counted elsewhere", provider.url)
+    assert cache.stats()["memory"] == Stats(hits=1, misses=2, puts=2)
+    assert cache.stats()["disk"] == Stats(hits=0, misses=2, puts=2)
 
 
 def test_changing_an_answer_changes_no_other(provider: Provider) -> None:
@@ -410,17 +476,46 @@ def test_the_key_of_an_own_cache_is_that_of_its_cassettes(provider: Provider) ->
 
 def test_configure_cache(provider: Provider, tmp_path: Path) -> None:
     """``configure_cache`` replaces the cache of all that names no other; what cannot be is refused."""
-    configured = configure_cache(disk_cache_dir=tmp_path / "here", enable_memory_cache=False)
-    assert pytest_lmcache.cache is configured
+    configure_cache(disk_cache_dir=tmp_path / "here", enable_memory_cache=False)
     for expected in ("provider", "disk"):
         with use_cassette(None) as tape:
             ask("configured", provider.url)
         assert tape.calls[0].source == expected
     assert (tmp_path / "here").is_dir()
+    with use_cassette(None, ttl=3600) as tape:
+        ask("configured", provider.url)
+    assert tape.calls[0].source == "disk", "a nearer setting goes with those of configure_cache"
     with pytest.raises(SettingsError, match=r"configure_cache\(\): there is no setting 'enable_disk'"):
         configure_cache(enable_disk=False)
     with pytest.raises(SettingsError, match="memory_max_entries"):
         configure_cache(memory_max_entries=0)
+
+
+class Empty(Cache):
+    """A cache that says how much it holds."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_an_empty_cache_is_one(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is false as a truth value is used all the same."""
+    own = Empty(enable_disk_cache=False)
+    monkeypatch.setattr(pytest_lmcache, "cache", own)
+    with use_cassette(None):
+        ask("empty", provider.url)
+    assert own.stats()["memory"].puts == 1
+
+
+@pytest.mark.parametrize("wrong", ["x", object(), Cache], ids=["text", "object", "class"])
+def test_what_is_no_cache_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something else in the place of a cache is told by its name."""
+    monkeypatch.setattr(pytest_lmcache, "cache", wrong)
+    with (
+        pytest.raises(SettingsError, match=r"pytest_lmcache\.cache: cache cannot be .*; it takes a"),
+        use_cassette(None),
+    ):
+        ask("x")
 
 
 def test_an_unset_module_cache_is_the_configured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -621,6 +716,29 @@ def test_threads_share_a_cache(provider: Provider) -> None:
     with use_cassette("y.yaml", mode="record") as tape:
         assert [ask(text) for text in texts] == first
     assert {call.source for call in tape.calls} == {"memory"}
+
+
+def test_a_call_that_blocks_its_event_loop_waits_for_no_task_of_it(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync call in a task is asked at once where another task of the loop asks the same: nobody waits for ever."""
+
+    async def both() -> None:
+        with use_cassette("x.yaml", mode="record"):
+            asking = asyncio.create_task(aask("blocked", provider.url))
+            await asyncio.sleep(0.1)
+        with use_cassette("y.yaml", mode="record") as tape:
+            ask("blocked", provider.url)
+        sources.extend(call.source for call in tape.calls)
+        await asking
+
+    monkeypatch.setattr(door, "time", SimpleNamespace(sleep=refused))
+    sources: list[str] = []
+    provider.script(Reply(delay=0.5), Reply())
+    before = provider.count
+    asyncio.run(both())
+    assert sources == ["provider"]
+    assert provider.count - before == 2
 
 
 # ---- age

@@ -22,6 +22,7 @@ class Call:
     left_early: bool = False
     model: str = "gpt"
     is_cached: bool = False
+    raced: bool = False
     cached: tuple[int, int] = (0, 0)
     cached_usd: float = 0.0
 
@@ -58,7 +59,12 @@ FACTS = [
         True,
     ),
     ("j", Recorder([REPLAYED], in_front={"one cache", "another"}), True, False),
-    ("i", Recorder([Call("provider", is_cached=True, cached=(4, 2), cached_usd=0.125)]), True, False),
+    (
+        "i",
+        Recorder([Call("provider", is_cached=True, raced=True, cached=(4, 2), cached_usd=0.125)]),
+        True,
+        False,
+    ),
 ]
 STATS = {"memory": SimpleNamespace(hits=1, misses=2, puts=3)}
 
@@ -137,6 +143,7 @@ def test_lines():
         "  gpt: 90 tokens, $1.2500 (1 call of models without a known price)",
         "spent 105 tokens, $1.7500",
         "the providers' prompt caches: 4 tokens read, 2 written, saved $0.1250",
+        "1 call asked by several processes at once: of streams, and after a minute, they do not wait for each other",
         "1 cassette written: review and commit it",
         "missed in 1 test; record: pytest --lm-record:",
         "  c (1)",

@@ -160,8 +160,8 @@ class Visit(visit.Visit):
             return self._events(stored)
         return self.revived(lm15.revive_response, stored.data)
 
-    def answered(self, response: Any) -> Any:
-        """Record what the provider gave."""
+    def taken(self, response: Any) -> Any:
+        """Take down an answer."""
         usd = lm15.price(response, self.request, self.engine)
         self.finish(Answer(Kind.RESPONSE, lm15.store_response(response), usd=usd))
         return response
@@ -198,7 +198,7 @@ def _complete(find: Find, original: Any) -> Any:
         if recorder is None:
             return original(engine, request)
         call = Visit(recorder, engine, request)
-        for _ in call.queue():
+        for _ in call.queue(blocks=True):
             time.sleep(POLL)
         if call.stored is not None:
             return call.replay(call.stored)
@@ -214,6 +214,8 @@ def _stream(find: Find, original: Any) -> Any:
         __tracebackhide__ = True
         recorder = _recorder(find, request)
         call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
+        for _ in call.queue(blocks=True) if call is not None else ():
+            time.sleep(POLL)
         if call is not None and call.stored is not None:
             yield from call.replay(call.stored)
             return
@@ -230,7 +232,7 @@ def _acomplete(find: Find, original: Any) -> Any:
         if recorder is None:
             return await original(engine, request)
         call = Visit(recorder, engine, request)
-        for _ in call.queue():
+        for _ in call.queue(blocks=False):
             await asyncio.sleep(POLL)
         if call.stored is not None:
             return call.replay(call.stored)
@@ -246,6 +248,8 @@ def _astream(find: Find, original: Any) -> Any:
         __tracebackhide__ = True
         recorder = _recorder(find, request)
         call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
+        for _ in call.queue(blocks=False) if call is not None else ():
+            await asyncio.sleep(POLL)
         if call is not None and call.stored is not None:
             for event in call.replay(call.stored):
                 yield event

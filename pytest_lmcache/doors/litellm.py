@@ -238,7 +238,7 @@ class Door:
             if recorder is None:
                 return original(*args, **kwargs)
             call = Visit(recorder, name, parameters, args, kwargs)
-            for _ in call.queue():
+            for _ in call.queue(blocks=True):
                 time.sleep(POLL)
             if call.stored is not None:
                 return call.replay(call.stored)
@@ -258,7 +258,7 @@ class Door:
             if recorder is None:
                 return await original(*args, **kwargs)
             call = Visit(recorder, name, parameters, args, kwargs)
-            for _ in call.queue():
+            for _ in call.queue(blocks=False):
                 await asyncio.sleep(POLL)
             if call.stored is not None:
                 return call.replay(call.stored)
@@ -329,8 +329,8 @@ class Visit(visit.Visit):
         answers.restore_hidden(response, stored.hidden, provider)
         return self._marked(response)
 
-    def answered(self, result: Any) -> Any:
-        """Record what the provider gave; a stream is recorded while it is read."""
+    def taken(self, result: Any) -> Any:
+        """Take down what the provider gave; a stream is recorded while it is read."""
         name = self.call.name
         if streams.is_stream(result):
             usage: dict[str, Any] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -34,7 +35,7 @@ class Visit:
         self.model = model
         self.record: CallRecord
         self.stored: Answer | None
-        try:
+        with self._ours():
             request = {}
             if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
                 request = recorder.redact(ask())
@@ -42,10 +43,6 @@ class Visit:
             self.record, self.stored = recorder.begin(order, self.call)
             self.record.model = model
             self._note_caching()
-        except Exception as fault:
-            # Ours, not the provider's: it must not pass for an error that the code under test may expect.
-            recorder.faults.append(fault)
-            raise
 
     def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
         """An error as plain data, None for one that is not the library's, and whether it will come again."""
@@ -55,16 +52,24 @@ class Visit:
         """What the provider's own prompt cache saved on this call, in USD."""
         raise NotImplementedError
 
-    def queue(self) -> Iterator[None]:
-        """Once for each time to wait while another process of this machine asks the same, whose answer is ours then."""
+    def queue(self, *, blocks: bool) -> Iterator[None]:
+        """Once for each time to wait while another on this machine asks the same, whose answer is ours then.
+
+        ``blocks``: the wait stops the thread. Where an event loop runs in it there is none: the other may be a
+        task of that loop.
+        """
+        waits = not (blocks and _has_loop())
         if self.stored is not None:
             return
-        for _ in range(LONGEST_WAIT):
-            held, self.stored = self.recorder.board(self.record, self.call)
+        for waited in range(LONGEST_WAIT):
+            with self._ours():
+                held, self.stored = self.recorder.board(self.record, self.call, again=waited > 0, waits=waits)
             if held is not None:
                 self.held = held
                 break
             yield
+        else:
+            self.record.may_race = True
         if self.stored is not None:
             self.held.release()
             self._note_caching()
@@ -81,13 +86,33 @@ class Visit:
             self.held.release()
             raise
 
+    def answered(self, result: Any) -> Any:
+        """Record what the provider gave; what the caller is to get."""
+        with self._ours():
+            try:
+                return self.taken(result)
+            finally:
+                self.held.release()
+
+    def taken(self, result: Any) -> Any:
+        """Take down an answer, or begin to take down a stream; a door's own."""
+        raise NotImplementedError
+
     def finish(self, answer: Answer) -> None:
-        """Record what the provider gave."""
-        try:
+        """Record an answer, or a stream that has ended."""
+        with self._ours():
             self.recorder.finish(self.record, self.call, answer)
             self._note_caching()
-        finally:
-            self.held.release()
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Around what is not the provider's: its errors must not pass for one that the code under test may expect."""
+        try:
+            yield
+        except Exception as fault:
+            if fault not in self.recorder.faults:
+                self.recorder.faults.append(fault)
+            raise
 
     def failed(self, error: Exception) -> None:
         """Record an error of the provider's, if it is of those that are recorded."""
@@ -127,6 +152,14 @@ class Visit:
             self.record.cached_usd = self.saved_by_prompt_cache()
 
 
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class StreamTape:
     """Takes down a stream while its caller reads it, and ends the call's record with it.
 
@@ -145,8 +178,6 @@ class StreamTape:
         self._chunks: list[dict[str, Any]] = []
         self._open = True
         visit.record.tape = self
-        # Nobody waits until a stream has been read.
-        visit.held.release()
 
     def chunk(self, chunk: Any) -> None:
         """Keep one chunk as it is now: its reader may change it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import dedent
 
 import pytest
 from plugin.conftest import ALONE
@@ -259,6 +260,133 @@ def test_one(shared):
     )
     suite.record().stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 recorded"])
     assert suite.asked() == 1
+
+
+WAYS = {
+    "another name": """
+        @pytest.fixture(scope="session", name="lm_cache_backend")
+        def named():
+            return OWN
+
+        @pytest.mark.lm_cache
+        def test_it():
+            ask()
+    """,
+    "an outer class": """
+        class TestOuter:
+            @pytest.fixture
+            def lm_cache_backend(self):
+                return OWN
+
+            class TestInner:
+                @pytest.mark.lm_cache
+                def test_it(self):
+                    ask()
+    """,
+    "a fixture asked for late": """
+        @pytest.fixture
+        def lm_cache_backend():
+            return OWN
+
+        def test_it(request):
+            request.getfixturevalue("lm_cache")
+            ask()
+    """,
+    "unittest": """
+        import unittest
+
+        @pytest.fixture
+        def lm_cache_backend():
+            return OWN
+
+        @pytest.mark.lm_cache
+        class TestIt(unittest.TestCase):
+            def test_it(self):
+                ask()
+    """,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_backend_in_any_way(suite, way):
+    """However a suite overrides the fixture, what it gives stands behind the test."""
+    own = "from pytest_lmcache import Cache\nOWN = Cache(enable_disk_cache=False)\n"
+    check = "def test_last():\n    assert OWN.stats()['memory'].puts == 1\n"
+    suite.test(own + dedent(WAYS[way]) + check)
+    suite.record().assert_outcomes(passed=2)
+
+
+def test_backend_of_doctests(suite):
+    """A doctest under ``lm_auto`` has the backend of its conftest."""
+    suite.file("conftest.py", BACKEND)
+    suite.file("pytest.ini", "[pytest]\nlm_auto = true\naddopts = --doctest-modules\n")
+    suite.file("shop.py", '"""\n>>> from app import ask\n>>> ask()\n\'You said: hello\'\n"""\n')
+    suite.test("""
+        from conftest import Content
+
+        def test_last():
+            assert len(Content.asked) == 1
+    """)
+    suite.record("shop.py", "test_it.py").assert_outcomes(passed=2)
+
+
+def test_configured_in_a_conftest(suite):
+    """``configure_cache`` in a conftest adds to the configuration: the layers lie where pytest's cache does."""
+    suite.file("conftest.py", "import pytest_lmcache\npytest_lmcache.configure_cache(ttl=60)\n")
+    suite.file("pytest.ini", "[pytest]\nlm_memory_max_entries = 7\n")
+    suite.test(
+        """
+        import pytest_lmcache
+
+        @pytest.mark.lm_cache
+        def test_it():
+            ask()
+            settings = pytest_lmcache.cache._settings
+            assert (settings.ttl, settings.memory_max_entries) == (60, 7)
+            assert str(settings.disk_cache_dir).endswith(".pytest_cache/d/lmcache")
+        """,
+        "sub/test_it.py",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(suite.folder / "sub")
+        suite.pytester.syspathinsert(suite.folder)
+        suite.record().assert_outcomes(passed=1)
+    assert (suite.folder / ".pytest_cache/d/lmcache").is_dir()
+    assert not (suite.folder / "sub/.pytest_cache").exists()
+
+
+def test_own_name_for_statistics(suite):
+    """A cache whose author keeps something else under ``stats`` ends no run."""
+    suite.test("""
+        from pytest_lmcache import Cache
+
+        class Counting(Cache):
+            def __init__(self):
+                super().__init__(enable_disk_cache=False)
+                self.stats = {"hits": 0}
+
+        @pytest.mark.lm_cache(cache=Counting())
+        def test_it():
+            ask()
+    """)
+    suite.record("-v").assert_outcomes(passed=1)
+
+
+def test_streams_that_raced_are_told(suite):
+    """Streams do not wait for each other: where two processes asked the same at once, the summary says so."""
+    suite.provider.delay, delay = 0.5, suite.provider.delay
+    suite.test("""
+        @pytest.mark.lm_cache
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(number):
+            list(litellm.completion(messages=said("raced"), stream=True, **SETTINGS))
+    """)
+    try:
+        result = suite.spawn("--lm-record", "-n", "2", "--dist=load")
+    finally:
+        suite.provider.delay = delay
+    assert result.returncode == 0, result.stdout
+    assert ("asked by several processes at once" in result.stdout) == (suite.asked() > 1)
 
 
 def test_no_backend_no_trace(suite):
