@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -286,6 +287,20 @@ def test_every_recorded_entry_point_is_found(name: str) -> None:
         return
     assert list(_cells(["litellm"]))
     assert callable(getattr(litellm, name))
+
+
+def test_a_guarded_function_stays_of_its_kind(tmp_path: Path) -> None:
+    """What tells async functions from others sees no difference; Python 3.13 warns of code of another kind."""
+    names = [name for name in UNDECORATED if hasattr(litellm, name)]
+    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+
+    def seen() -> dict[str, list[bool]]:
+        return {name: [is_kind(getattr(litellm, name)) for is_kind in kinds] for name in names}
+
+    before = seen()
+    with use_cassette(tmp_path / "x.yaml"):
+        assert seen() == before
+    assert any(map(any, before.values()))
 
 
 def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -460,16 +460,32 @@ def _chain(function: Any) -> Iterator[CellType]:
 
 
 def _guard(function: FunctionType, guarded: Callable[..., Any]) -> CodeType:
-    """Code for ``function`` that calls ``guarded``: seen by every name that the function is bound to."""
-
-    def stand_in(*args: Any, **kwargs: Any) -> Any:
-        # A constant, because the code will run with the globals and without the cells of ``function``.
-        call: Any = "guarded"
-        return call(*args, **kwargs)
-
-    code = stand_in.__code__
-    constants = tuple(guarded if constant == "guarded" else constant for constant in code.co_consts)
+    """Code for ``function``, of its kind, that calls ``guarded``: seen by every name that the function is bound to."""
+    kinds = zip((inspect.iscoroutinefunction, inspect.isasyncgenfunction), (_awaits, _yields), strict=True)
+    code = next((stand_in for is_kind, stand_in in kinds if is_kind(function)), _calls).__code__
+    constants = tuple(guarded if constant == GUARDED else constant for constant in code.co_consts)
     return code.replace(co_consts=constants, co_name=function.__code__.co_name)
+
+
+# What stands in for a function of each kind. Its code runs with that function's globals and without cells, so
+# what it calls is put into its constants.
+GUARDED = "guarded"
+
+
+def _calls(*args: Any, **kwargs: Any) -> Any:
+    call: Any = "guarded"
+    return call(*args, **kwargs)
+
+
+async def _awaits(*args: Any, **kwargs: Any) -> Any:
+    call: Any = "guarded"
+    return await call(*args, **kwargs)
+
+
+async def _yields(*args: Any, **kwargs: Any) -> Any:
+    call: Any = "guarded"
+    async for each in call(*args, **kwargs):
+        yield each
 
 
 def _qualified(original: Callable[..., Any]) -> str:
