@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum
@@ -10,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from pytest_lmcache.errors import CassetteError, unknown_exception
-from pytest_lmcache.interaction import Answer
+from pytest_lmcache.interaction import Answer, Kind
 
 # Attributes of exceptions that hold whole prompts, keys or connections; never stored.
 UNSAFE = frozenset(
@@ -71,41 +72,60 @@ def mark_hit(result: Any, *, openly: bool = True) -> Any:
 
 
 def without_usage(answer: Answer) -> Answer:
-    """The same answer, which took no tokens."""
-    hidden = {name: value for name, value in (answer.hidden or {}).items() if name != "usage"}
-    return replace(answer, data=_unused(answer.data), hidden=hidden)
+    """The same answer, which took no tokens and cost nothing."""
+    data = answer.data
+    if answer.kind is Kind.RESPONSE:
+        data = _unused(data)
+    elif answer.kind is Kind.STREAM:
+        data = _unused_chunks(data)
+    return replace(answer, data=data, hidden=_unused(answer.hidden or {}), usd=0.0)
 
 
-def _unused(value: Any) -> Any:
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(item, dict) and "bytes" in item for item in value)
-    ):
-        # The wire may have cut an event in two: each becomes one chunk.
-        events = "".join(item["bytes"] for item in value).split("\n\n")
-        lines = ("\n".join(map(_unused_line, event.split("\n"))) for event in events if event)
-        return [{"bytes": f"{event}\n\n"} for event in lines]
-    if isinstance(value, list):
-        return [_unused(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {name: _zeros(item) if name == "usage" else _unused(item) for name, item in value.items()}
+def _unused(data: dict[str, Any]) -> dict[str, Any]:
+    """A response, a chunk or an event without its tokens: elsewhere ``usage`` is a word of the model's."""
+    zeroed: dict[str, Any] = {"usage": _zeros(data["usage"])} if "usage" in data else {}
+    # The first for events of responses(), the second for Anthropic's.
+    for name in ("response", "message"):
+        inner = data.get(name)
+        if isinstance(inner, dict) and "usage" in inner:
+            zeroed[name] = {**inner, "usage": _zeros(inner["usage"])}
+    return {**data, **zeroed}
 
 
-def _unused_line(line: str) -> str:
-    if not line.startswith("data:") or '"usage"' not in line:
-        return line
+def _unused_chunks(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not all("bytes" in chunk or "raw" in chunk for chunk in chunks):
+        return [_unused_chunk(chunk) for chunk in chunks]
+    # The wire may have cut an event in two, or a letter: each event becomes one chunk.
+    name = "anthropic_messages"
+    wire = b"".join(revive_chunk(name, chunk) for chunk in chunks).decode(errors="surrogateescape")
+    events = re.split(r"(?<=\n\n)", _unused_lines(wire))
+    return [store_chunk(name, event.encode(errors="surrogateescape")) for event in events if event]
+
+
+def _unused_chunk(chunk: dict[str, Any]) -> dict[str, Any]:
+    if chunk.keys() == {"event"}:
+        return {"event": _unused(chunk["event"])}
+    return {"text": _unused_lines(chunk["text"])} if chunk.keys() == {"text"} else _unused(chunk)
+
+
+def _unused_lines(events: str) -> str:
+    return re.sub(r'^data:(.*"usage".*)$', _unused_line, events, flags=re.MULTILINE)
+
+
+def _unused_line(line: re.Match[str]) -> str:
     try:
-        event = json.loads(line.removeprefix("data:"))
+        event = json.loads(line[1])
     except ValueError:
-        return line  # not an event of the API's: it says nothing of tokens
-    return "data: " + json.dumps(_unused(event), ensure_ascii=False)
+        return line[0]  # not an event of the API's: it says nothing of tokens
+    zeroed = _unused(event) if isinstance(event, dict) else event
+    return line[0] if zeroed == event else f"data: {json.dumps(zeroed)}"
 
 
 def _zeros(usage: Any) -> Any:
     if isinstance(usage, dict):
         return {name: _zeros(value) for name, value in usage.items()}
+    if isinstance(usage, list):
+        return [_zeros(item) for item in usage]
     return type(usage)(0) if type(usage) in {int, float} else usage
 
 

@@ -120,14 +120,13 @@ def revive_event(data: Mapping[str, Any]) -> Any:
 
 
 def without_usage(answer: Answer) -> Answer:
-    """The same answer, which took no tokens."""
+    """The same answer, which took no tokens and cost nothing."""
 
     def bare(data: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in data.items() if name != "usage"}
 
-    if answer.kind is Kind.STREAM:
-        return replace(answer, data=[bare(event) for event in answer.data])
-    return replace(answer, data=bare(answer.data))
+    is_stream = answer.kind is Kind.STREAM
+    return replace(answer, data=[*map(bare, answer.data)] if is_stream else bare(answer.data), usd=0.0)
 
 
 # ---------------------------------------------------------------- errors

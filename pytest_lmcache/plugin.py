@@ -38,7 +38,10 @@ INI = {
     "lm_repeat": ("string", "an identical call after the last recording: last (default), cycle or error"),
     "lm_record_errors": ("string", "which errors of the provider are recorded: lasting (default) or all"),
     "lm_usage": ("string", "what a replayed answer says of its tokens: recorded (default) or empty"),
-    "lm_max_age": ("string", "recordings older than this, such as 90d, are told and recorded anew"),
+    "lm_max_age": (
+        "string",
+        "age, as text such as '90d' or '90' for seconds, from which recordings are told and recorded anew",
+    ),
     "lm_redact": ("linelist", "regular expressions of own secrets, beside the built-in ones"),
     "lm_redact_with": ("string", "dotted path of a function str -> str that takes own secrets out"),
 }
@@ -50,10 +53,20 @@ LAYERS = {
         "disk_cache_dir",
         "folder of the disk layer (default: in pytest's cache folder)",
     ),
-    "lm_disk_size_limit_bytes": ("int", "disk_size_limit_bytes", "size of the disk layer (default: 1 GB)"),
-    "lm_memory_max_entries": ("int", "memory_max_entries", "answers kept in memory (default: 1,000,000)"),
+    "lm_disk_size_limit_bytes": ("float", "disk_size_limit_bytes", "size of the disk layer (default: 1 GB)"),
+    "lm_memory_max_entries": ("float", "memory_max_entries", "answers kept in memory (default: 1,000,000)"),
     "lm_ttl": ("float", "ttl", "seconds after which a layer forgets an answer (default: never)"),
     "lm_cache_url": ("string", "url", "redis://… of a layer that machines share (default: none)"),
+}
+SIZE = "a whole number above 0, or inf"
+TAKES = {
+    "lm_enable_memory_cache": "true or false",
+    "lm_enable_disk_cache": "true or false",
+    "lm_disk_dir": "a path, as text",
+    "lm_disk_size_limit_bytes": SIZE,
+    "lm_memory_max_entries": SIZE,
+    "lm_ttl": "a number of seconds above 0",
+    "lm_cache_url": "a URL such as redis://host:port/0, as text",
 }
 BACKEND = "lm_cache_backend"
 OUTSIDE = "outside of the tests, such as while a module is imported"
@@ -514,12 +527,12 @@ def _ini(config: pytest.Config) -> dict[str, Any]:
 
 def _ini_layers(config: pytest.Config) -> dict[str, Any]:
     has_folder = config.pluginmanager.has_plugin("cacheprovider")
-    folder = os.path.expandvars(config.getini("cache_dir")) if has_folder else ".pytest_cache"
-    given: dict[str, Any] = {"disk_cache_dir": str(config.rootpath / folder / "d" / "lmcache")}
-    for name, (_, setting, text) in LAYERS.items():
-        value = _getini(config, name, text)
+    folder = _folder(config, config.getini("cache_dir") if has_folder else ".pytest_cache")
+    given: dict[str, Any] = {"disk_cache_dir": str(folder / "d" / "lmcache")}
+    for name, (_, setting, _) in LAYERS.items():
+        value = _getini(config, name, TAKES[name])
         if value not in (None, ""):
-            given[setting] = str(config.rootpath / value) if name == "lm_disk_dir" else value
+            given[setting] = str(_folder(config, value)) if name == "lm_disk_dir" else value
     return given
 
 
@@ -527,6 +540,11 @@ def _has_own_backend(item: pytest.Item) -> bool:
     """Whether anything that the test sees overrides ``lm_cache_backend``."""
     fixtures = item.session._fixturemanager.getfixturedefs(BACKEND, item)  # noqa: SLF001 - pytest has no other way
     return fixtures is not None and len(fixtures) > 1
+
+
+def _folder(config: pytest.Config, text: str) -> Path:
+    """A folder as pytest takes its ``cache_dir``: under rootdir, with ``~`` and environment variables."""
+    return config.rootpath / os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111 - which fails for ~nobody
 
 
 def _forced_mode(config: pytest.Config) -> Mode | None:

@@ -175,8 +175,8 @@ def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _age(value: Any) -> Any:
     """Seconds, as a number or as a text such as ``90d``."""
     if isinstance(value, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\w*\s*", value)
-        return float(found[1]) * SECONDS[found[2]] if found and float(found[1]) else REFUSED
+        found = AGE.fullmatch(value)
+        return float(found[1]) * SECONDS[found[2][:1]] if found and float(found[1]) else REFUSED
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and value > 0 else REFUSED
 
@@ -187,6 +187,7 @@ def _cache(value: Any) -> Any:
 
 
 REFUSED: Any = object()
+AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?|)\s*")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "normalise": (_strings, "a string or a list of strings"),

@@ -33,6 +33,7 @@ from pytest_lmcache.document import (
 from pytest_lmcache.errors import CacheError, newer_value, no_value, unstorable
 from pytest_lmcache.interaction import Answer, Kind
 
+# A later form needs places of its own in the stores, as `lmcache:1:` is on a server: what is no value is overwritten.
 VERSION = 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -85,6 +86,15 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
     except (ValueError, TypeError, LookupError, struct.error, RecursionError) as error:
         raise CacheError(no_value(error)) from None
     return answer, recorded
+
+
+def is_value(value: Any) -> bool:
+    """Whether ``revive`` makes an answer of it; what others keep in a store of ours, and newer forms, are none."""
+    try:
+        revive(value)
+    except CacheError:
+        return False
+    return True
 
 
 def _check_version(value: Any) -> None:

@@ -22,8 +22,10 @@ from provider import Event, Provider, Reply
 
 import pytest_lmcache
 from pytest_lmcache import Cache, CassetteMiss, LMCacheWarning, SettingsError, configure_cache, use_cassette
+from pytest_lmcache.answers import revive_chunk, store_chunk, without_usage
 from pytest_lmcache.caches import Stats
 from pytest_lmcache.doors import litellm as door
+from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import CacheSettings
 
@@ -270,6 +272,18 @@ def test_a_failing_own_cache_is_not_swallowed(fails: str, provider: Provider) ->
     ):
         ask("x", provider.url)
     assert not Path("x.yaml").exists()
+
+
+@pytest.mark.parametrize("foreign", [{"a": 1}, {"lmcache": 2}], ids=["no value", "newer"])
+def test_what_is_no_value_in_a_layer_is_asked_anew(foreign: Any, provider: Provider, cache: Cache) -> None:
+    """What somebody else, or a newer version, has left under a call's key fails no recording."""
+    with use_cassette("x.yaml", mode="record") as tape:
+        ask("foreign", provider.url)
+    cache.put(tape.calls[0].key, foreign)
+    for name, source in (("y", "provider"), ("z", "memory")):
+        with use_cassette(f"{name}.yaml", mode="record") as tape:
+            ask("foreign", provider.url)
+        assert tape.calls[0].source == source
 
 
 def test_each_call_is_one_look(provider: Provider, cache: Cache) -> None:
@@ -600,6 +614,67 @@ def test_usage_empty_in_server_sent_events(provider: Provider) -> None:
     assert [line for line in empty.split(b"\n") if b"usage" not in line] == [
         line for line in live.split(b"\n") if b"usage" not in line
     ]
+
+
+COUNTS = {
+    "input_tokens": 7,
+    "speed": "fast",
+    "cost": 0.5,
+    "is_byok": True,
+    "details": None,
+    "iterations": [{"type": "message", "output_tokens": 3}],
+}
+NONE = {
+    "input_tokens": 0,
+    "speed": "fast",
+    "cost": 0.0,
+    "is_byok": True,
+    "details": None,
+    "iterations": [{"type": "message", "output_tokens": 0}],
+}
+SAID = {"content": [{"type": "tool_use", "input": {"usage": 120}}], "tools": [{"properties": {"usage": 1}}]}
+
+
+@pytest.mark.parametrize("kind", ["bytes", "text", "event", "chunk"])
+@pytest.mark.parametrize("place", ["usage", "message", "response"])
+def test_usage_empty_changes_no_word_of_the_models(place: str, kind: str) -> None:
+    """Tokens are taken out where a response or an event tells them; a ``usage`` elsewhere is something said."""
+
+    def event(counts: Any) -> dict[str, Any]:
+        told = {"usage": counts}
+        return SAID | (told if place == "usage" else {place: SAID | told})
+
+    def chunk(counts: Any) -> dict[str, Any]:
+        lines = f"event: é\ndata: {json.dumps(event(counts))}\n\n"
+        kinds: dict[str, dict[str, Any]] = {"bytes": {"bytes": lines}, "text": {"text": lines}}
+        return {**kinds, "event": {"event": event(counts)}, "chunk": event(counts)}[kind]
+
+    stored = Answer(Kind.STREAM, [chunk(COUNTS), chunk(COUNTS)], usd=1.5, hidden={"usage": COUNTS, "x": 1})
+    empty = without_usage(stored)
+    assert empty.data == [chunk(NONE), chunk(NONE)]
+    assert (empty.usd, empty.tokens, empty.hidden) == (0.0, (0, 0), {"usage": NONE, "x": 1})
+    assert stored.data == [chunk(COUNTS), chunk(COUNTS)]
+    whole = Answer(Kind.RESPONSE, SAID | {"usage": COUNTS})
+    assert without_usage(whole).data == SAID | {"usage": NONE}
+    error = Answer(Kind.ERROR, {"message": "x", "usage": COUNTS})
+    assert without_usage(error).data == error.data
+
+
+def test_usage_empty_in_bytes_that_are_no_text() -> None:
+    """Wherever the wire was cut, in a letter too, and whatever it holds, tokens are taken out and no other byte changes."""
+    other = b'data: {"text": "Pel\xc3\xa9", "usage": 1\ndata: [{"usage": 2}]\n\ndata: \xff\r\n\r\n\n\n\n'
+    lines = [
+        b'data: {"usage": {"output_tokens": %d}}\n\n',
+        other,
+        b'data:{"usage": {"a": 0}}\n\nda',
+        b"ta: x",
+    ]
+    wire = b"".join(lines)
+    for size in (1, 7, len(wire)):
+        cut = [(wire % 5)[start : start + size] for start in range(0, len(wire), size)]
+        chunks = [store_chunk("anthropic_messages", piece) for piece in cut]
+        empty = without_usage(Answer(Kind.STREAM, chunks)).data
+        assert b"".join(revive_chunk("anthropic_messages", chunk) for chunk in empty) == wire % 0
 
 
 # ---- the provider's own prompt cache

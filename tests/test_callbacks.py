@@ -176,6 +176,23 @@ def test_callbacks_are_told_the_same(
     assert [told for told in stored if told[0] in wanted] == [told for told in live if told[0] in wanted]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_callbacks_are_told_of_no_tokens(
+    shape: str, provider: Provider, listener: Listener, tmp_path: Path
+) -> None:
+    """With ``usage="empty"`` a callback hears of no tokens and of no cost, whatever was called."""
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        SHAPES[shape](provider.url)
+        live = listener.all_told(3)
+    with use_cassette(tmp_path / "x.yaml", usage="empty"):
+        SHAPES[shape](GONE)
+        told = [each for each in listener.all_told(len(live)) if "success" in each[0]]
+    assert told
+    for _, facts, tokens, _, _ in told:
+        assert not facts["response_cost"]
+        assert not any(tokens[:2])
+
+
 def test_failure_callbacks_are_told(provider: Provider, listener: Listener, tmp_path: Path) -> None:
     """A recorded error reaches the failure callbacks on replay."""
     from provider import Reply

@@ -66,6 +66,19 @@ def test_block_runs(reader, page, text, monkeypatch):
             thing.close()
 
 
+def test_key_of_what_the_messages_say(reader):
+    """The recipe's key is one for a message of tool calls too, which says nothing."""
+    [text] = [text for page in PAGES for _, _, text in blocks(page) if "class ContentCache" in text]
+    [answer] = [text for page in PAGES for _, _, text in blocks(page) if named(text) == "answer.py"]
+    (reader / "answer.py").write_text(answer, encoding="utf-8")
+    space = {}
+    exec(text, space)
+    asked = {"role": "user", "content": "Sum?"}
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
+    answers = {"role": "tool", "content": "3"}
+    assert space["cache"].cache_key({"messages": [asked, called, answers]}) == "Sum?\n\n3"
+
+
 def test_test_file_passes(imported, pytester, loopback, monkeypatch):  # noqa: F811 - the fixture
     """A test file that a page shows, beside the conftest that it shows, passes as it stands."""
     monkeypatch.setenv("OPENAI_BASE_URL", loopback.url)

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from pytest_lmcache.caches import Value
 from pytest_lmcache.layers.memory import MemoryLayer
 
 
@@ -44,6 +45,17 @@ def test_mapping():
     assert layer.mapping.get("a", 5) == 5
     with pytest.raises(KeyError):
         layer.mapping["a"]
+
+
+def test_what_a_cache_gave_can_be_put_into_the_mapping():
+    """A class of a user's may keep in the mapping what a ``get`` gave it; changes of what comes out stay outside."""
+    layer = MemoryLayer()
+    layer.mapping["a"] = Value({"is": ["a"]}, "disk")
+    for _ in range(2):
+        found = layer.get("a")
+        assert found == {"is": ["a"]}
+        found["is"].append("b")
+        found["more"] = True
 
 
 @pytest.mark.parametrize("other", [object(), "text", None, [1]])

@@ -88,9 +88,12 @@ def test_events() -> None:
 
 
 def test_without_usage() -> None:
-    """An answer that took no tokens says none, as a response and as a stream."""
-    bare = lm15.without_usage(Answer(Kind.RESPONSE, lm15.store_response(response())))
+    """An answer that took no tokens says none, as a response and as a stream, and all else as it was."""
+    call = theirs.ToolCallPart(id="call_1", name="count", input={"usage": 120})
+    bare = lm15.without_usage(Answer(Kind.RESPONSE, lm15.store_response(response(call)), usd=1.5))
     assert lm15.revive_response(bare.data).usage == theirs.Usage()
+    assert lm15.revive_response(bare.data).message == response(call).message
+    assert bare.usd == 0
     events = [lm15.store_event(event) for event in response_to_events(response())]
     bare = lm15.without_usage(Answer(Kind.STREAM, events))
     assert lm15.revive_event(bare.data[-1]).usage is None

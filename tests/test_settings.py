@@ -40,6 +40,19 @@ def test_defaults():
             for text in ("90d", " 90 days ", 7_776_000, "7776000 s", "2160h", "129600m")
         ],
         ("max_age", "1.5w", 907_200),
+        *[
+            ("max_age", f"2{blank}{unit}", 2 * seconds)
+            for units, seconds in {
+                " s sec second seconds": 1,
+                "m min minute minutes": 60,
+                "h hour hours": 3600,
+                "d day days": 86_400,
+                "w week weeks": 604_800,
+            }.items()
+            for unit in units.split(" ")
+            for blank in ("", " ")
+        ],
+        ("max_age", 0.5, 0.5),
         ("cache", CACHE, CACHE),
         ("cassette_dir", "tapes", "tapes"),
         ("key", "messages", "messages"),
@@ -76,6 +89,23 @@ def test_values(name, value, becomes):
         ),
         ("max_age", "0d", "max_age cannot be '0d'; it takes seconds"),
         ("max_age", True, "max_age cannot be True; it takes seconds"),
+        *[
+            ("max_age", age, f"max_age cannot be {age!r}; it takes seconds")
+            for age in (
+                "1y",
+                "6 months",
+                "10 ms",
+                "1d12h",
+                "90D",
+                "1 dayz",
+                "2mins",
+                "-1d",
+                "1e3",
+                "d",
+                "",
+                math.nan,
+            )
+        ],
         (
             "cache",
             Cache,

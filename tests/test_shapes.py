@@ -765,3 +765,40 @@ def test_the_tokens_of_a_stream_are_counted(shape: str, provider: Provider, tmp_
     assert (max if shape == "claude" else min)(live.tokens) > 0
     assert stored.usd == live.usd
     assert (live.usd or 0) > 0
+
+
+@pytest.mark.parametrize("shape", ANSWERS)
+def test_an_answer_with_empty_usage_costs_nothing(shape: str, provider: Provider, tmp_path: Path) -> None:
+    """With ``usage="empty"`` no count of tokens is left and no cost; all else is as it was live."""
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        live = dumped(contextvars.copy_context().run(ANSWERS[shape], provider.url))
+    with use_cassette(tmp_path / "x.yaml", usage="empty"):
+        stored = contextvars.copy_context().run(ANSWERS[shape], GONE)
+    if not isinstance(stored, dict):
+        assert not hidden(stored, "response_cost")
+    stored = dumped(stored)
+    assert has_counts(live["usage"])
+    assert not has_counts(stored["usage"])
+    assert {**stored, "usage": 0} == {**live, "usage": 0}
+
+
+@pytest.mark.parametrize("shape", STREAMS)
+def test_a_stream_with_empty_usage_tells_no_tokens(shape: str, provider: Provider, tmp_path: Path) -> None:
+    """The same for the chunks of a stream, hidden counts included."""
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        contextvars.copy_context().run(STREAMS[shape], provider.url)
+    with use_cassette(tmp_path / "x.yaml", usage="empty"):
+        chunks = contextvars.copy_context().run(STREAMS[shape], GONE)
+    told = [hidden(chunk, "usage") for chunk in chunks if hasattr(chunk, "_hidden_params")]
+    told += [getattr(getattr(chunk, "response", chunk), "usage", None) for chunk in chunks]
+    events = b"".join(chunk for chunk in chunks if isinstance(chunk, bytes)).splitlines()
+    events = [json.loads(line.removeprefix(b"data:")) for line in events if b'"usage"' in line]
+    told += [event.get("usage") or event["message"]["usage"] for event in events]
+    assert not any(has_counts(dumped(usage)) for usage in told)
+
+
+def has_counts(usage: Any) -> bool:
+    """Whether anywhere in a usage a number is not 0."""
+    if isinstance(usage, dict | list):
+        return any(has_counts(value) for value in (usage.values() if isinstance(usage, dict) else usage))
+    return isinstance(usage, int | float) and usage != 0

@@ -379,11 +379,13 @@ class Visit(visit.Visit):
         model, provider = _model_and_provider(self.model, self.kwargs)
         if logging_obj is None:
             return provider
+        is_free = self.recorder.settings.usage is Usage.EMPTY
         if not heard:
             vars(logging_obj).update(QUIET)
+        if is_free or not heard:
             # LiteLLM would price the answer again, a stream with a tokenizer when it begins, which gives 0.
             usd = 0.0 if stored.kind is Kind.STREAM else stored.usd
-            if usd is not None and not self._has_own_prices():
+            if usd is not None and (is_free or not self._has_own_prices()):
                 known = functools.partial(_known_cost, usd)
                 vars(logging_obj).update(response_cost_calculator=known, _response_cost_calculator=known)
         request = self.call.request

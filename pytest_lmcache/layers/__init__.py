@@ -74,9 +74,9 @@ def from_text(text: str) -> dict[str, Any] | None:
 
 def copied(value: Any) -> Any:
     """JSON data that shares no mapping and no list with the original."""
-    if type(value) is dict:
+    if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
-    if type(value) is list:
+    if isinstance(value, list):
         return [copied(item) for item in value]
     return value
 

@@ -24,7 +24,7 @@ class MemoryLayer:
     def get(self, key: str) -> dict[str, Any] | None:
         """As every layer."""
         value = self.mapping.get(key)
-        return copied(value) if type(value) is dict and is_fresh(value, self._ttl) else None
+        return copied(value) if isinstance(value, dict) and is_fresh(value, self._ttl) else None
 
     def put(self, key: str, value: dict[str, Any]) -> None:
         """As every layer."""

@@ -182,11 +182,15 @@ def test_every_layer_key_reaches_the_cache(suite, kind):
     ("line", "said"),
     [
         ("lm_memory_max_entries = 0", "*ini: memory_max_entries cannot be *0*"),
-        ("lm_memory_max_entries = many", "*lm_memory_max_entries*"),
         ("lm_ttl = -1", "*ini: ttl cannot be *-1*"),
         ("lm_cache_url = http://x", "*ini: url cannot be *redis://*"),
         ("lm_usage = none", "*ini: usage cannot be 'none'; choose one of: recorded, empty."),
         ("lm_max_age = soon", "*ini: max_age cannot be 'soon'; it takes *"),
+        ("lm_enable_disk_cache = maybe", "*lm_enable_disk_cache: *maybe*. It takes: true or false."),
+        ("lm_memory_max_entries = many", "*'many'. It takes: a whole number above 0, or inf."),
+        ("lm_memory_max_entries = nan", "*cannot be nan; it takes a whole number above 0, *"),
+        ("lm_disk_size_limit_bytes = 1GB", "*'1GB'. It takes: a whole number above 0, or inf."),
+        ("lm_ttl = 1h", "*'1h'. It takes: a number of seconds above 0."),
     ],
 )
 def test_bad_values_end_the_run_early(suite, line, said):
@@ -196,6 +200,46 @@ def test_bad_values_end_the_run_early(suite, line, said):
     result = suite.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])
+
+
+@pytest.mark.parametrize("kind", ["toml", "ini"])
+def test_no_limit(suite, kind):
+    """``inf`` is no limit, in both kinds of configuration."""
+    suite.file(f"pytest.{kind}", "[pytest]\nlm_memory_max_entries = inf\nlm_disk_size_limit_bytes = inf\n")
+    suite.test("""
+        import math, pytest_lmcache
+
+        @pytest.mark.lm_cache
+        def test_one():
+            ask()
+            settings = pytest_lmcache.cache._settings
+            assert settings.memory_max_entries == settings.disk_size_limit_bytes == math.inf
+    """)
+    suite.record().assert_outcomes(passed=1)
+    assert suite.asked() == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "folder"),
+    [
+        ("lm_disk_dir = ~/answers", "home/answers"),
+        ("lm_disk_dir = $HOME/answers", "home/answers"),
+        ("lm_disk_dir = answers", "answers"),
+        ("cache_dir = ~/pytest", "home/pytest/d/lmcache"),
+    ],
+)
+def test_folder_of_the_disk_layer(suite, monkeypatch, line, folder):
+    """The folder is under rootdir, or where ``~`` or a variable say; nothing is made elsewhere."""
+    monkeypatch.setenv("HOME", str(suite.folder / "home"))
+    suite.file("pytest.ini", f"[pytest]\n{line}\n")
+    suite.options = (*ALONE, "-p", "cacheprovider")
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            ask()
+    """)
+    suite.record().assert_outcomes(passed=1)
+    assert [path.parent.parent for path in suite.folder.rglob("cache.db")] == [suite.folder / folder]
 
 
 BACKEND = """

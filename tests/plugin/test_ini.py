@@ -113,6 +113,24 @@ def test_wrong_type_in_toml_is_a_usage_error(suite, name, value):
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "takes"),
+    [
+        ("lm_max_age", 90, "*expects a string*It takes: age, as text such as '90d' or '90' for seconds, *"),
+        ("lm_disk_dir", 3, "*It takes: a path, as text."),
+        ("lm_memory_max_entries", "5", "*It takes: a whole number above 0, or inf."),
+        ("lm_cache_url", 6379, "*It takes: a URL such as redis://host:port/0, as text."),
+    ],
+)
+def test_what_a_key_takes_in_toml(suite, name, value, takes):
+    """Where TOML's types are in the way, the error says what to write."""
+    configure(suite, "toml", **{name: value})
+    suite.test("def test_one():\n    pass\n")
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([takes])
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
         ("lm_key", "*key strategy 'nowhere.to:go' cannot be imported*"),
