@@ -21,6 +21,7 @@ SAFE_HEADERS = ("retry-after", "x-ratelimit-", "anthropic-ratelimit-")
 LASTING = frozenset({400, 404, 413, 422})
 # Where LiteLLM answers responses() over another API, its output items are of its own, looser classes.
 OUTPUT_TYPES = "output_types"
+NESTED = frozenset({dict, list})
 PLACEHOLDER_URL = "https://recorded.invalid/"
 
 
@@ -138,23 +139,24 @@ def _made(kind: Callable[..., Any], data: dict[str, Any]) -> Any:
 
 
 def _has_none(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(
-            item is None or (isinstance(item, dict | list) and _has_none(item)) for item in value.values()
-        )
-    return isinstance(value, list) and bool(value) and any(map(_has_none, value))
+    if value and type(value) is list and type(value[0]) is float:
+        return False  # a vector: long
+    items = value.values() if type(value) is dict else value if type(value) is list else ()
+    return any(item is None or (type(item) in NESTED and _has_none(item)) for item in items)
 
 
 def _put_none(made: Any, data: Any) -> None:
-    if isinstance(made, list) and isinstance(data, list):
+    if type(made) is type(data) is list:
         for pair in zip(made, data, strict=False):
-            _put_none(*pair)
-    elif isinstance(data, dict) and hasattr(made, "model_dump"):
+            if _has_none(pair[1]):
+                _put_none(*pair)
+    elif hasattr(made, "model_dump"):
         for name, value in data.items():
-            if value is not None:
+            if value is None:
+                if getattr(made, name, "") is not None:
+                    setattr(made, name, None)
+            elif type(value) in NESTED and _has_none(value):
                 _put_none(getattr(made, name, None), value)
-            elif getattr(made, name, "") is not None:
-                setattr(made, name, None)
 
 
 @cache

@@ -296,11 +296,15 @@ class Run:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Note whether the test has failed; tell the misses of one that failed in another way."""
         report = yield
+        recorder = item.stash.get(recorder_key, None)
+        # What a test asked before it skipped itself is recorded; a rewrite would drop what it did not ask.
+        is_skip = report.skipped and recorder is not None and recorder.mode is not Mode.REWRITE
         if call.when == "call":
             # An expected failure is how the test goes. Of subtests, each has a report before the test's own.
-            passed = report.passed or hasattr(report, "wasxfail")
+            passed = report.passed or hasattr(report, "wasxfail") or is_skip
             item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
-        recorder = item.stash.get(recorder_key, None)
+        elif call.when == "setup" and is_skip:
+            item.stash[passed_key] = True
         faults = recorder.faults if recorder is not None else []
         if faults and hasattr(report, "wasxfail"):
             # What was expected to fail was not the recording.

@@ -109,7 +109,7 @@ class Tally:
                 self.left_early[test] = self.left_early.get(test, 0) + call.left_early
             if call.source:
                 by = self.spent_by if call.source == "provider" else self.saved_by
-                by.setdefault(call.model or "?", Sum()).add(tokens, call.usd)
+                by.setdefault(call.model, Sum()).add(tokens, call.usd)
                 self._of(call, passed=passed).add(tokens, call.usd)
             self.prompt_cache.add(*call.cached, call.cached_usd)
             cost.add(call.seconds, tokens, call.usd or 0.0)
@@ -195,8 +195,9 @@ class Tally:
         for word, by in (("saved", self.saved_by), ("spent", self.spent_by)):
             if by:
                 yield f"{word} {_money(_total(by))}"
-                if len(by) > 1 or verbose:
-                    yield from (f"  {model}: {_money(part)}" for model, part in sorted(by.items()))
+                if sum(part.tokens > 0 for part in by.values()) > 1 or verbose:
+                    told = sorted((model, part) for model, part in by.items() if part.tokens or part.usd)
+                    yield from (f"  {model}: {_money(part)}" for model, part in told)
         if self.prompt_cache.read or self.prompt_cache.written:
             read, written, usd = self.prompt_cache.read, self.prompt_cache.written, self.prompt_cache.usd
             yield (

@@ -63,18 +63,20 @@ _taking: ContextVar[Any] = ContextVar("pytest_lmcache_taking", default=None)
 class _Taking:
     """While the next chunk of a stream is taken: its end and its errors go to its tape."""
 
-    __slots__ = ("_stream", "_token")
+    __slots__ = ("_before", "_stream")
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def __enter__(self) -> Tape:
-        self._token = _taking.set(self._stream)
+        self._before = _taking.get()
+        _taking.set(self._stream)
         tape: Tape = vars(self._stream)["_lmcache_tape"]
         return tape
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        _taking.reset(self._token)
+        # Not by a token: a reader that is given up may be closed in another context.
+        _taking.set(self._before)
         tape: Tape = vars(self._stream)["_lmcache_tape"]
         if isinstance(error, StopIteration | StopAsyncIteration):
             tape.ended(self._stream)

@@ -251,3 +251,25 @@ def test_a_miss_in_a_callback_is_not_lost(provider: Provider, listener: Listener
             if tape.faults:
                 break
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/a-model-of-mine"])
+def test_prices_that_come_with_a_call(
+    stream: bool, model: str, provider: Provider, listener: Listener, tmp_path: Path
+) -> None:
+    """A call that names its own prices costs the same on replay, in what callbacks hear and on the answer."""
+    prices = {"input_cost_per_token": 0.25, "output_cost_per_token": 1.0, "model": model}
+
+    def run(url: str) -> Any:
+        answer = litellm.completion(**{**arguments(url), **prices, "stream": stream})
+        return list(answer) if stream else answer._hidden_params["response_cost"]
+
+    with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
+        live = run(provider.url)
+    with use_cassette(tmp_path / "x.yaml") as replaying:
+        stored = run(GONE)
+    if not stream:
+        assert stored == live
+        assert live > 1
+    assert recording.calls[0].usd == replaying.calls[0].usd

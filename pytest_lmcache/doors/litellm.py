@@ -112,9 +112,8 @@ class Door:
     def look_again(self) -> None:
         """See what of LiteLLM has been imported since, also where it has been imported anew."""
         with self._lock:
-            if len(sys.modules) != self._modules or id(sys.modules.get("litellm")) != self._litellm:
-                known = len(self._entries)
-                self._look()
+            known = len(self._entries)
+            if self._look():
                 for entry in self._entries[known:]:
                     entry.cell.cell_contents = entry.replacement
                 for function, _, guarded in self._codes:
@@ -131,12 +130,15 @@ class Door:
             for function, original, _ in self._codes:
                 function.__code__ = original
 
-    def _look(self) -> None:
-        """Find LiteLLM's functions, again only when more of it has been imported since."""
-        self._modules, litellm = len(sys.modules), id(sys.modules.get("litellm"))
+    def _look(self) -> bool:
+        """Find LiteLLM's functions, again only when more of it has been imported since; says whether it looked."""
+        litellm = id(sys.modules.get("litellm"))
+        if (len(sys.modules), litellm) == (self._modules, self._litellm):
+            return False
+        self._modules = len(sys.modules)
         modules = [name for name in sys.modules if name == "litellm" or name.startswith("litellm.")]
         if len(modules) == self._scanned and litellm == self._litellm:
-            return
+            return False
         known = {id(entry.cell) for entry in self._entries}
         for cell in _cells(modules):
             if id(cell) not in known:
@@ -150,6 +152,7 @@ class Door:
         self._codes += self._guards([function for function, _, _ in self._codes])
         self._test()
         self._scanned, self._litellm = len(modules), litellm
+        return True
 
     def _test(self) -> None:
         import litellm
@@ -377,15 +380,18 @@ class Visit(visit.Visit):
     def _tell_logging(self, logging_obj: Any, stored: Answer, *, heard: bool) -> str | None:
         """Tell LiteLLM's logging what its provider code would have told it: model, provider, parameters."""
         model, provider = _model_and_provider(self.model, self.kwargs)
+        if self.call.name == "text_completion" and provider == "openai":
+            provider = "text-completion-openai"  # as LiteLLM goes on to call it
         if logging_obj is None:
             return provider
-        is_free = self.recorder.settings.usage is Usage.EMPTY
+        # LiteLLM notes prices that come with a call where it asks the provider: the recorded price has them.
+        is_known = self.recorder.settings.usage is Usage.EMPTY or self._has_own_prices()
         if not heard:
             vars(logging_obj).update(QUIET)
-        if is_free or not heard:
+        if is_known or not heard:
             # LiteLLM would price the answer again, a stream with a tokenizer when it begins, which gives 0.
-            usd = 0.0 if stored.kind is Kind.STREAM else stored.usd
-            if usd is not None and (is_free or not self._has_own_prices()):
+            usd = 0.0 if stored.kind is Kind.STREAM and not is_known else stored.usd
+            if usd is not None and (is_known or not self.kwargs.get("model_info")):
                 known = functools.partial(_known_cost, usd)
                 vars(logging_obj).update(response_cost_calculator=known, _response_cost_calculator=known)
         request = self.call.request
@@ -406,7 +412,7 @@ class Visit(visit.Visit):
         return provider
 
     def _has_own_prices(self) -> bool:
-        return any("cost_per" in name for name in self.kwargs) or bool(self.kwargs.get("model_info"))
+        return any("cost_per" in name for name in self.kwargs) and not self.kwargs.get("model_info")
 
 
 def _tell_nobody(*_: Any, **__: Any) -> None:

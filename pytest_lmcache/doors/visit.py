@@ -116,11 +116,12 @@ class Visit:
 
     def failed(self, error: Exception) -> None:
         """Record an error of the provider's, if it is of those that are recorded."""
-        stored, lasting = self.store_error(error)
-        if stored is None or not self.recorder.keeps(lasting=lasting):
-            self.recorder.drop(self.record, f"{self.call.name}() failed with {type(error).__name__}")
-        else:
-            self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
+        with self._ours():
+            stored, lasting = self.store_error(error)
+            if stored is None or not self.recorder.keeps(lasting=lasting):
+                self.recorder.drop(self.record, f"{self.call.name}() failed with {type(error).__name__}")
+            else:
+                self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
 
     def revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
         """What a recording is read to; one that the library's classes refuse is an error of ours."""

@@ -453,3 +453,46 @@ def test_rewrite_in_vain_keeps_the_recording(suite):
     )
     suite.run("--lm-rewrite").assert_outcomes(passed=1)
     assert (suite.folder / "cassettes/test_it/test_one.yaml").read_bytes() == before
+
+
+SKIPS = {
+    "in the test": """
+        @pytest.mark.lm_cache
+        def test_it():
+            ask()
+            pytest.skip("enough")
+    """,
+    "in a fixture": """
+        @pytest.fixture
+        def asked():
+            ask()
+            pytest.skip("enough")
+
+        @pytest.mark.lm_cache
+        def test_it(asked):
+            pass
+    """,
+    "in unittest": """
+        import unittest
+
+        @pytest.mark.lm_cache
+        class TestIt(unittest.TestCase):
+            def test_it(self):
+                ask()
+                self.skipTest("enough")
+    """,
+}
+
+
+@pytest.mark.parametrize("where", SKIPS)
+def test_a_test_that_skips_itself_is_recorded(suite, where):
+    """What a test asked before it skipped itself replays; a rewrite leaves its recording as it is."""
+    suite.test(SKIPS[where])
+    suite.run("--lm-record").assert_outcomes(skipped=1)
+    [name] = suite.cassettes()
+    text = (suite.folder / "cassettes" / name).read_text()
+    suite.asked()
+    suite.run().assert_outcomes(skipped=1)
+    assert suite.asked() == 0
+    suite.run("--lm-rewrite").assert_outcomes(skipped=1)
+    assert (suite.folder / "cassettes" / name).read_text() == text
