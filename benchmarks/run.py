@@ -454,9 +454,9 @@ def prepare(*, fresh: bool) -> None:
     pip = [PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        # fastapi: for a hit of LiteLLM's own cache.
+        # fastapi and soundfile: for a hit of LiteLLM's own cache.
         peers = [package for one in (RECORDING, CASSETTER) for package in one.packages]
-        subprocess.run([*pip, "litellm", "dspy", "fastapi", *peers, "hatchling", ROOT], check=True)
+        subprocess.run([*pip, "litellm", "dspy", "fastapi", "soundfile", *peers, "hatchling", ROOT], check=True)
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--force-reinstall", ROOT], check=True)
 
 
