@@ -456,7 +456,9 @@ def prepare(*, fresh: bool) -> None:
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
         # fastapi and soundfile: for a hit of LiteLLM's own cache.
         peers = [package for one in (RECORDING, CASSETTER) for package in one.packages]
-        subprocess.run([*pip, "litellm", "dspy", "fastapi", "soundfile", *peers, "hatchling", ROOT], check=True)
+        subprocess.run(
+            [*pip, "litellm", "dspy", "fastapi", "soundfile", *peers, "hatchling", ROOT], check=True
+        )
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--force-reinstall", ROOT], check=True)
 
 
