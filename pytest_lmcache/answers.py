@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import replace
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from pytest_lmcache.errors import CassetteError, unknown_exception
@@ -212,6 +213,67 @@ def revive_chunk(name: str, data: dict[str, Any]) -> Any:
     if name == "responses":
         return _event(data)
     return _made(_chunk_class(name), data)
+
+
+def chunk_reviver(name: str) -> Callable[[dict[str, Any]], Any]:
+    """What revives the chunks of one stream in turn.
+
+    Most of a chat's say the same as the one before but for a piece of text: those are copies with that text, in a
+    fifth of the time that LiteLLM's classes take to make one.
+    """
+    if name != "completion":
+        return partial(revive_chunk, name)
+    frame: tuple[dict[str, Any], ...] | None = None
+    first: Any = None
+
+    def revive(data: dict[str, Any]) -> Any:
+        nonlocal frame, first
+        own, content = _framed(data)
+        if own is None or own != frame:
+            frame = own if own is not None and _is_flat(own) else None
+            first = revive_chunk(name, data)
+            if frame is None:
+                return first
+        return _with_content(first, content)
+
+    return revive
+
+
+def _framed(chunk: dict[str, Any]) -> tuple[tuple[dict[str, Any], ...] | None, str]:
+    """All of a chunk but its piece of text, and that; None where there is more to it than one."""
+    choices = chunk.get("choices")
+    if type(choices) is list and len(choices) == 1:
+        delta = choices[0].get("delta")
+        if type(delta) is dict and type(content := delta.get("content")) is str:
+            return ({**chunk, "choices": 0}, {**choices[0], "delta": 0}, {**delta, "content": ""}), content
+    return None, ""
+
+
+def _is_flat(frame: Iterable[Mapping[str, Any]]) -> bool:
+    return all(NESTED.isdisjoint(map(type, part.values())) for part in frame)
+
+
+def _with_content(chunk: Any, content: str) -> Any:
+    choice = chunk.choices[0]
+    return _like(chunk, choices=[_like(choice, delta=_like(choice.delta, content=content))])
+
+
+def _like(model: Any, **changed: Any) -> Any:
+    """A copy of a model of flat data, hidden parameters included; pydantic's own takes three times as long."""
+    fields, extra, private = dict(vars(model)), model.model_extra, model.__pydantic_private__
+    extra = {} if extra is None else dict(extra)
+    for name, value in changed.items():
+        (extra if name in extra else fields)[name] = value
+    copied = object.__new__(type(model))
+    copied.__setstate__(
+        {
+            "__dict__": fields,
+            "__pydantic_extra__": extra,
+            "__pydantic_fields_set__": set(model.model_fields_set),
+            "__pydantic_private__": private and {name: copy(value) for name, value in private.items()},
+        }
+    )
+    return copied
 
 
 @cache

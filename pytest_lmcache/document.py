@@ -375,6 +375,12 @@ def _loader_class() -> Any:
                         return str(tag)
             return _STR
 
+        def descend_resolver(self, *_: Any) -> None:
+            """No tag depends on where its node is."""
+
+        def ascend_resolver(self) -> None:
+            """As above."""
+
     return Loader
 
 

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -634,7 +635,7 @@ def _place(item: pytest.Item) -> list[str]:
     name = (
         ".".join(names) if isinstance(item, pytest.Function) else f"{type(item).__name__} {'::'.join(names)}"
     )
-    return [*_parts(os.path.relpath(item.path, item.config.rootpath)), name]
+    return [*_parts(_relative(item.path, item.config.rootpath)), name]
 
 
 def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> list[str]:
@@ -653,6 +654,12 @@ def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRe
     return [*_parts(file), ".".join([*filter(None, classes.split("::")), name])]
 
 
+@cache
+def _relative(file: Path, folder: Path) -> str:
+    """The way from one absolute path to another; a file's tests ask again and again."""
+    return os.path.relpath(file, folder)
+
+
 def _parts(file: str) -> list[str]:
     return [part for part in file.replace(os.sep, "/").removesuffix(".py").split("/") if part]
 
@@ -660,7 +667,7 @@ def _parts(file: str) -> list[str]:
 def _command(config: pytest.Config, nodeid: str) -> str:
     """What records a test, or all that a collector holds, typed where pytest was started."""
     file, separator, names = nodeid.partition("::")
-    shown = os.path.relpath(config.rootpath / file, config.invocation_params.dir).replace(os.sep, "/")
+    shown = _relative(config.rootpath / file, config.invocation_params.dir).replace(os.sep, "/")
     shown += separator + names
     quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
     return f"pytest --lm-record {quoted}"

@@ -21,7 +21,6 @@ from pytest_lmcache import errors, values
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.errors import CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
-from pytest_lmcache.nearest import explain, nearest
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:
@@ -554,6 +553,8 @@ class Recorder:
             return self._told(asked, [f"Looked in  {self.shown_path}: {why}"], [])
         if len(self.faults) >= EXPLAINED:
             return self._told(asked, looked, [])
+        from pytest_lmcache.nearest import explain, nearest
+
         closest = nearest(call, self._readable())
         looked += self._unreadable
         return self._told(asked, looked, explain(closest) if closest is not None else [])

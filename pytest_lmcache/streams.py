@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any, NoReturn, Protocol, Self
 
-from pytest_lmcache.answers import plain, revive_chunk, revive_error
+from pytest_lmcache.answers import chunk_reviver, plain, revive_error
 from pytest_lmcache.interaction import Answer
 
 
@@ -161,7 +161,9 @@ class Chunks:
         self.name = name
         self.answer = answer
         self.given = 0
+        self.last: dict[str, Any] = {}  # the chunk given last, as it is stored
         self._left = iter(answer.data)
+        self._revive = chunk_reviver(name)
         self._past_end = past_end
         self._broken = broken
 
@@ -174,8 +176,8 @@ class Chunks:
         """The next chunk, None at the end. Raises the error that the stream broke with."""
         data = next(self._left, None)
         if data is not None:
-            self.given += 1
-            return self._revived(revive_chunk, self.name, data)
+            self.given, self.last = self.given + 1, data
+            return self._revived(self._revive, data)
         if self.answer.error is not None:
             raise self._revived(revive_error, self.answer.error)
         if not self.answer.complete:
@@ -363,16 +365,18 @@ class ReplayedChat(Replayed):
         hidden = chunk._hidden_params  # noqa: SLF001 - where LiteLLM keeps what it knows of a chunk
         hidden["custom_llm_provider"] = self.custom_llm_provider
         self.chunks.append(chunk)
-        choice = chunk.choices[0] if chunk.choices else None
-        if choice is not None:
-            self.__dict__["response_uptil_now"] += choice.delta.content or ""
-            self.__dict__["received_finish_reason"] = choice.finish_reason or self.received_finish_reason
+        # As stored: pydantic takes longer to give what a chunk says.
+        for choice in self._stored.last.get("choices", [])[:1]:
+            self.__dict__["response_uptil_now"] += (choice.get("delta") or {}).get("content") or ""
+            self.__dict__["received_finish_reason"] = (
+                choice.get("finish_reason") or self.received_finish_reason
+            )
         if self._usage and self._stored.is_last:
             hidden["usage"] = _usage(self._usage)
         return chunk
 
     def _tell_usage(self) -> None:
-        if self._usage and self.chunks and not any(getattr(chunk, "usage", None) for chunk in self.chunks):
+        if self._usage and self.chunks and not any(map(_has_usage, self.chunks)):
             # The caller holds the last chunk: only LiteLLM's copy of it gets the usage.
             last = self.chunks[-1].model_copy()
             last.usage = _usage(self._usage)
@@ -423,6 +427,11 @@ class ReplayedEvents(Replayed):
             return False
         self.completed_response = event
         return self._heard
+
+
+def _has_usage(chunk: Any) -> bool:
+    # Not by getattr: of an attribute that is not there pydantic makes an error first.
+    return bool(vars(chunk).get("usage") or (chunk.model_extra or {}).get("usage"))
 
 
 def _usage(fields: dict[str, Any]) -> Any:

@@ -367,6 +367,23 @@ def test_each_replay_is_an_object_of_its_own(provider: Provider, tmp_path: Path)
     assert second.usage.prompt_tokens < 10**6
 
 
+def test_each_chunk_of_a_replayed_stream_is_an_object_of_its_own(provider: Provider, tmp_path: Path) -> None:
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        recorded = [chunk.model_dump() for chunk in chat(provider.url, stream=True)]
+    with use_cassette(tmp_path / "x.yaml"):
+        chunks = list(chat(GONE, stream=True))
+    assert len(chunks) > 4
+    for chunk in chunks[1:3]:
+        chunk.choices[0].delta.content = "changed"
+        chunk.choices[0].delta.note = chunk.choices[0].note = chunk.note = "new"
+        chunk.choices[0].finish_reason = "length"
+        chunk._hidden_params["note"] = "new"
+        chunk.choices.append(chunk.choices[0])
+    kept = [0, *range(3, len(chunks))]
+    assert [chunks[n].model_dump() for n in kept] == [recorded[n] for n in kept]
+    assert not any("note" in chunks[n]._hidden_params for n in kept)
+
+
 def test_chunks_take_new_attributes(provider: Provider, tmp_path: Path) -> None:
     """A framework may hang its own attributes on a replayed chunk, as DSPy does."""
     _, stored = both(tmp_path, provider, lambda url: list(chat(url, stream=True)))
