@@ -39,6 +39,7 @@ _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
 _LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
 _LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
 _ROUNDS = 20  # more than any text needs that was not made to need them
+_SHORT_TEXT, _TEXTS = 500, 20_000  # characters, and how many texts: what is remembered takes 10 MB at most
 _DEEPEST = 5  # levels of a call's arguments that are searched for secrets to learn
 
 
@@ -557,6 +558,12 @@ _MODULE_KEYS = tuple(
 )
 
 
+@lru_cache(maxsize=32)
+def _cleaned(_known: _Known, _patterns: tuple[tuple[re.Pattern[str], str], ...]) -> dict[str, str]:
+    """The texts that were looked at by the same rules, and what became of them: names and phrases that come again."""
+    return {}
+
+
 class Redactor:
     """Takes secrets out of plain data; calling it again on what it gave changes nothing.
 
@@ -568,7 +575,7 @@ class Redactor:
     """
 
     __slots__ = (
-        *("_environment", "_function", "_known", "_learnt", "_lock", "_module", "_patterns"),
+        *("_clean", "_environment", "_function", "_known", "_learnt", "_lock", "_module", "_patterns"),
         *("_present", "_variables"),
     )
 
@@ -601,7 +608,12 @@ class Redactor:
         self._variables = self._present
         self._learnt: dict[str, str] = {}
         self._module: tuple[Any, ...] = ()
-        self._known: _Known = ()
+        self._know(())
+
+    def _know(self, known: _Known) -> None:
+        # In this order: what is found by the rules so far is never remembered for the new ones.
+        self._known = known
+        self._clean = _cleaned(known, self._patterns)
 
     def learn(self, arguments: Mapping[str, Any]) -> None:
         """Remember the secrets among a call's raw arguments, so that their echo is taken out anywhere later.
@@ -798,6 +810,16 @@ class Redactor:
         return clean if own == clean else self._ruled(own)
 
     def _ruled(self, text: str) -> str:
+        known = self._clean
+        found = known.get(text)
+        if found is not None:
+            return text if found == text else found
+        clean = self._without_secrets(text)
+        if len(text) <= _SHORT_TEXT and len(known) < _TEXTS:
+            known[text] = clean
+        return clean
+
+    def _without_secrets(self, text: str) -> str:
         # Taking one secret out can uncover the edge of another, so look until there is nothing more.
         for _ in range(_ROUNDS):
             spans = self._spans(text)
@@ -844,7 +866,7 @@ class Redactor:
         for secret, name in sorted(self._learnt.items(), key=lambda item: item[1]):
             for written in _as_written(secret):
                 table.setdefault(written, name)
-        self._known = tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item)))
+        self._know(tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item))))
 
 
 def _leaves(

@@ -534,6 +534,14 @@ def test_a_value_that_was_in_the_environment_is_not_forgotten():
     assert redactor([MISTRAL, AZURE_OLD]) == ["<redacted:ACME_API_KEY>"] * 2
 
 
+def test_a_text_that_was_clean_is_looked_at_again_once_a_secret_is_known() -> None:
+    redactor, text = Redactor(environ={}), "they said h7Gq2LmZx9PwR4tK to me"
+    assert redactor(text) == text
+    redactor.learn({"api_key": "h7Gq2LmZx9PwR4tK"})
+    assert redactor(text) == "they said <redacted:api_key> to me"
+    assert Redactor(environ={})(text) == text
+
+
 def test_fresh_redactor_knows_nothing_of_other_tests():
     """A fresh one has the same rules, but not what was passed or set in an earlier test, so keys do not hang on it."""
     environ = {"ACME_API_KEY": MISTRAL}
