@@ -22,6 +22,7 @@ SAFE_HEADERS = ("retry-after", "x-ratelimit-", "anthropic-ratelimit-")
 LASTING = frozenset({400, 404, 413, 422})
 # Where LiteLLM answers responses() over another API, its output items are of its own, looser classes.
 OUTPUT_TYPES = "output_types"
+NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 NESTED = frozenset({dict, list})
 PLACEHOLDER_URL = "https://recorded.invalid/"
 
@@ -75,12 +76,13 @@ def mark_hit(result: Any, *, openly: bool = True) -> Any:
 
 def without_usage(answer: Answer) -> Answer:
     """The same answer, which took no tokens and cost nothing."""
-    data = answer.data
+    data, hidden = answer.data, _unused(answer.hidden or {})
     if answer.kind is Kind.RESPONSE:
         data = _unused(data)
     elif answer.kind is Kind.STREAM:
-        data = _unused_chunks(data)
-    return replace(answer, data=data, hidden=_unused(answer.hidden or {}), usd=0.0)
+        # What no chunk tells LiteLLM counts itself.
+        data, hidden = _unused_chunks(data), {"usage": NO_USAGE, **hidden}
+    return replace(answer, data=data, hidden=hidden, usd=0.0)
 
 
 def _unused(data: dict[str, Any]) -> dict[str, Any]:
@@ -213,6 +215,25 @@ def revive_chunk(name: str, data: dict[str, Any]) -> Any:
     if name == "responses":
         return _event(data)
     return _made(_chunk_class(name), data)
+
+
+def text_as_chat(chunk: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored chunk of a text completion as the chat's chunk that LiteLLM makes such from."""
+    choices = [
+        {
+            "index": choice.get("index", 0),
+            "finish_reason": choice.get("finish_reason"),
+            "delta": {"content": choice.get("text"), "role": "assistant"},
+        }
+        for choice in chunk.get("choices", ())
+    ]
+    usage = {"usage": chunk["usage"]} if chunk.get("usage") else {}
+    return {
+        **{name: chunk[name] for name in ("id", "created", "model") if name in chunk},
+        "object": "chat.completion.chunk",
+        "choices": choices,
+        **usage,
+    }
 
 
 def chunk_reviver(name: str) -> Callable[[dict[str, Any]], Any]:

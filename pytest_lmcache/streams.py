@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from typing import Any, NoReturn, Protocol, Self
 
-from pytest_lmcache.answers import chunk_reviver, plain, revive_error
+from pytest_lmcache.answers import chunk_reviver, plain, revive_error, text_as_chat
 from pytest_lmcache.interaction import Answer
 
 
@@ -167,6 +170,11 @@ class Chunks:
         self._past_end = past_end
         self._broken = broken
 
+    def as_chat(self) -> Chunks:
+        """The same chunks of text as those of a chat, which LiteLLM logs and prices."""
+        answer = replace(self.answer, data=[text_as_chat(chunk) for chunk in self.answer.data])
+        return Chunks("completion", answer, self._past_end, self._broken)
+
     @property
     def is_last(self) -> bool:
         """Whether the chunk given last is the stream's last."""
@@ -214,17 +222,22 @@ def _replaying_class(name: str) -> type[Any]:
 
 
 def _messages_class() -> type[Any]:
-    from importlib import import_module
+    theirs = getattr(_messages_module(), "AnthropicMessagesStreamingResponse", None)
+    # LiteLLM 1.83 gives a plain generator.
+    return ByteStream if theirs is None else _named_like(theirs, (ByteStream, theirs), {})
 
-    for home in ("messages.native", "pass_through.messages"):  # LiteLLM 1.110; before
-        try:
-            module = import_module(f"litellm.llms.anthropic.{home}.streaming_iterator")
-        except ImportError:
-            continue
-        if hasattr(module, "AnthropicMessagesStreamingResponse"):
-            theirs = module.AnthropicMessagesStreamingResponse
-            return _named_like(theirs, (ByteStream, theirs), {})
-    return ByteStream  # LiteLLM 1.83 gives a plain generator
+
+@cache
+def _messages_module() -> Any:
+    """LiteLLM's module of Anthropic's streams, which moves."""
+    for home in (
+        "messages.native",
+        "pass_through.messages",
+        "experimental_pass_through.messages",
+    ):  # 1.110; 1.83
+        with suppress(ImportError):
+            return import_module(f"litellm.llms.anthropic.{home}.streaming_iterator")
+    return None
 
 
 def _named_like(kind: type[Any], bases: tuple[type[Any], ...], methods: dict[str, Any]) -> type[Any]:
@@ -262,8 +275,31 @@ class Replayed:
 class ByteStream(Replayed):
     """A replayed stream of Anthropic messages: server-sent events as the bytes that arrived."""
 
-    def __init__(self, chunks: Chunks, *_: Any) -> None:
+    _given: list[bytes] | None
+
+    def __init__(
+        self, chunks: Chunks, logging_obj: Any, _model: str, _provider: str | None, heard: bool
+    ) -> None:
         self.__dict__.update(_stored=chunks, _hidden_params={}, completion_stream=Nothing())
+        self.__dict__.update(_logging_obj=logging_obj, _given=[] if heard else None)
+
+    async def __anext__(self) -> Any:
+        chunk = self._take()
+        if chunk is not None:
+            if self._given is not None:
+                self._given.append(chunk)
+            return chunk
+        if self._given:
+            given, self.__dict__["_given"] = self._given, None
+            await self._tell(given)
+        raise StopAsyncIteration
+
+    async def _tell(self, chunks: list[bytes]) -> None:
+        """Tell callbacks by LiteLLM's own hands, as it tells them of a stream out of its own cache."""
+        logging_obj = vars(self)["_logging_obj"]
+        body = {**(getattr(logging_obj, "optional_params", None) or {}), "model": logging_obj.model}
+        theirs = _messages_module().BaseAnthropicMessagesStreamingIterator(logging_obj, body)
+        await theirs._handle_streaming_logging(chunks)  # noqa: SLF001
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -277,13 +313,24 @@ class Nothing(Replayed):
 
 
 class ReplayedText(Replayed):
-    """Goes before TextCompletionStreamWrapper."""
+    """Goes before TextCompletionStreamWrapper; callbacks hear of the chat's stream that LiteLLM makes it from."""
 
     def __init__(
-        self, chunks: Chunks, _logging_obj: Any, model: str, provider: str | None, _heard: bool
+        self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
     ) -> None:
-        self.__dict__.update(completion_stream=Nothing(), model=model, custom_llm_provider=provider)
+        chat = (
+            replay_stream(chunks.as_chat(), logging_obj, model, provider, heard=True) if heard else Nothing()
+        )
+        self.__dict__.update(completion_stream=chat, model=model, custom_llm_provider=provider)
         self.__dict__.update(stream_options=None, _stored=chunks)
+
+    def __next__(self) -> Any:
+        next(vars(self)["completion_stream"], None)
+        return super().__next__()
+
+    async def __anext__(self) -> Any:
+        await anext(vars(self)["completion_stream"], None)
+        return await super().__anext__()
 
 
 class ReplayedChat(Replayed):

@@ -38,6 +38,8 @@ class Listener(CustomLogger):  # type: ignore[misc]
             logged.get(name) for name in ("prompt_tokens", "completion_tokens", "status", "model_group")
         ]
         text = response.model_dump(warnings=False) if hasattr(response, "model_dump") else response
+        if facts["call_type"] == "anthropic_messages":
+            text.pop("created")  # when it was logged
         with self._lock:
             self.told.append(
                 (event, facts, tokens, kwargs["litellm_params"].get("metadata", {}).get("run"), text)
@@ -139,7 +141,52 @@ def reading(url: str) -> None:
     asyncio.run(run())
 
 
+def texts(url: str, **more: Any) -> dict[str, Any]:
+    return {
+        "model": "text-completion-openai/gpt-3.5-turbo-instruct",
+        "prompt": "hello there",
+        "api_base": url,
+        "api_key": "sk-local",
+        **more,
+    }
+
+
+def reading_text(url: str) -> None:
+    async def run() -> None:
+        async for _ in await litellm.atext_completion(**texts(url, stream=True)):
+            pass
+        await flushed()
+
+    asyncio.run(run())
+
+
+def messages(url: str, *, stream: bool) -> None:
+    async def run() -> None:
+        answer = await litellm.anthropic.messages.acreate(
+            model="anthropic/claude-haiku-4-5",
+            max_tokens=64,
+            messages=ASKED,
+            api_base=url.removesuffix("/v1"),
+            api_key="sk-local",
+            stream=stream,
+        )
+        if stream:
+            async for _ in answer:
+                pass
+        await flushed()
+
+    asyncio.run(run())
+
+
 SHAPES: dict[str, Callable[[str], Any]] = {
+    "text": lambda url: litellm.text_completion(**texts(url)),
+    "text stream": lambda url: list(litellm.text_completion(**texts(url, stream=True))),
+    "text stream with usage": lambda url: list(
+        litellm.text_completion(**texts(url, stream=True, stream_options={"include_usage": True}))
+    ),
+    "async text stream": reading_text,
+    "async messages": lambda url: messages(url, stream=False),
+    "async messages stream": lambda url: messages(url, stream=True),
     "completion": lambda url: litellm.completion(**arguments(url)),
     "acompletion": awaiting,
     "stream": lambda url: list(litellm.completion(**arguments(url, stream=True))),
