@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import threading
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
@@ -372,7 +375,11 @@ class ReplayedChat(Replayed):
         return getattr(self, name)
 
     def __next__(self) -> Any:
-        chunk = self._take()
+        try:
+            chunk = self._take()
+        except Exception as error:
+            self._tell_failure(error)
+            raise
         if chunk is None:
             return self._theirs().__next__()
         if self._heard:
@@ -382,8 +389,23 @@ class ReplayedChat(Replayed):
         return chunk
 
     async def __anext__(self) -> Any:
-        chunk = self._take()
+        try:
+            chunk = self._take()
+        except Exception as error:
+            self._tell_failure(error, asyncio.create_task)
+            raise
         return await self._theirs().__anext__() if chunk is None else chunk
+
+    def _tell_failure(self, error: Exception, run: Callable[[Any], Any] | None = None) -> None:
+        """Tell callbacks that the stream broke, as LiteLLM's class does; ``run`` runs a coroutine beside an async reader."""
+        cause = getattr(error, "original_exception", None) or error
+        told = cause, "".join(traceback.format_exception(error))
+        together = getattr(self.logging_obj, "dispatch_attempt_failure_handlers", None)  # LiteLLM 1.110
+        if run is None or together is None:
+            threading.Thread(target=self.logging_obj.failure_handler, args=told).start()
+        if run is not None:
+            tell = together or self.logging_obj.async_failure_handler
+            self.__dict__["_failure_logging"] = run(tell(*told))
 
     def _theirs(self) -> Any:
         """What ends the stream: LiteLLM's own class, where callbacks are to hear of it."""
@@ -465,7 +487,12 @@ class ReplayedEvents(Replayed):
         return event
 
     def _take(self) -> Any:
-        event = self._stored.take()
+        try:
+            event = self._stored.take()
+        except Exception as error:
+            theirs: Any = self
+            theirs._handle_failure(getattr(error, "original_exception", None) or error)  # noqa: SLF001
+            raise
         self.finished = event is None
         return event
 
