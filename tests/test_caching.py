@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -570,6 +572,43 @@ def test_an_answer_says_that_it_is_not_the_providers(provider: Provider) -> None
         assert replayed.model_dump() == live.model_dump()
         assert embedded.model_dump() == vectors.model_dump()
         assert responded.model_dump() == events.model_dump()
+
+
+def test_a_message_of_anthropics_says_it_too(provider: Provider) -> None:
+    """The plain dict of ``anthropic.messages`` is marked by attributes: as data it is what the provider's is."""
+
+    def ask_claude(base: str, *before: Any) -> Any:
+        said = {
+            "model": "anthropic/claude-sonnet-4-5",
+            "max_tokens": 9,
+            "api_base": base,
+            "api_key": "sk-local",
+        }
+        asked = [{"role": "user", "content": "x"}, *before]
+        answer = asyncio.run(litellm.anthropic.messages.acreate(messages=asked, **said))
+        del answer["usage"]  # to which LiteLLM 1.83 adds a sum afterwards, where somebody may listen
+        return answer
+
+    def again(base: str, answer: Any) -> Any:
+        return ask_claude(base, answer, {"role": "user", "content": "and then?"})
+
+    with use_cassette("x.yaml", mode="record"):
+        live = ask_claude(provider.base)
+        again(provider.base, live)
+    assert not hasattr(live, "cache_hit")
+    for block in (use_cassette("x.yaml"), use_cassette("y.yaml", mode="record")):
+        with block as tape:
+            replayed = ask_claude(GONE)
+            again(GONE, replayed)
+        assert hits(replayed) == (True, True)
+        assert isinstance(replayed, dict)
+        assert replayed == live
+        assert json.dumps(replayed) == json.dumps(live)
+        for copied in (copy.copy(replayed), copy.deepcopy(replayed), pickle.loads(pickle.dumps(replayed))):
+            assert copied == live
+            assert hits(copied) == (True, True)
+        assert "cache_hit" not in json.dumps([call.request for call in tape.calls])
+    assert "cache_hit" not in Path("y.yaml").read_text(encoding="utf-8")
 
 
 def test_usage_empty(provider: Provider) -> None:
