@@ -877,4 +877,7 @@ def test_an_old_recording_is_recorded_anew(provider: Provider) -> None:
     with use_cassette("x.yaml", max_age="30d") as tape:
         assert [ask("old"), ask("young")] == [new, texts[1]]
     assert tape.old == 0
+    with freeze_time("2040-01-01"), use_cassette("x.yaml", max_age="30d") as tape:
+        ask("young")
+    assert tape.old == 0, "by the real clock"
     assert Path("x.yaml").read_text().count("\nkey: k") == 2
