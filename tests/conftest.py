@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,38 @@ def valkey():
         socket = Path(folder) / "s"
         with ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(folder)):
             yield f"unix://{socket}"
+
+
+@pytest.fixture
+def client(valkey):
+    """A look at what is on the server; nothing at first."""
+    import redis
+
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def silent():
+    """A server that accepts and never answers: its port, and the connections that were made to it."""
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept():
+            while True:
+                try:
+                    connections.append(server.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], connections
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for connection in connections:
+        connection.close()
 
 
 @pytest.fixture

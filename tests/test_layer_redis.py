@@ -23,40 +23,10 @@ PASSWORD = "open sesame/?"
 
 
 @pytest.fixture
-def client(valkey):
-    """A look at what is on the server; nothing at first."""
-    with redis.Redis.from_url(valkey) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
 def layer(valkey, client):
     layer = RedisLayer(valkey)
     yield layer
     layer.close()
-
-
-@pytest.fixture
-def silent():
-    """A server that accepts and never answers: its port, and the connections that were made to it."""
-    connections = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept():
-            while True:
-                try:
-                    connections.append(server.accept()[0])
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield server.getsockname()[1], connections
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join()
-    for connection in connections:
-        connection.close()
 
 
 def troubled(act, place, problem):
@@ -174,11 +144,11 @@ def test_server_refuses(layer, client):
         troubled(lambda: layer.put("k2", {"a": 1}), layer._place, "maxmemory")
     finally:
         client.config_set("maxmemory", 0)
-    client.acl_setuser("default", commands=["-get"])
+    client.execute_command("ACL", "SETUSER", "default", "-get")
     try:
         troubled(lambda: layer.get("k1"), layer._place, "permission")
     finally:
-        client.acl_setuser("default", commands=["+get"])
+        client.execute_command("ACL", "SETUSER", "default", "+get")
     assert layer.get("k1") == {"a": "x" * 100}
 
 
