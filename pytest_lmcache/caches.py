@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import sysconfig
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 
 from pytest_lmcache import keys
@@ -227,7 +231,17 @@ class Cache:
                 if place in known.off:
                     continue
                 known.off.add(place)
-            warnings.warn(layer_off(layer.name, trouble), LMCacheWarning, stacklevel=3)
+            warnings.warn(layer_off(layer.name, trouble), LMCacheWarning, stacklevel=_users_level())
+
+
+def _users_level() -> int:
+    """For a warning of our caller's: which of its callers is the user's code, else what called this package."""
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    ours = f"{Path(__file__).parent}{os.sep}"
+    files = [frame.f_code.co_filename for frame, _ in walk_stack(sys._getframe(1))]  # noqa: SLF001
+    foreign = [level for level, file in enumerate(files, 1) if not file.startswith(ours)]
+    users = (level for level in foreign if not files[level - 1].startswith((*places, "<frozen")))
+    return next(users, foreign[0] if foreign else 1)
 
 
 def _stack_of(settings: CacheSettings, troubles: Troubles) -> _Stack:

@@ -315,7 +315,10 @@ def test_changing_an_answer_changes_no_other(provider: Provider) -> None:
         assert tape.calls[0].source == "memory"
 
 
-def test_a_broken_layer_warns_once_and_recording_goes_on(provider: Provider, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_broken_layer_warns_once_and_recording_goes_on(
+    way: str, provider: Provider, tmp_path: Path
+) -> None:
     """Where the disk cannot be used there is one warning, and the cassette is recorded all the same."""
     (tmp_path / "file").write_text("not a folder")
     broken = Cache(disk_cache_dir=tmp_path / "file")
@@ -323,9 +326,10 @@ def test_a_broken_layer_warns_once_and_recording_goes_on(provider: Provider, tmp
         pytest.warns(LMCacheWarning, match="disk") as warned,
         use_cassette("x.yaml", mode="record", cache=broken),
     ):
-        ask("one", provider.url)
-        ask("two", provider.url)
-    assert len(warned) == 1
+        for text in ("one", "two"):
+            ask(text, provider.url) if way == "sync" else asyncio.run(aask(text, provider.url))
+    [warning] = warned
+    assert Path(warning.filename).name == "test_caching.py", "it points at the user's line"
     with use_cassette("x.yaml"):
         ask("one")
 
