@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import socket
@@ -45,6 +46,15 @@ def nobody_records():
 @pytest.fixture(scope="session")
 def loopback():
     """One provider for the whole run; its count of requests only grows."""
+    with Provider() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def provider():
+    """One for a test file, whose answers it may change."""
+    # LiteLLM's sync call makes itself a loop, never closed, in a thread that never had one.
+    asyncio.run(asyncio.sleep(0))
     with Provider() as running:
         yield running
 

@@ -34,14 +34,6 @@ native = pytest.mark.skipif(not NATIVE, reason="this DSPy calls LiteLLM only")
 KEY = "sk-local-0123456789abcdefghij"
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    # LiteLLM's sync call makes itself a loop, never closed, in a thread that never had one.
-    asyncio.run(asyncio.sleep(0))
-    with Provider() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def plain_provider(provider: Provider) -> Iterator[None]:
     before = provider.answer
