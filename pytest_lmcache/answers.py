@@ -30,6 +30,16 @@ PLACEHOLDER_URL = "https://recorded.invalid/"
 # ---------------------------------------------------------------- responses
 
 
+class Message(dict[str, Any]):
+    """A revived answer of ``anthropic.messages``: the plain dict that LiteLLM gives, and a place for its marks."""
+
+    _hidden_params: dict[str, Any]
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._hidden_params = {}
+
+
 def store_response(name: str, response: Any) -> tuple[Any, dict[str, Any] | None]:
     """A response as plain data, and the safe part of its hidden parameters."""
     return _dumped(name, response, lambda data: revive_response(name, data)), _safe_hidden(response)
@@ -38,7 +48,7 @@ def store_response(name: str, response: Any) -> tuple[Any, dict[str, Any] | None
 def revive_response(name: str, data: dict[str, Any]) -> Any:
     """LiteLLM's own object from a stored response, of which it becomes the owner."""
     if name == "anthropic_messages":
-        return data
+        return Message(data)
     types = data.pop(OUTPUT_TYPES, None)
     response = _made(_response_class(name), data)
     return response if types is None else _with_output(response, types)
@@ -68,7 +78,7 @@ def mark_hit(result: Any, *, openly: bool = True) -> Any:
         params["cache_hit"] = True
     elif params is not None:
         params.cache_hit = True
-    if openly and hasattr(result, "__dict__") and not isinstance(result, dict):
+    if openly and hasattr(result, "__dict__"):
         # Around pydantic, which would take it for a field of the answer; as DSPy's cache does.
         vars(result)["cache_hit"] = True
     return result

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import sysconfig
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 
 from pytest_lmcache import keys
@@ -48,13 +52,21 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Troubles:
+    """The stores that have failed, by layer and by folder or URL; caches that share it leave out the same ones."""
+
+    off: set[tuple[str, Any]] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Stack:
-    """The layers of one cache, top first, and what has become of them. ``lock`` is for ``off`` and ``counts``."""
+    """The layers of one cache, top first, and how often each was asked and told; ``lock`` is for ``counts``."""
 
     memory: MemoryLayer
     layers: tuple[Layer, ...]
+    troubles: Troubles
     lock: threading.Lock = field(default_factory=threading.Lock)
-    off: set[str] = field(default_factory=set)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -68,6 +80,7 @@ class Cache:
     # Here for subclasses whose __init__ leaves it out.
     _settings = CacheSettings()
     _built: _Stack | None = None
+    _shared: Troubles | None = None
 
     def __init__(
         self,
@@ -181,11 +194,16 @@ class Cache:
         if self._built is None:
             with _BUILDING:
                 if self._built is None:
-                    self._built = _stack_of(self._settings)
+                    self._built = _stack_of(self._settings, self._shared or Troubles())
         return self._built
 
     def _working(self) -> list[Layer]:
-        return [layer for layer in self._stack.layers if layer.name not in self._stack.off]
+        stack = self._stack
+        return [layer for layer in stack.layers if self._place(layer) not in stack.troubles.off]
+
+    def _place(self, layer: Layer) -> tuple[str, Any]:
+        places = {"disk": self._settings.disk_cache_dir, "redis": self._settings.url}
+        return layer.name, places.get(layer.name)
 
     def _put(
         self, layers: list[Layer], key: str, value: dict[str, Any], troubles: list[tuple[Layer, LayerError]]
@@ -208,14 +226,25 @@ class Cache:
     def _tell(self, troubles: list[tuple[Layer, LayerError]]) -> None:
         """Switch layers off; last of all, since a warning may be an error here."""
         for layer, trouble in troubles:
-            with self._stack.lock:
-                if layer.name in self._stack.off:
+            place, known = self._place(layer), self._stack.troubles
+            with known.lock:
+                if place in known.off:
                     continue
-                self._stack.off.add(layer.name)
-            warnings.warn(layer_off(layer.name, trouble), LMCacheWarning, stacklevel=3)
+                known.off.add(place)
+            warnings.warn(layer_off(layer.name, trouble), LMCacheWarning, stacklevel=_users_level())
 
 
-def _stack_of(settings: CacheSettings) -> _Stack:
+def _users_level() -> int:
+    """For a warning of our caller's: which of its callers is the user's code, else what called this package."""
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    ours = f"{Path(__file__).parent}{os.sep}"
+    files = [frame.f_code.co_filename for frame, _ in walk_stack(sys._getframe(1))]  # noqa: SLF001
+    foreign = [level for level, file in enumerate(files, 1) if not file.startswith(ours)]
+    users = (level for level in foreign if not files[level - 1].startswith((*places, "<frozen")))
+    return next(users, foreign[0] if foreign else 1)
+
+
+def _stack_of(settings: CacheSettings, troubles: Troubles) -> _Stack:
     memory = MemoryLayer(settings.memory_max_entries, settings.ttl)
     layers: list[Layer] = []
     if settings.enable_memory_cache:
@@ -229,4 +258,4 @@ def _stack_of(settings: CacheSettings) -> _Stack:
         from pytest_lmcache.layers.redis import RedisLayer
 
         layers.append(RedisLayer(settings.url, settings.ttl))
-    return _Stack(memory, tuple(layers))
+    return _Stack(memory, tuple(layers), troubles)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from pytest_lmcache.answers import LASTING, plain, saved_at
@@ -74,6 +76,39 @@ def revive_response(data: Mapping[str, Any]) -> Any:
     if "provider_data" in whole:
         whole["provider_data"] = _referred(whole["provider_data"], _texts(whole))
     return response_from_dict(whole)
+
+
+def mark_hit(response: Any) -> Any:
+    """The same response, which says by ``cache_hit`` that it did not come from the provider, as LiteLLM's do."""
+    kind: Any = type(response)
+    return _marked_class(kind)(**_told(response))
+
+
+@cache
+def _marked_class(kind: Any) -> Any:
+    """A class for what has no room for another attribute: equal to its base, copied and pickled with the mark."""
+
+    class Marked(kind):  # type: ignore[misc]
+        __slots__ = ()
+        cache_hit = True
+
+        @property
+        def _hidden_params(self) -> dict[str, Any]:
+            return {"cache_hit": True}
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, kind) and _told(self) == _told(other)
+
+        __hash__ = kind.__hash__
+
+        def __reduce__(self) -> Any:
+            return mark_hit, (kind(**_told(self)),)
+
+    return Marked
+
+
+def _told(response: Any) -> dict[str, Any]:
+    return {field.name: getattr(response, field.name) for field in fields_of(response)}
 
 
 def _texts(data: Mapping[str, Any]) -> list[Any]:

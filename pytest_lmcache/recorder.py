@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,11 +13,11 @@ from functools import cached_property
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from pytest_lmcache import errors, values
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
+from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
@@ -31,15 +30,6 @@ if TYPE_CHECKING:
 # How many misses of one test are compared with all recordings: a program that goes on after one may have many.
 EXPLAINED = 10
 UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
-
-
-class RealTime:
-    """The clock, also where a test stopped it: freezegun replaces the names of modules, not those of classes."""
-
-    # Where time stands still already, freezegun keeps the real ones.
-    _frozen = sys.modules.get("freezegun.api")
-    now = (_frozen.real_datetime if _frozen else datetime).now
-    seconds = _frozen.real_perf_counter if _frozen else perf_counter
 
 
 class Decision(Enum):

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
-from pytest_lmcache.caches import Cache, Stats
+from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ImportWatch
@@ -79,6 +79,7 @@ class Session:
         self.layers = CacheSettings()
         self.configured: dict[str, Any] = {}
         self._caches: dict[CacheSettings, Cache] = {}
+        self._troubles = Troubles()
         self._used: dict[int, Cache] = {}
 
     def current(self) -> Recorder | None:
@@ -255,13 +256,16 @@ class Session:
             cache.close()
         self._caches.clear()
         self._used.clear()
+        self._troubles = Troubles()
 
     def cache(self, **layers: Any) -> Cache:
         """The cache of the configuration, of ``configure_cache`` and of these settings; each is there once."""
         wanted = self.layers.updated(self.configured | layers, "the cache")
         with self._lock:
             if wanted not in self._caches:
-                self._caches[wanted] = Cache(**asdict(wanted))
+                self._caches[wanted] = cache = Cache(**asdict(wanted))
+                # One server, one folder, one warning and one time-out, however many settings lead there.
+                cache._shared = self._troubles  # noqa: SLF001
             return self._caches[wanted]
 
     def _cache(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:

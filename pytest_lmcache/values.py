@@ -1,8 +1,9 @@
 """An answer as JSON data that any layer of the cache can keep, and back, exact to the bit.
 
 A value is a mapping: ``lmcache`` is the version of its form, ``recorded`` when the answer was given (ISO 8601,
-UTC), ``stored`` when it was put away (seconds since 1970); the rest are the fields of an Answer, where they
-differ from their default. What JSON does not hold is a mapping of one tag:
+UTC), ``stored`` when it was put away (seconds since 1970, by the clock of the test; where that one has moved it,
+``real`` by the real one); the rest are the fields of an Answer, where they differ from their default. What JSON
+does not hold is a mapping of one tag:
 
 - ``{"$bytes": base64}`` bytes
 - ``{"$text": base64}`` text with surrogates, as UTF-8 that lets them pass
@@ -17,11 +18,11 @@ from __future__ import annotations
 import math
 import re
 import struct
-import time
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pytest_lmcache.clock import stamps
 from pytest_lmcache.document import (
     BASES,
     LARGEST_INT_BITS,
@@ -46,7 +47,7 @@ def store(answer: Answer, recorded: str) -> dict[str, Any]:
     value: dict[str, Any] = {
         "lmcache": VERSION,
         "recorded": recorded,
-        "stored": time.time(),
+        **stamps(),
         "kind": answer.kind.value,
     }
     try:

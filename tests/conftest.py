@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import socket
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,15 @@ def loopback():
         yield running
 
 
+@pytest.fixture(scope="module")
+def provider():
+    """One for a test file, whose answers it may change."""
+    # LiteLLM's sync call makes itself a loop, never closed, in a thread that never had one.
+    asyncio.run(asyncio.sleep(0))
+    with Provider() as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def valkey():
     """One real server for the whole run, on a socket of its own: the URL of it."""
@@ -57,6 +69,38 @@ def valkey():
         socket = Path(folder) / "s"
         with ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(folder)):
             yield f"unix://{socket}"
+
+
+@pytest.fixture
+def client(valkey):
+    """A look at what is on the server; nothing at first."""
+    import redis
+
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def silent():
+    """A server that accepts and never answers: its port, and the connections that were made to it."""
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept():
+            while True:
+                try:
+                    connections.append(server.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], connections
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for connection in connections:
+        connection.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pytest_lmcache import Cache, LMCacheWarning, SettingsError, keys
 from pytest_lmcache.caches import Stats, Value
 from pytest_lmcache.errors import LayerError
 from pytest_lmcache.layers.memory import MemoryLayer
+from pytest_lmcache.session import Session
 
 ONE, TWO = {"lmcache": 1, "a": 1}, {"lmcache": 1, "a": 2}
 
@@ -25,11 +25,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def url(valkey):
-    import redis
-
-    with redis.Redis.from_url(valkey) as client:
-        client.flushall()
+def url(valkey, client):
     return valkey
 
 
@@ -252,32 +248,36 @@ def test_each_layer_is_told_of():
     cache.put("k1", ONE)
 
 
-def test_silent_server_costs_one_time_out(folder):
+def test_silent_server_costs_one_time_out(make, silent):
     """A server that accepts and never answers is waited for once, not once per call."""
-    connections = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    port, connections = silent
+    cache = make(url=f"redis://127.0.0.1:{port}")
+    with pytest.warns(LMCacheWarning, match="redis layer .*Timeout") as caught:
+        for number in range(20):
+            assert cache.get(str(number)) is None
+            cache.put(str(number), ONE)
+    assert len(caught) == len(connections) == 1
+    assert cache.get("5") == ONE
 
-        def accept():
-            while True:
-                try:
-                    connections.append(server.accept()[0])
-                except OSError:
-                    return
 
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        cache = Cache(url=f"redis://127.0.0.1:{server.getsockname()[1]}", disk_cache_dir=folder)
-        with pytest.warns(LMCacheWarning, match="redis layer .*Timeout") as caught:
-            for number in range(20):
-                assert cache.get(str(number)) is None
-                cache.put(str(number), ONE)
-        assert len(caught) == len(connections) == 1
-        assert cache.get("5") == ONE
-        cache.close()
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join()
-    for connection in connections:
-        connection.close()
+def test_silent_server_costs_one_time_out_whatever_leads_there(folder, silent):
+    """The caches of a run, one for each set of layer settings, tell of a server once, and the next run again."""
+    port, connections = silent
+    run = Session()
+    settings = {"url": f"redis://127.0.0.1:{port}", "disk_cache_dir": folder}
+    with pytest.warns(LMCacheWarning, match="redis layer .*Timeout") as caught:
+        for ttl in (None, 60, 3600):
+            cache = run.cache(ttl=ttl, **settings)
+            cache.put("k1", ONE)
+            assert cache.get("k2") is None
+    assert len(caught) == len(connections) == 1
+    cache = run.cache(enable_disk_cache=False, url=f"redis://127.0.0.1:{port}/1")
+    with pytest.warns(LMCacheWarning, match="redis layer"):
+        assert cache.get("k1") is None, "another place is one of its own"
+    run.close_caches()
+    with pytest.warns(LMCacheWarning, match="redis layer"):
+        assert run.cache(**settings).get("k2") is None
+    run.close_caches()
 
 
 def test_real_disk_trouble(make, folder):

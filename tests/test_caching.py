@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -313,7 +315,10 @@ def test_changing_an_answer_changes_no_other(provider: Provider) -> None:
         assert tape.calls[0].source == "memory"
 
 
-def test_a_broken_layer_warns_once_and_recording_goes_on(provider: Provider, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_broken_layer_warns_once_and_recording_goes_on(
+    way: str, provider: Provider, tmp_path: Path
+) -> None:
     """Where the disk cannot be used there is one warning, and the cassette is recorded all the same."""
     (tmp_path / "file").write_text("not a folder")
     broken = Cache(disk_cache_dir=tmp_path / "file")
@@ -321,9 +326,10 @@ def test_a_broken_layer_warns_once_and_recording_goes_on(provider: Provider, tmp
         pytest.warns(LMCacheWarning, match="disk") as warned,
         use_cassette("x.yaml", mode="record", cache=broken),
     ):
-        ask("one", provider.url)
-        ask("two", provider.url)
-    assert len(warned) == 1
+        for text in ("one", "two"):
+            ask(text, provider.url) if way == "sync" else asyncio.run(aask(text, provider.url))
+    [warning] = [each for each in warned if each.category is LMCacheWarning]
+    assert Path(warning.filename).name == "test_caching.py", "it points at the user's line"
     with use_cassette("x.yaml"):
         ask("one")
 
@@ -570,6 +576,43 @@ def test_an_answer_says_that_it_is_not_the_providers(provider: Provider) -> None
         assert replayed.model_dump() == live.model_dump()
         assert embedded.model_dump() == vectors.model_dump()
         assert responded.model_dump() == events.model_dump()
+
+
+def test_a_message_of_anthropics_says_it_too(provider: Provider) -> None:
+    """The plain dict of ``anthropic.messages`` is marked by attributes: as data it is what the provider's is."""
+
+    def ask_claude(base: str, *before: Any) -> Any:
+        said = {
+            "model": "anthropic/claude-sonnet-4-5",
+            "max_tokens": 9,
+            "api_base": base,
+            "api_key": "sk-local",
+        }
+        asked = [{"role": "user", "content": "x"}, *before]
+        answer = asyncio.run(litellm.anthropic.messages.acreate(messages=asked, **said))
+        del answer["usage"]  # to which LiteLLM 1.83 adds a sum afterwards, where somebody may listen
+        return answer
+
+    def again(base: str, answer: Any) -> Any:
+        return ask_claude(base, answer, {"role": "user", "content": "and then?"})
+
+    with use_cassette("x.yaml", mode="record"):
+        live = ask_claude(provider.base)
+        again(provider.base, live)
+    assert not hasattr(live, "cache_hit")
+    for block in (use_cassette("x.yaml"), use_cassette("y.yaml", mode="record")):
+        with block as tape:
+            replayed = ask_claude(GONE)
+            again(GONE, replayed)
+        assert hits(replayed) == (True, True)
+        assert isinstance(replayed, dict)
+        assert replayed == live
+        assert json.dumps(replayed) == json.dumps(live)
+        for copied in (copy.copy(replayed), copy.deepcopy(replayed), pickle.loads(pickle.dumps(replayed))):
+            assert copied == live
+            assert hits(copied) == (True, True)
+        assert "cache_hit" not in json.dumps([call.request for call in tape.calls])
+    assert "cache_hit" not in Path("y.yaml").read_text(encoding="utf-8")
 
 
 def test_usage_empty(provider: Provider) -> None:
@@ -838,4 +881,7 @@ def test_an_old_recording_is_recorded_anew(provider: Provider) -> None:
     with use_cassette("x.yaml", max_age="30d") as tape:
         assert [ask("old"), ask("young")] == [new, texts[1]]
     assert tape.old == 0
+    with freeze_time("2040-01-01"), use_cassette("x.yaml", max_age="30d") as tape:
+        ask("young")
+    assert tape.old == 0, "by the real clock"
     assert Path("x.yaml").read_text().count("\nkey: k") == 2

@@ -39,12 +39,8 @@ BLOCKS = [
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch, valkey):
+def reader(tmp_path, monkeypatch, valkey, client):
     """Somebody in an empty folder, with a server at hand on which there is nothing."""
-    import redis
-
-    with redis.Redis.from_url(valkey) as client:
-        client.flushall()
     monkeypatch.setenv("CACHE_URL", valkey)
     monkeypatch.setitem(vars(pytest_lmcache), "cache", None)
     monkeypatch.chdir(tmp_path)

@@ -34,14 +34,6 @@ native = pytest.mark.skipif(not NATIVE, reason="this DSPy calls LiteLLM only")
 KEY = "sk-local-0123456789abcdefghij"
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    # LiteLLM's sync call makes itself a loop, never closed, in a thread that never had one.
-    asyncio.run(asyncio.sleep(0))
-    with Provider() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def plain_provider(provider: Provider) -> Iterator[None]:
     before = provider.answer
@@ -569,13 +561,36 @@ def test_a_predictions_usage_is_as_live(engine: str, twice: Twice, provider: Pro
     assert "prompt_tokens" in twice(program)
 
 
+@both
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_answer_says_that_it_is_not_the_providers(engine: str, is_async: bool, twice: Twice) -> None:
+    """``lm.history`` tells a replayed answer from a live one, and the usage of both is counted."""
+
+    def program(url: str) -> Any:
+        lm = model(url, engine)
+        with dspy.track_usage() as tracker:
+            asyncio.run(lm.acall("hello")) if is_async else lm("hello")
+        assert tracker.get_total_tokens()
+        return lm.history[-1]["response"]
+
+    live, replayed = twice.record(program), twice.replay(program)
+    assert not getattr(live, "cache_hit", False)
+    assert replayed.cache_hit is True
+    assert replayed._hidden_params["cache_hit"] is True
+    if engine == "auto" and NATIVE:
+        assert replayed == live
+    else:
+        assert replayed.model_dump() == live.model_dump()
+
+
 def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
-    """A door can tell that a call comes out of DSPy, sync and async, and nowhere else."""
-    seen: list[bool] = []
+    """A door can have something done when a call of DSPy's has ended, sync and async, and at no other call."""
+    seen: list[Any] = []
 
     class Own(dspy.BaseLM):
         def forward(self, prompt: Any = None, messages: Any = None, **_: Any) -> Any:
-            seen.append(door.is_calling())
+            seen.append(door.after_call(lambda: seen.append("ended")))
+            seen.append("asked")
             raise ZeroDivisionError
 
         async def aforward(self, prompt: Any = None, messages: Any = None, **_: Any) -> Any:
@@ -586,8 +601,8 @@ def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
             with pytest.raises(ZeroDivisionError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that such classes will go
                 call()
-        assert not door.is_calling()
-    assert seen == [True, True]
+        assert not door.after_call(lambda: seen.append("never"))
+    assert seen == [True, "asked", "ended"] * 2
 
 
 @native

@@ -24,14 +24,6 @@ from pytest_lmcache.settings import Mode, Settings
 GONE = "http://127.0.0.1:9/v1"
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    # LiteLLM's sync call makes itself a loop, never closed, in a thread that never had one.
-    asyncio.run(asyncio.sleep(0))
-    with Provider() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def caches(nobody_records: None) -> Iterator[None]:
     """What a test leaves in front is not the next one's."""

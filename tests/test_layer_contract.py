@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -219,6 +220,39 @@ def test_ages_from_the_recording(make, name):
         assert aging.get("k1")["data"] == answered("two")["data"]
         aging.put("k1", value)
         assert aging.get("k1") is None, "too old when it was put"
+
+
+@pytest.mark.parametrize("moved", ["2020-01-01", "2040-01-01"])
+@pytest.mark.parametrize("name", STORES)
+def test_a_clock_that_a_test_has_moved_ages_nothing_for_others(make, name, moved):
+    """What was stored where a test has moved the clock is as old for everybody else as it really is."""
+    aging = make(name, TTL)
+    with freeze_time(moved) as clock:
+        aging.put("k1", answered("one"))
+        assert aging.get("k1") is not None
+        clock.tick(TTL)
+        assert aging.get("k1") is None, "the test that moves it sees it grow old"
+    assert aging.get("k1")["data"] == answered("one")["data"]
+    old = answered("old")
+    for real in (TTL / 2, TTL + 1):
+        with freeze_time(moved):
+            value = answered("old", real=old["stored"] - real)
+            aging.put("k1", value)
+            assert (aging.get("k1") is None) == (real > TTL), "and what is old really is so there, too"
+        aging.put("k1", value)
+        assert (aging.get("k1") is None) == (real > TTL)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_test_moves_the_clock_to_see_what_is_stored_grow_old(make, name):
+    """An answer that was stored before a test moved the clock is too old where the clock says so, and only there."""
+    aging = make(name, TTL)
+    value = answered("one")
+    aging.put("k1", value)
+    for later, is_old in ((TTL - 10, False), (TTL + 1, True)):
+        with freeze_time(datetime.fromtimestamp(value["stored"] + later, UTC)):
+            assert (aging.get("k1") is None) == is_old
+    assert aging.get("k1") is not None
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from freezegun import freeze_time
 
 from pytest_lmcache.errors import LayerError
 from pytest_lmcache.layers import disk
@@ -210,6 +211,21 @@ def test_least_recently_used_goes_first(folder):
     assert 500 < rows(folder) < 1000
     layer.close()
     assert (folder / "000" / "cache.db").stat().st_size < 1_100_000
+
+
+@pytest.mark.parametrize("moved", ["2020-01-01", "2040-01-01"])
+def test_a_moved_clock_makes_none_first_or_last_to_go(folder, moved):
+    """What was stored where a test has moved the clock goes when its turn comes, neither before nor never."""
+    layer = DiskLayer(folder, size_limit_bytes=400_000)
+    layer.put("before", {"a": "x" * 100_000})
+    with freeze_time(moved):
+        layer.put("moved", {"a": "x" * 100_000})
+    layer.put("after", {"a": "x" * 100_000})
+    layer.put("one more", {"a": "x" * 100_000})
+    assert [layer.get(key) is not None for key in ("before", "moved", "after")] == [False, True, True]
+    layer.put("two more", {"a": "x" * 200_000})
+    assert [layer.get(key) is not None for key in ("moved", "after", "one more")] == [False, True, False]
+    layer.close()
 
 
 def test_use_counts_in_other_processes(folder):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,6 +67,27 @@ def test_the_rest_of_a_response() -> None:
     stored = as_file(lm15.store_response(whole))
     assert lm15.revive_response(stored) == whole
     assert json.dumps(stored).count(LONG) == 1
+
+
+@pytest.mark.parametrize("part", PARTS, ids=range(len(PARTS)))
+def test_a_mark(part: Any) -> None:
+    """A response that is marked is the same in all that it says and to all that use it, and its copies are marked."""
+    plain = response(part, logprobs_complete=False, provider_data={"a": [1]})
+    marked = lm15.mark_hit(plain)
+    copies = [copy.copy(marked), copy.deepcopy(marked), pickle.loads(pickle.dumps(marked)), replace(marked)]
+    for each in (marked, *copies):
+        assert isinstance(each, theirs.Response)
+        assert each == plain
+        assert plain == each
+        assert each == marked
+        assert repr(each) == repr(plain)
+        assert each.cache_hit is each._hidden_params["cache_hit"] is True
+        assert lm15.store_response(each) == lm15.store_response(plain)
+    assert marked != replace(plain, id="r2")
+    assert replace(plain, id="r2") != marked
+    assert marked != "marked"
+    assert not hasattr(plain, "cache_hit")
+    assert hash(lm15.mark_hit(response())) == hash(response())
 
 
 def test_a_short_text_is_told_again() -> None:

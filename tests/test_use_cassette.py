@@ -29,14 +29,6 @@ GONE = "http://127.0.0.1:9/v1"
 pytestmark = pytest.mark.usefixtures("nobody_records")
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    # LiteLLM's sync call makes itself a loop, never closed, in a thread that never had one.
-    asyncio.run(asyncio.sleep(0))
-    with Provider() as running:
-        yield running
-
-
 def request(text: str, url: str, **more: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": text}]
     return {

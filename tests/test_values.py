@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
 from freezegun import freeze_time
@@ -74,13 +75,17 @@ def test_round_trip(answer):
 
 
 def test_form():
-    """A value says which form it has, when it was recorded and when it was put away; a chat answer stays legible."""
+    """A value says its form, when it was recorded and put away, by both clocks if a test moved one; chat stays legible."""
+    began = time.time()
+    value = store(Answer(Kind.RESPONSE, CHAT, seconds=1.5), RECORDED)
     with freeze_time("2026-11-25T00:00:00Z"):
-        value = store(Answer(Kind.RESPONSE, CHAT, seconds=1.5), RECORDED)
+        moved = store(Answer(Kind.RESPONSE, CHAT, seconds=1.5), RECORDED)
+    assert began <= value["stored"] <= moved["real"] <= time.time()
+    assert moved == value | {"stored": 1795564800.0, "real": moved["real"]}
     assert value == {
         "lmcache": 1,
         "recorded": RECORDED,
-        "stored": 1795564800.0,
+        "stored": value["stored"],
         "kind": "response",
         "data": CHAT,
         "seconds": 1.5,

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from types import ModuleType
@@ -31,15 +31,34 @@ REFUSED = ("dspy.clients.typesafe", "TypeSafe")
 
 Find = Callable[[], Recorder | None]
 
-_calling: ContextVar[bool] = ContextVar("pytest_lmcache_dspy", default=False)
+_calling: ContextVar[list[Callable[[], Any]] | None] = ContextVar("pytest_lmcache_dspy", default=None)
 
 
-def is_calling() -> bool:
-    """Whether a call made here and now is part of a call of a language model of DSPy's.
+def after_call(act: Callable[[], Any]) -> bool:
+    """Act when the call of a language model of DSPy's ends that is under way here; False where there is none.
 
-    DSPy counts no usage for an answer that says ``cache_hit``: a replayed one must not say it then.
+    DSPy up to 3.3 counts no usage for an answer that says ``cache_hit``: a replayed one must not say it before.
     """
-    return _calling.get()
+    acts = _calling.get()
+    if acts is not None:
+        acts.append(act)
+    return acts is not None
+
+
+@contextmanager
+def _call() -> Iterator[None]:
+    """Around a call of a language model; one inside of another is a part of it."""
+    if _calling.get() is not None:
+        yield
+        return
+    acts: list[Callable[[], Any]] = []
+    token = _calling.set(acts)
+    try:
+        yield
+    finally:
+        _calling.reset(token)
+        for act in acts:
+            act()
 
 
 class Door:
@@ -158,7 +177,7 @@ class Visit(visit.Visit):
             stored = lm15.without_usage(stored)
         if stored.kind is Kind.STREAM:
             return self._events(stored)
-        return self.revived(lm15.revive_response, stored.data)
+        return lm15.mark_hit(self.revived(lm15.revive_response, stored.data))
 
     def taken(self, response: Any) -> Any:
         """Take down an answer."""
@@ -295,11 +314,8 @@ def _engines() -> dict[str, Any]:
 def _calling_sync(original: Any) -> Any:
     def called(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        token = _calling.set(True)
-        try:
+        with _call():
             return original(*args, **kwargs)
-        finally:
-            _calling.reset(token)
 
     return called
 
@@ -307,10 +323,7 @@ def _calling_sync(original: Any) -> Any:
 def _calling_async(original: Any) -> Any:
     async def called(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        token = _calling.set(True)
-        try:
+        with _call():
             return await original(*args, **kwargs)
-        finally:
-            _calling.reset(token)
 
     return called

@@ -373,9 +373,10 @@ class Visit(visit.Visit):
         return self.kwargs.get("custom_llm_provider")
 
     def _marked(self, result: Any) -> Any:
-        """Marked as one that did not come from the provider; DSPy would count no usage for one that says so."""
-        is_counted = dspy.is_calling() and self.recorder.settings.usage is Usage.RECORDED
-        return answers.mark_hit(result, openly=not is_counted)
+        """Marked as one that did not come from the provider, openly when DSPy has counted its usage."""
+        is_counted = self.recorder.settings.usage is Usage.RECORDED
+        waits = is_counted and dspy.after_call(functools.partial(answers.mark_hit, result))
+        return answers.mark_hit(result, openly=not waits)
 
     def _tell_logging(self, logging_obj: Any, stored: Answer, *, heard: bool) -> str | None:
         """Tell LiteLLM's logging what its provider code would have told it: model, provider, parameters."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from pytest_lmcache.clock import age
 from pytest_lmcache.errors import CacheError, unstorable
 
 LONGEST_KEY = 200
@@ -42,10 +42,7 @@ def is_fresh(value: Mapping[str, Any], ttl: float | None) -> bool:
 
 def seconds_left(value: Mapping[str, Any], ttl: float) -> float:
     """How long a value stays usable; what does not say when it was stored is not."""
-    stored = value.get("stored")
-    if isinstance(stored, int | float) and not isinstance(stored, bool):
-        return ttl - (time.time() - stored)
-    return 0
+    return ttl - age(value)
 
 
 def plain_key(key: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pytest_lmcache.clock import RealTime, is_moved
 from pytest_lmcache.errors import LayerError, disk_trouble
 from pytest_lmcache.layers import from_text, is_fresh, make_folder, plain_key, to_text
 from pytest_lmcache.layers.flight import Flight
@@ -59,7 +59,7 @@ class DiskLayer:
             if value is None:
                 shard.delete(key)
             else:
-                self._used[key] = time.time()
+                self._used[key] = RealTime.since_1970()
             return value
 
         found = self._in_database(read)
@@ -71,6 +71,9 @@ class DiskLayer:
 
         def write(shard: Any) -> None:
             shard.set(key, text)
+            if is_moved():  # diskcache has noted the time of a test's clock: first to go, or never
+                now = RealTime.since_1970()
+                shard._sql("UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1", (now, key))  # noqa: SLF001
             self._shrink(shard, key)
 
         self._in_database(write)
