@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from pytest_lmcache import errors, values
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.clock import RealTime
-from pytest_lmcache.errors import CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
+from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
+from pytest_lmcache.layers import copied
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:
@@ -307,19 +307,22 @@ class Recorder:
         """What the cache layers have of a call that is to be asked, None where they have nothing of it."""
         if self.mode is Mode.REWRITE:
             return None
-        value = self._in_cache(record)
-        if value is None:
+        found = self._in_cache(record)
+        if found is None:
             return None
-        answer, recorded = values.revive(value)
+        answer, recorded, source = found
         if self._is_old(recorded):
             return None
         # Kept by a test, or a machine, that may know of fewer secrets.
         answer = self._clean(answer)
         self._unanswered.discard(record)
-        record.source, record.seconds = getattr(value, "layer", "cache"), answer.seconds
+        record.source, record.seconds = source, answer.seconds
         self._note(record, answer)
         self._keep(record, call, answer, recorded)
-        return answer if record.kept is None else deepcopy(answer)
+        if record.kept is None:
+            return answer
+        data, error, hidden = map(copied, (answer.data, answer.error, answer.hidden))
+        return replace(answer, data=data, error=error, hidden=hidden)
 
     def board(
         self, record: CallRecord, call: Call, *, again: bool, waits: bool
@@ -360,27 +363,34 @@ class Recorder:
             with self._lock:
                 self._in_layers[record.key] = max(self._in_layers[record.key], record.nth + 1)
 
-    def _in_cache(self, record: CallRecord) -> Any:
-        """The layers' value for a call; where there is no cassette, ``repeat`` says what the next identical gets."""
-        value = self._from_cache(record.kept_as(record.nth))
+    def _in_cache(self, record: CallRecord) -> tuple[Answer, str, str] | None:
+        """What the layers have of a call; where there is no cassette, ``repeat`` says what the next identical gets."""
+        found = self._from_cache(record.kept_as(record.nth))
         with self._lock:
             known = self._in_layers[record.key]
-            if value is not None:
+            if found is not None:
                 self._in_layers[record.key] = max(known, record.nth + 1)
-        if value is None and known and self.path is None and self.settings.repeat is not Repeat.ERROR:
+        if found is None and known and self.path is None and self.settings.repeat is not Repeat.ERROR:
             nth = known - 1 if self.settings.repeat is Repeat.LAST else record.nth % known
-            value = self._from_cache(record.kept_as(nth))
-        return value
+            found = self._from_cache(record.kept_as(nth))
+        return found
 
-    def _from_cache(self, key: str) -> Any:
+    def _from_cache(self, key: str) -> tuple[Answer, str, str] | None:
+        """The answer that is kept under a key, when it was given, and the layer that has it."""
         try:
             value = self.cache.get(key)
         except LMCacheWarning as warning:
             # Where warnings are errors, a layer's fails the test and not the call. Of each layer it comes once.
             self.faults.append(warning)
             return self._from_cache(key)
-        # Of somebody else or of a newer form, in a layer of ours: asked anew, and put in its place.
-        return None if hasattr(value, "layer") and not values.is_value(value) else value
+        if value is None:
+            return None
+        try:
+            return *values.revive(value), getattr(value, "layer", "cache")
+        except CacheError:
+            if hasattr(value, "layer"):
+                return None  # of somebody else or of a newer form, in a layer of ours: asked anew, and put in its place
+            raise
 
     def _into_cache(self, key: str, value: dict[str, Any]) -> None:
         try:

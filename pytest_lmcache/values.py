@@ -89,15 +89,6 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
     return answer, recorded
 
 
-def is_value(value: Any) -> bool:
-    """Whether ``revive`` makes an answer of it; what others keep in a store of ours, and newer forms, are none."""
-    try:
-        revive(value)
-    except CacheError:
-        return False
-    return True
-
-
 def _check_version(value: Any) -> None:
     version = value.get("lmcache") if isinstance(value, Mapping) else None
     if type(version) is not int or version < VERSION:
