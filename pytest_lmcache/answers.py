@@ -74,12 +74,14 @@ def mark_hit(result: Any, *, openly: bool = True) -> Any:
 
 def without_usage(answer: Answer) -> Answer:
     """The same answer, which took no tokens and cost nothing."""
-    data = answer.data
+    data, hidden = answer.data, _unused(answer.hidden or {})
     if answer.kind is Kind.RESPONSE:
         data = _unused(data)
     elif answer.kind is Kind.STREAM:
         data = _unused_chunks(data)
-    return replace(answer, data=data, hidden=_unused(answer.hidden or {}), usd=0.0)
+        # LiteLLM would count the tokens of a text completion that tells none.
+        hidden = {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, **hidden}
+    return replace(answer, data=data, hidden=hidden, usd=0.0)
 
 
 def _unused(data: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
@@ -212,17 +213,20 @@ def _replaying_class(name: str) -> type[Any]:
 
 
 def _messages_class() -> type[Any]:
+    theirs: Any = getattr(_messages_module(), "AnthropicMessagesStreamingResponse", None)
+    # LiteLLM 1.83 gives a plain generator.
+    return ByteStream if theirs is None else _named_like(theirs, (ByteStream, theirs), {})
+
+
+@cache
+def _messages_module() -> Any:
     from importlib import import_module
 
-    for home in ("messages.native", "pass_through.messages"):  # LiteLLM 1.110; before
-        try:
-            module = import_module(f"litellm.llms.anthropic.{home}.streaming_iterator")
-        except ImportError:
-            continue
-        if hasattr(module, "AnthropicMessagesStreamingResponse"):
-            theirs = module.AnthropicMessagesStreamingResponse
-            return _named_like(theirs, (ByteStream, theirs), {})
-    return ByteStream  # LiteLLM 1.83 gives a plain generator
+    *homes, oldest = ("messages.native", "pass_through.messages", "experimental_pass_through.messages")
+    for home in homes:  # LiteLLM 1.110; 1.106
+        with contextlib.suppress(ImportError):
+            return import_module(f"litellm.llms.anthropic.{home}.streaming_iterator")
+    return import_module(f"litellm.llms.anthropic.{oldest}.streaming_iterator")  # LiteLLM 1.83
 
 
 def _named_like(kind: type[Any], bases: tuple[type[Any], ...], methods: dict[str, Any]) -> type[Any]:
@@ -260,11 +264,40 @@ class Replayed:
 class ByteStream(Replayed):
     """A replayed stream of Anthropic messages: server-sent events as the bytes that arrived."""
 
-    def __init__(self, chunks: Chunks, *_: Any) -> None:
-        self.__dict__.update(_stored=chunks, _hidden_params={}, completion_stream=Nothing())
+    completion_stream: Any
+
+    def __init__(
+        self, chunks: Chunks, logging_obj: Any, _model: str, _provider: str | None, heard: bool
+    ) -> None:
+        stream = _told_of_bytes(chunks, logging_obj) if heard else Nothing()
+        self.__dict__.update(_stored=chunks, _hidden_params={}, completion_stream=stream)
+
+    async def __anext__(self) -> Any:
+        # The async form alone: LiteLLM streams no messages in a sync one.
+        if isinstance(self.completion_stream, Nothing):
+            return await super().__anext__()
+        return await anext(self.completion_stream)
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Nothing is open; callbacks hear of what was read."""
+        if not isinstance(self.completion_stream, Nothing):
+            await self.completion_stream.aclose()
+
+
+def _told_of_bytes(chunks: Chunks, logging_obj: Any) -> AsyncIterator[bytes]:
+    """The stored bytes by the hands of LiteLLM, which tells callbacks of them at the end."""
+
+    class Response:
+        status_code = 200
+
+        async def aiter_bytes(self) -> AsyncIterator[bytes]:
+            while (chunk := chunks.take()) is not None:
+                yield chunk
+
+    body = {**logging_obj.optional_params, "model": logging_obj.model_call_details["model"]}
+    theirs = _messages_module().BaseAnthropicMessagesStreamingIterator(logging_obj, body)
+    told: AsyncIterator[bytes] = theirs.get_async_streaming_response_iterator(Response(), body, logging_obj)
+    return told
 
 
 class Nothing(Replayed):
@@ -275,13 +308,63 @@ class Nothing(Replayed):
 
 
 class ReplayedText(Replayed):
-    """Goes before TextCompletionStreamWrapper."""
+    """Goes before TextCompletionStreamWrapper, which wraps a stream of chat: where callbacks listen, so does this."""
 
     def __init__(
-        self, chunks: Chunks, _logging_obj: Any, model: str, provider: str | None, _heard: bool
+        self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
     ) -> None:
         self.__dict__.update(completion_stream=Nothing(), model=model, custom_llm_provider=provider)
-        self.__dict__.update(stream_options=None, _stored=chunks)
+        self.__dict__.update(stream_options=None, _stored=chunks, _chat=None)
+        if heard:
+            self._texts = ChatOfText(chunks)
+            self._chat = _replaying_class("completion")(self._texts, logging_obj, model, provider, True)
+
+    def __next__(self) -> Any:
+        if self._chat is None:
+            return super().__next__()
+        next(self._chat)
+        return self._texts.text
+
+    async def __anext__(self) -> Any:
+        if self._chat is None:
+            return await super().__anext__()
+        await anext(self._chat)
+        return self._texts.text
+
+
+class ChatOfText:
+    """The stored chunks of a text completion as those of the chat that LiteLLM makes them of."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+        self.answer = chunks.answer
+        self.text: Any = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the chunk given last is the stream's last."""
+        return self._chunks.is_last
+
+    def take(self) -> Any | None:
+        """The next chunk as one of chat, None at the end; ``text`` is the chunk as it was stored."""
+        self.text = self._chunks.take()
+        return None if self.text is None else _chat_chunk(self.text)
+
+
+def _chat_chunk(text: Any) -> Any:
+    from litellm.types.utils import ModelResponseStream
+
+    choices = [
+        {
+            "index": choice.index,
+            "delta": {"role": "assistant", "content": choice.text},
+            "finish_reason": choice.finish_reason,
+        }
+        for choice in text.choices
+    ]
+    usage = getattr(text, "usage", None)
+    more = {} if usage is None else {"usage": usage}
+    return ModelResponseStream(id=text.id, created=text.created, model=text.model, choices=choices, **more)
 
 
 class ReplayedChat(Replayed):
