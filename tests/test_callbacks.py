@@ -28,7 +28,7 @@ MADE_UP = {"anthropic_messages": ("id", "created")}
 
 
 class Listener(CustomLogger):  # type: ignore[misc]
-    """Notes what it is told, as plain facts."""
+    """Notes what it is told, as plain facts; not the provider's raw answer, told of as often as its code likes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +51,6 @@ class Listener(CustomLogger):  # type: ignore[misc]
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
         self.told.append(("pre", model, messages))
-
-    def log_post_api_call(
-        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
-    ) -> None:
-        self.told.append(("post", kwargs["model"]))
 
     def log_success_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
@@ -230,8 +225,6 @@ def test_callbacks_are_told_the_same(
     with use_cassette(tmp_path / "x.yaml"):
         call(GONE)
         stored = listener.all_told(events)
-    # How often LiteLLM tells of the provider's raw answer is each provider's own.
-    live, stored = ([told for told in each if told[0] != "post"] for each in (live, stored))
     assert any("success" in told[0] for told in live)
     assert stored == live
 
@@ -320,7 +313,7 @@ def test_a_miss_in_a_callback_is_not_lost(provider: Provider, listener: Listener
     listener.told.clear()
     litellm.success_callback = []
     listener.log_success_event = ask  # type: ignore[method-assign]
-    listener.log_pre_api_call = listener.log_post_api_call = lambda **_: None  # type: ignore[method-assign]
+    listener.log_pre_api_call = lambda **_: None  # type: ignore[method-assign]
     with pytest.raises(CassetteMiss, match="a judge's"), use_cassette(tmp_path / "x.yaml") as tape:
         litellm.completion(**arguments(GONE))
         for _ in range(100):
