@@ -225,22 +225,18 @@ def _replaying_class(name: str) -> type[Any]:
 
 
 def _messages_class() -> type[Any]:
-    theirs = getattr(_messages_module(), "AnthropicMessagesStreamingResponse", None)
+    theirs: Any = getattr(_messages_module(), "AnthropicMessagesStreamingResponse", None)
     # LiteLLM 1.83 gives a plain generator.
     return ByteStream if theirs is None else _named_like(theirs, (ByteStream, theirs), {})
 
 
 @cache
 def _messages_module() -> Any:
-    """LiteLLM's module of Anthropic's streams, which moves."""
-    for home in (
-        "messages.native",
-        "pass_through.messages",
-        "experimental_pass_through.messages",
-    ):  # 1.110; 1.83
+    *homes, oldest = ("messages.native", "pass_through.messages", "experimental_pass_through.messages")
+    for home in homes:  # LiteLLM 1.110; 1.106
         with suppress(ImportError):
             return import_module(f"litellm.llms.anthropic.{home}.streaming_iterator")
-    return None
+    return import_module(f"litellm.llms.anthropic.{oldest}.streaming_iterator")  # LiteLLM 1.83
 
 
 def _named_like(kind: type[Any], bases: tuple[type[Any], ...], methods: dict[str, Any]) -> type[Any]:
@@ -278,34 +274,40 @@ class Replayed:
 class ByteStream(Replayed):
     """A replayed stream of Anthropic messages: server-sent events as the bytes that arrived."""
 
-    _given: list[bytes] | None
+    completion_stream: Any
 
     def __init__(
         self, chunks: Chunks, logging_obj: Any, _model: str, _provider: str | None, heard: bool
     ) -> None:
-        self.__dict__.update(_stored=chunks, _hidden_params={}, completion_stream=Nothing())
-        self.__dict__.update(_logging_obj=logging_obj, _given=[] if heard else None)
+        stream = _told_of_bytes(chunks, logging_obj) if heard else Nothing()
+        self.__dict__.update(_stored=chunks, _hidden_params={}, completion_stream=stream)
 
     async def __anext__(self) -> Any:
-        chunk = self._take()
-        if chunk is not None:
-            if self._given is not None:
-                self._given.append(chunk)
-            return chunk
-        if self._given:
-            given, self.__dict__["_given"] = self._given, None
-            await self._tell(given)
-        raise StopAsyncIteration
-
-    async def _tell(self, chunks: list[bytes]) -> None:
-        """Tell callbacks by LiteLLM's own hands, as it tells them of a stream out of its own cache."""
-        logging_obj = vars(self)["_logging_obj"]
-        body = {**(getattr(logging_obj, "optional_params", None) or {}), "model": logging_obj.model}
-        theirs = _messages_module().BaseAnthropicMessagesStreamingIterator(logging_obj, body)
-        await theirs._handle_streaming_logging(chunks)  # noqa: SLF001
+        # The async form alone: LiteLLM streams no messages in a sync one.
+        if isinstance(self.completion_stream, Nothing):
+            return await super().__anext__()
+        return await anext(self.completion_stream)
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Nothing is open; callbacks hear of what was read."""
+        if not isinstance(self.completion_stream, Nothing):
+            await self.completion_stream.aclose()
+
+
+def _told_of_bytes(chunks: Chunks, logging_obj: Any) -> AsyncIterator[bytes]:
+    """The stored bytes by the hands of LiteLLM, which tells callbacks of them at the end."""
+
+    class Response:
+        status_code = 200
+
+        async def aiter_bytes(self) -> AsyncIterator[bytes]:
+            while (chunk := chunks.take()) is not None:
+                yield chunk
+
+    body = {**logging_obj.optional_params, "model": logging_obj.model_call_details["model"]}
+    theirs = _messages_module().BaseAnthropicMessagesStreamingIterator(logging_obj, body)
+    told: AsyncIterator[bytes] = theirs.get_async_streaming_response_iterator(Response(), body, logging_obj)
+    return told
 
 
 class Nothing(Replayed):

@@ -380,8 +380,14 @@ class Visit(visit.Visit):
 
     def _tell_logging(self, logging_obj: Any, stored: Answer, *, heard: bool) -> str | None:
         """Tell LiteLLM's logging what its provider code would have told it: model, provider, parameters."""
+        import litellm
+
         model, provider = _model_and_provider(self.model, self.kwargs)
-        if self.call.name == "text_completion" and provider == "openai":
+        if (
+            self.call.name == "text_completion"
+            and provider == "openai"
+            and model not in litellm.open_ai_chat_completion_models
+        ):
             provider = "text-completion-openai"  # as LiteLLM goes on to call it
         if logging_obj is None:
             return provider
@@ -396,11 +402,12 @@ class Visit(visit.Visit):
                 known = functools.partial(_known_cost, usd)
                 vars(logging_obj).update(response_cost_calculator=known, _response_cost_calculator=known)
         request = self.call.request
+        flag = {ASYNC_FLAGS[name]: True} if (name := logging_obj.call_type) in ASYNC_FLAGS else {}
         logging_obj.update_environment_variables(
             model=model,
             user=self.kwargs.get("user"),
             optional_params={name: request[name] for name in request if name not in {"model", "messages"}},
-            litellm_params={name: self.kwargs.get(name) or {} for name in ("metadata", "model_info")},
+            litellm_params={name: self.kwargs.get(name) or {} for name in ("metadata", "model_info")} | flag,
             custom_llm_provider=provider,
         )
         if heard:
@@ -443,6 +450,14 @@ def _known_cost(usd: float, *_: Any, **__: Any) -> float:
     return usd
 
 
+# By what LiteLLM knows that a call is async, of which it tells async callbacks alone.
+ASYNC_FLAGS = {
+    "acompletion": "acompletion",
+    "atext_completion": "acompletion",
+    "aembedding": "aembedding",
+    "aresponses": "aresponses",
+    "anthropic_messages": "aanthropic_messages",
+}
 QUIET = {
     "success_handler": _tell_nobody,
     "async_success_handler": _Silence,
