@@ -218,6 +218,27 @@ def store_chunk(name: str, chunk: Any) -> dict[str, Any]:
     return data
 
 
+def chunk_storer(name: str) -> Callable[[Any], dict[str, Any]]:
+    """What stores the chunks of one stream in turn; as for ``chunk_reviver``, only what differs is looked at."""
+    if name != "completion":
+        return partial(store_chunk, name)
+    frame: tuple[dict[str, Any], ...] | None = None
+    first: dict[str, Any] = {}
+
+    def store(chunk: Any) -> dict[str, Any]:
+        nonlocal frame, first
+        dump = getattr(chunk, "model_dump", None)
+        own, content = _framed(dump(exclude_unset=True, warnings=False)) if dump else (None, "")
+        if frame is not None and own == frame and content:
+            choice = first["choices"][0]
+            return {**first, "choices": [{**choice, "delta": {**choice["delta"], "content": content}}]}
+        first = store_chunk(name, chunk)
+        frame = own if own is not None and content and _is_flat(own) else None
+        return first
+
+    return store
+
+
 def revive_chunk(name: str, data: dict[str, Any]) -> Any:
     """The chunk as LiteLLM handed it out, the owner of its data."""
     if name == "anthropic_messages":

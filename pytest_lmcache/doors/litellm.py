@@ -338,11 +338,12 @@ class Visit(visit.Visit):
         if streams.is_stream(result):
             usage: dict[str, Any] | None = None
             last: Any = None
+            store_chunk = answers.chunk_storer(name)
 
             def store(chunk: Any) -> dict[str, Any]:
                 nonlocal usage, last
                 usage, last = streams.hidden_usage(chunk) or usage, chunk
-                return answers.store_chunk(name, chunk)
+                return store_chunk(chunk)
 
             def whole(chunks: list[dict[str, Any]]) -> Answer:
                 # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the last chunk.
