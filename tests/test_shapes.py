@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import copy
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -310,6 +311,41 @@ def test_none_and_nothing_stay_apart() -> None:
             None if logprobs or hasattr(choice, "logprobs") else "nothing"
         )
         assert hasattr(choice, "logprobs") or not logprobs
+
+
+MESSAGES = {
+    "1.83": {"content": "Hi", "role": "assistant", "provider_specific_fields": {"refusal": None}},
+    "1.110": {"content": "Hi", "role": "assistant", "refusal": None},
+}
+
+
+@pytest.mark.parametrize("version", MESSAGES)
+def test_an_answer_that_another_litellm_recorded(version: str, provider: Provider) -> None:
+    """What code reads of a live answer it reads of a recording of LiteLLM 1.83 or 1.110, whichever runs now."""
+    from pytest_lmcache.answers import revive_response
+
+    logprobs = {"logprobs": None} if version == "1.110" else {}
+    choice = {"finish_reason": "stop", "index": 0, "message": copy.deepcopy(MESSAGES[version]), **logprobs}
+    live = chat(provider.url).choices[0]
+    stored = revive_response("completion", {"choices": [choice]}).choices[0]
+    for name in ("refusal", "provider_specific_fields", "tool_calls", "function_call"):
+        assert hasattr(stored.message, name) >= hasattr(live.message, name), name
+    assert hasattr(stored, "logprobs") >= hasattr(live, "logprobs")
+    assert (stored.message.provider_specific_fields or {}).items() >= (
+        live.message.provider_specific_fields or {}
+    ).items()
+
+
+def test_fields_that_this_litellm_does_not_know() -> None:
+    """A newer LiteLLM's fields without a value, or an older one's that it leaves out, break no replay."""
+    from pytest_lmcache.answers import revive_chunk, revive_response
+
+    usage = {"prompt_tokens_details": {"cache_creation_token_details": {"ephemeral_99m_input_tokens": None}}}
+    assert revive_response("completion", {"choices": [], "usage": usage}).usage.total_tokens == 0
+    part = {"type": "output_text", "text": "Hi", "annotations": []}
+    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
+    event = revive_chunk("responses", {"type": "response.content_part.done", "part": part, **where})
+    assert event.part.text == "Hi"
 
 
 @pytest.mark.parametrize(
