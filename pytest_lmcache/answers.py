@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from enum import Enum
@@ -50,8 +51,30 @@ def revive_response(name: str, data: dict[str, Any]) -> Any:
     if name == "anthropic_messages":
         return Message(data)
     types = data.pop(OUTPUT_TYPES, None)
-    response = _made(_response_class(name), data)
+    kind = _response_class(name)
+    if name == "completion":
+        _move_refusals(data, into_message=_has_refusal())
+    response = _made(kind, data)
     return response if types is None else _with_output(response, types)
+
+
+@cache
+def _has_refusal() -> bool:
+    from litellm.types.utils import Message
+
+    return "refusal" in Message.model_fields
+
+
+def _move_refusals(data: dict[str, Any], *, into_message: bool) -> None:
+    """Put a refusal where this LiteLLM has it: 1.110 in the message, 1.83, which dropped null logprobs too, beside."""
+    for choice in data.get("choices", ()):
+        message = choice.get("message") or {}
+        fields = message.get("provider_specific_fields") or {}
+        if not into_message and "refusal" in message:
+            message["provider_specific_fields"] = {"refusal": message.pop("refusal"), **fields}
+        elif into_message and "refusal" in fields and "refusal" not in message:
+            message["refusal"] = fields["refusal"]
+            choice.setdefault("logprobs", None)
 
 
 def restore_hidden(result: Any, hidden: Mapping[str, Any] | None, provider: str | None) -> None:
@@ -167,7 +190,8 @@ def _put_none(made: Any, data: Any) -> None:
         for name, value in data.items():
             if value is None:
                 if getattr(made, name, "") is not None:
-                    setattr(made, name, None)
+                    with suppress(ValueError):  # a field of another LiteLLM's
+                        setattr(made, name, None)
             elif type(value) in NESTED and _has_none(value):
                 _put_none(getattr(made, name, None), value)
 
@@ -344,6 +368,9 @@ def _event(data: dict[str, Any]) -> Any:
     try:
         event = kind(**data)
     except ValueError:
+        if "part" in data:
+            # LiteLLM 1.110 may leave out the logprobs that 1.83 insists on.
+            return kind(**{**data, "part": {"logprobs": None, **data["part"]}})
         # LiteLLM's own success handler rewrites the usage of a finished response to chat's fields, which
         # the response's class then refuses: the class gets none, and the rewritten one is put back.
         response = dict(data["response"])

@@ -692,9 +692,9 @@ def test_a_stream_that_is_now_read_to_its_end_is_another_answer(path: Path) -> N
     assert Cassette(path, EXACT).entries[0].answer().complete
 
 
-def tool_run(run: int, last: str = "sunny") -> list[Interaction]:
+def tool_run(run: int, last: str = "sunny", keys: KeyStrategy | None = None) -> list[Interaction]:
     """Two calls of an agent: the first answer's tool call id goes on into the second question."""
-    keys = strategy("exact", ["tool_call_id"])
+    keys = keys or strategy("exact", ["tool_call_id"])
     called = {"id": f"call_{run:024d}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     second = call("weather?")
     second.request["messages"].append({"role": "tool", "tool_call_id": called["id"], "content": "20"})
@@ -717,13 +717,109 @@ def test_ids_that_went_on_into_a_question_stay_of_one_run(path: Path) -> None:
     assert f"call_{1:024d}" not in text
 
 
+def test_ids_that_change_a_key_change_nothing_else(path: Path) -> None:
+    """Under `exact` a new tool call id is a new question: where all else is the same, the file is left alone."""
+    record(path, *tool_run(1, keys=EXACT))
+    before = path.read_bytes()
+    assert not record(path, *tool_run(2, keys=EXACT), rewrite=True)
+    assert path.read_bytes() == before
+
+
 def test_ids_that_change_a_key_are_of_the_new_run(path: Path) -> None:
-    """Under `exact` a new tool call id is a new question: the answer that made it is replaced with it."""
-    record(path, *(interaction(each.call, each.answer) for each in tool_run(1)))
-    assert record(path, *(interaction(each.call, each.answer) for each in tool_run(2)), rewrite=True)
+    """Where an answer changed, the answer that made the new tool call id is replaced with it."""
+    record(path, *tool_run(1, keys=EXACT))
+    assert record(path, *tool_run(2, last="rain", keys=EXACT), rewrite=True)
     text = path.read_text()
     assert text.count(f"call_{2:024d}") == 2
     assert f"call_{1:024d}" not in text
+
+
+def parallel_run(first: str, second: str, *results: tuple[str, str], other: str = "") -> list[Interaction]:
+    """An answer that calls two tools, and the question that gives their results back, in its own order."""
+    tools = [
+        {"id": ident, "function": {"name": name, "arguments": "{}"}}
+        for ident, name in zip((first, second), "fg", strict=True)
+    ]
+    asked = call("both?")
+    asked.request["messages"] += [
+        {"role": "tool", "tool_call_id": ident, "content": content} for ident, content in results
+    ]
+    said = [interaction("both?", reply("", run=ord(first[0]), tool_calls=tools)), interaction(asked, "done")]
+    return [*said, interaction(call(other), "noted")] if other else said
+
+
+OLD = parallel_run("a1", "a2", ("a1", "20"), ("a2", "30"))
+
+
+@pytest.mark.parametrize(
+    ("new", "kept"),
+    [
+        (parallel_run("b1", "b2", ("b1", "20"), ("b2", "30")), True),
+        (parallel_run("a2", "a1", ("a2", "20"), ("a1", "30")), True),  # the same ids, dealt the other way
+        (parallel_run("b1", "b2", ("b2", "20"), ("b1", "30")), False),  # a result of the other tool
+        (parallel_run("b1", "b1", ("b1", "20"), ("b1", "30")), False),  # two ids have become one
+        (parallel_run("b1", "b2", ("b1", "20"), ("x", "30")), False),  # an id that no answer gave
+        (
+            parallel_run("b1", "b2", ("a1", "20"), ("a2", "30")),
+            True,
+        ),  # ids of the test's own: the questions are as they were
+        (parallel_run("b1", "b2", ("b1", "20"), ("b2", "31")), False),  # the tool said something else
+        (parallel_run("b1", "b2", ("b1", "20"), ("b2", "30"), other="b1"), False),  # one call more
+        (OLD[:1], False),  # one less
+    ],
+)
+def test_ids_stand_for_one_another_all_over_a_file(path: Path, new: list[Interaction], kept: bool) -> None:
+    """A file is kept only if each new identifier is one of the file's, wherever both stand."""
+    record(path, *OLD)
+    before = path.read_bytes()
+    assert record(path, *new, rewrite=True) is not kept
+    assert (path.read_bytes() == before) is kept
+    if not kept:
+        assert [entry.key for entry in Cassette(path, EXACT).entries] == [each.key for each in new]
+
+
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        (
+            lambda ident: {"output": [{"type": "function_call", "id": f"fc{ident}", "call_id": ident}]},
+            lambda ident: {"type": "function_call_output", "call_id": ident, "output": "20"},
+        ),
+        (
+            lambda ident: {"content": [{"type": "tool_use", "id": ident, "input": {"customer_id": "C-1"}}]},
+            lambda ident: {"role": "user", "content": [{"type": "tool_result", "tool_use_id": ident}]},
+        ),
+    ],
+    ids=["responses", "messages"],
+)
+def test_ids_of_other_apis_stand_for_one_another(path: Path, said: Any, answered: Any) -> None:
+    """The ids of `responses` and of Anthropic's messages go on into questions under other names."""
+
+    def run(ident: str) -> list[Interaction]:
+        asked = call("go")
+        asked.request["messages"].append(answered(ident))
+        return [interaction("go", reply("", **said(ident))), interaction(asked, "done")]
+
+    record(path, *run("one"))
+    assert not record(path, *run("two"), rewrite=True)
+    assert "two" not in path.read_text()
+
+
+def test_a_shared_file_does_not_grow_by_new_ids(path: Path) -> None:
+    """In a file that tests share, one of them finds its own run again among the others'."""
+    record(path, interaction("a", "A"), *OLD, interaction("c", "C"))
+    before = path.read_bytes()
+    again = parallel_run("d1", "d2", ("d1", "20"), ("d2", "30"))
+    assert not record(path, *again, rewrite=True, owned=False)
+    assert path.read_bytes() == before
+    assert record(path, *again, again[1], rewrite=True, owned=False)  # asked once more: one answer more
+
+
+def test_a_call_that_is_no_longer_asked_goes_with_its_ids(path: Path) -> None:
+    """A run that asks less than the file holds is no run of the file's, whatever the ids."""
+    record(path, *OLD, interaction("c", "C"))
+    assert record(path, *parallel_run("b1", "b2", ("b1", "20"), ("b2", "30")), rewrite=True)
+    assert contents(path) == ["", "done"]
 
 
 def test_an_id_in_what_a_model_says_to_a_tool_counts(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import copy
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -314,6 +315,41 @@ def test_none_and_nothing_stay_apart() -> None:
             None if logprobs or hasattr(choice, "logprobs") else "nothing"
         )
         assert hasattr(choice, "logprobs") or not logprobs
+
+
+MESSAGES = {
+    "1.83": {"content": "Hi", "role": "assistant", "provider_specific_fields": {"refusal": None}},
+    "1.110": {"content": "Hi", "role": "assistant", "refusal": None},
+}
+
+
+@pytest.mark.parametrize("version", MESSAGES)
+def test_an_answer_that_another_litellm_recorded(version: str, provider: Provider) -> None:
+    """What code reads of a live answer it reads of a recording of LiteLLM 1.83 or 1.110, whichever runs now."""
+    from pytest_lmcache.answers import revive_response
+
+    logprobs = {"logprobs": None} if version == "1.110" else {}
+    choice = {"finish_reason": "stop", "index": 0, "message": copy.deepcopy(MESSAGES[version]), **logprobs}
+    live = chat(provider.url).choices[0]
+    stored = revive_response("completion", {"choices": [choice]}).choices[0]
+    for name in ("refusal", "provider_specific_fields", "tool_calls", "function_call"):
+        assert hasattr(stored.message, name) >= hasattr(live.message, name), name
+    assert hasattr(stored, "logprobs") >= hasattr(live, "logprobs")
+    assert (stored.message.provider_specific_fields or {}).items() >= (
+        live.message.provider_specific_fields or {}
+    ).items()
+
+
+def test_fields_that_this_litellm_does_not_know() -> None:
+    """A newer LiteLLM's fields without a value, or an older one's that it leaves out, break no replay."""
+    from pytest_lmcache.answers import revive_chunk, revive_response
+
+    usage = {"prompt_tokens_details": {"cache_creation_token_details": {"ephemeral_99m_input_tokens": None}}}
+    assert revive_response("completion", {"choices": [], "usage": usage}).usage.total_tokens == 0
+    part = {"type": "output_text", "text": "Hi", "annotations": []}
+    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
+    event = revive_chunk("responses", {"type": "response.content_part.done", "part": part, **where})
+    assert event.part.text == "Hi"
 
 
 @pytest.mark.parametrize(
@@ -823,3 +859,64 @@ def has_counts(usage: Any) -> bool:
     if isinstance(usage, dict | list):
         return any(has_counts(value) for value in (usage.values() if isinstance(usage, dict) else usage))
     return isinstance(usage, int | float) and usage != 0
+
+
+def tool_loop(url: str) -> list[Any]:
+    """Calls two tools at once and gives their results back, in the three APIs that have tools, and in a stream."""
+    tools = [{**TOOL, "function": {**TOOL["function"], "name": name}} for name in ("weather", "tide")]
+    said: list[Any] = list(ASKED)
+    for stream in (False, True):
+        answer = chat(
+            url, messages=said, tools=tools, tool_choice="required", parallel_tool_calls=True, stream=stream
+        )
+        message = (litellm.stream_chunk_builder(list(answer)) if stream else answer).choices[0].message
+        results = [
+            {"role": "tool", "tool_call_id": call.id, "content": call.function.name}
+            for call in message.tool_calls
+        ]
+        said = [*said, message, *results, {"role": "user", "content": "again"}]
+    chat(url, messages=said[:-1], tools=tools)
+
+    flat = {"type": "function", **TOOL["function"]}
+    first = responses(url, tools=[flat], tool_choice="required")
+    output = {"type": "function_call_output", "call_id": first.output[0].call_id, "output": "20"}
+    litellm.responses(
+        model="openai/gpt-4o-mini",
+        input=[output],
+        previous_response_id=first.id,
+        tools=[flat],
+        api_base=url,
+        api_key="sk",
+    )
+
+    tool = {"name": "weather", "input_schema": TOOL["function"]["parameters"]}
+    block = awaited(claude_messages(url, tools=[tool], tool_choice={"type": "any"}))["content"][0]
+    asked = [
+        *ASKED[1:],
+        {"role": "assistant", "content": [block]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": block["id"], "content": "20"}]},
+    ]
+    return awaited(
+        litellm.anthropic.messages.acreate(
+            model="anthropic/claude-haiku-4-5",
+            max_tokens=64,
+            messages=asked,
+            tools=[tool],
+            api_base=url.removesuffix("/v1"),
+            api_key="sk",
+        )
+    )
+
+
+def test_a_rewritten_tool_loop_leaves_the_file_alone(provider: Provider, tmp_path: Path) -> None:
+    """Each run's tool calls have new ids, which the next question repeats: the same answers change not a byte."""
+    path = tmp_path / "x.yaml"
+    with use_cassette(path, mode="record") as tape:
+        tool_loop(provider.url)
+    before = path.read_bytes()
+    with use_cassette(path, mode="rewrite") as again:
+        tool_loop(provider.url)
+    assert again.recorded == tape.recorded > 6
+    assert path.read_bytes() == before
+    with use_cassette(path):
+        tool_loop(GONE)
