@@ -178,6 +178,8 @@ class _Format(NamedTuple):
 _RUN = "[A-Za-z0-9_-]"
 _LONG = r"[A-Za-z0-9]{20,}"
 _DASHED = _RUN + "{20,}"
+# Nothing else begins as GitHub's do: also those that a log has cut, unless it is a word.
+_CUT = r"(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16,}"
 # "sk-" alone begins CSS classes and package names too: ask for digits and capitals, or for one long run.
 _MIXED = rf"(?=(?={_RUN}*[0-9])(?:{_RUN}*[A-Z]|{_RUN}*?[a-z0-9]{{20}})|(?:{_RUN}*?[A-Z]){{3}}){_RUN}{{20,}}"
 # No hyphen pair in the body, so that a text full of BEGIN lines is read once.
@@ -213,9 +215,9 @@ _FORMATS = (
     _Format("together-key", ("tgp_v1_",), _DASHED),
     _Format("tavily-key", ("tvly-",), _DASHED),
     _Format("langsmith-key", ("lsv2_pt_", "lsv2_sk_"), r"[a-f0-9_]{20,}"),
-    _Format("github-token", ("ghp_", "gho_", "ghu_", "ghr_"), _LONG),
-    _Format("github-token", ("ghs_",), rf"{_DASHED}(?:\.{_RUN}+)*"),
-    _Format("github-token", ("github_pat_",), r"[A-Za-z0-9_]{20,}"),
+    _Format("github-token", ("ghp_", "gho_", "ghu_", "ghr_"), rf"(?:{_LONG}|{_CUT})"),
+    _Format("github-token", ("ghs_",), rf"(?:{_DASHED}|{_CUT})(?:\.{_RUN}+)*"),
+    _Format("github-token", ("github_pat_",), rf"(?:{_CUT}|11[A-Z0-9]{{7,}})[A-Za-z0-9_]*"),
     _Format("gitlab-token", ("glpat-",), _DASHED),
     _Format("slack-token", tuple(f"xox{kind}-" for kind in "abcdeoprs"), r"[A-Za-z0-9-]{10,}"),
     _Format("slack-token", ("xoxe.xox",), r"[a-z]-[A-Za-z0-9-]{10,}"),

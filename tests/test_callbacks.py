@@ -102,6 +102,8 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     ):
         monkeypatch.setattr(litellm, name, [])
     monkeypatch.setattr(litellm, "_async_failure_callback", [])
+    # LiteLLM sets callbacks up once in a process: what listens here first would be all that a later test may use.
+    monkeypatch.setattr(litellm.utils, "callback_list", [])
     # LiteLLM carries what other tests' loops left unlogged into the next loop.
     asyncio.run(flushed())
     mine = Listener()
