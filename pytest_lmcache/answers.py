@@ -13,7 +13,7 @@ from functools import cache, partial
 from typing import Any
 
 from pytest_lmcache.errors import CassetteError, unknown_exception
-from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.interaction import Answer, Kind, copied
 
 # Attributes of exceptions that hold whole prompts, keys or connections; never stored.
 UNSAFE = frozenset(
@@ -536,9 +536,9 @@ def _shortest(value: Any, given: Any, revive: Callable[[Any], Any]) -> Any:
     kinds = _output_types(value)
     for types in ({}, {OUTPUT_TYPES: kinds}) if kinds else ({},):
         try:
-            revived = revive(_copied({**bare, **types}))
+            revived = revive(copied({**bare, **types}))
             short = {**_without_none(given, revived.model_dump(warnings=False)), **types}
-            if revive(_copied(short)).model_dump(warnings=False) == whole:
+            if revive(copied(short)).model_dump(warnings=False) == whole:
                 return short
         except Exception:  # noqa: BLE001, S112 - such as a field that may be None but may not be missing
             continue
@@ -607,12 +607,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, str | int | float | bool)
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _copied(item) for name, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- prices

@@ -96,3 +96,12 @@ def _usage(chunk: dict[str, Any]) -> Any:
 def _count(tokens: Any) -> int:
     """A count that a provider gave; what is no number counts as nothing."""
     return int(tokens) if isinstance(tokens, int | float) and math.isfinite(tokens) else 0
+
+
+def copied(value: Any) -> Any:
+    """Plain data that shares no mapping and no list with the original."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    return value

@@ -18,8 +18,7 @@ from pytest_lmcache import errors, values
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
-from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
-from pytest_lmcache.layers import copied
+from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "document": "",
     "settings": "errors",
     "layers": "clock errors",
-    "layers.memory": "layers",
+    "layers.memory": "interaction layers",
     "layers.disk": "clock errors layers layers.flight",
     "layers.redis": "errors layers",
     "layers.flight": "layers",

@@ -69,15 +69,6 @@ def from_text(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def copied(value: Any) -> Any:
-    """JSON data that shares no mapping and no list with the original."""
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [copied(item) for item in value]
-    return value
-
-
 def make_folder(folder: Path) -> None:
     """Make the folder of a cache if there is none; a new one is kept out of git and of backups.
 

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from pytest_lmcache.layers import copied, from_text, is_fresh, to_text
+from pytest_lmcache.interaction import copied
+from pytest_lmcache.layers import from_text, is_fresh, to_text
 
 
 class MemoryLayer:
