@@ -340,8 +340,8 @@ def _like(model: Any, **changed: Any) -> Any:
     extra = {} if extra is None else dict(extra)
     for name, value in changed.items():
         (extra if name in extra else fields)[name] = value
-    copied = object.__new__(type(model))
-    copied.__setstate__(
+    new = object.__new__(type(model))
+    new.__setstate__(
         {
             "__dict__": fields,
             "__pydantic_extra__": extra,
@@ -349,7 +349,7 @@ def _like(model: Any, **changed: Any) -> Any:
             "__pydantic_private__": private and {name: copy(value) for name, value in private.items()},
         }
     )
-    return copied
+    return new
 
 
 @cache
