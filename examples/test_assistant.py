@@ -14,8 +14,7 @@ from assistant import (
     write_reply,
 )
 
-# Every recording gives a tool call a new id, which the next prompt repeats: it is not part of the question.
-pytestmark = pytest.mark.lm_cache(normalise=["tool_call_id"])
+pytestmark = pytest.mark.lm_cache
 
 NOTES = [
     "You can return any item within 30 days. Send it back in its box; we pay the postage.",
