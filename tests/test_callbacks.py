@@ -358,6 +358,16 @@ def test_a_miss_in_a_callback_is_not_lost(provider: Provider, listener: Listener
             time.sleep(0.02)
 
 
+@pytest.fixture
+def price_map() -> Iterator[None]:
+    """LiteLLM 1.83 keeps the prices that come with a call."""
+    before = {model: {**known} for model, known in litellm.model_cost.items()}
+    yield
+    litellm.model_cost.clear()
+    litellm.register_model(before)
+
+
+@pytest.mark.usefixtures("price_map")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/a-model-of-mine"])
 def test_prices_that_come_with_a_call(
