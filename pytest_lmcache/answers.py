@@ -23,6 +23,8 @@ SAFE_HEADERS = ("retry-after", "x-ratelimit-", "anthropic-ratelimit-")
 LASTING = frozenset({400, 404, 413, 422})
 # Where LiteLLM answers responses() over another API, its output items are of its own, looser classes.
 OUTPUT_TYPES = "output_types"
+# Of a response that looks as if another LiteLLM had recorded it: it is revived as it is.
+AS_HERE = "as_here"
 NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 NESTED = frozenset({dict, list})
 PLACEHOLDER_URL = "https://recorded.invalid/"
@@ -43,18 +45,25 @@ class Message(dict[str, Any]):
 
 def store_response(name: str, response: Any) -> tuple[Any, dict[str, Any] | None]:
     """A response as plain data, and the safe part of its hidden parameters."""
-    return _dumped(name, response, lambda data: revive_response(name, data)), _safe_hidden(response)
+    data = _dumped(name, response, lambda data: _revived(name, data))
+    if name == "completion" and any(_is_elsewhere(choice) for choice in data.get("choices", ())):
+        data = {**data, AS_HERE: True}
+    return data, _safe_hidden(response)
 
 
 def revive_response(name: str, data: dict[str, Any]) -> Any:
     """LiteLLM's own object from a stored response, of which it becomes the owner."""
+    if name == "completion" and not data.pop(AS_HERE, False):
+        for choice in filter(_is_elsewhere, data.get("choices", ())):
+            _move_refusal(choice)
+    return _revived(name, data)
+
+
+def _revived(name: str, data: dict[str, Any]) -> Any:
     if name == "anthropic_messages":
         return Message(data)
     types = data.pop(OUTPUT_TYPES, None)
-    kind = _response_class(name)
-    if name == "completion":
-        _move_refusals(data, into_message=_has_refusal())
-    response = _made(kind, data)
+    response = _made(_response_class(name), data)
     return response if types is None else _with_output(response, types)
 
 
@@ -65,16 +74,23 @@ def _has_refusal() -> bool:
     return "refusal" in Message.model_fields
 
 
-def _move_refusals(data: dict[str, Any], *, into_message: bool) -> None:
-    """Put a refusal where this LiteLLM has it: 1.110 in the message, 1.83, which dropped null logprobs too, beside."""
-    for choice in data.get("choices", ()):
-        message = choice.get("message") or {}
-        fields = message.get("provider_specific_fields") or {}
-        if not into_message and "refusal" in message:
-            message["provider_specific_fields"] = {"refusal": message.pop("refusal"), **fields}
-        elif into_message and "refusal" in fields and "refusal" not in message:
-            message["refusal"] = fields["refusal"]
-            choice.setdefault("logprobs", None)
+def _is_elsewhere(choice: Mapping[str, Any]) -> bool:
+    """Whether a refusal is where the other LiteLLM has OpenAI's: 1.110 in the message, 1.83 beside it."""
+    message = choice.get("message") or {}
+    if not _has_refusal():
+        return "refusal" in message
+    return "refusal" not in message and "refusal" in (message.get("provider_specific_fields") or {})
+
+
+def _move_refusal(choice: dict[str, Any]) -> None:
+    """Put a refusal where this LiteLLM has it; 1.83 dropped null logprobs too."""
+    message = choice["message"]
+    fields = message.get("provider_specific_fields") or {}
+    if _has_refusal():
+        message["refusal"] = fields["refusal"]
+        choice.setdefault("logprobs", None)
+    else:
+        message["provider_specific_fields"] = {"refusal": message.pop("refusal"), **fields}
 
 
 def restore_hidden(result: Any, hidden: Mapping[str, Any] | None, provider: str | None) -> None:

@@ -35,10 +35,7 @@ def age(value: Mapping[str, Any]) -> float:
     """
     stored = _time(value.get("stored"))
     really = RealTime.since_1970() - (_time(value["real"]) if "real" in value else stored)
-    if not is_moved():
-        return really
-    shown = time.time() - stored
-    return max(shown, really) if "real" in value else shown
+    return max(time.time() - stored, really) if is_moved() else really
 
 
 def is_moved() -> bool:

@@ -39,7 +39,10 @@ _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
 _LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
 _LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
 _ROUNDS = 20  # more than any text needs that was not made to need them
-_SHORT_TEXT, _TEXTS = 500, 20_000  # characters, and how many texts: what is remembered takes 10 MB at most
+_SHORT_TEXT, _TEXTS = (
+    500,
+    5_000,
+)  # characters, and how many texts are remembered, for each of the last few sets of rules
 _DEEPEST = 5  # levels of a call's arguments that are searched for secrets to learn
 
 
@@ -524,9 +527,10 @@ class _Environment:
         # os.environ decodes every name and value when compared; the dict under it compares in 0.3 µs.
         raw = getattr(environ, "_data", environ)
         if raw != seen:
-            # pytest sets a variable of its own three times a test.
-            changed = seen is None or any(_is_told(*pair) for pair in raw.items() ^ seen.items())
-            seen = dict(raw)
+            # Looked at once: another thread may set a variable meanwhile. pytest sets one of its own three times a test.
+            now = dict(raw)
+            changed = seen is None or any(_is_told(*pair) for pair in now.items() ^ seen.items())
+            seen = now
             if changed:
                 present = frozenset(
                     (name, value)
@@ -560,7 +564,7 @@ _MODULE_KEYS = tuple(
 )
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _cleaned(_known: _Known, _patterns: tuple[tuple[re.Pattern[str], str], ...]) -> dict[str, str]:
     """The texts that were looked at by the same rules, and what became of them: names and phrases that come again."""
     return {}

@@ -256,6 +256,10 @@ class Session:
             cache.close()
         self._caches.clear()
         self._used.clear()
+        self.forget_troubles()
+
+    def forget_troubles(self) -> None:
+        """Caches that are opened from now on try every folder and server again."""
         self._troubles = Troubles()
 
     def cache(self, **layers: Any) -> Cache:
@@ -328,6 +332,7 @@ def configure_cache(**given: Any) -> None:
     configuration of pytest. Raises SettingsError for what does not exist or cannot be.
     """
     CacheSettings().updated(given, "configure_cache()")
+    session.forget_troubles()
     session.configured = given
     vars(sys.modules[PACKAGE]).pop("cache", None)
 

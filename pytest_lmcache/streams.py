@@ -400,6 +400,8 @@ class ReplayedChat(Replayed):
 
     def _tell_failure(self, error: Exception, run: Callable[[Any], Any] | None = None) -> None:
         """Tell callbacks that the stream broke, as LiteLLM's class does; ``run`` runs a coroutine beside an async reader."""
+        if not self._heard:
+            return
         cause = getattr(error, "original_exception", None) or error
         told = cause, "".join(traceback.format_exception(error))
         together = getattr(self.logging_obj, "dispatch_attempt_failure_handlers", None)  # LiteLLM 1.110
@@ -493,7 +495,8 @@ class ReplayedEvents(Replayed):
             event = self._stored.take()
         except Exception as error:
             theirs: Any = self
-            theirs._handle_failure(getattr(error, "original_exception", None) or error)  # noqa: SLF001
+            if self._heard:
+                theirs._handle_failure(error)  # noqa: SLF001
             raise
         self.finished = event is None
         return event

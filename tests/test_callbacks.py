@@ -313,6 +313,39 @@ def test_failure_callbacks_are_told_of_a_stream_that_broke(
     assert "failure" in live
 
 
+@pytest.mark.parametrize("shape", ["stream", "text stream"])
+def test_failure_callbacks_alone_are_told_of_a_stream_that_broke(
+    shape: str, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody listens to success; with no callback at all no thread is started for it."""
+    from provider import Reply
+
+    told: list[str] = []
+
+    def breaking(url: str) -> int:
+        with pytest.raises(Exception, match="error"):
+            SHAPES[shape](url)
+        for _ in range(50 if litellm.failure_callback else 5):
+            if told:
+                break
+            time.sleep(0.02)
+        heard, told[:] = len(told), []
+        return heard
+
+    for name in ("callbacks", "success_callback", "_async_success_callback", "_async_failure_callback"):
+        monkeypatch.setattr(litellm, name, [])
+    monkeypatch.setattr(litellm, "failure_callback", [lambda *_: told.append("failure")])
+    provider.script(Reply(cut=3, failure="server"))
+    with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all"):
+        live = breaking(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        assert breaking(GONE) == live > 0
+        monkeypatch.setattr(litellm, "failure_callback", [])
+        threads = threading.active_count()
+        assert breaking(GONE) == 0
+        assert threading.active_count() <= threads
+
+
 def test_nobody_is_bothered_where_nobody_listens(
     provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

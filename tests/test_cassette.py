@@ -831,6 +831,37 @@ def test_an_id_in_what_a_model_says_to_a_tool_counts(path: Path) -> None:
     assert "C-2" in path.read_text()
 
 
+def tool_loop(ident: str, *said: str, run: int, words: str = "go") -> list[Interaction]:
+    """A question, answered by a tool call of this id, and the next one, which repeats the id and is asked each time."""
+    calls = [{"id": ident, "function": {"name": "f", "arguments": "{}"}}]
+    following = call(words)
+    following.request["messages"].append({"role": "tool", "tool_call_id": ident, "content": "20"})
+    answers = [interaction(following, reply(text, run=run + number)) for number, text in enumerate(said)]
+    return [interaction(words, reply("", run=run, tool_calls=calls)), *answers]
+
+
+def test_answers_of_a_tool_loop_that_changed_places_are_new(path: Path) -> None:
+    """The same question asked twice and answered the other way round is another run, whatever its ids."""
+    record(path, *tool_loop("call_a", "yes", "no", run=1))
+    assert not record(path, *tool_loop("call_b", "yes", "no", run=5), rewrite=True)
+    assert record(path, *tool_loop("call_c", "no", "yes", run=9), rewrite=True)
+    assert contents(path) == ["", "no", "yes"]
+
+
+def test_an_id_as_short_as_a_word_is_no_id(path: Path) -> None:
+    """Where a provider counts 1, 2, 3 its id may be a word of the prompt, so the new run is kept."""
+    record(path, *tool_loop("1", "fine", run=1))
+    assert record(path, *tool_loop("2", "fine", run=5), rewrite=True)
+
+
+def test_a_tool_loop_is_rewritten_beside_a_broken_interaction(path: Path) -> None:
+    """In a file that tests share, what is broken of one stops no rewrite of another."""
+    record(path, *tool_loop("call_z", "theirs", run=1, words="their"), *tool_loop("call_a", "ok", run=5))
+    path.write_text(path.read_text().replace("tool_call_id: call_z", "tool_call_id: [call_z"))
+    assert record(path, *tool_loop("call_b", "other", run=9), rewrite=True, owned=False)
+    assert "other" in path.read_text()
+
+
 def test_identical_calls_at_once_never_change_places(path: Path) -> None:
     """Of two identical calls in threads either may be numbered first: the file keeps its order."""
     record(path, interaction("same", "first"), interaction("same", "second"))

@@ -244,6 +244,15 @@ def test_a_clock_that_a_test_has_moved_ages_nothing_for_others(make, name, moved
 
 
 @pytest.mark.parametrize("name", STORES)
+def test_a_clock_that_a_test_has_set_back_makes_nothing_young(make, name):
+    """What is too old stays so where a test has moved the clock before its recording."""
+    aging, old = make(name, TTL), answered("old")
+    aging.put("k1", old | {"stored": old["stored"] - TTL - 1})
+    with freeze_time("2020-01-01"):
+        assert aging.get("k1") is None
+
+
+@pytest.mark.parametrize("name", STORES)
 def test_a_test_moves_the_clock_to_see_what_is_stored_grow_old(make, name):
     """An answer that was stored before a test moved the clock is too old where the clock says so, and only there."""
     aging = make(name, TTL)

@@ -585,6 +585,24 @@ def test_environment_is_read_only_when_it_changed(monkeypatch):
     assert len(reads) > first
 
 
+def test_a_variable_that_another_thread_sets_meanwhile_is_seen(monkeypatch):
+    """While it is looked what changed, another thread sets a key: the next call knows it."""
+    environ = {"PATH": "/bin"}
+    redactor = Redactor(environ=environ)
+    redactor("some text")
+    looks = redact._is_told
+
+    def meanwhile(*pair):
+        environ.setdefault("ACME_API_KEY", MISTRAL)
+        return looks(*pair)
+
+    environ["PATH"] = "/usr/bin"
+    with monkeypatch.context() as patched:
+        patched.setattr(redact, "_is_told", meanwhile)
+        redactor("some other text")
+    assert redactor(MISTRAL) == "<redacted:ACME_API_KEY>"
+
+
 def test_read_only_environment():
     """Any mapping serves as environment."""
     assert Redactor(environ=MappingProxyType({"A_TOKEN": MISTRAL}))(MISTRAL) == "<redacted:A_TOKEN>"

@@ -340,6 +340,37 @@ def test_an_answer_that_another_litellm_recorded(version: str, provider: Provide
     ).items()
 
 
+@pytest.mark.parametrize(
+    "told", [{"provider_specific_fields": {"refusal": "no"}}, {"refusal": None}, {"refusal": "no"}]
+)
+@pytest.mark.parametrize("model", ["openai/m", "fireworks_ai/m"])
+def test_a_second_turn_after_a_refusal(
+    model: str, told: dict[str, Any], provider: Provider, tmp_path: Path
+) -> None:
+    """Wherever a provider puts a refusal, it is there on replay, and the next turn repeats it as live."""
+    answer = {"role": "assistant", "content": "hi", **told}
+    body = {
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "message": answer, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+
+    def turns(url: str) -> list[Any]:
+        to = {"model": model, "api_base": url, "api_key": "sk-local"}
+        message = litellm.completion(messages=ASKED, **to).choices[0].message
+        asked = [*ASKED, message.model_dump(), {"role": "user", "content": "and?"}]
+        return [dumped(message), dumped(litellm.completion(messages=asked, **to))]
+
+    provider.script(Reply(body=body), Reply(body=body))
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        live = turns(provider.url)
+    with use_cassette(tmp_path / "x.yaml"):
+        assert turns(GONE) == live
+
+
 def test_fields_that_this_litellm_does_not_know() -> None:
     """A newer LiteLLM's fields without a value, or an older one's that it leaves out, break no replay."""
     from pytest_lmcache.answers import revive_chunk, revive_response

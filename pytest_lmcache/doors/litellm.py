@@ -321,7 +321,7 @@ class Visit(visit.Visit):
         if self.recorder.settings.usage is Usage.EMPTY:
             stored = answers.without_usage(stored)
         logging_obj = self.kwargs.get("litellm_logging_obj")
-        heard = _is_heard(logging_obj)
+        heard = _is_heard(logging_obj, fails=stored.error is not None)
         provider = self._tell_logging(logging_obj, stored, heard=heard)
         if stored.kind is Kind.STREAM:
             chunks = streams.Chunks(name, stored, self.past_end, self.broken)
@@ -552,8 +552,8 @@ def _model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str
     return name, provider
 
 
-def _is_heard(logging_obj: Any) -> bool:
-    """Whether any callback would be told of a call."""
+def _is_heard(logging_obj: Any, *, fails: bool) -> bool:
+    """Whether any callback would be told of a call, ``fails``: of a stream that breaks."""
     import litellm
 
     registered = (
@@ -567,4 +567,10 @@ def _is_heard(logging_obj: Any) -> bool:
         getattr(logging_obj, "dynamic_input_callbacks", None),
         getattr(logging_obj, "logger_fn", None),
     )
-    return any(registered) or litellm.cache is not None
+    of_failures = (
+        litellm.failure_callback,
+        litellm._async_failure_callback,  # noqa: SLF001 - as above
+        getattr(logging_obj, "dynamic_failure_callbacks", None),
+        getattr(logging_obj, "dynamic_async_failure_callbacks", None),
+    )
+    return any(registered) or (fails and any(of_failures)) or litellm.cache is not None
