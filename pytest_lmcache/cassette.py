@@ -504,11 +504,12 @@ class _Ids:
             return None  # an identifier is a word: nothing is read in vain
         try:
             asked, now = one.call(), other.call()
+            if asked.name != now.name or not self._fits(asked.request, now.request):
+                return None
+            said, new = one.answer(), other.answer()
         except CassetteError:
             return None  # somebody else's, in a file that tests share: it is nothing to stop for
-        if asked.name != now.name or not self._fits(asked.request, now.request):
-            return None
-        ids, said, new = _Ids({**self._forth}, {**self._back}), one.answer(), other.answer()
+        ids = _Ids({**self._forth}, {**self._back})
         is_same = (
             said.kind is new.kind
             and said.complete == new.complete

@@ -854,10 +854,13 @@ def test_an_id_as_short_as_a_word_is_no_id(path: Path) -> None:
     assert record(path, *tool_loop("2", "fine", run=5), rewrite=True)
 
 
-def test_a_tool_loop_is_rewritten_beside_a_broken_interaction(path: Path) -> None:
+@pytest.mark.parametrize(
+    "broken", [("tool_call_id: call_z", "tool_call_id: [call_z"), ("content: theirs", "content: [theirs")]
+)
+def test_a_tool_loop_is_rewritten_beside_a_broken_interaction(path: Path, broken: tuple[str, str]) -> None:
     """In a file that tests share, what is broken of one stops no rewrite of another."""
-    record(path, *tool_loop("call_z", "theirs", run=1, words="their"), *tool_loop("call_a", "ok", run=5))
-    path.write_text(path.read_text().replace("tool_call_id: call_z", "tool_call_id: [call_z"))
+    record(path, *tool_loop("call_z", "theirs", run=1, words="go"), *tool_loop("call_a", "ok", run=5))
+    path.write_text(path.read_text().replace(*broken))
     assert record(path, *tool_loop("call_b", "other", run=9), rewrite=True, owned=False)
     assert "other" in path.read_text()
 

@@ -103,12 +103,8 @@ LASTING = [name for name in STORES if "disk" in name or "redis" in name or "far"
 
 
 @pytest.fixture
-def empty(valkey):
+def empty(valkey, client):
     """The server's URL, with nothing on the server."""
-    import redis
-
-    with redis.Redis.from_url(valkey) as client:
-        client.flushall()
     return valkey
 
 
