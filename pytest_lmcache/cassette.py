@@ -80,6 +80,11 @@ class Entry:
         """What was asked, as it stands in the file: the document's part before the answer, without the key."""
         return KEY_LINE.sub(b"", self.text[: self._answer_at() + 1], count=1)
 
+    @property
+    def is_error(self) -> bool:
+        """Whether the answer is an error, or a stream that broke."""
+        return self.data.find(b"\nerror:", self.start, self.end) >= 0
+
     def answer(self) -> Answer:
         """The answer alone: the request, the longer part as a rule, is not parsed.
 

@@ -244,6 +244,11 @@ class Recorder:
                 self._cassette = self._open_cassette()
             return self._cassette
 
+    @property
+    def replays(self) -> bool:
+        """Whether the mode is one of those that ask no provider where there is a cassette."""
+        return self.mode in {Mode.REPLAY, Mode.ONCE}
+
     @cached_property
     def strategy(self) -> KeyStrategy:
         """What makes two calls the same, found when the first call needs it."""
@@ -258,11 +263,12 @@ class Recorder:
         """The place of a call that starts now."""
         return next(self._order)
 
-    def begin(self, order: int, call: Call) -> tuple[CallRecord, Answer | None]:
+    def begin(self, order: int, call: Call, *, at_once: bool = False) -> tuple[CallRecord, Answer | None]:
         """Decide on a call: its record, and its answer, None where the provider is to be asked.
 
-        Raises CassetteMiss, and remembers it, where nothing answers the call; CassetteError where the
-        cassette is broken.
+        ``at_once``: only where the cassette has a response or a stream of it; any other call is left as if it
+        had not begun. Raises CassetteMiss, and remembers it, where nothing answers the call; CassetteError
+        where the cassette is broken.
         """
         live = self.mode is Mode.LIVE
         text = "" if live else self.strategy.text(call)
@@ -272,6 +278,9 @@ class Recorder:
             found = None if live else self._find(key, nth)
             decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
             record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
+            if at_once and (found is None or decision is not Decision.REPLAY or found[1].is_error):
+                heappush(self._freed[key], nth)
+                return record, None
             if self.settings.key is None and not self.strategy.stable:
                 record.own_key = text
             self._calls.append(record)
@@ -428,7 +437,7 @@ class Recorder:
 
     def refuse(self, name: str) -> None:
         """Let a call of an entry point that is not recorded pass, or in a replaying mode raise, remembered."""
-        if self.mode in {Mode.REPLAY, Mode.ONCE}:
+        if self.replays:
             miss = UnsupportedCall(errors.unsupported_call(name))
             self.faults.append(miss)
             raise miss

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self, TypeAlias
 
 from pytest_lmcache.answers import chunk_reviver, plain, revive_error, text_as_chat
 from pytest_lmcache.interaction import Answer
@@ -32,6 +32,10 @@ class Tape(Protocol):
 
     def left(self) -> None:
         """The caller closed the stream before its end."""
+
+
+# Gives LiteLLM's logging object of a call; where callbacks do not listen it is made when somebody asks for it.
+LoggingOf: TypeAlias = Callable[[], Any]
 
 
 def is_stream(result: Any) -> bool:
@@ -202,9 +206,11 @@ class Chunks:
             self._broken(problem)
 
 
-def replay_stream(chunks: Chunks, logging_obj: Any, model: str, provider: str | None, *, heard: bool) -> Any:
+def replay_stream(
+    chunks: Chunks, logging_of: LoggingOf, model: str, provider: str | None, *, heard: bool
+) -> Any:
     """A stream of LiteLLM's own type over stored chunks; ``heard`` says that callbacks listen."""
-    return _replaying_class(chunks.name)(chunks, logging_obj, model, provider, heard)
+    return _replaying_class(chunks.name)(chunks, logging_of, model, provider, heard)
 
 
 @cache
@@ -277,9 +283,9 @@ class ByteStream(Replayed):
     completion_stream: Any
 
     def __init__(
-        self, chunks: Chunks, logging_obj: Any, _model: str, _provider: str | None, heard: bool
+        self, chunks: Chunks, logging_of: LoggingOf, _model: str, _provider: str | None, heard: bool
     ) -> None:
-        stream = _told_of_bytes(chunks, logging_obj) if heard else Nothing()
+        stream = _told_of_bytes(chunks, logging_of()) if heard else Nothing()
         self.__dict__.update(_stored=chunks, _hidden_params={}, completion_stream=stream)
 
     async def __anext__(self) -> Any:
@@ -321,10 +327,10 @@ class ReplayedText(Replayed):
     """Goes before TextCompletionStreamWrapper; callbacks hear of the chat's stream that LiteLLM makes it from."""
 
     def __init__(
-        self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
+        self, chunks: Chunks, logging_of: LoggingOf, model: str, provider: str | None, heard: bool
     ) -> None:
         chat = (
-            replay_stream(chunks.as_chat(), logging_obj, model, provider, heard=True) if heard else Nothing()
+            replay_stream(chunks.as_chat(), logging_of, model, provider, heard=True) if heard else Nothing()
         )
         self.__dict__.update(completion_stream=chat, model=model, custom_llm_provider=provider)
         self.__dict__.update(stream_options=None, _stored=chunks)
@@ -345,12 +351,11 @@ class ReplayedChat(Replayed):
     _heard: bool
 
     def __init__(
-        self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
+        self, chunks: Chunks, logging_of: LoggingOf, model: str, provider: str | None, heard: bool
     ) -> None:
         self.__dict__.update(
             model=model,
             custom_llm_provider=provider,
-            logging_obj=logging_obj,
             completion_stream=Nothing(),
             chunks=[],
             created=None,
@@ -363,6 +368,7 @@ class ReplayedChat(Replayed):
             _hidden_params={"model_id": None, "api_base": None, "additional_headers": {}},
             _stored=chunks,
             _heard=heard,
+            _logging_of=logging_of,
             _usage=(chunks.answer.hidden or {}).get("usage"),
         )
         if heard:
@@ -375,6 +381,12 @@ class ReplayedChat(Replayed):
             raise AttributeError(name)
         self._prepare()
         return getattr(self, name)
+
+    def __del__(self) -> None:
+        # LiteLLM 1.110 cleans up here; what was not prepared has nothing to clean up.
+        theirs: Any = super()
+        if "_is_prepared" in self.__dict__ and hasattr(theirs, "__del__"):
+            theirs.__del__()
 
     def __next__(self) -> Any:
         try:
@@ -423,7 +435,7 @@ class ReplayedChat(Replayed):
             completion_stream=ours["completion_stream"],
             model=ours["model"],
             custom_llm_provider=ours["custom_llm_provider"],
-            logging_obj=ours["logging_obj"],
+            logging_obj=ours["_logging_of"](),
         )
         hidden = {**ours["_hidden_params"], **self.__dict__["_hidden_params"]}
         self.__dict__.update(ours, _hidden_params=hidden if self._heard else ours["_hidden_params"])
@@ -460,7 +472,7 @@ class ReplayedEvents(Replayed):
     """Goes before ResponsesAPIStreamingIterator; the last event is logged by LiteLLM's own hands."""
 
     def __init__(
-        self, chunks: Chunks, logging_obj: Any, model: str, provider: str | None, heard: bool
+        self, chunks: Chunks, logging_of: LoggingOf, model: str, provider: str | None, heard: bool
     ) -> None:
         import httpx
 
@@ -469,7 +481,7 @@ class ReplayedEvents(Replayed):
             response=httpx.Response(200, content=b""),
             model=model,
             responses_api_provider_config=None,
-            logging_obj=logging_obj,
+            logging_obj=logging_of(),
             custom_llm_provider=provider,
         )
         self._stored = chunks

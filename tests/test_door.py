@@ -20,7 +20,7 @@ from provider import Provider
 
 from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.doors.litellm import ELSEWHERE, RECORDED, UNDECORATED, Door, _cells
+from pytest_lmcache.doors.litellm import ELSEWHERE, RECORDED, UNDECORATED, Door, _wrappers
 
 ASKED = [{"role": "user", "content": "hello"}]
 KEY = {"api_key": "sk-local"}
@@ -106,8 +106,9 @@ def test_a_router_built_before_is_seen(is_async: bool, provider: Provider, tmp_p
 def state() -> list[Any]:
     """All that the door may touch: the cells, the code of undecorated functions, the environment."""
     modules = [name for name in sys.modules if name.partition(".")[0] == "litellm"]
-    contents = [id(cell.cell_contents) for cell in _cells(modules)]
-    codes = [
+    wrappers = list(_wrappers(modules))
+    contents = [id(cell.cell_contents) for _, cell in wrappers]
+    codes = [id(wrapper.__code__) for wrapper, _ in wrappers] + [
         id(getattr(litellm, name).__code__)
         for name in UNDECORATED
         if isinstance(getattr(litellm, name, None), FunctionType)
@@ -285,7 +286,7 @@ def test_every_recorded_entry_point_is_found(name: str) -> None:
     """The self-test knows each recorded function of this LiteLLM."""
     if name == "aanthropic_messages":
         return
-    assert list(_cells(["litellm"]))
+    assert list(_wrappers(["litellm"]))
     assert callable(getattr(litellm, name))
 
 

@@ -20,14 +20,22 @@ LONGEST_WAIT = 3000  # looks: a minute
 class Visit:
     """One call; ``stored`` is the recorded answer, None: ask the provider.
 
-    ``ask`` gives the request, before redaction. A door's own kind of visit says how its library's errors are
+    ``ask`` gives the request, before redaction. ``at_once``: see ``Recorder.begin``. A door's own kind of visit says how its library's errors are
     stored, and what the provider's prompt cache saved.
     """
 
     __slots__ = ("call", "held", "model", "record", "recorder", "stored")
     library = ""
 
-    def __init__(self, recorder: Recorder, name: str, model: str, ask: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        name: str,
+        model: str,
+        ask: Callable[[], dict[str, Any]],
+        *,
+        at_once: bool = False,
+    ) -> None:
         __tracebackhide__ = True
         order = recorder.number()
         self.recorder = recorder
@@ -40,7 +48,7 @@ class Visit:
             if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
                 request = recorder.redact(ask())
             self.call = Call(name, request)
-            self.record, self.stored = recorder.begin(order, self.call)
+            self.record, self.stored = recorder.begin(order, self.call, at_once=at_once)
             self.record.model = model
             self._note_caching()
 

@@ -198,8 +198,8 @@ def test_interrupt(suite):
     from pytest_lmcache.session import session
 
     def state():
-        cells = [cell for name in ("completion", "acompletion") for cell in _chain(getattr(litellm, name))]
-        return [cell.cell_contents for cell in cells], list(session._open)
+        wrappers = [each for name in ("completion", "acompletion") for each in _chain(getattr(litellm, name))]
+        return [(wrapper.__code__, cell.cell_contents) for wrapper, cell in wrappers], list(session._open)
 
     before = state()
     suite.test(
