@@ -11,11 +11,10 @@ import tempfile
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from pytest_lmcache import document
 from pytest_lmcache.errors import (
@@ -212,8 +211,7 @@ Place: TypeAlias = tuple[str, int]
 """A key, and which of its answers, from 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One call of a test, in the order of start: its key, which of the key's answers (from 0), what is new.
 
     ``renews``: the new answer takes the place of one that was too old.
@@ -496,12 +494,11 @@ def _is_same_run(
 SHORTEST_ID = 2  # characters
 
 
-@dataclass(frozen=True, slots=True)
-class _Ids:
+class _Ids(NamedTuple):
     """Which identifier of one run is which of another's, there and back."""
 
-    _forth: dict[str, str]
-    _back: dict[str, str]
+    forth: dict[str, str]
+    back: dict[str, str]
 
     def of(self, one: Entry, other: Entry) -> _Ids | None:
         """These and those that two interactions add; None where these are not the same otherwise."""
@@ -514,7 +511,7 @@ class _Ids:
             said, new = one.answer(), other.answer()
         except CassetteError:
             return None  # somebody else's, in a file that tests share: it is nothing to stop for
-        ids = _Ids({**self._forth}, {**self._back})
+        ids = _Ids({**self.forth}, {**self.back})
         is_same = (
             said.kind is new.kind
             and said.complete == new.complete
@@ -537,7 +534,7 @@ class _Ids:
 
     def _fits(self, one: Any, other: Any) -> bool:
         if isinstance(one, str) and isinstance(other, str):
-            return self._forth.get(one, one) == other and self._back.get(other, other) == one
+            return self.forth.get(one, one) == other and self.back.get(other, other) == one
         if isinstance(one, dict) and isinstance(other, dict):
             return one.keys() == other.keys() and all(self._fits(one[name], other[name]) for name in one)
         return _alike(one, other, self._fits)
@@ -545,7 +542,7 @@ class _Ids:
     def _pair(self, one: str, other: str) -> bool:
         if one != other and min(len(one), len(other)) < SHORTEST_ID:
             return False  # it may be a word of a prompt too
-        return self._forth.setdefault(one, other) == other and self._back.setdefault(other, one) == one
+        return self.forth.setdefault(one, other) == other and self.back.setdefault(other, one) == one
 
 
 def _alike(one: Any, other: Any, are: Callable[[Any, Any], bool]) -> bool:

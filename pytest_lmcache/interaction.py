@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Kind(StrEnum):
@@ -16,8 +15,7 @@ class Kind(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One question to a language model.
 
     ``name`` is LiteLLM's entry point without the ``a`` of its async form, such as ``completion``;
@@ -28,8 +26,7 @@ class Call:
     request: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a call got, as plain data.
 
     ``data`` is a response as a mapping, a stream as a list of chunks, or an error as a mapping.
@@ -78,8 +75,7 @@ class Answer:
         return (_count(read or details.get("cached_tokens")), _count(written))
 
 
-@dataclass(frozen=True, slots=True)
-class Interaction:
+class Interaction(NamedTuple):
     """A call, its key, its answer, and when it was recorded (ISO 8601, UTC)."""
 
     key: str

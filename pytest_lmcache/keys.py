@@ -10,14 +10,13 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from functools import cache
 from os import PathLike
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from pytest_lmcache.errors import SettingsError, UnkeyableCallError
@@ -515,8 +514,7 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyStrategy:
+class KeyStrategy(NamedTuple):
     """One way to tell calls apart.
 
     ``name`` is what a cassette's header says. ``stable`` is True where a key stored under the same name may
@@ -525,12 +523,12 @@ class KeyStrategy:
 
     name: str
     stable: bool
-    _family: str
-    _text_of: Callable[[Call], str]
+    family: str
+    text_of: Callable[[Call], str]
 
     def text(self, call: Call) -> str:
         """What of a call makes it the same as another. Raises UnkeyableCallError."""
-        return self._text_of(call)
+        return self.text_of(call)
 
     def key(self, call: Call, text: str | None = None) -> str:
         """``k`` and 24 hex digits, always a plain YAML scalar; ``text`` is the call's, where it is known.
@@ -538,8 +536,8 @@ class KeyStrategy:
         Raises UnkeyableCallError.
         """
         streamed = "stream" if call.request.get("stream") else ""
-        text = self._text_of(call) if text is None else text
-        identity = f"{self._family}\0{call.name}\0{streamed}\0{text}"
+        text = self.text_of(call) if text is None else text
+        identity = f"{self.family}\0{call.name}\0{streamed}\0{text}"
         digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=12)
         return f"k{digest.hexdigest()}"
 
@@ -571,7 +569,7 @@ def strategy(
             question = pick(call.request)
             return _text(_Normalising(rules).of(question) if rules else question)
 
-        return KeyStrategy(family + suffix, stable=True, _family=family, _text_of=text_of)
+        return KeyStrategy(family + suffix, stable=True, family=family, text_of=text_of)
 
     function = _imported(spec) if isinstance(spec, str) else spec
     if not callable(function):
@@ -585,7 +583,7 @@ def strategy(
         request = _plain(call.request, 1)
         return _answer_of(function, _Normalising(rules).of(request) if rules else request, call.name)
 
-    return KeyStrategy(family + suffix, stable=False, _family=family, _text_of=own_text_of)
+    return KeyStrategy(family + suffix, stable=False, family=family, text_of=own_text_of)
 
 
 def _answer_of(function: Callable[[dict[str, Any]], str], request: dict[str, Any], name: str) -> str:
@@ -674,8 +672,7 @@ _TOOL_CALL_TYPES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(NamedTuple):
     name: str
     pattern: re.Pattern[str]
 

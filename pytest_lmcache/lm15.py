@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -161,7 +160,7 @@ def without_usage(answer: Answer) -> Answer:
         return {name: value for name, value in data.items() if name != "usage"}
 
     is_stream = answer.kind is Kind.STREAM
-    return replace(answer, data=[*map(bare, answer.data)] if is_stream else bare(answer.data), usd=0.0)
+    return answer._replace(data=[*map(bare, answer.data)] if is_stream else bare(answer.data), usd=0.0)
 
 
 # ---------------------------------------------------------------- errors

@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -462,7 +461,7 @@ class Run:
                     f"cassette={marker.args[0]!r}."
                 )
             settings = settings.updated(marker.kwargs, f"{node.nodeid}: @pytest.mark.lm_cache")
-        return replace(settings, mode=self.forced) if self.forced else settings
+        return settings._replace(mode=self.forced) if self.forced else settings
 
 
 class SharedFixture:
@@ -575,7 +574,7 @@ def _check_names(settings: Settings) -> None:
     """Refuse names that do not exist, as far as that can be told without importing the user's modules."""
     key = settings.key
     is_path = isinstance(key, str) and bool({".", ":"} & set(key))
-    _check(replace(settings, key="exact" if is_path else key, redact_with=None))
+    _check(settings._replace(key="exact" if is_path else key, redact_with=None))
 
 
 def _check(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
@@ -330,7 +330,7 @@ class Recorder:
         if record.kept is None:
             return answer
         data, error, hidden = map(copied, (answer.data, answer.error, answer.hidden))
-        return replace(answer, data=data, error=error, hidden=hidden)
+        return answer._replace(data=data, error=error, hidden=hidden)
 
     def board(
         self, record: CallRecord, call: Call, *, again: bool, waits: bool
@@ -361,7 +361,7 @@ class Recorder:
         self._note(record, answer)
         if self.mode is Mode.LIVE:
             return
-        answer = replace(self._clean(answer), seconds=record.seconds)
+        answer = self._clean(answer)._replace(seconds=record.seconds)
         now = RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._keep(record, call, answer, now)
         if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
@@ -523,7 +523,7 @@ class Recorder:
     def _clean(self, answer: Answer) -> Answer:
         clean = self.redact.stream if answer.kind is Kind.STREAM else self.redact
         data, error, hidden = clean(answer.data), self.redact(answer.error), self.redact(answer.hidden)
-        return replace(answer, data=data, error=error, hidden=hidden)
+        return answer._replace(data=data, error=error, hidden=hidden)
 
     def _miss(self, call: Call, *, used_up: bool) -> NoReturn:
         miss = CassetteMiss(self._explained(call, used_up=used_up))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pytest_lmcache.errors import SettingsError, bad_choice, bad_setting, bad_url, unknown_setting
@@ -57,8 +57,7 @@ OWN = ""
 """The ``cassette`` of a test that names none: its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of one test or one ``use_cassette``.
 
     ``mode`` None is replay, or record where there is no cassette. ``cassette`` is a file name relative to
@@ -88,7 +87,7 @@ class Settings:
 
         Raises SettingsError for a name that does not exist or a value that it cannot have.
         """
-        names = [field.name for field in fields(self) if field.name != "layers"]
+        names = [name for name in self._fields if name != "layers"]
         layers = {name: value for name, value in given.items() if name in LAYER_NAMES}
         own = {name: value for name, value in given.items() if name not in layers}
         values = _all_checked([*names, *LAYER_NAMES], own, source, _checked)
@@ -98,7 +97,7 @@ class Settings:
         if layers:
             CacheSettings().updated(layers, source)
             values["layers"] = tuple({**dict(self.layers), **layers}.items())
-        return replace(self, **values) if values else self
+        return self._replace(**values) if values else self
 
 
 @dataclass(frozen=True, slots=True)

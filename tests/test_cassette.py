@@ -200,15 +200,13 @@ plain = st.recursive(
 )
 mappings = st.dictionaries(nasty, plain, max_size=3)
 answers = (
-    st.builds(Answer, st.just(Kind.RESPONSE), mappings, hidden=st.none() | mappings.filter(bool))
-    | st.builds(
-        Answer,
-        st.just(Kind.STREAM),
-        st.lists(mappings, max_size=4),
-        error=st.none() | mappings,
-        complete=st.booleans(),
+    st.tuples(mappings, st.none() | mappings.filter(bool)).map(
+        lambda given: Answer(Kind.RESPONSE, given[0], hidden=given[1])
     )
-    | st.builds(Answer, st.just(Kind.ERROR), mappings)
+    | st.tuples(st.lists(mappings, max_size=4), st.none() | mappings, st.booleans()).map(
+        lambda given: Answer(Kind.STREAM, given[0], error=given[1], complete=given[2])
+    )
+    | mappings.map(lambda data: Answer(Kind.ERROR, data))
 )
 
 

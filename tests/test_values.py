@@ -60,10 +60,20 @@ def through_json(value):
 @example(Answer(Kind.RESPONSE, {"a": PAIR, PAIR: {"b": "\ud800", "\udc80": 1}}))
 @example(Answer(Kind.RESPONSE, {"$bytes": "AA==", "$dict": [], "": {"$text": 1}}))
 @example(Answer(Kind.RESPONSE, {"$dict": [[{"$int": "0x1"}, {"$f32": ""}]]}))
-@example(Answer(Kind.STREAM, [{1: 1.5, None: b"\x00", False: -0.0, 2.5: {}}, b"", 10**5000, -(10**700)]))
+@example(Answer(Kind.STREAM, [{1: 1.5, None: b"\x00", False: -0.0, 2.5: {}}, b"", -(10**700)]))
 @example(Answer(Kind.ERROR, {"vector": [0.1] * 16, "halves": [0.5] * 16, "nan": [math.nan] * 16}))
 def test_round_trip(answer):
     """An answer comes out of a layer to the bit as it went in, and when it was recorded too."""
+    goes_round(answer)
+
+
+def test_a_number_too_long_to_be_printed():
+    """Python refuses decimal numbers of more than 4,300 digits."""
+    goes_round(Answer(Kind.RESPONSE, {"number": 10**5000}))
+
+
+def goes_round(answer):
+    """It comes back as it was."""
     value = store(answer, RECORDED)
     assert through_json(value) == value
     for kept in (value, through_json(value)):

@@ -9,9 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_lmcache import errors
 from pytest_lmcache.doors import quick, standin
@@ -63,8 +62,7 @@ ELSEWHERE = {
 MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One of LiteLLM's decorated functions: its cell, what was in it, and what we put there."""
 
     cell: CellType

@@ -7,7 +7,6 @@ import json
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
 from pytest_lmcache import answers, streams
@@ -117,7 +116,7 @@ class Visit(visit.Visit):
                 # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the last chunk.
                 told = streams.hidden_usage(last) or usage or answers.usage_in_events(chunks)
                 answer = Answer(Kind.STREAM, chunks, hidden={"usage": told} if told else None)
-                return replace(answer, usd=answers.price_of_usage(answer.usage, self.model, self._provider))
+                return answer._replace(usd=answers.price_of_usage(answer.usage, self.model, self._provider))
 
             return streams.record_stream(result, StreamTape(self, store, whole))
         data, hidden = answers.store_response(name, result)
