@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
 from enum import Enum
@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import Any
 
 from pytest_lmcache.errors import CassetteError, unknown_exception
-from pytest_lmcache.interaction import Answer, Kind, copied
+from pytest_lmcache.interaction import EXACT, Answer, Kind, copied, framed, saying
 
 # Attributes of exceptions that hold whole prompts, keys or connections; never stored.
 UNSAFE = frozenset(
@@ -261,21 +261,40 @@ def chunk_storer(name: str) -> Callable[[Any], dict[str, Any]]:
     """What stores the chunks of one stream in turn; as for ``chunk_reviver``, only what differs is looked at."""
     if name != "completion":
         return partial(store_chunk, name)
-    frame: tuple[dict[str, Any], ...] | None = None
+    frame: Any = None
     first: dict[str, Any] = {}
 
     def store(chunk: Any) -> dict[str, Any]:
         nonlocal frame, first
-        dump = getattr(chunk, "model_dump", None)
-        own, content = _framed(dump(exclude_unset=True, warnings=False)) if dump else (None, "")
+        own, content = _framed_model(chunk)
         if frame is not None and own == frame and content:
-            choice = first["choices"][0]
-            return {**first, "choices": [{**choice, "delta": {**choice["delta"], "content": content}}]}
+            return saying(first, content)
         first = store_chunk(name, chunk)
-        frame = own if own is not None and content and _is_flat(own) else None
+        stored, said = framed(first)
+        frame = own if stored is not None and content and said == content else None
         return first
 
     return store
+
+
+def _framed_model(chunk: Any) -> tuple[Any, str]:
+    """As ``framed``, of LiteLLM's own object."""
+    own, choices = _fields(chunk), getattr(chunk, "choices", None)
+    if own is None or type(choices) is not list or len(choices) != 1:
+        return None, ""
+    choice, delta = _fields(choices[0]), _fields(getattr(choices[0], "delta", None))
+    if choice is None or delta is None or type(content := delta[0].get("content")) is not str:
+        return None, ""
+    own[0]["choices"] = choice[0]["delta"] = delta[0]["content"] = None
+    frame = own, choice, delta
+    is_exact = all(EXACT.issuperset(map(type, part.values())) for part, _ in frame)
+    return (frame, content) if is_exact else (None, "")
+
+
+def _fields(model: Any) -> tuple[dict[str, Any], set[str]] | None:
+    """What a model of pydantic's holds, and which fields it was given; a new dict."""
+    extra = getattr(model, "__pydantic_extra__", None)
+    return None if extra is None else ({**vars(model), **extra}, model.__pydantic_fields_set__)
 
 
 def revive_chunk(name: str, data: dict[str, Any]) -> Any:
@@ -314,35 +333,21 @@ def chunk_reviver(name: str) -> Callable[[dict[str, Any]], Any]:
     """
     if name != "completion":
         return partial(revive_chunk, name)
-    frame: tuple[dict[str, Any], ...] | None = None
+    frame: list[Any] | None = None
     again: Callable[[str], Any] | None = None
 
     def revive(data: dict[str, Any]) -> Any:
         nonlocal frame, again
-        own, content = _framed(data)
+        own, content = framed(data)
         if again is not None and own == frame:
             return again(content)
         frame, again = own, None
         first = revive_chunk(name, data)
-        if own is not None and _is_flat(own):
+        if own is not None:
             again = _repeater(first)
         return first
 
     return revive
-
-
-def _framed(chunk: dict[str, Any]) -> tuple[tuple[dict[str, Any], ...] | None, str]:
-    """All of a chunk but its piece of text, and that; None where there is more to it than one."""
-    choices = chunk.get("choices")
-    if type(choices) is list and len(choices) == 1:
-        delta = choices[0].get("delta")
-        if type(delta) is dict and type(content := delta.get("content")) is str:
-            return ({**chunk, "choices": 0}, {**choices[0], "delta": 0}, {**delta, "content": ""}), content
-    return None, ""
-
-
-def _is_flat(frame: Iterable[Mapping[str, Any]]) -> bool:
-    return all(NESTED.isdisjoint(map(type, part.values())) for part in frame)
 
 
 def _repeater(chunk: Any) -> Callable[[str], Any]:
@@ -681,6 +686,8 @@ def price_of_usage(usage: dict[str, Any] | None, model: str, provider: str | Non
     """What LiteLLM's price map says that a stream's tokens cost, in USD; None where it knows no price."""
     if not usage:
         return None
+    if isinstance(cost := usage.get("cost"), int | float) and cost:
+        return float(cost)  # LiteLLM 1.110 has calculated it
     if "input_tokens" in usage:
         return price({"model": model, "usage": usage}, model, provider)
     from litellm.types.utils import ModelResponse

@@ -12,6 +12,8 @@ from functools import cache, lru_cache
 from json import JSONDecoder, JSONEncoder
 from typing import TYPE_CHECKING, Any
 
+from pytest_lmcache.interaction import framed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -145,8 +147,9 @@ def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
         else:
             out.append(head)
             dash = pad + "-"
+        json_line = _liner() if kind is Lines else None
         for item in value:
-            line = _json_line(item) if kind is Lines else None
+            line = json_line(item) if json_line else None
             if line is None:
                 _write(item, dash, pad, out)
             else:
@@ -287,6 +290,27 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
     Lines: _list,
     dict: lambda _empty: "{}",
 }
+
+
+def _liner() -> Callable[[Any], str | None]:
+    """What makes the lines of a stream's chunks in turn: with the frame of the one before only the text is new."""
+    frame: Any = None
+    head = tail = ""
+
+    def line_of(item: Any) -> str | None:
+        nonlocal frame, head, tail
+        own, said = framed(item)
+        if own is not None and own == frame and not _SURROGATE.search(said):
+            return f"{head}{_double_quoted(said)}{tail}"
+        line, frame = _json_line(item), None
+        if own is not None and line is not None:
+            piece = f'"content": {_double_quoted(said)}'
+            if line.count(piece) == 1:
+                frame, (head, tail) = own, line.split(piece)
+                head += '"content": '
+        return line
+
+    return line_of
 
 
 def _json_line(item: Any) -> str | None:

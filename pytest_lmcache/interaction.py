@@ -101,3 +101,29 @@ def copied(value: Any) -> Any:
     if isinstance(value, list):
         return [copied(item) for item in value]
     return value
+
+
+# What is equal only to what is the same: not 1, 1.0 and True.
+EXACT = frozenset({str, int, type(None)})
+
+
+def framed(chunk: Any) -> tuple[list[Any] | None, str]:
+    """All of a chat's chunk but its piece of text, and that; None where there is more to it than one.
+
+    Most chunks of a stream have the frame of the one before: the same names in their order, with the same
+    texts, whole numbers and nulls.
+    """
+    choices = chunk.get("choices") if type(chunk) is dict else None
+    if type(choices) is list and len(choices) == 1 and type(choices[0]) is dict:
+        delta = choices[0].get("delta")
+        if type(delta) is dict and type(content := delta.get("content")) is str:
+            parts = {**chunk, "choices": 0}, {**choices[0], "delta": 0}, {**delta, "content": ""}
+            if all(EXACT.issuperset(map(type, part.values())) for part in parts):
+                return [list(part.items()) for part in parts], content
+    return None, ""
+
+
+def saying(chunk: dict[str, Any], text: str) -> dict[str, Any]:
+    """A chunk that has a frame, with another piece of text; it shares nothing that can change."""
+    choice = chunk["choices"][0]
+    return {**chunk, "choices": [{**choice, "delta": {**choice["delta"], "content": text}}]}

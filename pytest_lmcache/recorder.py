@@ -365,9 +365,11 @@ class Recorder:
         now = RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._keep(record, call, answer, now)
         if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
-            record.raced = record.may_race and self._from_cache(record.kept_as(record.nth)) is not None
-            self._into_cache(record.kept_as(record.nth), values.store(answer, now))
             record.is_cached = getattr(self.cache, "keeps", True)
+            if record.is_cached:
+                record.raced = record.may_race and self._from_cache(record.kept_as(record.nth)) is not None
+                self._into_cache(record.kept_as(record.nth), values.store(answer, now))
+                record.is_cached = getattr(self.cache, "keeps", True)  # a layer may have failed just now
             with self._lock:
                 self._in_layers[record.key] = max(self._in_layers[record.key], record.nth + 1)
 

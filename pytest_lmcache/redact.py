@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from pytest_lmcache.errors import SettingsError
+from pytest_lmcache.interaction import framed
 
 DUMMY_KEY = "lmcache-dummy-key"
 """What SDKs that insist on a key are given on replay; never learnt or looked for."""
@@ -719,10 +720,21 @@ class Redactor:
                 yield start, end, clean.encode(errors="surrogateescape")
 
     def _chunks(self, chunks: list[Any]) -> list[Any]:
-        clean = self(chunks)
+        self._look_at_environment()
+        clean: list[Any] = []
         texts: dict[tuple[Any, ...], list[tuple[int, tuple[Any, ...], str]]] = {}
-        for number, chunk in enumerate(clean):
-            for path, place, text in _leaves([chunk]):
+        frame: list[Any] | None = None  # that of the chunk before, where it has no secrets
+        leaves: list[_Leaf] = []
+        for number, chunk in enumerate(chunks):
+            own, said = framed(chunk)
+            if own is not None and own == frame and self._text(said) == said:
+                clean.append(chunk)
+                leaves = [(path, place, said if _is_said(place) else text) for path, place, text in leaves]
+            else:
+                clean.append(self._data(chunk))
+                leaves = list(_leaves([clean[-1]]))
+                frame = own if clean[-1] is chunk else None
+            for path, place, text in leaves:
                 texts.setdefault(path, []).append((number, place, text))
         changed: dict[int, dict[tuple[Any, ...], str]] = {}
         for found in texts.values():
@@ -875,9 +887,16 @@ class Redactor:
         self._know(tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item))))
 
 
-def _leaves(
-    value: Any, path: tuple[Any, ...] = (), place: tuple[Any, ...] = ()
-) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], str]]:
+_Place: TypeAlias = tuple[Any, ...]
+_Leaf: TypeAlias = tuple[_Place, _Place, str]
+
+
+def _is_said(place: _Place) -> bool:
+    """Whether a text of a chunk is the piece that its frame leaves out."""
+    return place[1:2] + place[3:] == ("choices", "delta", "content")
+
+
+def _leaves(value: Any, path: _Place = (), place: _Place = ()) -> Iterator[_Leaf]:
     """The texts of a chunk: what each continues in other chunks, where it is, and itself.
 
     An item of a list is at its own ``index`` if it has one; the tokens of logprobs are pieces of one text.

@@ -60,7 +60,7 @@ def record_stream(stream: Any, tape: Tape) -> Any:
 
 def hidden_usage(chunk: Any) -> dict[str, Any] | None:
     """The token usage that LiteLLM hides in a stream's last chunk where its caller did not ask for it."""
-    hidden = getattr(chunk, "_hidden_params", None)
+    hidden = _hidden(chunk)
     usage = hidden.get("usage") if isinstance(hidden, dict) else None
     return None if usage is None else plain(usage.model_dump(exclude_none=True, warnings=False))
 
@@ -446,7 +446,7 @@ class ReplayedChat(Replayed):
             return None
         if not self.chunks:
             self.__dict__.update(created=chunk.created, response_id=chunk.id)
-        hidden = _hidden(chunk)
+        hidden: dict[str, Any] = _hidden(chunk)
         hidden["custom_llm_provider"] = self.custom_llm_provider
         self.chunks.append(chunk)
         # As stored: pydantic takes longer to give what a chunk says.
@@ -518,13 +518,13 @@ class ReplayedEvents(Replayed):
         return self._heard
 
 
-def _hidden(chunk: Any) -> dict[str, Any]:
-    """What LiteLLM keeps of a chunk beside its fields, to be changed in place."""
+def _hidden(chunk: Any) -> Any:
+    """What LiteLLM keeps of a chunk beside its fields, to be changed in place; None for one of another kind."""
     # pydantic's own way to a private attribute takes ten times as long.
-    private = chunk.__pydantic_private__
-    is_there = private is not None and "_hidden_params" in private
-    hidden: dict[str, Any] = private["_hidden_params"] if is_there else chunk._hidden_params  # noqa: SLF001
-    return hidden
+    private = getattr(chunk, "__pydantic_private__", None) or {}
+    return (
+        private["_hidden_params"] if "_hidden_params" in private else getattr(chunk, "_hidden_params", None)
+    )
 
 
 def _has_usage(chunk: Any) -> bool:

@@ -11,6 +11,8 @@ does not hold is a mapping of one tag:
 - ``{"$nan": hex}`` not a number, with its bits
 - ``{"$f32": base64}``, ``{"$f64": base64}`` a list of floats, little-endian, in half the size where that is exact
 - ``{"$dict": [[key, value], ...]}`` a mapping with other keys than text, or that looks like a tag
+
+Among the chunks of a stream a text is the chunk before with this piece of text.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import math
 import re
 import struct
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pytest_lmcache.clock import stamps
@@ -32,7 +34,7 @@ from pytest_lmcache.document import (
     unpack_vector,
 )
 from pytest_lmcache.errors import CacheError, newer_value, no_value, unstorable
-from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.interaction import Answer, Kind, framed, saying
 
 # A later form needs places of its own in the stores, as `lmcache:1:` is on a server: what is no value is overwritten.
 VERSION = 1
@@ -51,7 +53,8 @@ def store(answer: Answer, recorded: str) -> dict[str, Any]:
         "kind": answer.kind.value,
     }
     try:
-        value["data"] = _pack(answer.data)
+        is_stream = answer.kind is Kind.STREAM
+        value["data"] = _packed_chunks(answer.data) if is_stream else _pack(answer.data)
         if answer.error is not None:
             value["error"] = _pack(answer.error)
         if not answer.complete:
@@ -74,9 +77,10 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
     _check_version(value)
     try:
         error, hidden = value.get("error"), value.get("hidden")
+        kind, data = Kind(value["kind"]), value["data"]
         answer = Answer(
-            Kind(value["kind"]),
-            _unpack(value["data"]),
+            kind,
+            list(_chunks(data)) if kind is Kind.STREAM else _unpack(data),
             error=None if error is None else _unpack(error),
             complete=value.get("complete", True),
             hidden=None if hidden is None else _unpack(hidden),
@@ -116,6 +120,26 @@ def _pack(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     if kind is bytes:
         return {"$bytes": _base64(value)}
     return _pack(_as_base(value))
+
+
+def _packed_chunks(chunks: list[Any]) -> list[Any]:
+    """The chunks of a stream; of one that is like the one before, only the piece of text in which it is not."""
+    packed: list[Any] = []
+    frame: Any = None
+    for chunk in chunks:
+        own, said = framed(chunk)
+        text = _pack(said) if own is not None and own == frame else None
+        packed.append(text if isinstance(text, str) else _pack(chunk))
+        frame = own
+    return packed
+
+
+def _chunks(packed: list[Any]) -> Iterator[Any]:
+    """The chunks that were packed."""
+    last: Any = None
+    for item in packed:
+        last = saying(last, item) if isinstance(item, str) else _unpack(item)
+        yield last
 
 
 def _packed_dict(value: dict[Any, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pytest_lmcache.errors import LayerError, disk_trouble
 from pytest_lmcache.layers import from_text, is_fresh, make_folder, plain_key, to_text
 from pytest_lmcache.layers.flight import Flight
 
+LOOK_AFTER = 0.01  # of the size limit: after putting so much a layer looks how full the database is
 PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked
 SHARDS = 1  # each costs 3 ms to open; one takes 15,000 writes a second, from all processes together
 SHARD, DATABASE = "000", "cache.db"  # diskcache's names
@@ -43,6 +44,7 @@ class DiskLayer:
         self._lock = threading.Lock()
         self._cache: Any = None
         self._used: dict[str, float] = {}
+        self._unseen = float(size_limit_bytes)  # bytes put since the last look at the database's size
 
     def get(self, key: str) -> dict[str, Any] | None:
         """As every layer."""
@@ -74,7 +76,10 @@ class DiskLayer:
             if is_moved():  # diskcache has noted the time of a test's clock: first to go, or never
                 now = RealTime.since_1970()
                 shard._sql("UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1", (now, key))  # noqa: SLF001
-            self._shrink(shard, key)
+            self._unseen += len(text)
+            if self._unseen > LOOK_AFTER * self._size_limit:
+                self._unseen = 0
+                self._shrink(shard, key)
 
         self._in_database(write)
 
