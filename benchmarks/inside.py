@@ -1,7 +1,7 @@
 """Measured inside one process: recording, one call out of a big cassette, memory. Prints JSON.
 
 python inside.py single|memory OPENER SMALL BIG CALLS: SMALL is a cassette of the first call only, BIG one of CALLS
-python inside.py record OPENER
+python inside.py record OPENER layers|bare
 OPENER is an expression that opens the cassette `path`.
 """
 
@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import suites
@@ -80,49 +80,66 @@ def memory(opener, small, big, calls):
     return {"first": first - before, "all": resident("VmHWM") - before, "file": big.stat().st_size}
 
 
-def one_of_each(numbers):
-    """Sync calls, calls in one event loop, streamed calls."""
-
-    async def in_one_loop():
-        for number in numbers:
-            await CALLS["litellm"].acompletion(**CALLS["request"](CALLS["question"](number), seed=1))
-
-    for number in numbers:
-        CALLS["sync"](number)
-        CALLS["streamed"](number)
-    asyncio.run(in_one_loop())
+def spent(do):
+    """Milliseconds on the wall, and of this thread's processor work."""
+    began = time.perf_counter(), time.thread_time()
+    do()
+    return [
+        1000 * (now - then)
+        for now, then in zip((time.perf_counter(), time.thread_time()), began, strict=True)
+    ]
 
 
-def record(opener):
-    """Milliseconds a call, on the wall and of processor work, without and with recording, in turn.
+def record(opener, layers):
+    """What recording adds to a call of each kind: milliseconds on the wall and of the calling thread's work.
 
-    Each recording goes to a new cassette and is written when its calls are done. Each round asks anew: our
-    cache layers, empty at first, answer nothing.
+    Blocks of ten calls, without and with recording in turn, each recording into a new cassette. The difference of
+    the medians of all calls, and the median of writing a file over its calls. Each call asks anew: our cache
+    layers, if they are on, answer nothing.
     """
-    rounds = {"bare": [], "recorded": []}
-    calls = 20
-    with tempfile.TemporaryDirectory() as folder:
+    added, calls = {}, 10
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         if "pytest_lmcache" in opener:
             from pytest_lmcache import configure_cache
 
-            configure_cache(disk_cache_dir=Path(folder) / "layers")
-        for number in range(13):
-            for name, context in (
-                ("bare", nullcontext()),
-                ("recorded", opened(opener, Path(folder) / f"{number}.yaml")),
-            ):
-                began = time.perf_counter(), time.process_time()
-                with context:
-                    one_of_each(range(number * calls, (number + 1) * calls))
-                ended = time.perf_counter(), time.process_time()
-                rounds[name].append([1000 * (e - b) / (3 * calls) for e, b in zip(ended, began, strict=True)])
-    return {name: of[1:] for name, of in rounds.items()}
+            on = layers == "layers"
+            configure_cache(
+                disk_cache_dir=Path(folder) / "layers", enable_memory_cache=on, enable_disk_cache=on
+            )
+
+        def in_the_loop(number):
+            request = CALLS["request"](CALLS["question"](number), seed=1)
+            runner.run(CALLS["litellm"].acompletion(**request))
+
+        for kind, call in {"sync": CALLS["sync"], "async": in_the_loop, "stream": CALLS["streamed"]}.items():
+            numbers = iter(range(10**6))
+            for _ in range(40):
+                call(next(numbers))
+            gc.collect()
+            gc.freeze()
+            took = {"bare": [], "recorded": []}
+            closing = []
+            for number in range(40):
+                took["bare"] += [spent(lambda: call(next(numbers))) for _ in range(calls)]  # noqa: B023
+                with ExitStack() as stack:
+                    stack.enter_context(opened(opener, Path(folder) / f"{kind}-{number}.yaml"))
+                    took["recorded"] += [spent(lambda: call(next(numbers))) for _ in range(calls)]  # noqa: B023
+                    closing.append(spent(stack.close))
+            bare, recorded, written = (
+                [statistics.median(each[clock] for each in of) for clock in (0, 1)]
+                for of in (took["bare"], took["recorded"], closing)
+            )
+            added[kind] = [
+                [without, with_ + writes / calls - without]
+                for without, with_, writes in zip(bare, recorded, written, strict=True)
+            ]
+    return added
 
 
 if __name__ == "__main__":
     what, opener, *rest = sys.argv[1:]
     if what == "record":
-        print(json.dumps(record(opener)))
+        print(json.dumps(record(opener, *rest)))
     else:
         small, big, calls = rest
         measure = {"single": single, "memory": memory}[what]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from functools import cache, partial
 from typing import Any
 
 from pytest_lmcache.errors import CassetteError, unknown_exception
-from pytest_lmcache.interaction import EXACT, Answer, Kind, copied, framed, saying
+from pytest_lmcache.interaction import EXACT, Again, Answer, Kind, copied, framed
 
 # Attributes of exceptions that hold whole prompts, keys or connections; never stored.
 UNSAFE = frozenset(
@@ -268,7 +269,7 @@ def chunk_storer(name: str) -> Callable[[Any], dict[str, Any]]:
         nonlocal frame, first
         own, content = _framed_model(chunk)
         if frame is not None and own == frame and content:
-            return saying(first, content)
+            return Again(first, content)
         first = store_chunk(name, chunk)
         stored, said = framed(first)
         frame = own if stored is not None and content and said == content else None
@@ -279,22 +280,24 @@ def chunk_storer(name: str) -> Callable[[Any], dict[str, Any]]:
 
 def _framed_model(chunk: Any) -> tuple[Any, str]:
     """As ``framed``, of LiteLLM's own object."""
-    own, choices = _fields(chunk), getattr(chunk, "choices", None)
+    own = _fields(chunk)
+    choices = own[0].get("choices") if own else None
     if own is None or type(choices) is not list or len(choices) != 1:
         return None, ""
-    choice, delta = _fields(choices[0]), _fields(getattr(choices[0], "delta", None))
+    choice = _fields(choices[0])
+    delta = _fields(choice[0].get("delta")) if choice else None
     if choice is None or delta is None or type(content := delta[0].get("content")) is not str:
         return None, ""
     own[0]["choices"] = choice[0]["delta"] = delta[0]["content"] = None
     frame = own, choice, delta
-    is_exact = all(EXACT.issuperset(map(type, part.values())) for part, _ in frame)
+    is_exact = all([EXACT.issuperset(map(type, part.values())) for part, _ in frame])  # noqa: C419 - half the time
     return (frame, content) if is_exact else (None, "")
 
 
 def _fields(model: Any) -> tuple[dict[str, Any], set[str]] | None:
     """What a model of pydantic's holds, and which fields it was given; a new dict."""
     extra = getattr(model, "__pydantic_extra__", None)
-    return None if extra is None else ({**vars(model), **extra}, model.__pydantic_fields_set__)
+    return None if extra is None else ({**vars(model), **extra}, {*model.__pydantic_fields_set__})
 
 
 def revive_chunk(name: str, data: dict[str, Any]) -> Any:
@@ -363,7 +366,7 @@ def _repeater(chunk: Any) -> Callable[[str], Any]:
 
 def _copier(model: Any) -> Callable[[str, Any], Any]:
     """What copies a model of flat data, hidden parameters included, but for one field; pydantic takes six times as long."""
-    kind, fields, extra, given = type(model), {**vars(model)}, model.model_extra, model.model_fields_set
+    kind, fields, extra, given = type(model), {**vars(model)}, model.model_extra, {*model.model_fields_set}
     extra = None if extra is None else {**extra}
     private = {name: copy(value) for name, value in (model.__pydantic_private__ or {}).items()}
     kept = [name for name, value in private.items() if isinstance(value, dict)]
@@ -686,8 +689,9 @@ def price_of_usage(usage: dict[str, Any] | None, model: str, provider: str | Non
     """What LiteLLM's price map says that a stream's tokens cost, in USD; None where it knows no price."""
     if not usage:
         return None
-    if isinstance(cost := usage.get("cost"), int | float) and cost:
-        return float(cost)  # LiteLLM 1.110 has calculated it
+    cost: Any = usage.get("cost")
+    if type(cost) in {int, float} and math.isfinite(cost) and cost > 0:
+        return float(cost)  # LiteLLM 1.110 has calculated it, or taken it from the provider
     if "input_tokens" in usage:
         return price({"model": model, "usage": usage}, model, provider)
     from litellm.types.utils import ModelResponse

@@ -165,11 +165,6 @@ class Cache:
         found: Iterator[Flight | None] = (getattr(layer, "flight", None) for layer in self._working())
         return next(filter(None, found), None)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a layer has been asked or told anything."""
-        return self._built is not None
-
     def stats(self) -> dict[str, Stats]:
         """For each layer by name, how often it was asked by `get` and told by `put`, and with what success."""
         stack = self._stack

@@ -26,7 +26,7 @@ from pytest_lmcache.errors import (
     same_file,
     shorten,
 )
-from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
+from pytest_lmcache.interaction import Again, Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy
 
 FORMAT = 1
@@ -409,7 +409,7 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
         shared = _shared(answer.data)
         if shared:
             fields["shared"] = shared
-        chunks = [_rest(chunk, shared) for chunk in answer.data]
+        chunks = list(_rests(answer.data, shared))
         # Server-sent events are text of several lines, all others read best as on the wire: one line each.
         fields["chunks"] = chunks if any("bytes" in chunk for chunk in chunks) else document.Lines(chunks)
         if answer.error is not None:
@@ -630,6 +630,16 @@ def _common(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _has(chunk: dict[str, Any], name: str, value: Any) -> bool:
     return name in chunk and type(chunk[name]) is type(value) and bool(chunk[name] == value)
+
+
+def _rests(chunks: Iterable[dict[str, Any]], shared: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    first, rest = None, {}
+    for chunk in chunks:
+        if type(chunk) is Again and chunk.first is first:
+            yield Again(rest, chunk.text)
+        else:
+            first, rest = chunk, _rest(chunk, shared)
+            yield rest
 
 
 def _rest(chunk: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from json import JSONDecoder, JSONEncoder
 from typing import TYPE_CHECKING, Any
 
-from pytest_lmcache.interaction import framed
+from pytest_lmcache.interaction import Again, framed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -293,21 +293,20 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
 
 
 def _liner() -> Callable[[Any], str | None]:
-    """What makes the lines of a stream's chunks in turn: with the frame of the one before only the text is new."""
-    frame: Any = None
+    """What makes the lines of a stream's chunks in turn: of one like another only the text is written anew."""
+    first: Any = None
     head = tail = ""
 
     def line_of(item: Any) -> str | None:
-        nonlocal frame, head, tail
-        own, said = framed(item)
-        if own is not None and own == frame and not _SURROGATE.search(said):
-            return f"{head}{_double_quoted(said)}{tail}"
-        line, frame = _json_line(item), None
-        if own is not None and line is not None:
-            piece = f'"content": {_double_quoted(said)}'
-            if line.count(piece) == 1:
-                frame, (head, tail) = own, line.split(piece)
-                head += '"content": '
+        nonlocal first, head, tail
+        if type(item) is Again and item.first is first and not _SURROGATE.search(item.text):
+            return f"{head}{_double_quoted(item.text)}{tail}"
+        line, first = _json_line(item), None
+        _, text = framed(item)
+        piece = f'"content": {_double_quoted(text)}'
+        if line is not None and line.count(piece) == 1:
+            first, (head, tail) = item, line.split(piece)
+            head += '"content": '
         return line
 
     return line_of

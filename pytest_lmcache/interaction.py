@@ -123,7 +123,16 @@ def framed(chunk: Any) -> tuple[list[Any] | None, str]:
     return None, ""
 
 
-def saying(chunk: dict[str, Any], text: str) -> dict[str, Any]:
-    """A chunk that has a frame, with another piece of text; it shares nothing that can change."""
-    choice = chunk["choices"][0]
-    return {**chunk, "choices": [{**choice, "delta": {**choice["delta"], "content": text}}]}
+class Again(dict[str, Any]):
+    """A chat's chunk that is like another one, ``first``, but for its piece of text.
+
+    Found out where a stream is recorded, so that nobody who looks at its chunks later has to compare them.
+    """
+
+    __slots__ = ("first", "text")
+
+    def __init__(self, first: dict[str, Any], text: str) -> None:
+        choice = first["choices"][0]
+        super().__init__(first, choices=[{**choice, "delta": {**choice["delta"], "content": text}}])
+        self.first = first
+        self.text = text

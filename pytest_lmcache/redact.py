@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.interaction import framed
+from pytest_lmcache.interaction import Again
 
 DUMMY_KEY = "lmcache-dummy-key"
 """What SDKs that insist on a key are given on replay; never learnt or looked for."""
@@ -723,17 +723,18 @@ class Redactor:
         self._look_at_environment()
         clean: list[Any] = []
         texts: dict[tuple[Any, ...], list[tuple[int, tuple[Any, ...], str]]] = {}
-        frame: list[Any] | None = None  # that of the chunk before, where it has no secrets
+        first: Any = None  # what the chunks from here on may be like, where it has no secrets
         leaves: list[_Leaf] = []
+        said_at = -1  # which of the leaves is the piece of text
         for number, chunk in enumerate(chunks):
-            own, said = framed(chunk)
-            if own is not None and own == frame and self._text(said) == said:
+            if type(chunk) is Again and chunk.first is first and self._text(chunk.text) == chunk.text:
                 clean.append(chunk)
-                leaves = [(path, place, said if _is_said(place) else text) for path, place, text in leaves]
+                leaves[said_at] = (*leaves[said_at][:2], chunk.text)
             else:
                 clean.append(self._data(chunk))
                 leaves = list(_leaves([clean[-1]]))
-                frame = own if clean[-1] is chunk else None
+                said_at = next((at for at, leaf in enumerate(leaves) if _is_said(leaf[1])), -1)
+                first = chunk if clean[-1] is chunk else None
             for path, place, text in leaves:
                 texts.setdefault(path, []).append((number, place, text))
         changed: dict[int, dict[tuple[Any, ...], str]] = {}
@@ -892,7 +893,7 @@ _Leaf: TypeAlias = tuple[_Place, _Place, str]
 
 
 def _is_said(place: _Place) -> bool:
-    """Whether a text of a chunk is the piece that its frame leaves out."""
+    """Whether a text of a chat's chunk is its piece of text."""
     return place[1:2] + place[3:] == ("choices", "delta", "content")
 
 

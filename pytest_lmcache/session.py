@@ -245,7 +245,7 @@ class Session:
         """What the layers of the caches that stood behind cassettes were asked, by the layer's name."""
         total: dict[str, Stats] = {}
         for cache in self._used.values():
-            if not cache.is_open:
+            if cache._built is None:  # noqa: SLF001 - nothing was asked of it: there is nothing to open it for
                 continue
             # By the class: a user's cache may have something else under this name.
             for name, stats in Cache.stats(cache).items():

@@ -427,6 +427,7 @@ class ReplayedChat(Replayed):
         return super(Replayed, self) if self._heard else Nothing()
 
     def _prepare(self) -> None:
+        logging_obj = self.__dict__["_logging_of"]()
         ours = {**self.__dict__, "_is_prepared": True}
         self.__dict__["_is_prepared"] = True
         theirs: Any = super()
@@ -434,7 +435,7 @@ class ReplayedChat(Replayed):
             completion_stream=ours["completion_stream"],
             model=ours["model"],
             custom_llm_provider=ours["custom_llm_provider"],
-            logging_obj=ours["_logging_of"](),
+            logging_obj=logging_obj,
         )
         hidden = {**ours["_hidden_params"], **self.__dict__["_hidden_params"]}
         self.__dict__.update(ours, _hidden_params=hidden if self._heard else ours["_hidden_params"])

@@ -12,7 +12,7 @@ does not hold is a mapping of one tag:
 - ``{"$f32": base64}``, ``{"$f64": base64}`` a list of floats, little-endian, in half the size where that is exact
 - ``{"$dict": [[key, value], ...]}`` a mapping with other keys than text, or that looks like a tag
 
-Among the chunks of a stream a text is the chunk before with this piece of text.
+Among the chunks of a stream a text is the last chunk that stands there whole, with this piece of text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pytest_lmcache.document import (
     unpack_vector,
 )
 from pytest_lmcache.errors import CacheError, newer_value, no_value, unstorable
-from pytest_lmcache.interaction import Answer, Kind, framed, saying
+from pytest_lmcache.interaction import Again, Answer, Kind
 
 # A later form needs places of its own in the stores, as `lmcache:1:` is on a server: what is no value is overwritten.
 VERSION = 1
@@ -123,23 +123,28 @@ def _pack(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
 
 
 def _packed_chunks(chunks: list[Any]) -> list[Any]:
-    """The chunks of a stream; of one that is like the one before, only the piece of text in which it is not."""
+    """The chunks of a stream; of one that is like another, only the piece of text in which it is not."""
     packed: list[Any] = []
-    frame: Any = None
+    first: Any = None
     for chunk in chunks:
-        own, said = framed(chunk)
-        text = _pack(said) if own is not None and own == frame else None
-        packed.append(text if isinstance(text, str) else _pack(chunk))
-        frame = own
+        text = _pack(chunk.text) if type(chunk) is Again and chunk.first is first else None
+        if isinstance(text, str):
+            packed.append(text)
+        else:
+            packed.append(_pack(chunk))
+            first = chunk
     return packed
 
 
 def _chunks(packed: list[Any]) -> Iterator[Any]:
     """The chunks that were packed."""
-    last: Any = None
+    first: Any = None
     for item in packed:
-        last = saying(last, item) if isinstance(item, str) else _unpack(item)
-        yield last
+        if isinstance(item, str):
+            yield Again(first, item)
+        else:
+            first = _unpack(item)
+            yield first
 
 
 def _packed_dict(value: dict[Any, Any]) -> dict[str, Any]:

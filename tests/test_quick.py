@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "async chat": lambda **more: asyncio.run(litellm.acompletion(**CHAT, **more)),
     "positional": lambda **more: litellm.completion(CHAT["model"], ASKED, api_key="sk-local", **more),
     "stream": lambda **more: litellm.completion(**CHAT, stream=True, **more),
+    "async stream": lambda **more: asyncio.run(litellm.acompletion(**CHAT, stream=True, **more)),
+    "positional stream": lambda **more: litellm.completion(
+        CHAT["model"], ASKED, stream=True, api_key="sk-local", **more
+    ),
     "vectors": lambda **more: litellm.embedding(**VECTOR, **more),
     "async vectors": lambda **more: asyncio.run(litellm.aembedding(**VECTOR, **more)),
 }
@@ -73,9 +78,9 @@ def cassette(provider: Provider, tmp_path: Path) -> Path:
     """Every shape, recorded."""
     path = tmp_path / "x.yaml"
     with use_cassette(path, mode="record"):
-        for ask in SHAPES.values():
-            for _ in read(ask(api_base=provider.url)):
-                pass
+        for shape in SHAPES:
+            # An async stream is read in a loop, and has the key of a sync one.
+            read(SHAPES[shape.replace("async stream", "stream")](api_base=provider.url))
     return path
 
 
@@ -91,7 +96,16 @@ def seen(answer: Any) -> list[Any]:
     hidden.pop("callback_duration_ms")
     others = sorted(name for name in vars(answer) if name == "_response_ms" or not name.startswith("_"))
     if isinstance(answer, litellm.CustomStreamWrapper):
-        others = [answer.logging_obj.call_type, answer.logging_obj.model, answer.model, answer.messages]
+        told = answer.logging_obj
+        assert told.litellm_call_id == answer._hidden_params["litellm_call_id"]
+        others = [
+            told.call_type,
+            told.model,
+            told.messages,
+            told.optional_params,
+            answer.model,
+            answer.messages,
+        ]
     chunks = [(each.model_dump(), each._hidden_params.get("usage")) for each in read(answer)]
     return [type(answer).__name__, hidden, others, chunks]
 
@@ -167,13 +181,52 @@ def test_a_spent_budget_is_told(cassette: Path, monkeypatch: pytest.MonkeyPatch)
         SHAPES["chat"]()
 
 
-def test_debugging_shows_what_litellm_does(
-    cassette: Path, ways: list[str], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+def test_a_log_shows_what_litellm_does(
+    level: int, cassette: Path, ways: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With LiteLLM's logger on DEBUG its lines are there."""
-    with use_cassette(cassette), caplog.at_level(logging.DEBUG, logger="LiteLLM"):
+    """With LiteLLM's logger on DEBUG or INFO its lines are there."""
+    with use_cassette(cassette), caplog.at_level(level, logger="LiteLLM"):
         SHAPES["chat"]()
     assert ways == []
+
+
+def test_sentry_gets_its_breadcrumbs(cassette: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM leaves them as long as a process lives, whoever is registered now."""
+    left: list[Any] = []
+    monkeypatch.setattr(litellm.utils, "add_breadcrumb", lambda **crumb: left.append(crumb["category"]))
+    with use_cassette(cassette):
+        SHAPES["chat"]()
+    assert left == ["litellm.llm_call"]
+
+
+@pytest.mark.parametrize("tier", [{}, {"service_tier": "flex"}])
+def test_a_recording_without_a_price_is_priced_by_what_was_asked(
+    tier: dict[str, str], provider: Provider, tmp_path: Path, ways: list[str]
+) -> None:
+    """As by the wrapper: a tier of service has prices of its own."""
+    path, asked = tmp_path / "x.yaml", {**CHAT, "model": "openai/gpt-5-mini", **tier}
+    with use_cassette(path, mode="record"):
+        litellm.completion(**asked, api_base=provider.url)
+    path.write_text(re.sub(r"\nusd: .*", "", path.read_text()))
+    with use_cassette(path):
+        short = litellm.completion(**asked)
+    assert len(ways) == 1
+    with use_cassette(path):
+        long = litellm.completion(**asked, **LONG_WAY)
+    assert short._hidden_params["response_cost"] == long._hidden_params["response_cost"] > 0
+
+
+def test_what_litellm_would_have_told_of_a_stream_is_of_when_it_was_asked(
+    cassette: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent goes on with its list of messages; rules that come later judge later calls."""
+    messages = [*ASKED]
+    with use_cassette(cassette):
+        stream = litellm.completion(**{**CHAT, "messages": messages}, stream=True)
+        messages.append({"role": "assistant", "content": "hi"})
+        monkeypatch.setattr(litellm, "pre_call_rules", [refuses])
+        assert stream.logging_obj.messages == ASKED
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_lmcache import answers, streams
 from pytest_lmcache.doors import dspy, visit
 from pytest_lmcache.doors.visit import StreamTape
-from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.interaction import Again, Answer, Kind
 from pytest_lmcache.keys import request_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Usage
@@ -109,8 +109,10 @@ class Visit(visit.Visit):
 
             def store(chunk: Any) -> dict[str, Any]:
                 nonlocal usage, last
-                usage, last = streams.hidden_usage(chunk) or usage, chunk
-                return store_chunk(chunk)
+                stored, last = store_chunk(chunk), chunk
+                if type(stored) is not Again:
+                    usage = streams.hidden_usage(chunk) or usage
+                return stored
 
             def whole(chunks: list[dict[str, Any]]) -> Answer:
                 # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the last chunk.
@@ -125,15 +127,22 @@ class Visit(visit.Visit):
 
     def _price(self, result: Any) -> float | None:
         """What an answer cost: LiteLLM is about to calculate it, and takes what already stands in the answer."""
-        hidden, logging_obj = getattr(result, "_hidden_params", None), self.kwargs.get("litellm_logging_obj")
+        hidden = getattr(result, "_hidden_params", None)
+        if not isinstance(hidden, dict):
+            return answers.price(result, self.model, self._provider)
+        usd = self.calculated(result, self.kwargs.get("litellm_logging_obj"))
+        if usd is not None:
+            hidden["response_cost"] = usd
+        return usd
+
+    def calculated(self, result: Any, logging_obj: Any) -> float | None:
+        """What LiteLLM says that an answer costs, by its price map and what the call asked for."""
         calculate = getattr(logging_obj, "response_cost_calculator", None)  # LiteLLM 1.110; before: with a _
         calculate = calculate or getattr(logging_obj, "_response_cost_calculator", None)
-        if calculate is None or not isinstance(hidden, dict):
+        if calculate is None:
             return answers.price(result, self.model, self._provider)
         model_id = (self.kwargs.get("model_info") or {}).get("id")
         usd: float | None = calculate(result=result, litellm_model_name=self.model, router_model_id=model_id)
-        if usd is not None:
-            hidden["response_cost"] = usd
         return usd
 
     @property

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from pytest_lmcache import answers
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.doors import litellm_visit
 from pytest_lmcache.interaction import Answer, Kind
@@ -45,7 +44,8 @@ def is_unheard(kwargs: Mapping[str, Any]) -> bool:
         and not litellm_visit.is_heard(None, fails=True)
         and not any(getattr(litellm, name, None) for name in SETTINGS)
         and not _validates(kwargs.get("response_format"))
-        and not litellm.verbose_logger.isEnabledFor(logging.DEBUG)
+        and not litellm.utils.add_breadcrumb
+        and not litellm.verbose_logger.isEnabledFor(logging.INFO)
     )
 
 
@@ -59,7 +59,7 @@ class Visit(litellm_visit.Visit):
     ``stored`` is None where the wrapper is needed after all.
     """
 
-    __slots__ = ("_began", "_entry")
+    __slots__ = ("_args", "_began", "_entry", "_id")
 
     def __init__(
         self,
@@ -73,15 +73,23 @@ class Visit(litellm_visit.Visit):
     ) -> None:
         __tracebackhide__ = True
         self._began = RealTime.seconds()
+        self._args = args
         self._entry = entry
+        self._id = str(uuid.uuid4())
         super().__init__(recorder, name, parameters, args, kwargs, at_once=True)
 
     def _completed(self, result: Any, stored: Answer) -> Any:
         params = result._hidden_params  # noqa: SLF001 - where LiteLLM keeps what it knows of an answer
         is_stream = stored.kind is Kind.STREAM
+        if is_stream:
+            # As they are now, for whoever looks at what LiteLLM tells callbacks with.
+            self._args, self.kwargs = (
+                tuple(map(_now, self._args)),
+                {name: _now(value) for name, value in self.kwargs.items()},
+            )
         took = (RealTime.seconds() - self._began) * 1000
         params.update(
-            litellm_call_id=str(uuid.uuid4()),
+            litellm_call_id=self._id,
             api_base=self._api_base(),
             model_id=None,
             response_cost=0.0 if is_stream else self._cost(result, stored),
@@ -101,16 +109,16 @@ class Visit(litellm_visit.Visit):
         return self.model_and_provider()[1], False
 
     def _logging_obj(self, stored: Answer) -> Any:
-        from litellm.utils import Rules, function_setup
+        from litellm.utils import function_setup
 
-        given = {**self.kwargs, "litellm_call_id": str(uuid.uuid4())}
-        made, _ = function_setup(self._entry, Rules(), RealTime.now(), **given)
+        given = {**self.kwargs, "litellm_call_id": self._id}
+        made, _ = function_setup(self._entry, _NoRules(), RealTime.now(), *self._args, **given)
         self.tell_logging(made, stored, heard=False)
         return made
 
     def _api_base(self) -> str | None:
-        given: str | None = self.kwargs.get("api_base")
-        if given:
+        given = self.kwargs.get("api_base")
+        if isinstance(given, str) and given:
             return given
         from litellm import get_api_base
 
@@ -118,12 +126,19 @@ class Visit(litellm_visit.Visit):
         return base
 
     def _cost(self, result: Any, stored: Answer) -> float | None:
-        known = stored.usd
-        return (
-            answers.price(result, self.model, self.kwargs.get("custom_llm_provider"))
-            if known is None
-            else known
-        )
+        return self.calculated(result, self._logging_obj(stored)) if stored.usd is None else stored.usd
+
+
+class _NoRules:
+    """LiteLLM's rules where there were none when the call was made."""
+
+    def pre_call_rules(self, **_: Any) -> bool:
+        """No rule looks at what was asked."""
+        return True
+
+
+def _now(value: Any) -> Any:
+    return [*value] if type(value) is list else value
 
 
 @cache
