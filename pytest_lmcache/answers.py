@@ -623,10 +623,13 @@ def _is_nested(value: list[Any]) -> bool:
     return any(isinstance(item, dict | list) for item in value)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     """Plain data of anything that a provider or LiteLLM puts into an answer."""
-    if value is None or type(value) in {str, int, float, bool, bytes}:
+    kind = type(value)
+    if value is None or kind in {str, int, float, bool, bytes}:
         return value
+    if kind is dict:
+        return {name if type(name) is str else plain(name): plain(item) for name, item in value.items()}
     if isinstance(value, Enum):
         return plain(value.value)
     if isinstance(value, Mapping):

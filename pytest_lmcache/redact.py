@@ -722,28 +722,23 @@ class Redactor:
     def _chunks(self, chunks: list[Any]) -> list[Any]:
         self._look_at_environment()
         clean: list[Any] = []
-        texts: dict[tuple[Any, ...], list[tuple[int, tuple[Any, ...], str]]] = {}
+        runs: list[_Run] = []
         first: Any = None  # what the chunks from here on may be like, where it has no secrets
-        leaves: list[_Leaf] = []
-        said_at = -1  # which of the leaves is the piece of text
-        for number, chunk in enumerate(chunks):
+        for chunk in chunks:
             if type(chunk) is Again and chunk.first is first and self._text(chunk.text) == chunk.text:
                 clean.append(chunk)
-                leaves[said_at] = (*leaves[said_at][:2], chunk.text)
+                runs[-1].said.append(chunk.text)
             else:
                 clean.append(self._data(chunk))
-                leaves = list(_leaves([clean[-1]]))
-                said_at = next((at for at, leaf in enumerate(leaves) if _is_said(leaf[1])), -1)
+                runs.append(_Run(len(clean) - 1, list(_leaves([clean[-1]])), []))
                 first = chunk if clean[-1] is chunk else None
-            for path, place, text in leaves:
-                texts.setdefault(path, []).append((number, place, text))
-        changed: dict[int, dict[tuple[Any, ...], str]] = {}
-        for found in texts.values():
-            pieces = [text for *_, text in found]
-            if len(set(pieces)) > 1:
-                for (number, place, old), new in zip(found, self._pieces(pieces), strict=True):
-                    if new != old:
-                        changed.setdefault(number, {})[place] = new
+        changed: dict[int, dict[_Place, str]] = {}
+        for found in _in_pieces(runs):
+            for (number, place, old), new in zip(
+                found, self._pieces([piece for *_, piece in found]), strict=True
+            ):
+                if new != old:
+                    changed.setdefault(number, {})[place] = new
         return [
             _with_leaves([chunk], changed[number])[0] if number in changed else chunk
             for number, chunk in enumerate(clean)
@@ -890,6 +885,33 @@ class Redactor:
 
 _Place: TypeAlias = tuple[Any, ...]
 _Leaf: TypeAlias = tuple[_Place, _Place, str]
+
+
+class _Run(NamedTuple):
+    """Chunks that are like the first of them: its number, its texts, and the pieces of text of the others."""
+
+    number: int
+    leaves: list[_Leaf]
+    said: list[str]
+
+
+def _in_pieces(runs: list[_Run]) -> Iterator[list[tuple[int, _Place, str]]]:
+    """The texts that come in pieces: of each the pieces, with the number of the chunk and the place there."""
+    texts: dict[_Place, set[str]] = {}
+    for run in runs:
+        for path, place, text in run.leaves:
+            texts.setdefault(path, set()).update((text, *run.said) if _is_said(place) else (text,))
+    found: dict[_Place, list[tuple[int, _Place, str]]] = {
+        path: [] for path, pieces in texts.items() if len(pieces) > 1
+    }
+    for run in runs:
+        for path, place, text in run.leaves:
+            if path in found:
+                said = run.said if _is_said(place) else [text] * len(run.said)
+                found[path] += (
+                    (number, place, piece) for number, piece in enumerate([text, *said], run.number)
+                )
+    yield from found.values()
 
 
 def _is_said(place: _Place) -> bool:

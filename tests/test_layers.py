@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "doors.standin": "",
     "doors.litellm": "doors.litellm_visit doors.quick doors.standin doors.visit errors recorder",
     "doors.litellm_visit": "answers doors.dspy doors.visit interaction keys recorder settings streams",
-    "doors.quick": "answers clock doors.litellm_visit interaction recorder",
+    "doors.quick": "clock doors.litellm_visit interaction recorder",
     "lm15": "answers errors interaction",
     "doors.visit": "errors interaction recorder settings",
     "doors.dspy": "doors.visit errors interaction keys lm15 recorder settings streams",
