@@ -69,56 +69,55 @@ def hidden_usage(chunk: Any) -> dict[str, Any] | None:
 _taking: ContextVar[Any] = ContextVar("pytest_lmcache_taking", default=None)
 
 
-class _Taking:
-    """While the next chunk of a stream is taken: its end and its errors go to its tape."""
+def _told(tape: Tape, stream: Any, error: BaseException) -> None:
+    """Tell a tape of what a stream raised: its end, or what it broke with."""
+    if isinstance(error, StopIteration | StopAsyncIteration):
+        tape.ended(stream)
+    elif isinstance(error, Exception):
+        tape.failed(error)
 
-    __slots__ = ("_before", "_stream")
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __enter__(self) -> Tape:
-        self._before = _taking.get()
-        _taking.set(self._stream)
-        tape: Tape = vars(self._stream)["_lmcache_tape"]
-        return tape
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        # Not by a token: a reader that is given up may be closed in another context.
-        _taking.set(self._before)
-        tape: Tape = vars(self._stream)["_lmcache_tape"]
-        if isinstance(error, StopIteration | StopAsyncIteration):
-            tape.ended(self._stream)
-        elif isinstance(error, Exception):
-            tape.failed(error)
-
-    @staticmethod
-    def leave(stream: Any) -> None:
-        """The stream is closed: by its reader, unless its next chunk is being taken."""
-        if _taking.get() is not stream:
-            vars(stream)["_lmcache_tape"].left()
+def _left(stream: Any) -> None:
+    """The stream is closed: by its reader, unless its next chunk is being taken."""
+    if _taking.get() is not stream:
+        vars(stream)["_lmcache_tape"].left()
 
 
 @cache
 def _recording_class(kind: Any) -> type[Any]:
+    # `_taking` goes back without a token: a reader that is given up may be closed in another context.
     def take(self: Any) -> Any:
-        with _Taking(self) as tape:
+        tape, before = vars(self)["_lmcache_tape"], _taking.get()
+        _taking.set(self)
+        try:
             chunk = kind.__next__(self)
+        except BaseException as error:
+            _taking.set(before)
+            _told(tape, self, error)
+            raise
+        _taking.set(before)
         tape.chunk(chunk)
         return chunk
 
     async def atake(self: Any) -> Any:
-        with _Taking(self) as tape:
+        tape, before = vars(self)["_lmcache_tape"], _taking.get()
+        _taking.set(self)
+        try:
             chunk = await kind.__anext__(self)
+        except BaseException as error:
+            _taking.set(before)
+            _told(tape, self, error)
+            raise
+        _taking.set(before)
         tape.chunk(chunk)
         return chunk
 
     def close(self: Any) -> None:
-        _Taking.leave(self)
+        _left(self)
         kind.close(self)
 
     async def aclose(self: Any) -> None:
-        _Taking.leave(self)
+        _left(self)
         await kind.aclose(self)
 
     methods: dict[str, Any] = {"__next__": take, "__anext__": atake, "close": close, "aclose": aclose}
