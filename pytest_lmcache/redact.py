@@ -40,10 +40,8 @@ _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
 _LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
 _LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
 _ROUNDS = 20  # more than any text needs that was not made to need them
-_SHORT_TEXT, _TEXTS = (
-    500,
-    5_000,
-)  # characters, and how many texts are remembered, for each of the last few sets of rules
+_SHORT_TEXT = 500  # characters: of such texts it is remembered what is left of them
+_TEXTS = 5_000  # so many are, for each of the last few sets of rules
 _DEEPEST = 5  # levels of a call's arguments that are searched for secrets to learn
 
 

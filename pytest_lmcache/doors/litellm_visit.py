@@ -34,8 +34,6 @@ class Visit(visit.Visit):
         parameters: Sequence[str],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
-        at_once: bool = False,
     ) -> None:
         __tracebackhide__ = True
         self.kwargs = kwargs
@@ -44,9 +42,7 @@ class Visit(visit.Visit):
             recorder.redact.learn(kwargs)
             return request_of(parameters, args, kwargs, name)
 
-        super().__init__(
-            recorder, name, str(kwargs.get("model") or (args[0] if args else "")), ask, at_once=at_once
-        )
+        super().__init__(recorder, name, str(kwargs.get("model") or (args[0] if args else "")), ask)
 
     def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
         """An error as plain data, None for one that is not LiteLLM's, and whether it will come again."""

@@ -1,7 +1,7 @@
 """What LiteLLM's wrapper does to an answer, for a replayed call of which nobody is told anything.
 
-Two thirds of a replayed call's time go into the wrapper's preparations for callbacks, rules, budgets and retries.
-Where there is none of these an answer is the same without them.
+A third of a replayed call's time would go into the wrapper's preparations for callbacks, rules, budgets and
+retries. Where there is none of these an answer is the same without them.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Visit(litellm_visit.Visit):
     """
 
     __slots__ = ("_args", "_began", "_entry", "_id")
+    at_once = True
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class Visit(litellm_visit.Visit):
         self._args = args
         self._entry = entry
         self._id = str(uuid.uuid4())
-        super().__init__(recorder, name, parameters, args, kwargs, at_once=True)
+        super().__init__(recorder, name, parameters, args, kwargs)
 
     def _completed(self, result: Any, stored: Answer) -> Any:
         params = result._hidden_params  # noqa: SLF001 - where LiteLLM keeps what it knows of an answer

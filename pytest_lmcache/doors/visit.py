@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from pytest_lmcache import errors
 from pytest_lmcache.errors import CassetteError
@@ -26,16 +26,9 @@ class Visit:
 
     __slots__ = ("call", "held", "model", "record", "recorder", "stored")
     library = ""
+    at_once: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        name: str,
-        model: str,
-        ask: Callable[[], dict[str, Any]],
-        *,
-        at_once: bool = False,
-    ) -> None:
+    def __init__(self, recorder: Recorder, name: str, model: str, ask: Callable[[], dict[str, Any]]) -> None:
         __tracebackhide__ = True
         order = recorder.number()
         self.recorder = recorder
@@ -48,7 +41,7 @@ class Visit:
             if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
                 request = recorder.redact(ask())
             self.call = Call(name, request)
-            self.record, self.stored = recorder.begin(order, self.call, at_once=at_once)
+            self.record, self.stored = recorder.begin(order, self.call, at_once=self.at_once)
             self.record.model = model
             self._note_caching()
 
