@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_lmcache.layers import make_folder
 
@@ -15,17 +14,23 @@ from pytest_lmcache.layers import make_folder
 LOCKS = 1024
 
 
-@dataclass(frozen=True, slots=True)
 class Held:
-    """A lock that is held until it is released; None where there was none to be had."""
+    """A lock that is held until it is released, as a descriptor of its file; None where there was none to be had."""
 
-    _lock: Any
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
 
     def release(self) -> None:
         """Let the next one in; a second time changes nothing."""
-        if self._lock is not None:
-            with suppress(OSError):
-                self._lock.release()
+        from filelock import unlock_descriptor
+
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):  # closed, it is free all the same, but not while a forked process has it too
+                unlock_descriptor(descriptor)
+            os.close(descriptor)
 
 
 class Flight:
@@ -40,21 +45,25 @@ class Flight:
 
     def try_acquire(self, key: str) -> Held | None:
         """The lock of a key, None while another holds it: to be asked again after a sleep."""
-        from filelock import FileLock, Timeout
+        from filelock import lock_descriptor
 
         try:
             if self._locks is None:
                 make_folder(self.folder)
                 (self.folder / "locks").mkdir(exist_ok=True)
                 self._locks = self.folder / "locks"
-            # A lock that is tied to its thread could not be released from another.
-            lock = FileLock(self._locks / _file_name(key), thread_local=False)
-            lock.acquire(blocking=False)
-        except Timeout:
-            return None
-        except (OSError, NotImplementedError):
+            descriptor = os.open(self._locks / _file_name(key), os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
             return Held(None)
-        return Held(lock)
+        try:
+            is_ours = lock_descriptor(descriptor, blocking=False)
+        except OSError:  # a system, or a network's file system, without locks
+            os.close(descriptor)
+            return Held(None)
+        if is_ours:
+            return Held(descriptor)
+        os.close(descriptor)
+        return None
 
 
 def _file_name(key: str) -> str:
