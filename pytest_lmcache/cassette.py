@@ -28,6 +28,7 @@ from pytest_lmcache.errors import (
 )
 from pytest_lmcache.interaction import Again, Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy
+from pytest_lmcache.locks import lock
 
 FORMAT = 1
 # The patterns of the hot path begin with a newline, which is looked for ten times faster than a line's start.
@@ -620,7 +621,8 @@ def _shared(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _common(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(chunks) < 2:  # noqa: PLR2004 - nothing is shared by one
         return {}
-    first, rest = chunks[0], chunks[1:]
+    # Those that are like another but for their text share what that one shares.
+    first, *rest = (chunk for chunk in chunks if type(chunk) is not Again)
     return {
         name: value
         for name, value in first.items()
@@ -712,10 +714,12 @@ def _replace(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    from filelock import FileLock
-
     name = hashlib.blake2b(str(path.resolve()).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
     folder = Path(tempfile.gettempdir(), f"pytest-lmcache-{os.getuid() if hasattr(os, 'getuid') else ''}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    with FileLock(folder / f"{name}.lock"):
+    held = lock(folder / f"{name}.lock", waits=True)
+    try:
         yield
+    finally:
+        if held is not None:
+            held.release()

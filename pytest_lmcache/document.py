@@ -9,7 +9,8 @@ import sys
 from array import array
 from binascii import a2b_base64, b2a_base64
 from functools import cache, lru_cache
-from json import JSONDecoder, JSONEncoder
+from json import JSONDecoder
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from pytest_lmcache.interaction import Again, framed
@@ -217,7 +218,7 @@ def _single_quoted(text: str) -> str:
 
 def _double_quoted(text: str) -> str:
     """Text in double quotes, with escapes that JSON and YAML share."""
-    quoted = _encode_json(text)
+    quoted = encode_basestring(text)
     if quoted.isascii() and "\x7f" not in quoted:
         return quoted
     return _UNPRINTABLE.sub(_as_escape, quoted)
@@ -225,9 +226,6 @@ def _double_quoted(text: str) -> str:
 
 def _as_escape(character: re.Match[str]) -> str:
     return f"\\u{ord(character[0]):04x}"
-
-
-_encode_json = JSONEncoder(ensure_ascii=False).encode
 
 
 def _int(value: int) -> str:
