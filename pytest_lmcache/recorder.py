@@ -367,7 +367,8 @@ class Recorder:
         if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
             record.is_cached = getattr(self.cache, "keeps", True)
             if record.is_cached:
-                record.raced = record.may_race and self._from_cache(record.kept_as(record.nth)) is not None
+                meanwhile = self._from_cache(record.kept_as(record.nth)) if record.may_race else None
+                record.raced = meanwhile is not None and not self._is_old(meanwhile[1])
                 self._into_cache(record.kept_as(record.nth), values.store(answer, now))
                 record.is_cached = getattr(self.cache, "keeps", True)  # a layer may have failed just now
             with self._lock:

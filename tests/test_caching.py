@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -885,3 +886,12 @@ def test_an_old_recording_is_recorded_anew(provider: Provider) -> None:
         ask("young")
     assert tape.old == 0, "by the real clock"
     assert Path("x.yaml").read_text().count("\nkey: k") == 2
+
+
+def test_an_old_value_in_a_layer_is_no_race(provider: Provider) -> None:
+    """A stream whose value in the layers is too old is asked anew, and was not asked by another process meanwhile."""
+    for name in ("x.yaml", "y.yaml"):
+        with use_cassette(name, mode="record", max_age=0.5) as tape:
+            ask("aged", provider.url, stream=True)
+        time.sleep(1.6)  # a recording tells whole seconds
+        assert [(call.source, call.raced) for call in tape.calls] == [("provider", False)]

