@@ -1,7 +1,7 @@
 """Measured inside one process: recording, one call out of a big cassette, memory. Prints JSON.
 
 python inside.py single|memory OPENER SMALL BIG CALLS: SMALL is a cassette of the first call only, BIG one of CALLS
-python inside.py record OPENER layers|bare
+python inside.py record OPENER layers|bare BLOCKS
 OPENER is an expression that opens the cassette `path`.
 """
 
@@ -90,12 +90,12 @@ def spent(do):
     ]
 
 
-def record(opener, layers):
+def record(opener, layers, blocks):
     """What recording adds to a call of each kind: milliseconds on the wall and of the calling thread's work.
 
-    Blocks of ten calls, without and with recording in turn, each recording into a new cassette. The difference of
-    the medians of all calls, and the median of writing a file over its calls. Each call asks anew: our cache
-    layers, if they are on, answer nothing.
+    So many blocks of ten calls, without and with recording in turn, each recording into a new cassette. The
+    difference of the medians of all calls, and the median of writing a file over its calls. Each call asks anew:
+    our cache layers, if they are on, answer nothing.
     """
     added, calls = {}, 10
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
@@ -119,7 +119,7 @@ def record(opener, layers):
             gc.freeze()
             took = {"bare": [], "recorded": []}
             closing = []
-            for number in range(40):
+            for number in range(int(blocks)):
                 took["bare"] += [spent(lambda: call(next(numbers))) for _ in range(calls)]  # noqa: B023
                 with ExitStack() as stack:
                     stack.enter_context(opened(opener, Path(folder) / f"{kind}-{number}.yaml"))

@@ -327,25 +327,31 @@ def ways(one) -> list[tuple[str, str]]:
     return [(one.name, "bare"), *([(f"{one.name}, with layers", "layers")] if one is OURS else [])]
 
 
+# What a provider takes: seconds to its first byte, and between two chunks; and how many blocks are measured.
+PACES = {"at once": (0.0, 0.0, 40), "as a real one, only faster": (0.02, 0.002, 15)}
+
+
 def record(bench: Bench) -> None:
-    """Recording, beside the same calls in the same process without a plugin; the provider answers at once."""
-    rows = []
-    with Provider() as provider:
-        bench.url = provider.url
-        for one in bench.those(*RECORDERS):
-            for name, layers in ways(one):
-                took = bench.inside("record", one, layers)
-                for number, clock in enumerate(("wall", "processor")):
-                    cells = [took[kind][number] for kind in ("sync", "async", "stream")]
-                    mean = statistics.mean(added for _, added in cells)
-                    rows.append(
-                        [name, clock, *[added for _, added in cells], mean, *[bare for bare, _ in cells]]
-                    )
-    table(
-        "record: ms added to a call by recording it, writing included; a provider of no delay, streams of 28 chunks",
-        ["", "", "sync", "async", "stream", "mean", "sync alone", "async alone", "stream alone"],
-        rows,
-    )
+    """Recording, beside the same calls in the same process without a plugin, from providers of two paces."""
+    for pace, (delay, pause, blocks) in PACES.items():
+        rows = []
+        with Provider(delay=delay, pause=pause) as provider:
+            bench.url = provider.url
+            for one in bench.those(*RECORDERS):
+                for name, layers in ways(one):
+                    took = bench.inside("record", one, layers, blocks)
+                    for number, clock in enumerate(("wall", "processor")):
+                        cells = [took[kind][number] for kind in ("sync", "async", "stream")]
+                        mean = statistics.mean(added for _, added in cells)
+                        rows.append(
+                            [name, clock, *[added for _, added in cells], mean, *[bare for bare, _ in cells]]
+                        )
+        table(
+            "record: ms added to a call by recording it, writing included; streams of 28 chunks; a provider that "
+            f"answers {pace} ({1000 * delay:g} ms, and {1000 * pause:g} between chunks)",
+            ["", "", "sync", "async", "stream", "mean", "sync alone", "async alone", "stream alone"],
+            rows,
+        )
 
 
 def size(bench: Bench) -> None:

@@ -138,9 +138,15 @@ FAILURES = {
 class Provider:
     """The server: a context manager, ready when entered, gone with every connection when left."""
 
-    def __init__(self, port: int = 0, *, delay: float = 0.0, numbered: bool = False) -> None:
-        """Delay every answer by ``delay`` seconds; ``numbered``: the n-th identical request gets "answer n"."""
+    def __init__(
+        self, port: int = 0, *, delay: float = 0.0, pause: float = 0.0, numbered: bool = False
+    ) -> None:
+        """Delay every answer by ``delay`` seconds and pause after each event of a stream.
+
+        ``numbered``: the n-th identical request gets "answer n".
+        """
         self.delay = delay
+        self.pause = pause
         self.numbered = numbered
         self.answer: Callable[[Request], Reply | str] = lambda _: Reply()
         self.requests: list[Request] = []
@@ -301,6 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
             encoded = event.encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(encoded), encoded))
             self.wfile.flush()
+            time.sleep(self.server.provider.pause)
         if dead:
             self.close_connection = True
             _kill(self.connection)
