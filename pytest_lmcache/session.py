@@ -219,10 +219,15 @@ class Session:
         """A library is there: open its door, and put aside what it has in front of it."""
         if name in self._installed or not self._open:
             return
-        if not self._doors:
-            from pytest_lmcache.doors import dspy, litellm
+        # What a run without DSPy does not need is not imported.
+        if name == "litellm" and name not in self._doors:
+            from pytest_lmcache.doors import litellm
 
-            self._doors = {"litellm": litellm.Door(self.current), "dspy": dspy.Door(self.current)}
+            self._doors[name] = litellm.Door(self.current)
+        if name == "dspy" and name not in self._doors:
+            from pytest_lmcache.doors import dspy
+
+            self._doors[name] = dspy.Door(self.current)
         if name in self._doors:
             self._doors[name].open()
             self._installed.append(name)

@@ -22,6 +22,7 @@ from provider import Provider, Reply
 
 from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
 from pytest_lmcache.doors import dspy as door
+from pytest_lmcache.doors.visit import after_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 
@@ -589,7 +590,7 @@ def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
 
     class Own(dspy.BaseLM):
         def forward(self, prompt: Any = None, messages: Any = None, **_: Any) -> Any:
-            seen.append(door.after_call(lambda: seen.append("ended")))
+            seen.append(after_call(lambda: seen.append("ended")))
             seen.append("asked")
             raise ZeroDivisionError
 
@@ -601,7 +602,7 @@ def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
             with pytest.raises(ZeroDivisionError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that such classes will go
                 call()
-        assert not door.after_call(lambda: seen.append("never"))
+        assert not after_call(lambda: seen.append("never"))
     assert seen == [True, "asked", "ended"] * 2
 
 

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "recorder": "cassette clock errors interaction keys nearest redact settings values",
     "doors.standin": "",
     "doors.litellm": "doors.litellm_visit doors.quick doors.standin doors.visit errors recorder",
-    "doors.litellm_visit": "answers doors.dspy doors.visit interaction keys recorder settings streams",
+    "doors.litellm_visit": "answers doors.visit interaction keys recorder settings streams",
     "doors.quick": "clock doors.litellm_visit interaction recorder",
     "lm15": "answers errors interaction",
     "doors.visit": "errors interaction recorder settings",

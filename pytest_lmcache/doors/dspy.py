@@ -1,4 +1,4 @@
-"""The door to DSPy's own engine, which calls providers without LiteLLM (DSPy 3.4); also knows DSPy's calls."""
+"""The door to DSPy's own engine, which calls providers without LiteLLM (DSPy 3.4); also tells where DSPy calls."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, closing, contextmanager
-from contextvars import ContextVar
+from contextlib import aclosing, closing
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from pytest_lmcache import errors, lm15, streams
 from pytest_lmcache.doors import visit
-from pytest_lmcache.doors.visit import POLL, StreamTape
+from pytest_lmcache.doors.visit import POLL, StreamTape, outer_call
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys import request_of
@@ -30,35 +29,6 @@ ENGINES = "dspy.clients.engines.lm15_engine"
 REFUSED = ("dspy.clients.typesafe", "TypeSafe")
 
 Find = Callable[[], Recorder | None]
-
-_calling: ContextVar[list[Callable[[], Any]] | None] = ContextVar("pytest_lmcache_dspy", default=None)
-
-
-def after_call(act: Callable[[], Any]) -> bool:
-    """Act when the call of a language model of DSPy's ends that is under way here; False where there is none.
-
-    DSPy up to 3.3 counts no usage for an answer that says ``cache_hit``: a replayed one must not say it before.
-    """
-    acts = _calling.get()
-    if acts is not None:
-        acts.append(act)
-    return acts is not None
-
-
-@contextmanager
-def _call() -> Iterator[None]:
-    """Around a call of a language model; one inside of another is a part of it."""
-    if _calling.get() is not None:
-        yield
-        return
-    acts: list[Callable[[], Any]] = []
-    token = _calling.set(acts)
-    try:
-        yield
-    finally:
-        _calling.reset(token)
-        for act in acts:
-            act()
 
 
 class Door:
@@ -314,7 +284,7 @@ def _engines() -> dict[str, Any]:
 def _calling_sync(original: Any) -> Any:
     def called(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        with _call():
+        with outer_call():
             return original(*args, **kwargs)
 
     return called
@@ -323,7 +293,7 @@ def _calling_sync(original: Any) -> Any:
 def _calling_async(original: Any) -> Any:
     async def called(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        with _call():
+        with outer_call():
             return await original(*args, **kwargs)
 
     return called

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from pytest_lmcache import answers, streams
-from pytest_lmcache.doors import dspy, visit
-from pytest_lmcache.doors.visit import StreamTape
+from pytest_lmcache.doors import visit
+from pytest_lmcache.doors.visit import StreamTape, after_call
 from pytest_lmcache.interaction import Again, Answer, Kind
 from pytest_lmcache.keys import request_of
 from pytest_lmcache.recorder import Recorder
@@ -148,7 +148,7 @@ class Visit(visit.Visit):
     def _marked(self, result: Any) -> Any:
         """Marked as one that did not come from the provider, openly when DSPy has counted its usage."""
         is_counted = self.recorder.settings.usage is Usage.RECORDED
-        waits = is_counted and dspy.after_call(functools.partial(answers.mark_hit, result))
+        waits = is_counted and after_call(functools.partial(answers.mark_hit, result))
         return answers.mark_hit(result, openly=not waits)
 
     def tell_logging(self, logging_obj: Any, stored: Answer, *, heard: bool) -> str | None:

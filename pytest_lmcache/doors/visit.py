@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar, NoReturn
 
 from pytest_lmcache import errors
@@ -15,6 +16,8 @@ from pytest_lmcache.settings import Mode
 
 POLL = 0.02  # seconds between two looks at what another process asks
 LONGEST_WAIT = 3000  # looks: a minute
+
+_calling: ContextVar[list[Callable[[], Any]] | None] = ContextVar("pytest_lmcache_calling", default=None)
 
 
 class Visit:
@@ -152,6 +155,33 @@ class Visit:
     def _note_caching(self) -> None:
         if any(self.record.cached):
             self.record.cached_usd = self.saved_by_prompt_cache()
+
+
+def after_call(act: Callable[[], Any]) -> bool:
+    """Act when the call of a language model of DSPy's ends that is under way here; False where there is none.
+
+    DSPy up to 3.3 counts no usage for an answer that says ``cache_hit``: a replayed one must not say it before.
+    """
+    acts = _calling.get()
+    if acts is not None:
+        acts.append(act)
+    return acts is not None
+
+
+@contextmanager
+def outer_call() -> Iterator[None]:
+    """Around a call of a language model; one inside of another is a part of it."""
+    if _calling.get() is not None:
+        yield
+        return
+    acts: list[Callable[[], Any]] = []
+    token = _calling.set(acts)
+    try:
+        yield
+    finally:
+        _calling.reset(token)
+        for act in acts:
+            act()
 
 
 def _has_loop() -> bool:

@@ -93,3 +93,13 @@ def test_named_where_autoload_is_off(suite, monkeypatch):
         result = suite.run(*args, alone=["-p", "pytest_lmcache.plugin"])
         result.assert_outcomes(passed=1)
     assert suite.asked() == 1
+
+
+def test_a_replay_loads_no_more_than_it_needs(suite, monkeypatch):
+    """Replaying LiteLLM's calls loads neither DSPy's door nor the cache layers' stores."""
+    suite.test("@pytest.mark.lm_cache\ndef test_one():\n    ask()\n")
+    suite.record().assert_outcomes(passed=1)
+    found, _ = facts(suite, monkeypatch)
+    assert "pytest_lmcache.doors.litellm" in found["modules"]
+    unneeded = {"doors.dspy", "lm15", "layers.disk", "layers.flight", "layers.redis"}
+    assert not {f"pytest_lmcache.{name}" for name in unneeded} & set(found["modules"])
