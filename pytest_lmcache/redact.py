@@ -26,7 +26,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, AnyStr, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from pytest_lmcache.errors import SettingsError
@@ -61,8 +61,9 @@ _SECRET_WORDS = _set(
     "pwd refreshtoken secret secretkey sessiontoken"
 )
 _SECRET_KEYS = _set(  # what stands before "key" in the name of a secret; a cache_key is none
-    "access account admin api app auth encryption function ingestion license master private proxy salt secret "
-    "service shared signing storage subscription webhook"
+    "access account admin anthropic api app auth cohere encryption function functions gemini groq hmac ingestion "
+    "license master mistral openai openrouter private proxy salt secret service shared signing storage subscription "
+    "webhook"
 )
 _HARMLESS_TOKENS = _set(  # what stands before "token" where it is a piece of text or of a listing
     "audio begin bos cached class cls completion continuation cost decoder end eos first image input last mask max "
@@ -71,7 +72,7 @@ _HARMLESS_TOKENS = _set(  # what stands before "token" where it is a piece of te
 _ABOUT_SECRETS = _set(  # what follows "secret" where the name is of something else
     "arn count file manager name path project ref reference region type uri url version"
 )
-_MAYBE_SECRET = frozenset({"auth", "bearer", "credential", "credentials", "jwt", "token"})
+_MAYBE_SECRET = frozenset({"auth", "bearer", "credential", "credentials", "jwt", "pass", "pat", "token"})
 
 
 def _words(name: str) -> list[str]:
@@ -102,6 +103,12 @@ def is_secret_name(name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def _may_be_secret(name: str) -> bool:
+    """Whether the value decides: a name that ends in a word which is often innocent."""
+    return bool(_MAYBE_SECRET.intersection(_words(name)[-1:]))
+
+
+@lru_cache(maxsize=4096)
 def _is_secret_variable(name: str) -> bool:
     """The same for an environment variable, where any ``*_KEY`` that is not public counts."""
     words = _words(name)
@@ -123,10 +130,10 @@ def _is_credible(value: str) -> bool:
 
 
 _FILLER = _set(
-    "a abc an any anything api apikey auth bar baz change changeme default demo dev dummy empty example fake false "
+    "a abc an any anything api apikey auth bar baz change changeme default demo dev development dummy empty example fake false "
     "fixture foo for here in insert is it key local localhost me mock mocked my needed no none not nothing null "
-    "offline ok password pk placeholder postgres proj project provided put qux redacted redis replace replay "
-    "required root sample secret set sk some something string test tested testing tests the this to todo token "
+    "offline ok password pk placeholder postgres production proj project provided put qux redacted redis replace replay "
+    "required root sample secret set sk some something staging string test tested testing tests the this to todo token "
     "true unset unused used user value with xyz your yours lmcache litellm llm openai anthropic azure google "
     "gemini mistral cohere ollama vllm"
 )
@@ -286,11 +293,17 @@ def _lookaround(literal: str) -> str:
 
 
 _CREDENTIALS = re.compile(r"://(?P<span>[^\s/?#<>\"'\\`|]{1,256})@")
-_QUERY_NAME = re.compile(r"(?:[?&;]|\\u0026)([A-Za-z0-9_.\-]{2,40})$")
+_QUERY_NAME = re.compile(r"(?:[?&;#]|\\u0026)([A-Za-z0-9_.\-]{2,40})$")
 _QUERY_VALUE = re.compile(r"=(?P<span>[^\s=&#\"'<>\\`|(){}\[\],;][^\s&#\"'<>\\`|(){}\[\],;]*)")
 _QUERY_SECRETS = _set(
-    "auth code jwt key sig signature subscriptionkey token xamzcredential xamzsecuritytoken xamzsignature "
+    "credential jwt pass sig signature subscriptionkey xamzcredential xamzsecuritytoken xamzsignature "
     "xgoogcredential xgoogsignature"
+)
+# Under these a word or a number is as likely: a key is longer, of letters and digits.
+_DOUBTFUL = frozenset({"auth", "code", "key", "token"})
+_NOT_IN_IT = r"[^\s&#\"'<>\\`|(){}\[\],;]"
+_LIKE_A_KEY = re.compile(
+    rf"=(?:(?={_NOT_IN_IT}{{0,64}}[0-9])(?={_NOT_IN_IT}{{0,64}}[A-Za-z]){_NOT_IN_IT}{{12}}|{DUMMY_KEY})"
 )
 _LABEL = re.compile(r"[A-Za-z0-9]+(?:[ _.\-][A-Za-z0-9]+){0,4}$")
 _LABELLED_VALUE = re.compile(
@@ -335,6 +348,14 @@ def _label_before(text: str, at: int) -> str | None:
     return words[-1]
 
 
+def _is_query_secret(name: str, text: str, at: int = 0) -> bool:
+    """Whether a URL's parameter is a secret: by its name, else by the value after the equals sign at a place."""
+    plain = re.sub(r"[^a-z]", "", name.lower())
+    if plain in _DOUBTFUL:
+        return _LIKE_A_KEY.match(text, at) is not None
+    return plain in _QUERY_SECRETS or is_secret_name(name)
+
+
 def _formatted(form: _Format, start: str, rank: int) -> _Look:
     back = _pivot(start) + form.back
 
@@ -354,10 +375,9 @@ def _userinfo(text: str, at: int, _: _Known) -> Iterator[_Span]:
 
 def _labelled(text: str, at: int, _: _Known) -> Iterator[_Span]:
     if text[at] == "=" and (query := _QUERY_NAME.search(text[max(0, at - 48) : at])):
-        name = query[1]
-        if re.sub(r"[^a-z]", "", name.lower()) in _QUERY_SECRETS or is_secret_name(name):
+        if _is_query_secret(query[1], text, at):
             if found := _QUERY_VALUE.match(text, at):
-                yield _Span(*found.span("span"), _URL_RANK, name.lower())
+                yield _Span(*found.span("span"), _URL_RANK, query[1].lower())
             return
     found = _LABELLED_VALUE.match(text, at)
     if found is None or (label := _label_before(text, at)) is None:
@@ -494,7 +514,10 @@ def _without_scheme(value: str) -> str:
 def _secrets_in_url(url: str) -> tuple[str, ...]:
     try:
         parts = urlsplit(url)
-        values = [parts.password, *(value for name, value in parse_qsl(parts.query) if is_secret_name(name))]
+        user, password = parts.username or "", parts.password or ""
+        # A server that is not yet set up has one word for both.
+        values = [password if password != user else "", "" if password or not _is_credible(user) else user]
+        values += (value for name, value in parse_qsl(parts.query) if _is_query_secret(name, f"={value}"))
     except ValueError:  # not a URL after all
         return ()
     return tuple(value for value in values if value and _is_searchable(value, "url"))
@@ -503,7 +526,27 @@ def _secrets_in_url(url: str) -> tuple[str, ...]:
 @lru_cache(maxsize=4096)
 def _as_written(secret: str) -> frozenset[str]:
     """A secret as it stands in plain text, in a URL and in JSON."""
-    return frozenset({secret, quote(secret, safe=""), json.dumps(secret)[1:-1]})
+    quoted = {quote(secret, safe=""), quote(secret)}
+    in_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    lower = {_PERCENT.sub(lambda found: found[0].lower(), each) for each in quoted}
+    return frozenset({secret, secret.replace("/", "\\/"), *quoted, *lower, *in_json})
+
+
+_PERCENT = re.compile("%[0-9A-F]{2}")
+
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?::\w+)?", re.IGNORECASE)
+
+
+def _secrets_of(name: str, value: str) -> Iterable[str]:
+    """The secrets that an environment variable holds.
+
+    A ``*_KEY`` may be a database's or a dictionary's: where its name says no more, its value has to look like one.
+    """
+    if not _is_secret_variable(name):
+        return _secrets_in_url(value)
+    is_named = is_secret_name(name) or _words(name)[-1] not in ("key", "keys")
+    return _secrets_in(name, value) if is_named or _is_credible(value) or _UUID.fullmatch(value) else ()
 
 
 def _is_told(name: str | bytes, value: str | bytes) -> bool:
@@ -654,7 +697,7 @@ class Redactor:
     def _learn_value(self, name: str, value: Any, found: dict[str, str], depth: int) -> None:
         if isinstance(value, str):
             secrets: Iterable[str] = ()
-            if is_secret_name(name) or (name.lower() in _MAYBE_SECRET and _is_credible(value)):
+            if is_secret_name(name) or (_may_be_secret(name) and _is_credible(_without_scheme(value))):
                 secrets = _secrets_in(name, value)
             elif "://" in value:
                 secrets = _secrets_in_url(value)
@@ -719,17 +762,33 @@ class Redactor:
 
     def _chunks(self, chunks: list[Any]) -> list[Any]:
         self._look_at_environment()
+        # As they came: a chunk cleaned by itself would hide where what is left of a secret in the next one began.
+        clean = self._cleaned_chunks(self._joined(chunks))
+        is_same = all(new is old for new, old in zip(clean, chunks, strict=True))
+        return clean if is_same else self._joined(clean)
+
+    def _cleaned_chunks(self, chunks: list[Any]) -> list[Any]:
+        """Chunks without the secrets that each holds by itself."""
         clean: list[Any] = []
-        runs: list[_Run] = []
         first: Any = None  # what the chunks from here on may be like, where it has no secrets
         for chunk in chunks:
             if type(chunk) is Again and chunk.first is first and self._text(chunk.text) == chunk.text:
                 clean.append(chunk)
-                runs[-1].said.append(chunk.text)
             else:
                 clean.append(self._data(chunk))
-                runs.append(_Run(len(clean) - 1, list(_leaves([clean[-1]])), []))
                 first = chunk if clean[-1] is chunk else None
+        return clean
+
+    def _joined(self, chunks: list[Any]) -> list[Any]:
+        """Chunks without the secrets that are in the texts that they are pieces of."""
+        runs: list[_Run] = []
+        first: Any = None
+        for number, chunk in enumerate(chunks):
+            if type(chunk) is Again and chunk.first is first:
+                runs[-1].said.append(chunk.text)
+            else:
+                runs.append(_Run(number, list(_leaves(chunk, _part(chunk))), []))
+                first = chunk
         changed: dict[int, dict[_Place, str]] = {}
         for found in _in_pieces(runs):
             for (number, place, old), new in zip(
@@ -738,8 +797,8 @@ class Redactor:
                 if new != old:
                     changed.setdefault(number, {})[place] = new
         return [
-            _with_leaves([chunk], changed[number])[0] if number in changed else chunk
-            for number, chunk in enumerate(clean)
+            _with_leaves(chunk, changed[number]) if number in changed else chunk
+            for number, chunk in enumerate(chunks)
         ]
 
     def _pieces(self, pieces: list[str]) -> list[str]:
@@ -748,7 +807,11 @@ class Redactor:
             spans = _settled(text, self._spans(text))
             if not spans:
                 break
-            pieces = list(_cut(pieces, spans))
+            edits = [(span.start, span.end, _placeholder(span.name)) for span in spans]
+            pieces = list(_edited(pieces, edits))
+        text = "".join(pieces)
+        if self._function is not None and text:
+            pieces = list(_edited(pieces, _edits(text, self._text(text))))
         return pieces
 
     def _data(self, value: Any, for_tool: bool = False) -> Any:
@@ -778,7 +841,7 @@ class Redactor:
                 mark = _placeholder(name.lower())
                 return item if item == mark else mark
             clean = self._text(item)
-            if not (secret or name.lower() in _MAYBE_SECRET):
+            if not (secret or _may_be_secret(name)):
                 return clean
             # Of the cleaned text too, or a second pass could find a credential where the first saw a sentence.
             doubtful = _is_credible(_without_scheme(item)) or _is_credible(_without_scheme(clean))
@@ -871,8 +934,7 @@ class Redactor:
         """Make the table of secrets to look for: longest first, the environment's name before an argument's."""
         table: dict[str, str] = {}
         for name, value in sorted(self._variables):
-            secrets = _secrets_in(name, value) if _is_secret_variable(name) else _secrets_in_url(value)
-            for secret in secrets:
+            for secret in _secrets_of(name, value):
                 for written in _as_written(secret):
                     table.setdefault(written, name)
         for secret, name in sorted(self._learnt.items(), key=lambda item: item[1]):
@@ -914,7 +976,16 @@ def _in_pieces(runs: list[_Run]) -> Iterator[list[tuple[int, _Place, str]]]:
 
 def _is_said(place: _Place) -> bool:
     """Whether a text of a chat's chunk is its piece of text."""
-    return place[1:2] + place[3:] == ("choices", "delta", "content")
+    return place[:1] + place[2:] == ("choices", "delta", "content")
+
+
+def _part(chunk: Any) -> _Place:
+    """Which of a stream's texts an event is of: those of several items may come in turn."""
+    found = map(chunk.get, _PARTS) if isinstance(chunk, dict) else ()
+    return tuple(part if isinstance(part, str | int) else None for part in found)
+
+
+_PARTS = ("type", "item_id", "output_index", "content_index", "summary_index", "index")
 
 
 def _leaves(value: Any, path: _Place = (), place: _Place = ()) -> Iterator[_Leaf]:
@@ -971,20 +1042,19 @@ def _places(items: list[Any]) -> Iterator[tuple[Any, Any]]:
         yield (("index", indexes[place]) if known else place), item
 
 
-def _cut(pieces: list[str], spans: list[_Span]) -> Iterator[str]:
-    """The pieces of a text with a placeholder in that piece where each span begins."""
-    start = 0
-    for piece in pieces:
-        end = start + len(piece)
-        new, done = [], start
-        for span in spans:
-            if span.start < end and span.end > start:
-                new.append(piece[done - start : max(span.start - start, done - start)])
-                if span.start >= start:
-                    new.append(_placeholder(span.name))
-                done = min(span.end, end)
-        yield "".join([*new, piece[done - start :]])
-        start = end
+def _edits(old: str, new: str) -> list[tuple[int, int, str]]:
+    """What makes one text of another: all from their first difference to their last, at once."""
+    if old == new:
+        return []
+    start = min(_in_common(old, new), len(old) - 1)
+    end = _in_common(old[start:][::-1], new[start:][::-1])
+    return [(start, len(old) - end, new[start : len(new) - end])]
+
+
+def _in_common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    differ = (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    return next(differ, min(len(one), len(other)))
 
 
 _EVENT_DATA = re.compile(rb"(?:\A|(?<=[\r\n]))data:[ ]?(\{[^\r\n]*)")
@@ -1026,12 +1096,12 @@ def _rewritten(text: str, data: Any) -> str:
         return plain
 
 
-def _edited(pieces: list[bytes], edits: list[tuple[int, int, bytes]]) -> Iterator[bytes]:
+def _edited(pieces: list[AnyStr], edits: list[tuple[int, int, AnyStr]]) -> Iterator[AnyStr]:
     """The pieces with each edit in that piece where it begins; edits are in order and do not overlap."""
     start = at = 0
     for piece in pieces:
-        end = start + len(piece)
-        new, done = [], start
+        end, done = start + len(piece), start
+        new: list[AnyStr] = []
         while at < len(edits) and edits[at][0] < end:
             first, last, text = edits[at]
             new.append(piece[done - start : max(first - start, 0)])
@@ -1041,7 +1111,8 @@ def _edited(pieces: list[bytes], edits: list[tuple[int, int, bytes]]) -> Iterato
             if last > end:
                 break
             at += 1
-        yield b"".join([*new, piece[done - start :]])
+        new.append(piece[done - start :])
+        yield piece[:0].join(new)
         start = end
 
 

@@ -301,10 +301,16 @@ def test_urls(clean, url, expected, secret):
     assert clean(url.format(secret)) == expected
 
 
-@pytest.mark.parametrize("value", ["abc%2Fdef%3D", "x", FORMATS["google"][1], DUMMY_KEY])
-def test_url_parameters_of_any_value(clean, value):
-    """A URL's key parameter looks the same whatever it holds, so machines with and without a key agree."""
+@pytest.mark.parametrize("value", ["abc%2Fdef0%3D", FORMATS["google"][1], DUMMY_KEY])
+def test_url_parameters_that_may_be_keys(clean, value):
+    """A URL's key looks the same whatever its format is, so machines with different keys agree."""
     assert clean(f"GET /v1?key={value}") == "GET /v1?key=<redacted:key>"
+
+
+@pytest.mark.parametrize("url", ["h/browse?key=PROJ-123", "h/x?code=404", "h/?a=b&token=end", "h?auth=none"])
+def test_url_parameters_that_are_a_question(clean, url):
+    """A short value under a name that is often innocent is what was asked: another one is another prompt."""
+    assert clean(f"What does https://{url} say?") == f"What does https://{url} say?"
 
 
 # --- names -----------------------------------------------------------------------------------------------
@@ -840,7 +846,7 @@ def text_of(chunks: list[dict[str, object]], index: int = 0) -> list[str]:
     return [choice["delta"]["content"] for choice in choices if choice["index"] == index]
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 500])
+@pytest.mark.parametrize("size", [1, 3, 7, 20, 30, 41, 500])
 @CASES
 def test_secret_in_pieces(clean, kind, secret, size):
     """A key that a stream delivers in pieces goes as a whole; all chunks stay, and so does the text around."""
@@ -868,6 +874,45 @@ def test_several_secrets_in_pieces():
     pieces = ["a " + MISTRAL[:9], MISTRAL[9:] + " b " + MISTRAL[:5], MISTRAL[5:10], MISTRAL[10:] + " c"]
     found = text_of(redactor.stream([chunk(piece) for piece in pieces]))
     assert found == ["a <redacted:A_TOKEN>", " b <redacted:A_TOKEN>", "", " c"]
+
+
+def test_the_tail_of_a_secret_in_another_piece(clean):
+    """A piece that looks like a whole key by itself takes what follows of the key with it, wherever it was cut."""
+    secret = FORMATS["anthropic"][1]
+    for at in range(1, len(secret)):
+        found = clean.stream([chunk(f"it is {secret[:at]}"), chunk(f"{secret[at:]}, keep it")])
+        assert "".join(text_of(found)) == "it is <redacted:anthropic-key>, keep it"
+
+
+def test_items_that_come_in_turn(clean):
+    """The events of several items of a Responses stream are read item by item."""
+    secret = FORMATS["groq"][1]
+    kind = "response.output_text.delta"
+    events = [
+        {"type": kind, "item_id": item, "content_index": 0, "delta": secret[at : at + 5]}
+        for at in range(0, len(secret), 5)
+        for item in ("a", "b")
+    ]
+    found = clean.stream(events)
+    assert "".join(event["delta"] for event in found) == "<redacted:groq-key>" * 2
+
+
+@pytest.mark.parametrize("pieces", [["from AC", "ME-", "4711!"], ["from ACME-4711!"], ["A", "C", "ME", "-4711"]])
+def test_own_function_on_pieces(pieces):
+    """An own function gets the text whole, also where a stream cut it; the chunks stay."""
+    redactor = Redactor(function=lambda text: re.sub(r"ACME-[0-9]+", "<customer>", text))
+    found = redactor.stream([*map(chunk, pieces), chunk(" ok")])
+    assert len(found) == len(pieces) + 1
+    assert "".join(text_of(found)) == "".join(pieces).replace("ACME-4711", "<customer>") + " ok"
+    assert redactor.stream(found) == found
+
+
+def test_own_function_that_adds():
+    """What an own function puts after a text, or in the place of all of it, stays."""
+    redactor = Redactor(function=lambda text: "?" if text in {"a", "ab", "?"} else text)
+    assert "".join(text_of(redactor.stream([chunk("a"), chunk("b")]))) == "?"
+    redactor = Redactor(function=lambda text: text + "!" if text == "ab" else text)
+    assert "".join(text_of(redactor.stream([chunk("a"), chunk("b")]))) == "ab!"
 
 
 def test_stream_without_secrets(clean):
