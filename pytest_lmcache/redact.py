@@ -191,10 +191,15 @@ _DASHED = _RUN + "{20,}"
 _CUT = r"(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16,}"
 # "sk-" alone begins CSS classes and package names too: ask for digits and capitals, or for one long run.
 _MIXED = rf"(?=(?={_RUN}*[0-9])(?:{_RUN}*[A-Z]|{_RUN}*?[a-z0-9]{{20}})|(?:{_RUN}*?[A-Z]){{3}}){_RUN}{{20,}}"
-# No hyphen pair in the body, so that a text full of BEGIN lines is read once.
+# From its beginning to its end, whatever stands before each line: a quote's mark, a diff's, a string's. One that is
+# cut goes as far as it reads like one. No hyphen pair in that, so that a text full of BEGIN lines is read once.
+_INSIDE = "(?:[^-]|-(?!----(?:BEGIN|END) ))"
+_KIND = "(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 _PEM = (
-    r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?=[^-]{0,200}?[A-Za-z0-9+/]{32}|[^\"']{0,200}?,ENCRYPTED)"
-    r"(?:[A-Za-z0-9+/=\s\\:,.]|-(?!-))*+(?:-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----)?"
+    rf"{_KIND}(?:"
+    rf"(?={_INSIDE}{{0,400}}?(?:[A-Za-z0-9+/]{{32}}|,ENCRYPTED)){_INSIDE}*+-----END {_KIND}"
+    r"|(?=[^-]{0,200}?[A-Za-z0-9+/]{32}|[^\"']{0,200}?,ENCRYPTED)(?:[A-Za-z0-9+/=\s\\:,.]|-(?!-))*+"
+    r")"
 )
 
 # Lengths and alphabets: the providers' documentation and the rules of public secret scanners, with the
@@ -239,7 +244,7 @@ _FORMATS = (
     ),
     _Format("stripe-key", ("sk_live_", "sk_test_", "rk_live_", "rk_test_"), _LONG),
     _Format("jwt", ("eyJ",), rf"{_RUN}{{8,}}+\.{_RUN}{{8,}}+(?:\.{_RUN}*+){{0,3}}", _RUN),
-    _Format("private-key", ("-----BEGIN ",), _PEM, "-"),
+    _Format("private-key", ("-----BEGIN ",), _PEM, "--"),
     _Format(
         "bearer-token", ("Bearer ", "bearer "), r"(?=\S*[0-9])[A-Za-z0-9._~+/-]{16,}=*(?<!\.)", keep=True
     ),
@@ -374,11 +379,11 @@ def _userinfo(text: str, at: int, _: _Known) -> Iterator[_Span]:
 
 
 def _labelled(text: str, at: int, _: _Known) -> Iterator[_Span]:
-    if text[at] == "=" and (query := _QUERY_NAME.search(text[max(0, at - 48) : at])):
-        if _is_query_secret(query[1], text, at):
-            if found := _QUERY_VALUE.match(text, at):
-                yield _Span(*found.span("span"), _URL_RANK, query[1].lower())
-            return
+    query = _QUERY_NAME.search(text[max(0, at - 48) : at]) if text[at] == "=" else None
+    if query and _is_query_secret(query[1], text, at):
+        if found := _QUERY_VALUE.match(text, at):
+            yield _Span(*found.span("span"), _URL_RANK, query[1].lower())
+        return
     found = _LABELLED_VALUE.match(text, at)
     if found is None or (label := _label_before(text, at)) is None:
         return
@@ -705,7 +710,8 @@ class Redactor:
                 found[secret] = min(name.lower(), found.get(secret, "\uffff"))
         elif depth and isinstance(value, Mapping):
             for inner, part in value.items():
-                self._learn_value(inner if isinstance(inner, str) else "", part, found, depth - 1)
+                told = _told_by(value) if inner == "key" else inner
+                self._learn_value(told if isinstance(told, str) else "", part, found, depth - 1)
         elif depth and isinstance(value, list | tuple):
             for part in value:
                 self._learn_value(name, part, found, depth - 1)
@@ -825,14 +831,22 @@ class Redactor:
 
     def _mapping(self, value: dict[Any, Any], for_tool: bool = False) -> dict[Any, Any]:
         new: dict[Any, Any] | None = None
+        if _is_spelled(value):
+            value = self._spelled(value)
         for number, (key, item) in enumerate(value.items()):
             name = self._text(key) if isinstance(key, str) else key
-            clean = self._named(name, item, for_tool) if isinstance(key, str) else self._data(item, for_tool)
+            told = _told_by(value) if key == "key" else name
+            clean = self._named(told, item, for_tool) if isinstance(key, str) else self._data(item, for_tool)
             if new is None and (clean is not item or name is not key):
                 new = dict(list(value.items())[:number])
             if new is not None:
                 new[_free(name, new) if isinstance(name, str) else name] = clean
         return value if new is None else new
+
+    def _spelled(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        """The logprobs of a text completion, whose tokens spell a text."""
+        tokens = self._pieces(value["tokens"])
+        return value if tokens == value["tokens"] else {**value, "tokens": tokens, "top_logprobs": None}
 
     def _named(self, name: str, item: Any, for_tool: bool = False) -> Any:
         if isinstance(item, str):
@@ -850,6 +864,11 @@ class Redactor:
         if isinstance(item, list | tuple) and is_secret_name(name):
             parts = [self._named(name, part, for_tool) for part in item]
             return item if parts == item else parts
+        if name == "extra_query" and isinstance(item, dict):
+            item = {
+                part: _placeholder(part.lower()) if _is_query_secret(part, f"={text}") else text
+                for part, text in item.items()
+            }
         return self._data(item, for_tool or (isinstance(item, dict) and name in _FOR_TOOLS))
 
     def _sequence(self, value: list[Any] | tuple[Any, ...], for_tool: bool = False) -> list[Any]:
@@ -1028,6 +1047,18 @@ def _is_logprobs(value: Any) -> bool:
             for item in value
         )
     )
+
+
+def _is_spelled(value: dict[Any, Any]) -> bool:
+    """Whether data is the logprobs of a text completion."""
+    tokens = value.get("tokens") if "token_logprobs" in value else None
+    return isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
+
+
+def _told_by(value: Mapping[Any, Any]) -> str:
+    """What stands under ``key`` is named by the ``type`` beside it, as in Azure's ``{"type": "api_key", "key": …}``."""
+    kind = value.get("type")
+    return kind if isinstance(kind, str) and is_secret_name(kind) else "key"
 
 
 def _retold(item: dict[str, Any], token: Any) -> dict[str, Any]:

@@ -897,7 +897,9 @@ def test_items_that_come_in_turn(clean):
     assert "".join(event["delta"] for event in found) == "<redacted:groq-key>" * 2
 
 
-@pytest.mark.parametrize("pieces", [["from AC", "ME-", "4711!"], ["from ACME-4711!"], ["A", "C", "ME", "-4711"]])
+@pytest.mark.parametrize(
+    "pieces", [["from AC", "ME-", "4711!"], ["from ACME-4711!"], ["A", "C", "ME", "-4711"]]
+)
 def test_own_function_on_pieces(pieces):
     """An own function gets the text whole, also where a stream cut it; the chunks stay."""
     redactor = Redactor(function=lambda text: re.sub(r"ACME-[0-9]+", "<customer>", text))
@@ -1275,3 +1277,101 @@ def test_no_text_is_read_again_and_again(unit, steps):
     assert steps["looks"] <= len(text)
     assert sum(span.end - span.start for span in spans) <= 3 * len(text)
     assert redactor(text) is not None
+
+
+# --- shapes that were missed once --------------------------------------------------------------------------
+
+LINES = ["Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4zAb3dEf6hIj9kLm2nOp5qRs8tUv1wXy4z"] * 3
+PEM = ["-----BEGIN PRIVATE KEY-----", *LINES, "-----END PRIVATE KEY-----"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("> ", "\n"), ("# ", "\n"), ("-", "\n"), ('    "', '\\n"\n'), ("", "%0A"), ("", "<br>"), ("", "\\n")],
+    ids=["quote", "comment", "diff", "literals", "url", "html", "json"],
+)
+def test_private_key_in_another_text(clean, before, after):
+    """A private key goes from its beginning to its end, whatever stands before and after each of its lines."""
+    text = "see:\n" + "".join(f"{before}{line}{after}" for line in PEM) + "\nbye"
+    assert LINES[0][:20] not in clean(text)
+    assert clean(text).startswith("see:\n")
+    assert clean(text).endswith("bye")
+    assert clean(clean(text)) == clean(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BROKER_URL", "amqp://rabbitmq:rabbitmq@localhost"),
+        ("SECRET_KEY", "development"),
+        ("PARTITION_KEY", "customer_id"),
+        ("MODEL_KEY", "gpt-4o-mini"),
+        ("CHAT_KEY", "assistant"),
+        ("DEVICE_KEY", "123456789012"),
+    ],
+)
+def test_variables_that_hold_words(name, value):
+    """An ordinary word or number in a variable is none of the secrets that are taken out of every text."""
+    text = f"it says {value.rpartition('@')[0].rpartition(':')[2] or value}"
+    assert Redactor(environ={name: value})(text) == text
+
+
+@pytest.mark.parametrize("value", [MISTRAL, "7a1f0c9e-5d2b-4c3a-9e8f-0123456789ab"])
+def test_variables_whose_value_tells(value):
+    """Under a name that ends in KEY and tells no more, what looks like a key is one."""
+    assert Redactor(environ={"PINECONE_KEY": value})(f"it is {value}.") == "it is <redacted:PINECONE_KEY>."
+
+
+@pytest.mark.parametrize(
+    "written", ["abc%2Bdef/GHI9jkl012", "abc%2bdef%2fGHI9jkl012", r"abc+def\/GHI9jkl012"]
+)
+def test_other_spellings_of_a_value(written):
+    """A secret is found as URLs and JSON spell it, whichever of their spellings it is."""
+    redactor = Redactor(environ={"A_TOKEN": "abc+def/GHI9jkl012"})
+    assert redactor(f"see {written}") == "see <redacted:A_TOKEN>"
+    assert redactor("see abc%2Bdef%2FGHI9jkl012") == "see <redacted:A_TOKEN>"
+
+
+def test_a_type_names_its_key(clean):
+    """Azure's way: what stands under ``key`` is what ``type`` says, and its echo is known."""
+    redactor = Redactor(environ={})
+    data = {"authentication": {"type": "api_key", "key": MISTRAL}}
+    assert redactor(data) == {"authentication": {"type": "api_key", "key": "<redacted:api_key>"}}
+    redactor.learn({"extra_body": {"data_sources": [{"parameters": data}]}})
+    assert MISTRAL not in redactor(f"refused: {MISTRAL}")
+    assert clean({"type": "sort", "key": "name"}) == {"type": "sort", "key": "name"}
+
+
+def test_parameters_of_a_query(clean):
+    """LiteLLM's extra_query is a URL's: its parameters are redacted like those."""
+    query = {"code": MISTRAL, "sig": "x", "page": "2", "key": "PROJ-1"}
+    expected = {"code": "<redacted:code>", "sig": "<redacted:sig>", "page": "2", "key": "PROJ-1"}
+    assert clean({"extra_query": query}) == {"extra_query": expected}
+
+
+@pytest.mark.parametrize("name", ["X-Auth", "Helicone-Auth"])
+def test_headers_that_end_in_auth(name):
+    """A credential under such a header is taken out, and so is its echo."""
+    redactor = Redactor(environ={})
+    redactor.learn({"extra_headers": {name: f"Bearer {MISTRAL}"}})
+    assert MISTRAL not in redactor(f"refused: {MISTRAL}")
+    assert MISTRAL not in str(redactor({"headers": {name: MISTRAL}}))
+
+
+@pytest.mark.parametrize("base", ["https://h/v1?code={}", "https://h/v1?sig={}", "https://{}@h/v1"])
+def test_credentials_of_an_api_base(base):
+    """What an api_base holds is known wherever it comes again."""
+    redactor = Redactor(environ={})
+    redactor.learn({"api_base": base.format(MISTRAL)})
+    assert MISTRAL not in redactor(f"refused: {MISTRAL}")
+
+
+def test_tokens_of_a_text_completion(clean):
+    """The tokens of a text completion's logprobs do not spell what its text no longer says."""
+    secret = FORMATS["groq"][1]
+    tokens = [secret[at : at + 6] for at in range(0, len(secret), 6)]
+    told = {"tokens": tokens, "token_logprobs": [-1.0] * len(tokens), "top_logprobs": [{secret[:6]: -1.0}]}
+    found = clean({"text": secret, "logprobs": told})
+    assert "".join(found["logprobs"]["tokens"]) == "<redacted:groq-key>"
+    assert len(found["logprobs"]["tokens"]) == len(tokens)
+    assert secret[:6] not in str(found)
