@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 WIDTH = 100
 
 
+# On an error that a test has failed with: a block that ends later need not raise it again.
+TOLD = "lmcache_told"
+
+
 class LMCacheError(Exception):
     """Base of this package's ordinary errors."""
 
@@ -218,9 +222,10 @@ def no_place(name: str) -> str:
 def not_a_function(thing: Any, kind: str) -> str:
     """The message for a decorated thing whose calls are made after it has returned."""
     return (
-        f"use_cassette() cannot decorate the {kind} {thing.__qualname__}: its calls are made later, when the "
+        f"use_cassette() cannot decorate the {kind} {getattr(thing, '__qualname__', thing)}: its calls are made later, when the "
         "cassette is closed.\n"
-        "Put `with use_cassette(...):` around the code that makes them, or decorate a function that does."
+        "Put `with use_cassette(...):` around the code that makes them, or decorate the function that does, below "
+        "its other decorators."
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, SettingsError
+from pytest_lmcache.errors import TOLD, CassetteMiss, DoorError, LMCacheError, SettingsError
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ OUTSIDE = "outside of the tests, such as while a module is imported"
 OWN_PACKAGES = ("pytest_lmcache", "litellm")
 # DSPy has an engine of its own, and may be there without LiteLLM.
 LIBRARIES = ("litellm", "dspy")
+ENGINE = "pytest_lmcache.session"
 
 run_key: pytest.StashKey[Run] = pytest.StashKey()
 recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
@@ -130,6 +131,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     excinfo = call.excinfo
     if excinfo is None or not isinstance(excinfo.value, CassetteMiss | LMCacheError):
         return
+    setattr(excinfo.value, TOLD, True)
     if not item.config.getoption("fulltrace", default=False):
         # What was being handled, by LiteLLM or by our own code, says no more than the message.
         excinfo.value.__suppress_context__ = True
@@ -172,12 +174,16 @@ class Run:
         self._watcher: Recorder | None = None
         self._before: Any = None
         self._watched = 0
+        self._rules: Settings | None = None
         self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
+        self._watches.append(ImportWatch(ENGINE, self._engine_is_there))
 
     def stop(self) -> None:
         """Watch for LiteLLM and DSPy, and over their calls, no more."""
         for watch in self._watches:
             watch.stop()
+        if self._rules is not None:
+            sys.modules[ENGINE].session.rules = self._rules
         if self._watcher is not None:
             self.session.ended, self.session.layers = self._before
             self.session.leave(self._watcher)
@@ -257,6 +263,8 @@ class Run:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """A miss that the test, or a fixture before it, swallowed fails it all the same."""
+        if _is_marked(item):
+            self.recorder_of(item)  # where a fixture has marked it
         _raise_fault(item)
         result = yield
         _raise_fault(item)
@@ -348,7 +356,7 @@ class Run:
             path,
             owned=not name,
             label="several tests" if name else label,
-            command=_command(self.config, record),
+            command=_command(self.config, record, node.path),
             is_new=path in self.new,
             backend=self._backend,
         )
@@ -412,6 +420,12 @@ class Run:
             for shared in self.shared:
                 shared.open()
 
+    def _engine_is_there(self) -> None:
+        """What the configuration takes out of tests, ``use_cassette`` takes out of its blocks too."""
+        engine: Any = sys.modules[ENGINE]
+        self._rules = engine.session.rules
+        engine.session.rules = Settings(redact=self.settings.redact, redact_with=self.settings.redact_with)
+
     def _count_watched(self, where: str) -> None:
         """Count the calls since the last count that belong to no recorder."""
         if self._watcher is None:
@@ -421,11 +435,9 @@ class Run:
             self.tally.watched(where, calls - self._watched)
             self._watched = calls
 
-    def _block_ended(self, recorder: Recorder, passed: bool, written: bool) -> None:
-        """Count what a ``use_cassette`` did; its misses are those of the test, if that is recorded."""
-        item = self.current
-        is_told = item is not None and recorder_key in item.stash
-        test = item.nodeid if item is not None else OUTSIDE
+    def _block_ended(self, recorder: Recorder, passed: bool, written: bool, is_told: bool) -> None:
+        """Count what a ``use_cassette`` did; ``is_told``: what it stands in counts its misses."""
+        test = self.current.nodeid if self.current is not None else OUTSIDE
         self.tally.add(test, recorder, passed=passed, written=written, is_told=is_told)
 
     @property
@@ -663,10 +675,14 @@ def _parts(file: str) -> list[str]:
     return [part for part in file.replace(os.sep, "/").removesuffix(".py").split("/") if part]
 
 
-def _command(config: pytest.Config, nodeid: str) -> str:
+def _command(config: pytest.Config, nodeid: str, path: Path) -> str:
     """What records a test, or all that a collector holds, typed where pytest was started."""
     file, separator, names = nodeid.partition("::")
-    shown = _relative(config.rootpath / file, config.invocation_params.dir).replace(os.sep, "/")
+    place = config.rootpath / file
+    # Of a test that lies elsewhere, such as one of --pyargs, the id says less.
+    shown = _relative(place if file and place.exists() else path, config.invocation_params.dir).replace(
+        os.sep, "/"
+    )
     shown += separator + names
     quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
     return f"pytest --lm-record {quoted}"

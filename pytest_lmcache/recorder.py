@@ -194,6 +194,7 @@ class Recorder:
         self.is_new = is_new
         self.shown_path = shown_path or str(path)
         self.faults: list[BaseException] = []
+        self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.unstored: list[str] = []
         self.in_front: set[str] = set()
         self._open_cassette = open_cassette

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
+SEVERAL = ""  # in the place of a test's name
+
+
 @dataclass(slots=True)
 class Sum:
     """Calls with their tokens and USD; ``unpriced`` are calls of models for which LiteLLM knows no price."""
@@ -87,7 +90,10 @@ class Tally:
     old: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
-    unused: dict[str, int] = field(default_factory=dict)
+    unused: dict[str, int] = field(default_factory=dict)  # by file
+    users: dict[str, str] = field(
+        default_factory=dict
+    )  # of each file its test; empty where there are several
     unmarked: dict[str, int] = field(default_factory=dict)
     unstored: dict[str, list[str]] = field(default_factory=dict)
     left_early: dict[str, int] = field(default_factory=dict)
@@ -121,12 +127,24 @@ class Tally:
             self.unstored.setdefault(test, []).extend(recorder.unstored)
         if recorder.in_front:
             self.in_front.setdefault(test, []).extend(recorder.in_front)
-        if passed and (unused := recorder.unused()):
-            self.unused[test] = unused
+        file = recorder.shown_path
+        self._used(file, test if recorder.owned else SEVERAL)
+        self.unused[file] = recorder.unused() if passed else 0
         if old := recorder.old:
             self.old[test] = self.old.get(test, 0) + old
         if written:
             self.written.append(recorder.shown_path)
+
+    def _used(self, file: str, test: str) -> None:
+        if self.users.setdefault(file, test) != test:
+            self.users[file] = SEVERAL
+
+    @property
+    def _unused(self) -> dict[str, int]:
+        """By test, the recordings that nobody asked for; what others than their test may ask for is not known."""
+        return {
+            self.users[file]: number for file, number in self.unused.items() if number and self.users[file]
+        }
 
     def _of(self, call: CallRecord, *, passed: bool) -> Sum:
         if call.source == "cassette":
@@ -156,6 +174,14 @@ class Tally:
         """The tally as data that any process can be sent."""
         return asdict(self)
 
+    def _merge_names(self, data: dict[str, Any]) -> None:
+        for file, test in data["users"].items():
+            self._used(file, test)
+            self.unused[file] = min(self.unused.get(file, data["unused"][file]), data["unused"][file])
+        for name in ("unstored", "in_front"):
+            for test, what in data[name].items():
+                getattr(self, name).setdefault(test, []).extend(what)
+
     def merge(self, data: dict[str, Any]) -> None:
         """Add another process's tally."""
         for name in ("replayed", "recorded", "cached", "live"):
@@ -167,13 +193,11 @@ class Tally:
             self._add_layer(name, counts)
         self.prompt_cache.add(**data["prompt_cache"])
         self.raced += data["raced"]
-        for name in ("missed", "refused", "unused", "unmarked", "left_early", "old"):
+        for name in ("missed", "refused", "unmarked", "left_early", "old"):
             for test, number in data[name].items():
                 counts = getattr(self, name)
                 counts[test] = counts.get(test, 0) + number
-        for name in ("unstored", "in_front"):
-            for test, what in data[name].items():
-                getattr(self, name).setdefault(test, []).extend(what)
+        self._merge_names(data)
         for test, cost in data["costs"].items():
             self.costs.setdefault(test, Cost()).add(**cost)
         self.written.extend(data["written"])
@@ -183,7 +207,7 @@ class Tally:
     def is_empty(self) -> bool:
         """Whether there is nothing to tell."""
         sums = (self.replayed, self.recorded, self.cached, self.live, *self.hits.values())
-        told = (self.missed, self.refused, self.unused, self.unmarked, self.unseen, self.in_front)
+        told = (self.missed, self.refused, self._unused, self.unmarked, self.unseen, self.in_front)
         return not any(each.calls for each in sums) and not any(told)
 
     def lines(self, *, durations: int | None = None, verbose: bool = False) -> Iterator[str]:
@@ -245,11 +269,11 @@ class Tally:
                 "the failure says what does",
                 self.refused,
             )
-        if self.unused:
+        if unused := self._unused:
             yield from _list(
-                f"{_number(sum(self.unused.values()), 'unused recording')}, asked for by no call; "
+                f"{_number(sum(unused.values()), 'unused recording')}, asked for by no call; "
                 "record anew without: pytest --lm-rewrite",
-                self.unused,
+                unused,
             )
         if self.old:
             yield from _list(

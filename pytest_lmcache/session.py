@@ -20,7 +20,7 @@ from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.errors import SettingsError, no_function, no_place, not_a_function, outside
+from pytest_lmcache.errors import TOLD, SettingsError, no_function, no_place, not_a_function, outside
 from pytest_lmcache.keys import KeyStrategy, strategy
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY, Redactor, shown_in_a_name
@@ -74,7 +74,8 @@ class Session:
         self._redactors: dict[Any, Redactor] = {}
         self._strategies: dict[Any, KeyStrategy] = {}
         self._uses: Counter[Path] = Counter()
-        self.ended: Callable[[Recorder, bool, bool], None] | None = None
+        self.ended: Callable[[Recorder, bool, bool, bool], None] | None = None
+        self.rules = Settings()
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
         self.layers = CacheSettings()
         self.configured: dict[str, Any] = {}
@@ -186,15 +187,19 @@ class Session:
                 self._close_doors()
 
     def tell(self, recorder: Recorder, *, passed: bool, written: bool) -> None:
-        """A ``use_cassette`` has ended: its misses are the test's too, and whoever counts is told.
+        """A ``use_cassette`` has ended: its misses are those of what it stands in too, and whoever counts is told.
 
-        ``ended`` is told the recorder, whether all passed, and whether the file changed.
+        ``ended`` is told the recorder, whether all passed, whether the file changed, and whether it stands in a
+        test that counts its misses.
         """
-        outer = self.current()
-        if outer is not None and not outer.watched:
-            outer.faults.extend(recorder.faults)
+        own, faults = _current.get(), [*recorder.faults, *recorder.inner_faults]
+        tests = [found for found in self._open if found not in self._own and not found.watched]
+        if own in self._own:
+            own.inner_faults.extend(faults)
+        elif tests:
+            tests[-1].faults.extend(faults)
         if self.ended is not None:
-            self.ended(recorder, passed, written)
+            self.ended(recorder, passed, written, bool(tests))
 
     def uses(self, path: Path) -> int:
         """How often a ``use_cassette`` of this process has used a file, counting this use."""
@@ -409,13 +414,17 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             if name in settings:
                 raise SettingsError(no_place(name))
         self._path = None if path is None else Path(path)
-        self._settings = Settings().updated(settings, "use_cassette()")
+        self._given = settings
+        self._updated(Settings())
         self._open: list[tuple[Recorder, Recorder | None]] = []
+
+    def _updated(self, settings: Settings) -> Settings:
+        return settings.updated(self._given, "use_cassette()")
 
     def __enter__(self) -> Recorder:
         name = "None" if self._path is None else f'"{self._path}"'
         recorder = session.recorder(
-            self._settings,
+            self._updated(session.rules),
             # No link is resolved: the file may be one.
             None if self._path is None else Path(os.path.abspath(self._path)),  # noqa: PTH100
             label="" if self._path is None else str(self._path),
@@ -433,11 +442,13 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             _current.set(before)
         # A rewrite drops what it did not ask: not where another block of this run uses the file too.
         recorder.owned = recorder.path is None or session.uses(recorder.path) == 1
-        passed = kind is None and not recorder.faults
+        faults = [*recorder.faults, *recorder.inner_faults]
+        untold = [fault for fault in faults if not getattr(fault, TOLD, False)]
+        passed = kind is None and not recorder.faults and not untold
         written = recorder.close(passed=passed)
         session.tell(recorder, passed=passed, written=written)
-        if kind is None and recorder.faults:
-            raise recorder.faults[0]
+        if kind is None and untold:
+            raise untold[0]
 
     def _closed(self) -> tuple[Recorder, Recorder | None]:
         """The block that ends here: this context's own, or, ended from another context, the last one begun."""
@@ -472,6 +483,13 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         @functools.wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
             with self:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+                    if inspect.iscoroutine(result):
+                        result.close()  # it is not forgotten, it is refused
+                    raise SettingsError(
+                        not_a_function(function, f"function that returns a {type(result).__name__}")
+                    )
+                return result
 
         return called

@@ -37,7 +37,8 @@ class Recorder:
     in_front: set[str] = field(default_factory=set)
     spare: int = 0
     mode: Mode = Mode.REPLAY
-    shown_path: str = "cassettes/x.yaml"
+    shown_path: str = ""
+    owned: bool = True
     old: int = 0
 
     def unused(self):
@@ -73,6 +74,7 @@ def tally(facts):
     """One process's tally."""
     total = Tally()
     for test, recorder, passed, written in facts:
+        recorder.shown_path = recorder.shown_path or f"cassettes/{test}.yaml"
         total.add(test, recorder, passed=passed, written=written)
     return total
 
@@ -84,7 +86,10 @@ def test_what_counts_as_what():
     assert total.recorded.calls == 3
     assert total.live.calls == 3
     assert total.missed == {"c": 1}
-    assert total.unused == {"a": 2}
+    assert (
+        "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:"
+        in total.lines(durations=0)
+    )
     assert total.unstored == {"d": ["completion() failed with Timeout"]}
     assert (total.replayed.tokens, total.replayed.usd, total.replayed.unpriced) == (60, 0.75, 1)
 
@@ -109,12 +114,25 @@ def test_workers_add_up():
 
 
 def test_a_test_of_several_workers():
-    """What several workers tell of the same place, such as a shared fixture, adds up."""
+    """What several workers tell of the same place, such as a shared fixture, adds up; what none used is counted once."""
     merged = Tally()
     for _ in range(2):
         merged.merge(tally([("fixture", Recorder([REPLAYED], spare=1), True, False)]).plain())
-    assert merged.unused == {"fixture": 2}
+    assert merged.unused == {"cassettes/fixture.yaml": 1}
     assert merged.costs["fixture"].tokens == 30
+
+
+def test_a_file_that_several_use():
+    """What one test did not ask of a file that others use, in this process or another, is not called unused."""
+    facts = [
+        ("a", Recorder([REPLAYED], spare=1, shown_path="x.yaml"), True, False),
+        ("b", Recorder([REPLAYED], owned=False, shown_path="x.yaml"), True, False),
+    ]
+    assert not any("unused" in line for line in tally(facts).lines(durations=0))
+    merged = Tally()
+    for fact in (facts[0], ("b", Recorder([REPLAYED], spare=1, shown_path="x.yaml"), True, False)):
+        merged.merge(tally([fact]).plain())
+    assert not any("unused" in line for line in merged.lines(durations=0))
 
 
 def test_empty():
@@ -144,7 +162,7 @@ def test_lines():
         "spent 105 tokens, $1.7500",
         "the providers' prompt caches: 4 tokens read, 2 written, saved $0.1250",
         "1 call asked by several processes at once: of streams, and after a minute, they do not wait for each other",
-        "1 cassette written: review and commit it",
+        "3 cassettes written: review and commit them",
         "missed in 1 test; record: pytest --lm-record:",
         "  c (1)",
         "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:",

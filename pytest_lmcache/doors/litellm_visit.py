@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -133,8 +133,7 @@ class Visit(visit.Visit):
 
     def calculated(self, result: Any, logging_obj: Any) -> float | None:
         """What LiteLLM says that an answer costs, by its price map and what the call asked for."""
-        calculate = getattr(logging_obj, "response_cost_calculator", None)  # LiteLLM 1.110; before: with a _
-        calculate = calculate or getattr(logging_obj, "_response_cost_calculator", None)
+        calculate = _calculator(logging_obj)
         if calculate is None:
             return answers.price(result, self.model, self._provider)
         model_id = (self.kwargs.get("model_info") or {}).get("id")
@@ -164,8 +163,9 @@ class Visit(visit.Visit):
             # LiteLLM would price the answer again, a stream with a tokenizer when it begins, which gives 0.
             usd = 0.0 if stored.kind is Kind.STREAM and not is_known else stored.usd
             if usd is not None and (is_known or not self.kwargs.get("model_info")):
-                known = functools.partial(_known_cost, usd)
-                vars(logging_obj).update(response_cost_calculator=known, _response_cost_calculator=known)
+                _price_with(logging_obj, functools.partial(_known_cost, usd))
+        elif stored.kind is Kind.STREAM and (price := _calculator(logging_obj)) is not None:
+            _price_with(logging_obj, functools.partial(_cost_at_the_end, price))
         request = self.call.request
         flag = {ASYNC_FLAGS[name]: True} if (name := logging_obj.call_type) in ASYNC_FLAGS else {}
         logging_obj.update_environment_variables(
@@ -224,8 +224,25 @@ class _Silence(Coroutine[None, None, None]):
         pass
 
 
+# What LiteLLM prices an answer with, in 1.110 and before.
+CALCULATORS = ("response_cost_calculator", "_response_cost_calculator")
+
+
+def _calculator(logging_obj: Any) -> Callable[..., float | None] | None:
+    return next(filter(None, (getattr(logging_obj, name, None) for name in CALCULATORS)), None)
+
+
+def _price_with(logging_obj: Any, calculate: Callable[..., float | None]) -> None:
+    vars(logging_obj).update(dict.fromkeys(CALCULATORS, calculate))
+
+
 def _known_cost(usd: float, *_: Any, **__: Any) -> float:
     return usd
+
+
+def _cost_at_the_end(calculate: Callable[..., float | None], result: Any = None, **more: Any) -> float | None:
+    """What a stream costs is known at its end; LiteLLM asks at its beginning too, and downloads a tokenizer to get 0."""
+    return 0.0 if streams.is_stream(result) else calculate(result=result, **more)
 
 
 # By what LiteLLM knows that a call is async, of which it tells async callbacks alone.
@@ -243,9 +260,16 @@ QUIET = {
 }
 
 
+# Where LiteLLM logs in to say which provider a model is of.
+AUTHENTICATING = frozenset({"chatgpt", "github_copilot"})
+
+
 def _model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str | None]:
     import litellm
 
+    provider = kwargs.get("custom_llm_provider") or model.partition("/")[0]
+    if provider in AUTHENTICATING:
+        return model.removeprefix(f"{provider}/"), provider
     try:
         name, provider, _, _ = litellm.get_llm_provider(
             model=model,
