@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -421,3 +422,54 @@ def test_prices_that_come_with_a_call(
         assert stored == live
         assert live > 1
     assert recording.calls[0].usd == replaying.calls[0].usd
+
+
+# ---- no network
+
+
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The hosts that anybody looked up; none but this machine is found."""
+    hosts: list[Any] = []
+    look_up = socket.getaddrinfo
+
+    def nowhere(host: Any, *more: Any, **options: Any) -> Any:
+        if host == "127.0.0.1":
+            return look_up(host, *more, **options)
+        hosts.append(host)
+        raise OSError(f"{host} is not to be looked up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    return hosts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "heard"),
+    [("openai/llama-2-7b", True), ("github_copilot/gpt-4o", False), ("chatgpt/gpt-5", False)],
+)
+def test_replay_needs_no_network(
+    *,
+    model: str,
+    heard: bool,
+    stream: bool,
+    provider: Provider,
+    tmp_path: Path,
+    looked_up: list[Any],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Of some models LiteLLM would download a tokenizer, to price a stream's beginning, or log in to name the provider."""
+    path, asked = tmp_path / "x.yaml", {"messages": ASKED, "stream": stream, "api_key": "sk-1"}
+    asked |= {"stream_options": {"include_usage": True}} if stream else {}
+    with use_cassette(path, mode="record", key="messages"):
+        answer = litellm.completion("openai/gpt-4o-mini", api_base=provider.url, **asked)
+        recorded = list(answer) if stream else [answer]
+    if heard:
+        request.getfixturevalue("listener")
+    with use_cassette(path, key="messages") as tape:
+        answer = litellm.completion(model, **asked)
+        replayed = list(answer) if stream else [answer]
+    assert tape.replayed == 1
+    assert [chunk.choices for chunk in replayed] == [chunk.choices for chunk in recorded]
+    assert replayed[-1].usage == recorded[-1].usage
+    assert not looked_up
