@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 from pytest_lmcache import document
 from pytest_lmcache.errors import (
     CassetteError,
+    a_folder,
     broken_cassette,
     conflicted_cassette,
     foreign_cassette,
@@ -298,6 +299,8 @@ class Cassette:
             other = _other_case(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return
+        except IsADirectoryError:
+            raise CassetteError(a_folder(str(self.path))) from None
         except OSError as problem:
             raise self._broken(f"cannot be read: {problem.strerror or problem}") from None
         if other is not None:

@@ -110,6 +110,11 @@ def broken_cassette(path: str, line: int, problem: str) -> str:
     )
 
 
+def a_folder(path: str) -> str:
+    """The message for a folder in the place of a cassette."""
+    return f"{path} is a folder; a cassette is a file. Name one in it, such as {path}/x.yaml."
+
+
 def conflicted_cassette(path: str, line: int) -> str:
     """The message for a cassette with git's conflict markers."""
     return (
@@ -217,6 +222,11 @@ def no_function(name: str, path: str, problem: Exception) -> str:
 def no_place(name: str) -> str:
     """The message for a setting that says where a cassette lies, where the path says it."""
     return f"use_cassette(): {name} has no meaning here: the first argument is the cassette's path."
+
+
+def no_path(thing: Any) -> str:
+    """The message for a decorator that was given no path."""
+    return f'use_cassette decorates {getattr(thing, "__qualname__", thing)} without a cassette: write @use_cassette("x.yaml").'
 
 
 def not_a_function(thing: Any, kind: str) -> str:

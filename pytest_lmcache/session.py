@@ -20,7 +20,7 @@ from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.errors import TOLD, SettingsError, no_function, no_place, not_a_function, outside
+from pytest_lmcache.errors import TOLD, SettingsError, no_function, no_path, no_place, not_a_function, outside
 from pytest_lmcache.keys import KeyStrategy, strategy
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY, Redactor, shown_in_a_name
@@ -400,6 +400,14 @@ def _replays(recorder: Recorder) -> bool:
     return mode is Mode.REPLAY
 
 
+def _checked(path: Any) -> str:
+    """The path that ``use_cassette`` was given."""
+    if callable(path):
+        raise SettingsError(no_path(path))
+    given = os.fspath(path) if isinstance(path, os.PathLike) else path
+    return str(Settings().updated({"cassette": given}, "use_cassette()").cassette)
+
+
 class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     """Record and replay the calls of a block, or of a function, without pytest.
 
@@ -413,7 +421,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         for name in ("cassette", "cassette_dir"):
             if name in settings:
                 raise SettingsError(no_place(name))
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else Path(_checked(path))
         self._given = settings
         self._updated(Settings())
         self._open: list[tuple[Recorder, Recorder | None]] = []

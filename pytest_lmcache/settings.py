@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -159,8 +160,18 @@ def _strings(value: Any) -> Any:
     return items if isinstance(value, Iterable) and all(isinstance(item, str) for item in items) else REFUSED
 
 
+LONGEST_NAME = 250  # bytes, the suffix aside: what file systems take
+
+
 def _path(value: Any) -> Any:
-    return value if isinstance(value, str) and value else REFUSED
+    value = str(value) if isinstance(value, PurePath) else value
+    return value if isinstance(value, str) and value and "\0" not in value else REFUSED
+
+
+def _file(value: Any) -> Any:
+    path = _path(value)
+    name = "" if path is REFUSED else path.replace("\\", "/").rpartition("/")[2]
+    return path if name and len(os.fsencode(name)) <= LONGEST_NAME else REFUSED
 
 
 def _function(value: Any) -> Any:
@@ -193,7 +204,7 @@ CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "redact": (_strings, "a string or a list of strings"),
     "key": (_or_none(_function), "a name, a dotted path or a function"),
     "redact_with": (_or_none(_function), "a name, a dotted path or a function"),
-    "cassette": (_or_none(_path), "a path, or None for no cassette"),
+    "cassette": (_or_none(_file), "the path of a file, or None for no cassette"),
     "cassette_dir": (_path, "a path"),
     "max_age": (_or_none(_age), "seconds, or a number with a unit such as 90d (s, m, h, d, w)"),
     "cache": (_or_none(_cache), "a pytest_lmcache.Cache"),

@@ -569,7 +569,7 @@ def test_a_header_alone_is_refused(three: Path) -> None:
 def test_a_folder_in_the_files_place_is_told(path: Path) -> None:
     """What cannot be read as a file is an error of its own."""
     path.mkdir()
-    with pytest.raises(CassetteError, match=r"cannot be read: Is a directory"):
+    with pytest.raises(CassetteError, match=r"is a folder; a cassette is a file"):
         Cassette(path, EXACT)
 
 

@@ -78,8 +78,8 @@ def test_values(name, value, becomes):
         ("mode", ["replay"], "mode cannot be ['replay']; choose one of: "),
         ("repeat", "first", "repeat cannot be 'first'; choose one of: last, cycle, error."),
         ("record_errors", True, "record_errors cannot be True; choose one of: lasting, all."),
-        ("cassette", "", "cassette cannot be ''; it takes a path, or None for no cassette."),
-        ("cassette", 3, "cassette cannot be 3; it takes a path, or None for no cassette."),
+        ("cassette", "", "cassette cannot be ''; it takes the path of a file, or None for no cassette."),
+        ("cassette", 3, "cassette cannot be 3; it takes the path of a file, or None for no cassette."),
         ("usage", "none", "usage cannot be 'none'; choose one of: recorded, empty."),
         (
             "max_age",

@@ -584,3 +584,31 @@ def test_a_shared_cassette_is_read_again_only_when_it_changed(path: Path, provid
     other = Settings().updated({"key": "content"}, "test")
     assert engine.recorder(other, path, owned=False).cassette.strategy.name == "content/1"
     assert engine.recorder(Settings(), path, owned=False).cassette.strategy.name == "exact/1"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "cassette cannot be ''; it takes the path of a file"),
+        ("folder/", "cassette cannot be 'folder/'; it takes the path of a file"),
+        ("a\0b", "it takes the path of a file"),
+        ("x" * 300, "it takes the path of a file"),
+        (5, "cassette cannot be 5; it takes the path of a file"),
+        (len, 'write @use_cassette("x.yaml")'),
+    ],
+    ids=["empty", "folder", "nul", "long", "number", "function"],
+)
+def test_a_path_that_cannot_be(path, message):
+    """What is no file's path is told where it is given, by name and with what it takes."""
+    with pytest.raises(SettingsError) as caught:
+        use_cassette(path)
+    assert message in str(caught.value)
+
+
+def test_a_folder_in_the_place_of_a_cassette(tmp_path):
+    """A folder is told as one; nobody is told to delete it."""
+    with (
+        pytest.raises(CassetteError, match="is a folder; a cassette is a file"),
+        use_cassette(tmp_path),
+    ):
+        litellm.completion(model="openai/m", messages=[], api_key="k")

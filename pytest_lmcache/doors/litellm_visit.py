@@ -171,7 +171,7 @@ class Visit(visit.Visit):
         logging_obj.update_environment_variables(
             model=model,
             user=self.kwargs.get("user"),
-            optional_params={name: request[name] for name in request if name not in {"model", "messages"}},
+            optional_params={name: request[name] for name in request if name not in QUESTION},
             litellm_params={name: self.kwargs.get(name) or {} for name in ("metadata", "model_info")} | flag,
             custom_llm_provider=provider,
         )
@@ -224,6 +224,8 @@ class _Silence(Coroutine[None, None, None]):
         pass
 
 
+# What LiteLLM tells callbacks apart from a call's parameters.
+QUESTION = frozenset({"model", "messages", "input", "prompt"})
 # What LiteLLM prices an answer with, in 1.110 and before.
 CALCULATORS = ("response_cost_calculator", "_response_cost_calculator")
 

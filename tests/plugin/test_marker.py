@@ -137,7 +137,7 @@ BAD = {
     "key='exakt'": "*There is no key strategy 'exakt'. Valid are exact, messages, content, *",
     "key=3": "*key cannot be 3; it takes *",
     "redact='('": "*regular expression*",
-    "cassette=''": "*cassette cannot be ''; it takes a path, or None for no cassette.",
+    "cassette=''": "*cassette cannot be ''; it takes the path of a file, or None for no cassette.",
 }
 
 
