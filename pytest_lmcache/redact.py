@@ -624,7 +624,7 @@ class Redactor:
     that group is taken out, and none should match just what follows a placeholder. ``function`` is called on
     every text (keys of mappings too) after all other rules; it has to be idempotent itself. ``environ`` is
     ``os.environ`` unless given, read again whenever it changed; a value seen once is looked for ever after.
-    Raises SettingsError for a pattern that is none and for a function that returns no text.
+    Raises SettingsError for a pattern that is none, and for a function that raises or returns no text.
     """
 
     __slots__ = (
@@ -896,7 +896,13 @@ class Redactor:
         clean = self._ruled(text)
         if self._function is None:
             return clean
-        own = self._function(clean)
+        try:
+            own = self._function(clean)
+        except Exception as error:
+            # Its message may hold what it was given.
+            raise SettingsError(
+                f"the function that redacts, {self._function!r}, raised {type(error).__name__}; mend it, or take it out"
+            ) from error
         if not isinstance(own, str):
             raise SettingsError(
                 f"the function that redacts, {self._function!r}, has to return a text, got {type(own).__name__}"

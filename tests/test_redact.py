@@ -1375,3 +1375,10 @@ def test_tokens_of_a_text_completion(clean):
     assert "".join(found["logprobs"]["tokens"]) == "<redacted:groq-key>"
     assert len(found["logprobs"]["tokens"]) == len(tokens)
     assert secret[:6] not in str(found)
+
+
+def test_own_function_that_fails():
+    """What an own function raises is told as its failure, without what it was given."""
+    redactor = Redactor(function=lambda text: text + 1)  # type: ignore[operator]
+    with pytest.raises(SettingsError, match=r"the function that redacts, .*, raised TypeError; mend it"):
+        redactor("hello there")
