@@ -18,7 +18,7 @@ import pytest
 from litellm import acompletion, completion, embedding
 from provider import Provider
 
-from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
+from pytest_lmcache import CassetteError, CassetteMiss, DoorError, SettingsError, UnsupportedCall, use_cassette
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.doors.litellm import ELSEWHERE, RECORDED, UNDECORATED, Door, _wrappers
 
@@ -394,10 +394,13 @@ def test_a_mock_that_litellm_ignores_is_no_way_out(
 def test_a_fault_of_ours_is_remembered(tmp_path: Path) -> None:
     """A redaction function that breaks fails the block, also where the code under test swallows it."""
     settings = {"redact_with": lambda _: 1 / 0}
-    with pytest.raises(ZeroDivisionError), use_cassette(tmp_path / "x.yaml", **settings):
+    with (
+        pytest.raises(SettingsError, match="raised ZeroDivisionError"),
+        use_cassette(tmp_path / "x.yaml", **settings),
+    ):
         try:
             completion(**MORE, **KEY)
-        except ZeroDivisionError:
+        except SettingsError:
             pass
 
 
