@@ -18,7 +18,14 @@ import pytest
 from litellm import acompletion, completion, embedding
 from provider import Provider
 
-from pytest_lmcache import CassetteError, CassetteMiss, DoorError, SettingsError, UnsupportedCall, use_cassette
+from pytest_lmcache import (
+    CassetteError,
+    CassetteMiss,
+    DoorError,
+    SettingsError,
+    UnsupportedCall,
+    use_cassette,
+)
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.doors.litellm import ELSEWHERE, RECORDED, UNDECORATED, Door, _wrappers
 
