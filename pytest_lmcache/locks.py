@@ -31,6 +31,10 @@ class Held:
                 unlock_descriptor(descriptor)
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        """Who forgets a lock holds nobody up."""
+        self.release()
+
 
 def lock(path: Path, *, waits: bool) -> Held | None:
     """The lock of a file, which is made if need be; None where another has it and nobody ``waits`` for it.

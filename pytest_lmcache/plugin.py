@@ -131,7 +131,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     excinfo = call.excinfo
     if excinfo is None or not isinstance(excinfo.value, CassetteMiss | LMCacheError):
         return
-    setattr(excinfo.value, TOLD, True)
     if not item.config.getoption("fulltrace", default=False):
         # What was being handled, by LiteLLM or by our own code, says no more than the message.
         excinfo.value.__suppress_context__ = True
@@ -313,6 +312,9 @@ class Run:
             item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
         elif call.when == "setup" and is_skip:
             item.stash[passed_key] = True
+        failure = call.excinfo.value if report.failed and call.excinfo is not None else None
+        if isinstance(failure, CassetteMiss | LMCacheError):
+            setattr(failure, TOLD, True)
         faults = recorder.faults if recorder is not None else []
         if faults and hasattr(report, "wasxfail"):
             # What was expected to fail was not the recording.

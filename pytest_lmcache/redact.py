@@ -24,6 +24,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Any, AnyStr, NamedTuple, TypeAlias
@@ -308,7 +309,8 @@ _QUERY_SECRETS = _set(
 _DOUBTFUL = frozenset({"auth", "code", "key", "token"})
 _NOT_IN_IT = r"[^\s&#\"'<>\\`|(){}\[\],;]"
 _LIKE_A_KEY = re.compile(
-    rf"=(?:(?={_NOT_IN_IT}{{0,64}}[0-9])(?={_NOT_IN_IT}{{0,64}}[A-Za-z]){_NOT_IN_IT}{{12}}|{DUMMY_KEY})"
+    rf"=(?:{_NOT_IN_IT}{{16}}|(?={_NOT_IN_IT}{{12}})(?={_NOT_IN_IT}{{0,15}}[A-Za-z])"
+    rf"(?:(?={_NOT_IN_IT}{{0,15}}[0-9])|(?={_NOT_IN_IT}{{0,15}}[a-z])(?={_NOT_IN_IT}{{0,15}}[A-Z])))"
 )
 _LABEL = re.compile(r"[A-Za-z0-9]+(?:[ _.\-][A-Za-z0-9]+){0,4}$")
 _LABELLED_VALUE = re.compile(
@@ -359,6 +361,11 @@ def _is_query_secret(name: str, text: str, at: int = 0) -> bool:
     if plain in _DOUBTFUL:
         return _LIKE_A_KEY.match(text, at) is not None
     return plain in _QUERY_SECRETS or is_secret_name(name)
+
+
+def _is_query_text(name: Any, text: Any) -> bool:
+    """The same of a mapping's item."""
+    return isinstance(name, str) and isinstance(text, str) and _is_query_secret(name, f"={text}")
 
 
 def _formatted(form: _Format, start: str, rank: int) -> _Look:
@@ -521,7 +528,8 @@ def _secrets_in_url(url: str) -> tuple[str, ...]:
         parts = urlsplit(url)
         user, password = parts.username or "", parts.password or ""
         # A server that is not yet set up has one word for both.
-        values = [password if password != user else "", "" if password or not _is_credible(user) else user]
+        is_set = password != user or any(map(str.isdigit, password))
+        values = [password if is_set else "", "" if password or not _is_credible(user) else user]
         values += (value for name, value in parse_qsl(parts.query) if _is_query_secret(name, f"={value}"))
     except ValueError:  # not a URL after all
         return ()
@@ -540,18 +548,19 @@ def _as_written(secret: str) -> frozenset[str]:
 _PERCENT = re.compile("%[0-9A-F]{2}")
 
 
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?::\w+)?", re.IGNORECASE)
+# A name such as customer_id or gpt-4o-mini, or a number.
+_WORDLIKE = re.compile(r"(?=.{1,19}\Z)(?:(?:[a-z]+|[0-9]+|[a-z0-9]{1,7})(?:[-_.]|\Z))+")
 
 
 def _secrets_of(name: str, value: str) -> Iterable[str]:
     """The secrets that an environment variable holds.
 
-    A ``*_KEY`` may be a database's or a dictionary's: where its name says no more, its value has to look like one.
+    A ``*_KEY`` may be a database's or a dictionary's: where its name says no more, a word is none.
     """
     if not _is_secret_variable(name):
         return _secrets_in_url(value)
     is_named = is_secret_name(name) or _words(name)[-1] not in ("key", "keys")
-    return _secrets_in(name, value) if is_named or _is_credible(value) or _UUID.fullmatch(value) else ()
+    return () if not is_named and _WORDLIKE.fullmatch(value.strip()) else _secrets_in(name, value)
 
 
 def _is_told(name: str | bytes, value: str | bytes) -> bool:
@@ -787,13 +796,18 @@ class Redactor:
 
     def _joined(self, chunks: list[Any]) -> list[Any]:
         """Chunks without the secrets that are in the texts that they are pieces of."""
+        chunks = self._joined_by(chunks, _whole)
+        has_parts = any(part is not None for chunk in chunks for part in _part(chunk))
+        return self._joined_by(chunks, _part) if has_parts else chunks
+
+    def _joined_by(self, chunks: list[Any], part_of: Callable[[Any], _Place]) -> list[Any]:
         runs: list[_Run] = []
         first: Any = None
         for number, chunk in enumerate(chunks):
             if type(chunk) is Again and chunk.first is first:
                 runs[-1].said.append(chunk.text)
             else:
-                runs.append(_Run(number, list(_leaves(chunk, _part(chunk))), []))
+                runs.append(_Run(number, list(_leaves(chunk, part_of(chunk))), []))
                 first = chunk
         changed: dict[int, dict[_Place, str]] = {}
         for found in _in_pieces(runs):
@@ -817,7 +831,8 @@ class Redactor:
             pieces = list(_edited(pieces, edits))
         text = "".join(pieces)
         if self._function is not None and text:
-            pieces = list(_edited(pieces, _edits(text, self._text(text))))
+            clean, whole = list(map(self._text, pieces)), self._text(text)
+            pieces = clean if "".join(clean) == whole else list(_edited(pieces, _edits(text, whole)))
         return pieces
 
     def _data(self, value: Any, for_tool: bool = False) -> Any:
@@ -864,9 +879,9 @@ class Redactor:
         if isinstance(item, list | tuple) and is_secret_name(name):
             parts = [self._named(name, part, for_tool) for part in item]
             return item if parts == item else parts
-        if name == "extra_query" and isinstance(item, dict):
+        if name == "extra_query" and isinstance(item, dict) and not for_tool:
             item = {
-                part: _placeholder(part.lower()) if _is_query_secret(part, f"={text}") else text
+                part: _placeholder(part.lower()) if _is_query_text(part, text) else text
                 for part, text in item.items()
             }
         return self._data(item, for_tool or (isinstance(item, dict) and name in _FOR_TOOLS))
@@ -898,11 +913,12 @@ class Redactor:
             return clean
         try:
             own = self._function(clean)
-        except Exception as error:
-            # Its message may hold what it was given.
+        except Exception as error:  # noqa: BLE001 - whatever it is; its message may hold what the function was given
+            at = traceback.extract_tb(error.__traceback__)[-1]
             raise SettingsError(
-                f"the function that redacts, {self._function!r}, raised {type(error).__name__}; mend it, or take it out"
-            ) from error
+                f"the function that redacts, {self._function!r}, raised {type(error).__name__} at "
+                f"{at.filename}:{at.lineno}; mend it, or take it out"
+            ) from None
         if not isinstance(own, str):
             raise SettingsError(
                 f"the function that redacts, {self._function!r}, has to return a text, got {type(own).__name__}"
@@ -1004,6 +1020,11 @@ def _is_said(place: _Place) -> bool:
     return place[:1] + place[2:] == ("choices", "delta", "content")
 
 
+def _whole(_chunk: Any) -> _Place:
+    """The one text of a stream."""
+    return ()
+
+
 def _part(chunk: Any) -> _Place:
     """Which of a stream's texts an event is of: those of several items may come in turn."""
     found = map(chunk.get, _PARTS) if isinstance(chunk, dict) else ()
@@ -1022,7 +1043,11 @@ def _leaves(value: Any, path: _Place = (), place: _Place = ()) -> Iterator[_Leaf
         yield path, place, value
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _leaves(item, (*path, name), (*place, name))
+            if name == "tokens" and _is_spelled(value):
+                for at, token in enumerate(item):
+                    yield (*path, name), (*place, name, at), token
+            else:
+                yield from _leaves(item, (*path, name), (*place, name))
     elif _is_logprobs(value):
         for at, item in _places(value):
             yield (*path, "token"), (*place, at, "token"), item["token"]
@@ -1037,6 +1062,9 @@ def _with_leaves(value: Any, texts: dict[tuple[Any, ...], str], place: tuple[Any
     if isinstance(value, dict):
         if "top_logprobs" in value and (token := texts.get((*place, "token"))) is not None:
             return _retold(value, token)
+        if _is_spelled(value):
+            tokens = [texts.get((*place, "tokens", at), old) for at, old in enumerate(value["tokens"])]
+            return value if tokens == value["tokens"] else {**value, "tokens": tokens, "top_logprobs": None}
         return {name: _with_leaves(item, texts, (*place, name)) for name, item in value.items()}
     if isinstance(value, list):
         return [_with_leaves(item, texts, (*place, at)) for at, item in _places(value)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -142,9 +143,11 @@ class Tally:
     @property
     def _unused(self) -> dict[str, int]:
         """By test, the recordings that nobody asked for; what others than their test may ask for is not known."""
-        return {
-            self.users[file]: number for file, number in self.unused.items() if number and self.users[file]
-        }
+        total: Counter[str] = Counter()
+        for file, number in self.unused.items():
+            if number and self.users[file] != SEVERAL:
+                total[self.users[file]] += number
+        return total
 
     def _of(self, call: CallRecord, *, passed: bool) -> Sum:
         if call.source == "cassette":

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -443,10 +444,20 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return hosts
 
 
+LOGS_IN = pytest.mark.skipif(
+    tuple(map(int, version("litellm").split(".")[:2])) < (1, 110),
+    reason="LiteLLM 1.83 logs in by itself, before its functions are called",
+)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("model", "heard"),
-    [("openai/llama-2-7b", True), ("github_copilot/gpt-4o", False), ("chatgpt/gpt-5", False)],
+    [
+        ("openai/llama-2-7b", True),
+        pytest.param("github_copilot/gpt-4o", False, marks=LOGS_IN),
+        pytest.param("chatgpt/gpt-5", False, marks=LOGS_IN),
+    ],
 )
 def test_replay_needs_no_network(
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -109,3 +110,12 @@ def test_folder_that_cannot_be(tmp_path):
         held = Flight(tmp_path / "file").try_acquire("k1")
         assert held is not None
     held.release()
+
+
+def test_a_lock_that_is_forgotten(folder):
+    """A lock that nobody holds any more is free."""
+    held = Flight(folder).try_acquire("k1")
+    assert Flight(folder).try_acquire("k1") is None
+    del held
+    gc.collect()
+    assert Flight(folder).try_acquire("k1") is not None

@@ -135,6 +135,15 @@ def test_a_file_that_several_use():
     assert not any("unused" in line for line in merged.lines(durations=0))
 
 
+def test_several_files_of_one_test():
+    """What a test did not ask of each of its files adds up."""
+    facts = [
+        ("a", Recorder([REPLAYED], spare=number, shown_path=f"{number}.yaml"), True, False)
+        for number in (2, 3)
+    ]
+    assert any("5 unused recordings" in line for line in tally(facts).lines(durations=0))
+
+
 def test_empty():
     """Without calls, misses and unused recordings there is nothing to tell."""
     assert Tally().is_empty

@@ -269,7 +269,7 @@ AUTHENTICATING = frozenset({"chatgpt", "github_copilot"})
 def _model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str | None]:
     import litellm
 
-    provider = kwargs.get("custom_llm_provider") or model.partition("/")[0]
+    provider = kwargs.get("custom_llm_provider") or model.rpartition("/")[0]
     if provider in AUTHENTICATING:
         return model.removeprefix(f"{provider}/"), provider
     try:
