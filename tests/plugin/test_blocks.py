@@ -194,3 +194,25 @@ def test_command_for_a_test_that_lies_elsewhere(suite):
     suite.test("@pytest.mark.lm_cache\ndef test_it():\n    ask()\n", "tests/test_it.py")
     result = suite.run("-c", "conf/pytest.ini", "tests/test_it.py")
     result.stdout.fnmatch_lines(['*pytest --lm-record "tests/test_it.py::test_it"*'])
+
+
+def test_an_expected_failure_tells_no_miss(suite):
+    """A miss under xfail has told nobody: the block around the test fails where it ends."""
+    suite.test(
+        """
+        from pytest_lmcache import use_cassette
+
+        @pytest.fixture(scope="module")
+        def tape():
+            with use_cassette("x.yaml"):
+                yield
+
+        @pytest.mark.xfail
+        def test_one(tape):
+            ask()
+
+        def test_two(tape):
+            pass
+        """
+    )
+    suite.run().assert_outcomes(passed=1, xfailed=1, errors=1)
