@@ -4,7 +4,8 @@ What is taken out becomes a placeholder such as ``<redacted:openai-key>``, which
 Recordings are compared between machines that hold different keys or none, so a placeholder is named by the
 first of these that applies, and the local environment has the last word, not the first:
 
-1. the name it stands under in a mapping or in a URL's query (``api_key``), whatever its value is;
+1. the name it stands under in a mapping or in a URL's query (``api_key``), whatever its value is; under a name
+   that is often innocent (``token``, a URL's ``key``) if it looks like a key;
 2. its format (``openai-key``);
 3. the label before it in a text (``MISTRAL_API_KEY=...``);
 4. the environment variable that holds it, then the argument that it was passed as; of several names the
