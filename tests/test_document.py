@@ -46,8 +46,16 @@ WORDS = (
 )  # fmt: skip
 
 nasty_text = st.lists(st.sampled_from(NASTY), max_size=12).map("".join)
-texts = nasty_text | st.sampled_from(WORDS) | st.text(max_size=20) | st.text("abc :#\n-", max_size=12)
-texts = texts | st.text(st.characters(), max_size=8)
+# Deferred, as `values` are, because Hypothesis warns of strategies that take long to print.
+texts = st.deferred(
+    lambda: (
+        nasty_text
+        | st.sampled_from(WORDS)
+        | st.text(max_size=20)
+        | st.text("abc :#\n-", max_size=12)
+        | st.text(st.characters(), max_size=8)
+    )
+)
 doubles = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack(">d", struct.pack(">Q", bits))[0])
 floats = (
     st.floats() | doubles | st.sampled_from([-0.0, 1e5, 1e16, 1e-5, 1.5e300, 5e-324, math.nan, -math.nan])
@@ -58,14 +66,16 @@ integers = (
 scalars = st.none() | st.booleans() | integers | floats | texts | st.binary(max_size=40)
 keys = texts | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False)
 vectors = st.lists(st.floats(width=32), min_size=14, max_size=18) | st.lists(floats, min_size=14, max_size=18)
-values = st.recursive(
-    scalars | vectors,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(keys, inner, max_size=4)
-        | st.lists(st.dictionaries(keys, inner, max_size=3), max_size=3).map(Lines)
-    ),
-    max_leaves=12,
+values = st.deferred(
+    lambda: st.recursive(
+        scalars | vectors,
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(keys, inner, max_size=4)
+            | st.lists(st.dictionaries(keys, inner, max_size=3), max_size=3).map(Lines)
+        ),
+        max_leaves=12,
+    )
 )
 documents = st.dictionaries(texts, values, max_size=4)
 items = st.lists(st.dictionaries(texts, values, max_size=3), min_size=1, max_size=4)
