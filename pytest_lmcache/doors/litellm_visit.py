@@ -98,6 +98,7 @@ class Visit(visit.Visit):
     def taken(self, result: Any) -> Any:
         """Take down what the provider gave; a stream is recorded while it is read."""
         name = self.call.name
+        self._hush()
         if streams.is_stream(result):
             usage: dict[str, Any] | None = None
             last: Any = None
@@ -120,6 +121,14 @@ class Visit(visit.Visit):
         data, hidden = answers.store_response(name, result)
         self.finish(Answer(Kind.RESPONSE, data, hidden=hidden, usd=self._price(result)))
         return result
+
+    def _hush(self) -> None:
+        """Spare LiteLLM what it prepares for callbacks, in threads that hold up the next call, where there are none."""
+        logging_obj = self.kwargs.get("litellm_logging_obj")
+        # The streams of Anthropic's messages ask more of what is to be awaited.
+        if logging_obj is None or self.call.name == "anthropic_messages" or is_heard(logging_obj, fails=True):
+            return
+        vars(logging_obj).update(QUIET)
 
     def _price(self, result: Any) -> float | None:
         """What an answer cost: LiteLLM is about to calculate it, and takes what already stands in the answer."""

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_lmcache.clock import RealTime, is_moved
+from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import LayerError, disk_trouble
 from pytest_lmcache.layers import from_text, is_fresh, make_folder, plain_key, to_text
 from pytest_lmcache.layers.flight import Flight
@@ -20,6 +20,14 @@ LOOK_AFTER = 0.01  # of the size limit: after putting so much a layer looks how 
 PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked
 SHARDS = 1  # each costs 3 ms to open; one takes 15,000 writes a second, from all processes together
 SHARD, DATABASE = "000", "cache.db"  # diskcache's names
+IN_DATABASE = 1  # diskcache's MODE_RAW
+# What diskcache does in four statements, and with the test's clock.
+PUT = """
+INSERT INTO Cache (key, raw, store_time, access_time, mode, value) VALUES (:key, 1, :now, :now, :mode, :text)
+ON CONFLICT (key, raw) DO UPDATE SET
+store_time = :now, expire_time = NULL, access_time = :now, access_count = 0, tag = NULL, size = 0,
+mode = :mode, filename = NULL, value = :text
+"""
 
 _T = TypeVar("_T")
 
@@ -72,10 +80,8 @@ class DiskLayer:
         key, text = plain_key(key), to_text(value)
 
         def write(shard: Any) -> None:
-            shard.set(key, text)
-            if is_moved():  # diskcache has noted the time of a test's clock: first to go, or never
-                now = RealTime.since_1970()
-                shard._sql("UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1", (now, key))  # noqa: SLF001
+            now = RealTime.since_1970()  # a test's clock would make it first to go, or never
+            shard._sql(PUT, {"key": key, "now": now, "mode": IN_DATABASE, "text": text})  # noqa: SLF001
             self._unseen += len(text)
             if self._unseen > LOOK_AFTER * self._size_limit:
                 self._unseen = 0
@@ -172,13 +178,9 @@ def _disk_class() -> type[Any]:
             """Refuse to read a key back: nobody asks, and it may be pickled."""
             raise _ForeignRowError
 
-        def store(self, value: str, _read: bool, key: Any = None) -> tuple[int, int, None, str]:  # noqa: ARG002
-            """Put text of any length into the database."""
-            return 0, diskcache.core.MODE_RAW, None, value
-
         def fetch(self, mode: Any, filename: Any, value: Any, _read: Any) -> str:
             """Take text from the database, and nothing else from anywhere."""
-            if mode == diskcache.core.MODE_RAW and filename is None and type(value) is str:
+            if mode == IN_DATABASE and filename is None and type(value) is str:
                 return value
             raise _ForeignRowError
 
