@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Generator, Sequence
 from functools import cache
 from pathlib import Path
@@ -69,6 +70,7 @@ TAKES = {
     "lm_cache_url": "a URL such as redis://host:port/0, as text",
 }
 BACKEND = "lm_cache_backend"
+BEGAN = "lmcache_began"  # what a worker is told: when the run began, seconds since 1970
 OUTSIDE = "outside of the tests, such as while a module is imported"
 OWN_PACKAGES = ("pytest_lmcache", "litellm")
 # DSPy has an engine of its own, and may be there without LiteLLM.
@@ -167,6 +169,7 @@ class Run:
         self.current: pytest.Item | None = None
         self.shared: list[SharedFixture] = []
         self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
+        self.began: float = getattr(config, "workerinput", {}).get(BEGAN, time.time())
         self._marked_fixtures: set[str] = set()
         self._session: Session | None = None
         self._tally: Tally | None = None
@@ -216,6 +219,11 @@ class Run:
         output = getattr(self.config, "workeroutput", None)
         if output is not None and self._tally is not None:
             output["lmcache"] = self._tally.plain()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker when the run began, to all of which a shared cassette is new if one of them makes it."""
+        node.workerinput[BEGAN] = self.began
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -351,7 +359,7 @@ class Run:
         name, path = settings.cassette, None
         if name is not None:
             path = named_cassette(name, folder) if name else own_cassette(place[:-1], place[-1], folder)
-        if name and path is not None and not path.exists():
+        if name and path is not None and self._is_new(path):
             self.new.add(path)
         return self.session.recorder(
             settings,
@@ -361,6 +369,12 @@ class Run:
             command=_command(self.config, record, node.path),
             is_new=path in self.new,
             backend=self._backend,
+        )
+
+    def _is_new(self, path: Path) -> bool:
+        """Whether a cassette was not there when the run began; a worker may find one that another has made since."""
+        return not path.exists() or (
+            hasattr(self.config, "workerinput") and path.stat().st_mtime >= self.began
         )
 
     def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:

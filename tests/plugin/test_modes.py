@@ -209,3 +209,31 @@ def test_expected_failure_is_recorded(suite):
     suite.asked()
     suite.run().assert_outcomes(xfailed=1)
     assert suite.asked() == 0
+
+
+def test_a_cassette_that_workers_share_is_new_for_all_of_them(suite):
+    """In mode once a file that one worker has made in this run is still new for another, and written by both."""
+    for name in ("first", "later"):
+        suite.test(
+            f"""
+            @pytest.mark.lm_cache(cassette="shared", mode="once")
+            def test_{name}():
+                ask("{name}")
+            """,
+            name=f"test_{name}.py",
+        )
+    suite.file(
+        "conftest.py",
+        """
+        import time
+        from pathlib import Path
+
+        def pytest_runtest_protocol(item):
+            while item.name == "test_later" and not Path("cassettes/shared.yaml").exists():
+                time.sleep(0.05)
+        """,
+    )
+    for asked in (2, 0):
+        done = suite.spawn("-n", "2", "--dist=loadfile")
+        assert "2 passed" in done.stdout, done.stdout
+        assert suite.asked() == asked
