@@ -90,6 +90,7 @@ class Tally:
     layers: dict[str, list[int]] = field(default_factory=dict)
     old: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
+    in_blocks: bool = False  # a miss of a `use_cassette`
     refused: dict[str, int] = field(default_factory=dict)
     unused: dict[str, int] = field(default_factory=dict)  # by file
     users: dict[str, str] = field(
@@ -120,10 +121,13 @@ class Tally:
                 self._of(call, passed=passed).add(tokens, call.usd)
             self.prompt_cache.add(*call.cached, call.cached_usd)
             cost.add(call.seconds, tokens, call.usd or 0.0)
-        for fault in () if is_told else recorder.faults:
+        for fault in recorder.faults:
             # No miss is an ordinary exception; a call without a key, or a broken file, is recorded by nothing.
-            counts = self.refused if isinstance(fault, Exception | UnsupportedCall) else self.missed
-            counts[test] = counts.get(test, 0) + 1
+            is_miss = not isinstance(fault, Exception | UnsupportedCall)
+            self.in_blocks |= is_miss and not recorder.command.startswith("pytest ")
+            if not is_told:
+                counts = self.missed if is_miss else self.refused
+                counts[test] = counts.get(test, 0) + 1
         if recorder.unstored and recorder.mode is not Mode.LIVE:
             self.unstored.setdefault(test, []).extend(recorder.unstored)
         if recorder.in_front:
@@ -205,6 +209,7 @@ class Tally:
             self.costs.setdefault(test, Cost()).add(**cost)
         self.written.extend(data["written"])
         self.unseen = self.unseen or data["unseen"]
+        self.in_blocks |= data["in_blocks"]
 
     @property
     def is_empty(self) -> bool:
@@ -263,9 +268,8 @@ class Tally:
 
     def _listed(self) -> Iterator[str]:
         if self.missed:
-            yield from _list(
-                f"missed in {_number(len(self.missed), 'test')}; record: pytest --lm-record", self.missed
-            )
+            record = "pytest --lm-record" + ', use_cassette(…, mode="record")' * self.in_blocks
+            yield from _list(f"missed in {_number(len(self.missed), 'test')}; record: {record}", self.missed)
         if self.refused:
             yield from _list(
                 f"refused in {_number(len(self.refused), 'test')}, which no recording mends; "

@@ -38,6 +38,7 @@ class Recorder:
     spare: int = 0
     mode: Mode = Mode.REPLAY
     shown_path: str = ""
+    command: str = "pytest --lm-record x.py"
     owned: bool = True
     old: int = 0
 

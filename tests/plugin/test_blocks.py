@@ -59,7 +59,9 @@ def test_a_miss_belongs_to_its_own_test(suite):
     )
     result = suite.run()
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(["*1 recorded, 1 missed*"])
+    result.stdout.fnmatch_lines(
+        ["*1 recorded, 1 missed*", '*; record: pytest --lm-record, use_cassette(…, mode="record"):']
+    )
     result.stdout.no_fnmatch_line("*test_3*")
     assert (suite.folder / "wide.yaml").exists()
 
