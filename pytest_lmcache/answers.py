@@ -64,7 +64,17 @@ def _revived(name: str, data: dict[str, Any]) -> Any:
         return Message(data)
     types = data.pop(OUTPUT_TYPES, None)
     response = _made(_response_class(name), data)
+    if name == "completion":
+        _put_refusals_last(response, data)
     return response if types is None else _with_output(response, types)
+
+
+def _put_refusals_last(response: Any, data: dict[str, Any]) -> None:
+    """Have a message show its refusal last where it was last: LiteLLM 1.110 sets OpenAI's when all else is there."""
+    for choice, stored in zip(response.choices, data.get("choices", ()), strict=False):
+        fields = vars(choice.message)
+        if [*stored.get("message", ())][-1:] == ["refusal"] and "refusal" in fields:
+            fields["refusal"] = fields.pop("refusal")
 
 
 @cache
@@ -567,19 +577,27 @@ SHAPES = 500
 
 
 def _shortest(value: Any, given: Any, revive: Callable[[Any], Any]) -> Any:
-    """Without each None that reviving puts back."""
+    """Without each None that reviving puts back: to the same, in the same order where that can be had."""
     whole = value.model_dump(warnings=False)
     bare = plain(value.model_dump(exclude_unset=True, exclude_none=True, warnings=False))
     kinds = _output_types(value)
+    same = []
     for types in ({}, {OUTPUT_TYPES: kinds}) if kinds else ({},):
-        try:
-            revived = revive(copied({**bare, **types}))
-            short = {**_without_none(given, revived.model_dump(warnings=False)), **types}
-            if revive(copied(short)).model_dump(warnings=False) == whole:
+        for shorten in (_without_none, _whole):
+            try:
+                revived = revive(copied({**bare, **types}))
+                short = {**shorten(given, revived.model_dump(warnings=False)), **types}
+                again = revive(copied(short)).model_dump(warnings=False)
+            except Exception:  # noqa: BLE001, S112 - such as a field that may be None but may not be missing
+                continue
+            if repr(again) == repr(whole):
                 return short
-        except Exception:  # noqa: BLE001, S112 - such as a field that may be None but may not be missing
-            continue
-    return given  # all is kept: whatever LiteLLM's classes make of less, the call goes on
+            same += [short] * (again == whole)
+    return [*same, given][0]  # whatever LiteLLM's classes make of less, the call goes on
+
+
+def _whole(given: Any, _revived: Any) -> Any:
+    return given
 
 
 def _without_none(given: Any, revived: Any) -> Any:

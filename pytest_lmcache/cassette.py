@@ -26,6 +26,7 @@ from pytest_lmcache.errors import (
     newer_cassette,
     same_file,
     shorten,
+    unwritable_cassette,
 )
 from pytest_lmcache.interaction import Again, Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy
@@ -159,9 +160,10 @@ class Entry:
             kind, data = Kind.STREAM, whole
         elif "response" not in fields:
             kind, data, error = Kind.ERROR, error, None
-        if not isinstance(data, dict | list) or ("response" in fields and kind is not Kind.RESPONSE):
+        is_one = "response" not in fields or (kind is Kind.RESPONSE and error is None)
+        if not is_one or not isinstance(data, list if kind is Kind.STREAM else dict):
             raise self.broken(
-                "this interaction needs one of `response:`, `chunks:` or `error:`, with content"
+                "this interaction needs one of `response:`, a mapping, `chunks:` or `error:`, with content"
             )
         seconds, usd = fields.get("seconds"), fields.get("usd")
         if "recorded" not in fields or not _is_number(seconds):
@@ -283,7 +285,8 @@ class Cassette:
                 else:
                     path.unlink()
         except OSError as problem:
-            raise self._broken(f"cannot be written: {problem.strerror or problem}") from None
+            reason = problem.strerror or str(problem)
+            raise CassetteError(unwritable_cassette(str(self.path), reason)) from None
         return True
 
     def _file(self, entries: Iterable[Entry], comment: Sequence[str]) -> Iterator[bytes]:

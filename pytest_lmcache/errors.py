@@ -110,6 +110,16 @@ def broken_cassette(path: str, line: int, problem: str) -> str:
     )
 
 
+def unwritable_cassette(path: str, reason: str) -> str:
+    """The message for a cassette that cannot be written."""
+    return (
+        f"{path} cannot be written: {reason}.\n"
+        "Make its folder one that can be written, or name another one (lm_cassette_dir), and record again: "
+        "pytest --lm-record\n"
+        "What the provider answered comes from the cache on disk then, where that is on."
+    )
+
+
 def a_folder(path: str) -> str:
     """The message for a folder in the place of a cassette."""
     return f"{path} is a folder; a cassette is a file. Name one in it, such as {path}/x.yaml."

@@ -706,8 +706,7 @@ def _own_rule(normaliser: Any) -> _Rule:
             ) from error
     if not isinstance(pattern, re.Pattern) or not isinstance(pattern.pattern, str):
         raise SettingsError(
-            f"There is no normaliser {normaliser!r}. Valid are {_names(NORMALISERS)}, re:<pattern>, "
-            "or a compiled regular expression over text."
+            f"There is no normaliser {normaliser!r}. Valid are {_names(NORMALISERS)} and re:<pattern>."
         )
     text = f"{pattern.pattern}\0{pattern.flags}".encode("utf-8", "surrogatepass")
     return _Rule(f"re:{hashlib.blake2b(text, digest_size=4).hexdigest()}", pattern)

@@ -110,8 +110,12 @@ def _overlap(one: set[str], other: set[str]) -> float:
 
 
 def _weight(difference: Difference) -> float:
-    """How much one difference sets two calls apart, from 0 to 1."""
-    return 1.0 - _likeness(difference.recorded, difference.asked)
+    """How much one difference sets two calls apart, from 0 to 1: the question tells more than who is asked and how."""
+    share = 1.0 if difference.path.startswith(QUESTION) else 0.25
+    return share * (1.0 - _likeness(difference.recorded, difference.asked))
+
+
+QUESTION = ("messages", "input", "prompt", "system", "instructions")
 
 
 def _likeness(one: Any, other: Any) -> float:
@@ -249,6 +253,13 @@ def explain(found: Nearest) -> list[str]:
     At most 40 lines of about 100 characters, saying how much was left out; all characters are printable.
     """
     lines: list[str] = []
+    if not found.differences:
+        return [
+            "nothing differs but the key: was the recording edited by hand? Then delete it and record again.",
+            "Or does a key function of your own give another key each time?",
+        ]
+    if [difference.path for difference in found.differences] == ["model"]:
+        lines.append('the question is the same; key = "messages" has one recording serve all models')
     for done, difference in enumerate(found.differences):
         block = _block(difference)
         if len(lines) + len(block) >= _LINES:
@@ -265,7 +276,9 @@ def _block(difference: Difference) -> list[str]:
     if asked is ABSENT:
         return [f"{path}: only in the recording: {_short(recorded)}"]
     if not isinstance(recorded, str) or not isinstance(asked, str):
-        return _pair(path, _short(recorded), _short(asked))
+        recorded, asked = _json(recorded), _json(asked)
+        if max(len(recorded), len(asked)) <= _WIDTH:
+            return _pair(path, recorded, asked)
     if "\n" in recorded or "\n" in asked:
         return [f"{path}:", *_changed_lines(recorded, asked)]
     if max(len(recorded), len(asked)) <= _SHORT:
@@ -341,11 +354,15 @@ def _visible(text: str, other: str, *, whole: bool = True) -> str:
 
 
 def _short(value: Any) -> str:
+    return _cut(_json(value), _WIDTH)
+
+
+def _json(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except ValueError:  # an integer longer than Python prints
         text = canonical(value)
-    return _cut(_safe(text), _WIDTH)
+    return _safe(text)
 
 
 def _cut(text: str, width: int) -> str:

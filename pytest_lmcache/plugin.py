@@ -71,7 +71,7 @@ TAKES = {
 }
 BACKEND = "lm_cache_backend"
 BEGAN = "lmcache_began"  # what a worker is told: when the run began, seconds since 1970
-OUTSIDE = "outside of the tests, such as while a module is imported"
+OUTSIDE = "outside of the tests, such as while a module is imported: use_cassette records them"
 OWN_PACKAGES = ("pytest_lmcache", "litellm")
 # DSPy has an engine of its own, and may be there without LiteLLM.
 LIBRARIES = ("litellm", "dspy")
@@ -253,6 +253,7 @@ class Run:
                 if settings not in checked:
                     checked.append(settings)
                     _check(settings)
+                    self._named(item, settings)
             except SettingsError as error:
                 raise pytest.UsageError(str(error)) from None
 
@@ -296,7 +297,8 @@ class Run:
     ) -> Generator[None, object, object]:
         """Calls of a fixture that outlives the test are recorded in a cassette of the fixture's own."""
         try:
-            if fixturedef.scope == "function" or self.current is None:
+            is_planned = self.config.getoption("setupplan", default=False)  # nothing runs
+            if fixturedef.scope == "function" or self.current is None or is_planned:
                 return (yield)
             return (yield from self._set_up_shared(fixturedef, request))
         except CassetteMiss as miss:
@@ -317,6 +319,8 @@ class Run:
         if call.when == "call":
             # An expected failure is how the test goes. Of subtests, each has a report before the test's own.
             passed = report.passed or hasattr(report, "wasxfail") or is_skip
+            if recorder is not None and report.skipped:
+                recorder.is_cut_short = True
             item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
         elif call.when == "setup" and is_skip:
             item.stash[passed_key] = True
@@ -352,13 +356,12 @@ class Run:
 
         ``record`` is what pytest is told to run to record it. Raises SettingsError.
         """
-        from pytest_lmcache.session import named_cassette, own_cassette
+        from pytest_lmcache.session import own_cassette
 
         settings = self.settings_of(node)
-        folder = self.config.rootpath / settings.cassette_dir
-        name, path = settings.cassette, None
-        if name is not None:
-            path = named_cassette(name, folder) if name else own_cassette(place[:-1], place[-1], folder)
+        name, path = settings.cassette, self._named(node, settings)
+        if name == "":
+            path = own_cassette(place[:-1], place[-1], self.config.rootpath / settings.cassette_dir)
         if name and path is not None and self._is_new(path):
             self.new.add(path)
         return self.session.recorder(
@@ -371,6 +374,17 @@ class Run:
             backend=self._backend,
         )
 
+    def _named(self, node: pytest.Item | pytest.Collector, settings: Settings) -> Path | None:
+        """The cassette that settings name, None where they name none. Raises SettingsError for one that cannot be."""
+        if not settings.cassette:
+            return None
+        from pytest_lmcache.session import named_cassette
+
+        try:
+            return named_cassette(settings.cassette, self.config.rootpath / settings.cassette_dir)
+        except SettingsError as error:
+            raise SettingsError(f"{node.nodeid}: {error}") from None
+
     def _is_new(self, path: Path) -> bool:
         """Whether a cassette was not there when the run began; a worker may find one that another has made since."""
         return not path.exists() or (
@@ -380,8 +394,12 @@ class Run:
     def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
         """Write a recorder's cassette, where all passed, and count what it did. Raises CassetteError."""
         passed = passed and not recorder.faults
-        written = recorder.close(passed=passed)
-        self.tally.add(test, recorder, passed=passed, written=written)
+        is_kept = written = False
+        try:
+            written = recorder.close(passed=passed)
+            is_kept = passed
+        finally:
+            self.tally.add(test, recorder, passed=is_kept, written=written)
 
     def _backend(self) -> Any:
         """What the fixture ``lm_cache_backend`` gave the test that runs, None where nobody overrides it."""
@@ -585,7 +603,10 @@ def _forced_mode(config: pytest.Config) -> Mode | None:
     named = option("--lm-mode")
     if len(given) + (named is not None) > 1:
         flags = " and ".join([*given, *(["--lm-mode"] if named is not None else [])])
-        raise SettingsError(f"{flags} exclude each other: give one of them.")
+        raise SettingsError(
+            f"{flags} exclude each other: give one of them. The place for a mode of all runs is lm_mode in the "
+            "configuration, not addopts."
+        )
     if named is None and not given:
         return None
     value = given[0].removeprefix("--lm-") if given else named

@@ -197,6 +197,7 @@ class Recorder:
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.unstored: list[str] = []
         self.in_front: set[str] = set()
+        self.is_cut_short = False  # whether the test may not have come to all of its calls
         self._open_cassette = open_cassette
         self._open_strategy = open_strategy
         self._open_cache = open_cache
@@ -486,8 +487,8 @@ class Recorder:
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
         if self.owned and self.command:
             comment.append(f"record again: {self._again}")
-        # What a rewrite asked in vain keeps the answer that it had.
-        owned = self.owned and not self.unstored
+        # What a rewrite asked in vain keeps the answer that it had, and so does what it may not have come to.
+        owned = self.owned and not self.unstored and not self.is_cut_short
         return self.cassette.save(
             self._asked_for(), owned=owned, rewrite=rewrite, comment=self.redact(comment)
         )

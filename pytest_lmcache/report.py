@@ -102,6 +102,7 @@ class Tally:
     in_front: dict[str, list[str]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
     unseen: str = ""
 
     def add(
@@ -138,7 +139,8 @@ class Tally:
         if old := recorder.old:
             self.old[test] = self.old.get(test, 0) + old
         if written:
-            self.written.append(recorder.shown_path)
+            is_there = recorder.path is not None and recorder.path.exists()
+            (self.written if is_there else self.removed).append(file)
 
     def _used(self, file: str, test: str) -> None:
         if self.users.setdefault(file, test) != test:
@@ -208,6 +210,7 @@ class Tally:
         for test, cost in data["costs"].items():
             self.costs.setdefault(test, Cost()).add(**cost)
         self.written.extend(data["written"])
+        self.removed.extend(data["removed"])
         self.unseen = self.unseen or data["unseen"]
         self.in_blocks |= data["in_blocks"]
 
@@ -215,7 +218,15 @@ class Tally:
     def is_empty(self) -> bool:
         """Whether there is nothing to tell."""
         sums = (self.replayed, self.recorded, self.cached, self.live, *self.hits.values())
-        told = (self.missed, self.refused, self._unused, self.unmarked, self.unseen, self.in_front)
+        told = (
+            self.missed,
+            self.refused,
+            self._unused,
+            self.unmarked,
+            self.unseen,
+            self.in_front,
+            self.removed,
+        )
         return not any(each.calls for each in sums) and not any(told)
 
     def lines(self, *, durations: int | None = None, verbose: bool = False) -> Iterator[str]:
@@ -244,12 +255,18 @@ class Tally:
         if verbose:
             for name, (hits, misses, puts) in self.layers.items():
                 yield f"layer {name}: {hits:,} hits, {misses:,} misses, {puts:,} kept"
-        if self.written:
-            files = len(set(self.written))
-            yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
+        yield from self._files()
         yield from self._listed()
         if durations is not None and self.costs:
             yield from self._most_expensive(durations)
+
+    def _files(self) -> Iterator[str]:
+        if self.written:
+            files = len(set(self.written))
+            yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
+        if self.removed:
+            yield f"{_number(len(self.removed), 'cassette')} removed, for which nothing was asked:"
+            yield from (f"  {file}" for file in sorted(self.removed))
 
     def _counts(self) -> Iterator[str]:
         yield f"{self.replayed.calls} replayed"
@@ -292,7 +309,9 @@ class Tally:
         if early:
             yield from _list("streams recorded only as far as the test read them", early)
         if self.unstored:
-            title = "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them)"
+            title = (
+                "not recorded, may miss on replay (a provider's errors: lm_record_errors = all keeps them)"
+            )
             yield from _list(
                 title, {test: ", ".join(sorted(set(why))) for test, why in self.unstored.items()}
             )

@@ -453,8 +453,12 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         faults = [*recorder.faults, *recorder.inner_faults]
         untold = [fault for fault in faults if not getattr(fault, TOLD, False)]
         passed = kind is None and not recorder.faults and not untold
-        written = recorder.close(passed=passed)
-        session.tell(recorder, passed=passed, written=written)
+        is_kept = written = False
+        try:
+            written = recorder.close(passed=passed)
+            is_kept = passed
+        finally:
+            session.tell(recorder, passed=is_kept, written=written)
         if kind is None and untold:
             raise untold[0]
 

@@ -369,6 +369,40 @@ def test_nobody_is_bothered_where_nobody_listens(
     assert left == (set() if asks_first else {"_client_async_logging_helper"})
 
 
+def test_a_callback_that_comes_while_a_stream_is_recorded_is_told(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listens is asked when LiteLLM tells, as live, not when the call returns."""
+    told: list[Any] = []
+    for name in ("callbacks", "success_callback", "_async_success_callback", "input_callback"):
+        monkeypatch.setattr(litellm, name, [])
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        stream = litellm.completion(**arguments(provider.url), stream=True)
+        monkeypatch.setattr(litellm, "success_callback", [lambda *args: told.append(args)])
+        list(stream)
+    deadline = time.monotonic() + 10
+    while not told and time.monotonic() < deadline:
+        time.sleep(0.01)  # a thread tells
+    assert told
+
+
+def test_an_event_loop_may_end_before_its_logs_are_written(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LiteLLM looks at the state of what still waits when the next loop comes; what nobody hears is over."""
+    for name in ("callbacks", "success_callback", "_async_success_callback", "input_callback"):
+        monkeypatch.setattr(litellm, name, [])
+    model = "openai/responses/gpt-4o-mini"  # over another API: the inner call has claimed the log
+
+    async def run() -> None:
+        await asyncio.create_task(litellm.acompletion(**arguments(provider.url, model=model)))
+
+    for number in range(2):
+        with use_cassette(tmp_path / f"{number}.yaml", mode="record"):
+            asyncio.run(run())
+    assert not [record.message for record in caplog.records if "enqueue failed" in record.message]
+
+
 def test_a_miss_in_a_callback_is_not_lost(provider: Provider, listener: Listener, tmp_path: Path) -> None:
     """A callback that asks a model itself, in LiteLLM's logging thread, fails the block when it misses."""
 

@@ -62,6 +62,27 @@ def test_every_part_is_read(tmp_path):
     assert main(["check", str(tmp_path)]) == 1
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "content: why",
+            "content: who",
+            ":4: `key:` is that of another question: was this one edited by hand?",
+        ),
+        ("choices: []", "choices: []\nerror: {}", "needs one of `response:`"),
+        ("response:\n  id: x\n  choices: []", "response: [1]", "needs one of `response:`"),
+    ],
+)
+def test_what_was_edited_by_hand_is_told(tmp_path, capsys, old, new, said):
+    """A question whose key is another's, and an answer that can be none, are found though both can be parsed."""
+    path = write(tmp_path / "one.yaml", "why")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert main(["check", str(path)]) == 1
+    assert said in capsys.readouterr().err
+
+
 def test_cassette_of_an_own_strategy(tmp_path, capsys):
     """A cassette whose keys are an own function's is read without that function."""
     path = write(tmp_path / "one.yaml", "x")

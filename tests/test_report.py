@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 from pytest_lmcache.report import Tally
@@ -38,6 +39,7 @@ class Recorder:
     spare: int = 0
     mode: Mode = Mode.REPLAY
     shown_path: str = ""
+    path: Path = Path(__file__)
     command: str = "pytest --lm-record x.py"
     owned: bool = True
     old: int = 0
@@ -181,7 +183,7 @@ def test_lines():
         "  h (3)",
         "streams recorded only as far as the test read them:",
         "  e (1)",
-        "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them):",
+        "not recorded, may miss on replay (a provider's errors: lm_record_errors = all keeps them):",
         "  d (completion() failed with Timeout)",
         "caches in front, whose answers are not seen and not recorded; switch them off in tests:",
         "  j (another, one cache)",

@@ -123,12 +123,11 @@ class Visit(visit.Visit):
         return result
 
     def _hush(self) -> None:
-        """Spare LiteLLM what it prepares for callbacks, in threads that hold up the next call, where there are none."""
+        """Spare LiteLLM what it prepares, in threads that hold up the next call, where no callback listens by then."""
         logging_obj = self.kwargs.get("litellm_logging_obj")
-        # The streams of Anthropic's messages ask more of what is to be awaited.
-        if logging_obj is None or self.call.name == "anthropic_messages" or is_heard(logging_obj, fails=True):
-            return
-        vars(logging_obj).update(QUIET)
+        for name, silence in QUIET.items():
+            if (tell := getattr(logging_obj, name, None)) is not None:
+                vars(logging_obj)[name] = functools.partial(_tell_if_heard, logging_obj, tell, silence)
 
     def _price(self, result: Any) -> float | None:
         """What an answer cost: LiteLLM is about to calculate it, and takes what already stands in the answer."""
@@ -214,8 +213,20 @@ def _tell_nobody(*_: Any, **__: Any) -> None:
     """LiteLLM's logging of a replayed call that no callback listens to."""
 
 
+def _tell_if_heard(
+    logging_obj: Any, tell: Callable[..., Any], silence: Callable[..., Any], /, *args: Any, **more: Any
+) -> Any:
+    return (tell if is_heard(logging_obj, fails=True) else silence)(*args, **more)
+
+
 class _Silence(Coroutine[None, None, None]):
-    """The same, async: nothing to await, and no complaint where LiteLLM never awaits it."""
+    """The same, async: nothing to await, and no complaint where LiteLLM never awaits it.
+
+    To ``inspect.getcoroutinestate``, which LiteLLM asks of what waits when an event loop has ended, it is over.
+    """
+
+    cr_running = cr_suspended = False
+    cr_frame = cr_await = None
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass

@@ -87,6 +87,8 @@ class Visit:
         except BaseException as error:
             if isinstance(error, Exception):
                 self.failed(error)
+            else:
+                self.recorder.drop(self.record, f"{self.call.name}() ended with {type(error).__name__}")
             self.held.release()
             raise
 
@@ -132,6 +134,8 @@ class Visit:
         __tracebackhide__ = True
         try:
             return revive(*stored)
+        except Warning:
+            raise  # it is an error by the run's own choice
         except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
             self.broken(problem)
 

@@ -338,7 +338,7 @@ def test_cassette_that_cannot_be_written(suite):
     suite.file("cassettes/test_it", "a file where the folder should be")
     result = suite.run("--lm-record")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*test_one.yaml:1: cannot be written*"])
+    result.stdout.fnmatch_lines(["*test_one.yaml cannot be written: *", "*1 live and not kept*"])
 
 
 def test_unsupported_call_is_refused(suite):

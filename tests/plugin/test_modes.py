@@ -178,7 +178,9 @@ def test_rewrite_replaces_what_changed(suite, loopback):
     assert "two" not in text
 
 
-@pytest.mark.parametrize("how", ["skip", "xfail_not_run", "setup_only", "broken_fixture", "deselected"])
+@pytest.mark.parametrize(
+    "how", ["skip", "xfail_not_run", "setup_only", "broken_fixture", "deselected", "xfails"]
+)
 def test_rewrite_leaves_what_did_not_run(suite, how):
     """A test that does not get to its calls keeps its recordings, also under ``--lm-rewrite``."""
     suite.test(MARKED)
@@ -190,11 +192,47 @@ def test_rewrite_leaves_what_did_not_run(suite, how):
         "xfail_not_run": "@pytest.mark.xfail(run=False)",
         "broken_fixture": "@pytest.mark.usefixtures('missing')",
     }
-    suite.test(marks.get(how, "") + MARKED)
+    xfails = """
+        @pytest.mark.lm_cache
+        def test_one():
+            pytest.xfail("not here")
+            ask("one")
+    """
+    suite.test(xfails if how == "xfails" else marks.get(how, "") + MARKED)
     args = {"setup_only": ["--setup-only"], "deselected": ["-k", "nothing"]}
     suite.run("--lm-rewrite", *args.get(how, []))
     assert path.read_bytes() == before
     assert suite.asked() == 1
+
+
+@pytest.mark.parametrize("mode", ["--lm-rewrite", "--lm-record"])
+def test_a_plan_touches_nothing(suite, mode):
+    """``--setup-plan`` runs no fixture, so it knows of no recording that is not used."""
+    suite.test("""
+        @pytest.fixture(scope="module")
+        def answer():
+            return ask()
+
+        @pytest.mark.lm_cache
+        def test_one(answer):
+            pass
+    """)
+    suite.record()
+    before = suite.cassettes()
+    assert before
+    suite.run("--setup-plan", mode).stdout.no_fnmatch_line("*unused*")
+    assert suite.cassettes() == before
+
+
+def test_a_removed_cassette_is_told(suite):
+    """A rewrite in which a test asks nothing removes its file, and says so."""
+    suite.test(MARKED)
+    suite.record()
+    suite.test("@pytest.mark.lm_cache\ndef test_one():\n    pass\n")
+    suite.run("--lm-rewrite").stdout.fnmatch_lines(
+        ["0 replayed", "1 cassette removed, for which nothing was asked:", "  cassettes*test_one.yaml"]
+    )
+    assert suite.cassettes() == []
 
 
 def test_expected_failure_is_recorded(suite):

@@ -130,7 +130,7 @@ def test_live_calls_of_unmarked_tests(suite):
     assert suite.asked() == 4
     assert told(result)[1:] == [
         "4 live calls by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:",
-        "  outside of the tests, such as while a module is imported (1)",
+        "  outside of the tests, such as while a module is imported: use_cassette records them (1)",
         "  test_it.py::TestIt::test_one (2)",
         "  test_it.py::test_one (1)",
     ]
@@ -174,7 +174,7 @@ def test_transient_error_is_not_recorded(suite, loopback):
     lines = told(suite.record())
     assert lines[0] == "0 replayed, 1 recorded, 1 live and not kept"
     assert lines[-2:] == [
-        "not recorded, may miss on replay (transient errors: lm_record_errors = all keeps them):",
+        "not recorded, may miss on replay (a provider's errors: lm_record_errors = all keeps them):",
         "  test_it.py::test_one (completion() failed with RateLimitError)",
     ]
 
