@@ -6,6 +6,7 @@ import difflib
 import heapq
 import json
 import os.path
+import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -111,11 +112,11 @@ def _overlap(one: set[str], other: set[str]) -> float:
 
 def _weight(difference: Difference) -> float:
     """How much one difference sets two calls apart, from 0 to 1: the question tells more than who is asked and how."""
-    share = 1.0 if difference.path.startswith(QUESTION) else 0.25
+    share = 1.0 if re.split(r"\W", difference.path)[0] in QUESTION else 0.25
     return share * (1.0 - _likeness(difference.recorded, difference.asked))
 
 
-QUESTION = ("messages", "input", "prompt", "system", "instructions")
+QUESTION = frozenset({"messages", "input", "prompt", "system", "instructions"})
 
 
 def _likeness(one: Any, other: Any) -> float:

@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import sys
-import time
 from collections.abc import Generator, Sequence
 from functools import cache
 from pathlib import Path
@@ -70,7 +69,6 @@ TAKES = {
     "lm_cache_url": "a URL such as redis://host:port/0, as text",
 }
 BACKEND = "lm_cache_backend"
-BEGAN = "lmcache_began"  # what a worker is told: when the run began, seconds since 1970
 OUTSIDE = "outside of the tests, such as while a module is imported: use_cassette records them"
 OWN_PACKAGES = ("pytest_lmcache", "litellm")
 # DSPy has an engine of its own, and may be there without LiteLLM.
@@ -169,7 +167,7 @@ class Run:
         self.current: pytest.Item | None = None
         self.shared: list[SharedFixture] = []
         self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
-        self.began: float = getattr(config, "workerinput", {}).get(BEGAN, time.time())
+        self.there: dict[Path, bool] = {}  # which named cassettes were there when the tests were collected
         self._marked_fixtures: set[str] = set()
         self._session: Session | None = None
         self._tally: Tally | None = None
@@ -221,11 +219,6 @@ class Run:
             output["lmcache"] = self._tally.plain()
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker when the run began, to all of which a shared cassette is new if one of them makes it."""
-        node.workerinput[BEGAN] = self.began
-
-    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over a worker's tally."""
         data = getattr(node, "workeroutput", {}).get("lmcache")
@@ -246,16 +239,19 @@ class Run:
             if names is not None and BACKEND not in names and _has_own_backend(item):
                 # First of all: other fixtures may call.
                 names.insert(0, BACKEND)
-            if hasattr(self.config, "workerinput"):
-                continue  # a worker must not end its run: the test itself tells
             try:
                 settings = self.settings_of(item)
                 if settings not in checked:
                     checked.append(settings)
                     _check(settings)
-                    self._named(item, settings)
+                    path = self._named(item, settings)
+                    if path is not None:
+                        self.there[path] = path.exists()
             except SettingsError as error:
-                raise pytest.UsageError(str(error)) from None
+                if not hasattr(
+                    self.config, "workerinput"
+                ):  # a worker must not end its run: the test itself tells
+                    raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -319,7 +315,7 @@ class Run:
         if call.when == "call":
             # An expected failure is how the test goes. Of subtests, each has a report before the test's own.
             passed = report.passed or hasattr(report, "wasxfail") or is_skip
-            if recorder is not None and report.skipped:
+            if recorder is not None and _stopped_itself(call):
                 recorder.is_cut_short = True
             item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
         elif call.when == "setup" and is_skip:
@@ -362,7 +358,8 @@ class Run:
         name, path = settings.cassette, self._named(node, settings)
         if name == "":
             path = own_cassette(place[:-1], place[-1], self.config.rootpath / settings.cassette_dir)
-        if name and path is not None and self._is_new(path):
+        # xdist's workers have all collected before one of them makes the first file.
+        if name and path is not None and not self.there.get(path, path.exists()):
             self.new.add(path)
         return self.session.recorder(
             settings,
@@ -384,12 +381,6 @@ class Run:
             return named_cassette(settings.cassette, self.config.rootpath / settings.cassette_dir)
         except SettingsError as error:
             raise SettingsError(f"{node.nodeid}: {error}") from None
-
-    def _is_new(self, path: Path) -> bool:
-        """Whether a cassette was not there when the run began; a worker may find one that another has made since."""
-        return not path.exists() or (
-            hasattr(self.config, "workerinput") and path.stat().st_mtime >= self.began
-        )
 
     def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
         """Write a recorder's cassette, where all passed, and count what it did. Raises CassetteError."""
@@ -634,6 +625,14 @@ def _check(settings: Settings) -> None:
         from pytest_lmcache.session import session
 
         session.recorder(settings, Path())
+
+
+def _stopped_itself(call: pytest.CallInfo[None]) -> bool:
+    """Whether a test ended by skipping itself, or by saying that it fails: what it would have asked is not known."""
+    from unittest import SkipTest
+
+    stops = (pytest.skip.Exception, pytest.xfail.Exception, SkipTest)
+    return call.excinfo is not None and isinstance(call.excinfo.value, stops)
 
 
 def _is_marked(item: pytest.Item) -> bool:

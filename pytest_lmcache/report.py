@@ -266,7 +266,9 @@ class Tally:
             yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
         if self.removed:
             yield f"{_number(len(self.removed), 'cassette')} removed, for which nothing was asked:"
-            yield from (f"  {file}" for file in sorted(self.removed))
+            yield from (f"  {file}" for file in sorted(self.removed)[:SHOWN])
+            if len(self.removed) > SHOWN:
+                yield f"  … and {len(self.removed) - SHOWN} more"
 
     def _counts(self) -> Iterator[str]:
         yield f"{self.replayed.calls} replayed"
@@ -309,9 +311,7 @@ class Tally:
         if early:
             yield from _list("streams recorded only as far as the test read them", early)
         if self.unstored:
-            title = (
-                "not recorded, may miss on replay (a provider's errors: lm_record_errors = all keeps them)"
-            )
+            title = "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors)"
             yield from _list(
                 title, {test: ", ".join(sorted(set(why))) for test, why in self.unstored.items()}
             )

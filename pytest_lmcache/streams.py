@@ -200,6 +200,8 @@ class Chunks:
     def _revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
         try:
             return revive(*stored)
+        except Warning:
+            raise  # it is an error by the run's own choice
         except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
             self._broken(problem)
 

@@ -183,7 +183,7 @@ def test_lines():
         "  h (3)",
         "streams recorded only as far as the test read them:",
         "  e (1)",
-        "not recorded, may miss on replay (a provider's errors: lm_record_errors = all keeps them):",
+        "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
         "  d (completion() failed with Timeout)",
         "caches in front, whose answers are not seen and not recorded; switch them off in tests:",
         "  j (another, one cache)",

@@ -15,7 +15,7 @@ from pytest_lmcache.doors.visit import StreamTape, after_call
 from pytest_lmcache.interaction import Again, Answer, Kind
 from pytest_lmcache.keys import request_of
 from pytest_lmcache.recorder import Recorder
-from pytest_lmcache.settings import Usage
+from pytest_lmcache.settings import Mode, Usage
 
 # What LiteLLM calls while it answers a call is a part of that.
 inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
@@ -125,6 +125,8 @@ class Visit(visit.Visit):
     def _hush(self) -> None:
         """Spare LiteLLM what it prepares, in threads that hold up the next call, where no callback listens by then."""
         logging_obj = self.kwargs.get("litellm_logging_obj")
+        if logging_obj is None or self.recorder.mode is Mode.LIVE:
+            return
         for name, silence in QUIET.items():
             if (tell := getattr(logging_obj, name, None)) is not None:
                 vars(logging_obj)[name] = functools.partial(_tell_if_heard, logging_obj, tell, silence)

@@ -205,6 +205,21 @@ def test_rewrite_leaves_what_did_not_run(suite, how):
     assert suite.asked() == 1
 
 
+def test_a_rewrite_of_an_expected_failure_keeps_nothing_old(suite):
+    """A test that fails after its calls, as expected, is rewritten like any other."""
+    for prompt in ("old", "new"):
+        suite.test(f"""
+            @pytest.mark.xfail
+            @pytest.mark.lm_cache
+            def test_one():
+                assert ask("{prompt}") == ""
+        """)
+        suite.run("--lm-rewrite").assert_outcomes(xfailed=1)
+    text = (suite.folder / "cassettes/test_it/test_one.yaml").read_text()
+    assert "said: new" in text
+    assert "said: old" not in text
+
+
 @pytest.mark.parametrize("mode", ["--lm-rewrite", "--lm-record"])
 def test_a_plan_touches_nothing(suite, mode):
     """``--setup-plan`` runs no fixture, so it knows of no recording that is not used."""
@@ -249,29 +264,41 @@ def test_expected_failure_is_recorded(suite):
     assert suite.asked() == 0
 
 
+WAITS = """
+import time
+from pathlib import Path
+
+def pytest_runtest_protocol(item):
+    path = Path("cassettes/shared.yaml")
+    while item.name == "test_later" and not (path.exists() and "said: first" in path.read_text()):
+        time.sleep(0.05)
+"""
+SHARED = """
+@pytest.mark.lm_cache(cassette="shared", mode="{mode}")
+def test_{name}():
+    ask("{name}")
+"""
+
+
 def test_a_cassette_that_workers_share_is_new_for_all_of_them(suite):
     """In mode once a file that one worker has made in this run is still new for another, and written by both."""
+    suite.file("conftest.py", WAITS)
     for name in ("first", "later"):
-        suite.test(
-            f"""
-            @pytest.mark.lm_cache(cassette="shared", mode="once")
-            def test_{name}():
-                ask("{name}")
-            """,
-            name=f"test_{name}.py",
-        )
-    suite.file(
-        "conftest.py",
-        """
-        import time
-        from pathlib import Path
-
-        def pytest_runtest_protocol(item):
-            while item.name == "test_later" and not Path("cassettes/shared.yaml").exists():
-                time.sleep(0.05)
-        """,
-    )
+        suite.test(SHARED.format(name=name, mode="once"), name=f"test_{name}.py")
     for asked in (2, 0):
         done = suite.spawn("-n", "2", "--dist=loadfile")
         assert "2 passed" in done.stdout, done.stdout
         assert suite.asked() == asked
+
+
+def test_a_cassette_that_a_worker_adds_to_is_not_new(suite):
+    """In mode once nothing is asked for a file that was there, though another worker has just written to it."""
+    suite.test(SHARED.format(name="early", mode="record"))
+    suite.record()
+    suite.file("conftest.py", WAITS)
+    for name, mode in (("first", "record"), ("later", "once")):
+        suite.test(SHARED.format(name=name, mode=mode), name=f"test_{name}.py")
+    suite.asked()
+    done = suite.spawn("-n", "2", "--dist=loadfile", "test_first.py", "test_later.py")
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    assert suite.asked() == 1

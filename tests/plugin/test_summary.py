@@ -174,7 +174,7 @@ def test_transient_error_is_not_recorded(suite, loopback):
     lines = told(suite.record())
     assert lines[0] == "0 replayed, 1 recorded, 1 live and not kept"
     assert lines[-2:] == [
-        "not recorded, may miss on replay (a provider's errors: lm_record_errors = all keeps them):",
+        "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
         "  test_it.py::test_one (completion() failed with RateLimitError)",
     ]
 
