@@ -72,8 +72,8 @@ def _revived(name: str, data: dict[str, Any]) -> Any:
 def _put_refusals_last(response: Any, data: dict[str, Any]) -> None:
     """Have a message show its refusal last where it was last: LiteLLM 1.110 sets OpenAI's when all else is there."""
     for choice, stored in zip(response.choices, data.get("choices", ()), strict=False):
-        fields = vars(choice.message)
-        if [*stored.get("message", ())][-1:] == ["refusal"] and "refusal" in fields:
+        if [*(stored.get("message") or ())][-1:] == ["refusal"] and "refusal" in vars(choice.message):
+            fields = vars(choice.message)
             fields["refusal"] = fields.pop("refusal")
 
 

@@ -248,9 +248,8 @@ class Run:
                     if path is not None:
                         self.there[path] = path.exists()
             except SettingsError as error:
-                if not hasattr(
-                    self.config, "workerinput"
-                ):  # a worker must not end its run: the test itself tells
+                # A worker must not end its run: the test itself tells.
+                if not hasattr(self.config, "workerinput"):
                     raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl(tryfirst=True)
