@@ -306,6 +306,47 @@ def test_what_litellm_s_classes_refuse_is_stored_whole(
         assert dumped(chat(GONE)) == dumped(live)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_warning_that_is_an_error_is_no_broken_recording(
+    stream: bool, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a run makes errors of warnings, one that LiteLLM's classes give while they are read stays what it is."""
+    from pytest_lmcache import answers
+
+    def warns(*_: Any) -> Any:
+        raise UserWarning("of pydantic's")
+
+    def call(url: str) -> None:
+        answer = chat(url, stream=stream)
+        _ = list(answer) if stream else answer
+
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        call(provider.url)
+    monkeypatch.setattr(answers, "_made", warns)
+    with pytest.raises(UserWarning, match="of pydantic's"), use_cassette(tmp_path / "x.yaml"):
+        call(GONE)
+
+
+def test_a_call_that_its_test_cancels_is_named(provider: Provider, tmp_path: Path) -> None:
+    """It has no answer to record, which is said of the call and not of the end of the test."""
+
+    async def run() -> None:
+        asked = provider.count
+        slow = asyncio.create_task(achat(provider.url))
+        while provider.count == asked:  # noqa: ASYNC110 - another thread counts
+            await asyncio.sleep(0.01)
+        slow.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await slow
+        await achat(provider.url)
+
+    provider.script(Reply(delay=2.0))
+    with use_cassette(tmp_path / "x.yaml", mode="record") as tape:
+        asyncio.run(run())
+    assert tape.recorded == 1
+    assert tape.unstored == ["completion() ended with CancelledError"]
+
+
 def test_none_and_nothing_stay_apart() -> None:
     """What a provider sent as null is None on the replayed answer, what it left out is not there."""
     from pytest_lmcache.answers import revive_response
