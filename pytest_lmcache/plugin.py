@@ -613,7 +613,7 @@ def _check_names(settings: Settings) -> None:
     """Refuse names that do not exist, as far as that can be told without importing the user's modules."""
     key = settings.key
     is_path = isinstance(key, str) and bool({".", ":"} & set(key))
-    _check(settings._replace(key="exact" if is_path else key, redact_with=None))
+    _check(settings._replace(key="exact" if is_path else key, redact_with=()))
 
 
 def _check(settings: Settings) -> None:

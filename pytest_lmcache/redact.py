@@ -10,7 +10,7 @@ first of these that applies, and the local environment has the last word, not th
 3. the label before it in a text (``MISTRAL_API_KEY=...``);
 4. the environment variable that holds it, then the argument that it was passed as; of several names the
    alphabetically first;
-5. the own pattern that matched it (``pattern-1``).
+5. ``pattern``, where an own pattern matched it: patterns may be added and reordered.
 
 JSON inside a string, such as a tool call's arguments, is text: there a labelled value goes only if it also
 looks like a credential (rule 3), so ``{"password": "hunter2"}`` that a model wrote for a tool stays what the
@@ -27,6 +27,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum, auto
 from functools import cache, lru_cache
 from typing import Any, AnyStr, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -40,6 +41,7 @@ DUMMY_KEY = "lmcache-dummy-key"
 _PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
 _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
 _LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
+_LEAST_CUT = 12  # characters that have to be there of a secret that a text breaks off in
 _LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
 _ROUNDS = 20  # more than any text needs that was not made to need them
 _SHORT_TEXT = 500  # characters: of such texts it is remembered what is left of them
@@ -63,13 +65,17 @@ _SECRET_WORDS = _set(
     "pwd refreshtoken secret secretkey sessiontoken"
 )
 _SECRET_KEYS = _set(  # what stands before "key" in the name of a secret; a cache_key is none
-    "access account admin anthropic api app auth cohere encryption function functions gemini groq hmac ingestion "
+    "access account admin anthropic api app application auth cohere encryption function functions gemini groq hmac ingestion "
     "license master mistral openai openrouter private proxy salt secret service shared signing storage subscription "
     "webhook"
 )
 _HARMLESS_TOKENS = _set(  # what stands before "token" where it is a piece of text or of a listing
     "audio begin bos cached class cls completion continuation cost decoder end eos first image input last mask max "
     "min next output pad page per prev previous prompt reasoning sep special start stop text to total unk"
+)
+_ENVIRONMENTS = _set(  # what stands behind a secret's name where there is one for each of several places
+    "a b backup ci central default dev development east eu global live local main new north old primary prod production "
+    "qa sandbox secondary south stage staging test testing uat uk us v west"
 )
 _ABOUT_SECRETS = _set(  # what follows "secret" where the name is of something else
     "arn count file manager name path project ref reference region type uri url version"
@@ -90,7 +96,7 @@ def is_secret_name(name: str) -> bool:
     False for ``token``, ``auth`` and ``credentials`` alone, which are often innocent: there the value decides.
     """
     words = _words(name)
-    if not words:
+    if not words or _PLACEHOLDER.fullmatch(name):  # the key of a mapping was a secret itself
         return False
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     if last in _SECRET_WORDS or last.endswith(("apikey", "password")):
@@ -114,30 +120,39 @@ def _may_be_secret(name: str) -> bool:
 def _is_secret_variable(name: str) -> bool:
     """The same for an environment variable, where any ``*_KEY`` that is not public counts."""
     words = _words(name)
+    while len(words) > 1 and words[-1] in _ENVIRONMENTS:
+        words.pop()
     if name in ("PWD", "OLDPWD") or not words:
         return False
     if words[-1] in ("key", "keys"):
         return not {"public", "gpg", "cache", "object", "bucket"}.intersection(words)
-    if words[-2:] == ["webhook", "url"] or words[-1] in ("pass", "pat", "sshpass") or "bearer" in words:
+    if words[-2:] in (["webhook", "url"], ["connection", "string"]) or "bearer" in words:
         return True
-    return is_secret_name(name) or words[-1] in _MAYBE_SECRET
+    if words[-1] in ("token", "tokens"):
+        return not _HARMLESS_TOKENS.intersection(words[-2:-1])
+    return is_secret_name("_".join(words)) or words[-1] in _MAYBE_SECRET or words[-1] == "sshpass"
 
 
-_CREDIBLE = re.compile(r"(?=\S*[0-9])(?=\S*[A-Za-z])(?=\S*?[A-Za-z0-9]{13})\S{16,}")
+_CREDIBLE = re.compile(
+    r"(?=\S*[0-9])(?=\S*[A-Za-z])(?=\S*?[A-Za-z0-9]{13})\S{16,}"
+    # AWS's secrets: one in a hundred has no such run.
+    r"|(?=\S*[0-9])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/]{40}"
+)
 
 
 def _is_credible(value: str) -> bool:
-    """Whether a text looks like a credential: long, letters and digits, one unbroken run; a uuid does not."""
+    """Whether a text looks like a credential: long, letters and digits, an unbroken run of 13; a uuid does not."""
     return _CREDIBLE.fullmatch(value) is not None
 
 
 _FILLER = _set(
-    "a abc an any anything api apikey auth bar baz change changeme default demo dev development dummy empty example fake false "
-    "fixture foo for here in insert is it key local localhost me mock mocked my needed no none not nothing null "
-    "offline ok password pk placeholder postgres production proj project provided put qux redacted redis replace replay "
-    "required root sample secret set sk some something staging string test tested testing tests the this to todo token "
-    "true unset unused used user value with xyz your yours lmcache litellm llm openai anthropic azure google "
-    "gemini mistral cohere ollama vllm"
+    "a abc an any anything api apikey assistant auth bar baz change changeme content cpp default demo dev developer "
+    "development dummy empty example fake false fixture foo for function here in insert is it key llama lm lmstudio "
+    "local localhost me message mock mocked my needed no none not nothing null offline ok password pk placeholder "
+    "postgres production proj project provided proxy put qux redacted redis replace replay required root sample secret "
+    "set sk some something staging string studio system test tested testing tests text the this to todo token tool true "
+    "unset unused used user value with xyz your yours lmcache litellm llm openai anthropic azure google gemini mistral "
+    "cohere ollama vllm"
 )
 
 
@@ -145,10 +160,20 @@ def _is_filler(value: str, name: str) -> bool:
     """Whether a value is an obvious stand-in, made of words such as test, dummy, your and of the name's own."""
     if value.replace(".", "", 1).isdigit():
         return len(value) < _LONG_NUMBER
-    own = _words(name)
+    known = _FILLER.union(_words(name))
+    return all(_is_filler_run(run, known) for run in re.findall("[a-z0-9]+", value.lower()))
+
+
+def _is_filler_run(run: str, known: frozenset[str]) -> bool:
+    """Whether letters and digits are such words and short numbers; one letter again and again may be a word."""
+    parts = re.findall("[a-z]+|[0-9]+", run)
+    # Of more, short words and single letters would make up every sixth key of 16 hexadecimal digits.
+    shortest = 1 if len(parts) <= 2 else 3  # noqa: PLR2004
     return all(
-        word in _FILLER or word in own or len(set(word)) == 1 or (word.isdigit() and len(word) < _SHORTEST)
-        for word in re.findall(r"[a-z]+|[0-9]+", value.lower())
+        len(part) < _SHORTEST
+        if part.isdigit()
+        else len(part) >= shortest and (part in known or len(set(part)) == 1)
+        for part in parts
     )
 
 
@@ -192,7 +217,9 @@ _DASHED = _RUN + "{20,}"
 # Nothing else begins as GitHub's do: also those that a log has cut, unless it is a word.
 _CUT = r"(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16,}"
 # "sk-" alone begins CSS classes and package names too: ask for digits and capitals, or for one long run.
-_MIXED = rf"(?=(?={_RUN}*[0-9])(?:{_RUN}*[A-Z]|{_RUN}*?[a-z0-9]{{20}})|(?:{_RUN}*?[A-Z]){{3}}){_RUN}{{20,}}"
+_MIXED = (
+    rf"(?!SK-)(?=(?={_RUN}*[0-9])(?:{_RUN}*[A-Z]|{_RUN}*?[a-z0-9]{{20}})|(?:{_RUN}*?[A-Z]){{3}}){_RUN}{{20,}}"
+)
 # From its beginning to its end, whatever stands before each line: a quote's mark, a diff's, a string's. One that is
 # cut goes as far as it reads like one. No hyphen pair in that, so that a text full of BEGIN lines is read once.
 _INSIDE = "(?:[^-]|-(?!----(?:BEGIN|END) ))"
@@ -207,20 +234,21 @@ _PEM = (
 # Lengths and alphabets: the providers' documentation and the rules of public secret scanners, with the
 # lower bounds relaxed, since formats grow.
 _FORMATS = (
-    _Format("anthropic-key", ("sk-ant-",), _RUN + "{16,}", _RUN),
-    _Format("openrouter-key", ("sk-or-",), r"(?:v\d+-)?" + _LONG, _RUN),
-    _Format("langfuse-key", ("sk-lf-",), _DASHED, _RUN),
-    _Format("openai-key", ("sk-proj-", "sk-svcacct-", "sk-admin-", "sk-None-"), _RUN + "{16,}", _RUN),
+    _Format("anthropic-key", ("sk-ant-",), _RUN + "{16,}"),
+    _Format("openrouter-key", ("sk-or-",), r"(?:v\d+-)?" + _LONG),
+    _Format("langfuse-key", ("sk-lf-",), _DASHED),
+    _Format("openai-key", ("sk-proj-", "sk-svcacct-", "sk-admin-", "sk-None-"), _RUN + "{16,}"),
     _Format("openai-key", ("sk-",), _MIXED, _RUN),
     _Format("google-key", ("AIza",), _RUN + "{30,}"),
     _Format("google-key", ("AQ.A",), _RUN + "{30,}"),
     _Format("google-token", ("ya29.",), r"[A-Za-z0-9_.-]{20,}(?<!\.)"),
     _Format("google-secret", ("GOCSPX-",), _DASHED),
     _Format("aws-key-id", ("AKIA", "ASIA", "ABIA", "ACCA"), r"[A-Z0-9]{16}(?![A-Za-z0-9])"),
+    _Format("aws-session-token", ("IQoJb3JpZ2luX2Vj", "FwoGZXIvYXdzE"), r"[A-Za-z0-9+/]{60,}={0,2}"),
     _Format("aws-bedrock-key", ("ABSK", "bedrock-api-key-"), r"[A-Za-z0-9+/]{60,}={0,2}"),
     _Format("azure-key", ("JQQJ9",), r"[A-Za-z0-9]{57,}(?:==)?", back=52),
     _Format("azure-secret", ("7Q~", "8Q~"), r"[A-Za-z0-9_.~-]{37,}", "[A-Za-z0-9_.~-]", back=3),
-    _Format("huggingface-token", ("hf_", "api_org_"), _LONG, _RUN),
+    _Format("huggingface-token", ("hf_", "api_org_"), _LONG, "[A-Za-z0-9-]"),
     _Format("groq-key", ("gsk_",), _LONG),
     _Format("xai-key", ("xai-",), _LONG),
     _Format("perplexity-key", ("pplx-",), _LONG),
@@ -302,13 +330,14 @@ def _lookaround(literal: str) -> str:
 _CREDENTIALS = re.compile(r"://(?P<span>[^\s/?#<>\"'\\`|]{1,256})@")
 _QUERY_NAME = re.compile(r"(?:[?&;#]|\\u0026)([A-Za-z0-9_.\-]{2,40})$")
 _QUERY_VALUE = re.compile(r"=(?P<span>[^\s=&#\"'<>\\`|(){}\[\],;][^\s&#\"'<>\\`|(){}\[\],;]*)")
+_EMPTY_IN_QUERY = re.compile(r"(?<=[?&])([A-Za-z0-9_.\-]{2,40})=$")
 _QUERY_SECRETS = _set(
     "credential jwt pass sig signature subscriptionkey xamzcredential xamzsecuritytoken xamzsignature "
     "xgoogcredential xgoogsignature"
 )
 # Under these a word or a number is as likely: a key is longer, of letters and digits.
 _DOUBTFUL = frozenset({"auth", "code", "key", "token"})
-_NOT_IN_IT = r"[^\s&#\"'<>\\`|(){}\[\],;]"
+_NOT_IN_IT = r"[^\s&#\"'<>\\`|(){}\[\],;+]"
 _LIKE_A_KEY = re.compile(
     rf"=(?:{_NOT_IN_IT}{{16}}|(?={_NOT_IN_IT}{{12}})(?={_NOT_IN_IT}{{0,15}}[A-Za-z])"
     rf"(?:(?={_NOT_IN_IT}{{0,15}}[0-9])|(?={_NOT_IN_IT}{{0,15}}[a-z])(?={_NOT_IN_IT}{{0,15}}[A-Z])))"
@@ -369,6 +398,12 @@ def _is_query_text(name: Any, text: Any) -> bool:
     return isinstance(name, str) and isinstance(text, str) and _is_query_secret(name, f"={text}")
 
 
+def _filled(parameter: re.Match[str]) -> str:
+    """An URL's parameter that is empty, with a placeholder where it should have been a secret."""
+    name = parameter[1]
+    return parameter[0] + (_placeholder(name.lower()) if _is_query_secret(name, "=") else "")
+
+
 def _formatted(form: _Format, start: str, rank: int) -> _Look:
     back = _pivot(start) + form.back
 
@@ -397,7 +432,7 @@ def _labelled(text: str, at: int, _: _Known) -> Iterator[_Span]:
         return
     if found["masked"]:
         yield _Span(*found.span("masked"), _LABEL_RANK, label)
-    elif _is_credible(found["span"]):
+    elif _is_credible(found["span"]) and not _FILE.fullmatch(found["span"]):
         yield _Span(*found.span("span"), _LABEL_RANK, label)
 
 
@@ -502,20 +537,38 @@ def _merged(spans: list[_Span]) -> list[_Span]:
 
 
 def _secrets_in(name: str, value: str) -> Iterator[str]:
-    """The secrets that a value under a secret name consists of: itself, without its scheme, a JSON key's parts."""
-    value = value.strip()
-    if value.startswith("{"):
+    """The secrets that a value under a secret name consists of: itself, without its scheme, and its parts."""
+    value = _without_scheme(value.strip())
+    for part_name, part in (*_parts(name, value), (name, value)):
+        if _is_searchable(part, part_name):
+            yield part
+
+
+def _parts(name: str, value: str) -> Iterable[tuple[str, str]]:
+    """The secrets with their names in a JSON key, in a connection string, in a list with commas."""
+    if value.startswith(("{", "[")):
         try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = None
-        if isinstance(parsed, dict):
-            for part_name, part in parsed.items():
-                if isinstance(part, str) and is_secret_name(part_name) and _is_searchable(part, part_name):
-                    yield part
-    value = _without_scheme(value)
-    if _is_searchable(value, name):
-        yield value
+            return _texts(name, json.loads(value))
+        except (ValueError, RecursionError):
+            return ()
+    if "=" in value and ";" in value:
+        pairs = (pair.partition("=") for pair in value.split(";"))
+        return ((label, part) for label, _, part in pairs if is_secret_name(label))
+    return ((name, part) for part in _SEPARATED.split(value) if _is_credible(part))
+
+
+def _texts(name: str, data: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(data, dict):
+        for inner, part in data.items():
+            yield from _texts(inner, part)
+    elif isinstance(data, list):
+        for part in data:
+            yield from _texts(name, part)
+    elif isinstance(data, str) and (is_secret_name(name) or (_may_be_secret(name) and _is_credible(data))):
+        yield name, data
+
+
+_SEPARATED = re.compile(r"[,;\s]+")
 
 
 def _without_scheme(value: str) -> str:
@@ -549,6 +602,7 @@ def _as_written(secret: str) -> frozenset[str]:
 _PERCENT = re.compile("%[0-9A-F]{2}")
 
 
+_OFTEN_WORDS = frozenset({"auth", "credential", "credentials", "key", "keys", "pat"})
 # A name such as customer_id or gpt-4o-mini, or a number.
 _WORDLIKE = re.compile(r"(?=.{1,19}\Z)(?:(?:[a-z]+|[0-9]+|[a-z0-9]{1,7})(?:[-_.]|\Z))+")
 
@@ -556,11 +610,12 @@ _WORDLIKE = re.compile(r"(?=.{1,19}\Z)(?:(?:[a-z]+|[0-9]+|[a-z0-9]{1,7})(?:[-_.]
 def _secrets_of(name: str, value: str) -> Iterable[str]:
     """The secrets that an environment variable holds.
 
-    A ``*_KEY`` may be a database's or a dictionary's: where its name says no more, a word is none.
+    A ``*_KEY`` may be a database's or a dictionary's, an ``*_AUTH`` the name of a method: where the name says no
+    more, a word is none.
     """
     if not _is_secret_variable(name):
         return _secrets_in_url(value)
-    is_named = is_secret_name(name) or _words(name)[-1] not in ("key", "keys")
+    is_named = is_secret_name(name) or _words(name)[-1] not in _OFTEN_WORDS
     return () if not is_named and _WORDLIKE.fullmatch(value.strip()) else _secrets_in(name, value)
 
 
@@ -599,6 +654,14 @@ class _Environment:
         return variables
 
 
+class _Part(Enum):
+    """What is redacted: an answer, a call's arguments, and in both what a model wrote for a tool."""
+
+    ANSWER = auto()
+    REQUEST = auto()
+    FOR_TOOL = auto()
+
+
 # Mappings that a model wrote for a tool: what stands under a secret's name is what the tool is called with.
 _FOR_TOOLS = frozenset({"arguments", "input"})
 
@@ -621,8 +684,32 @@ _MODULE_KEYS = tuple(
 )
 
 
+def _cut_off(text: str, secret: str) -> int | None:
+    """Where a secret begins that a text breaks off in, half of it at least: the end of an answer that was cut."""
+    least = max(_LEAST_CUT, len(secret) // 2)
+    at = text.find(secret[:least], max(0, len(text) - len(secret)))
+    return at if at >= 0 and secret.startswith(text[at:]) else None
+
+
+def _applied(function: Callable[[str], str], text: str) -> str:
+    """What a user's function makes of a text."""
+    try:
+        own = function(text)
+    except Exception as error:  # noqa: BLE001 - whatever it is; its message may hold what the function was given
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise SettingsError(
+            f"the function that redacts, {function!r}, raised {type(error).__name__} at "
+            f"{at.filename}:{at.lineno}; mend it, or take it out"
+        ) from None
+    if not isinstance(own, str):
+        raise SettingsError(
+            f"the function that redacts, {function!r}, has to return a text, got {type(own).__name__}"
+        )
+    return own
+
+
 @lru_cache(maxsize=8)
-def _cleaned(_known: _Known, _patterns: tuple[tuple[re.Pattern[str], str], ...]) -> dict[str, str]:
+def _cleaned(_known: _Known, _patterns: tuple[re.Pattern[str], ...]) -> dict[str, str]:
     """The texts that were looked at by the same rules, and what became of them: names and phrases that come again."""
     return {}
 
@@ -631,37 +718,37 @@ class Redactor:
     """Takes secrets out of plain data; calling it again on what it gave changes nothing.
 
     ``patterns`` are regular expressions that add to the built-in rules; of one with a group ``secret`` only
-    that group is taken out, and none should match just what follows a placeholder. ``function`` is called on
-    every text (keys of mappings too) after all other rules; it has to be idempotent itself. ``environ`` is
+    that group is taken out, and none should match just what follows a placeholder. ``functions`` are called in
+    turn on every text (keys of mappings too) after all other rules; they have to be idempotent. ``environ`` is
     ``os.environ`` unless given, read again whenever it changed; a value seen once is looked for ever after.
     Raises SettingsError for a pattern that is none, and for a function that raises or returns no text.
     """
 
     __slots__ = (
-        *("_clean", "_environment", "_function", "_known", "_learnt", "_lock", "_module", "_patterns"),
+        *("_clean", "_environment", "_functions", "_known", "_learnt", "_lock", "_module", "_patterns"),
         *("_present", "_variables"),
     )
 
     def __init__(
         self,
         patterns: Iterable[str | re.Pattern[str]] = (),
-        function: Callable[[str], str] | None = None,
+        functions: Iterable[Callable[[str], str]] = (),
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        if function is not None and not callable(function):
-            raise SettingsError(f"a function that redacts has to be callable, got {type(function).__name__}")
-        self._patterns = tuple(
-            (_compiled(pattern), f"pattern-{number}")
-            for number, pattern in enumerate([patterns] if isinstance(patterns, str) else patterns, 1)
-        )
-        self._function = function
+        self._functions = tuple(functions)
+        for function in self._functions:
+            if not callable(function):
+                raise SettingsError(
+                    f"a function that redacts has to be callable, got {type(function).__name__}"
+                )
+        self._patterns = tuple(map(_compiled, [patterns] if isinstance(patterns, str) else patterns))
         self._environment = _Environment(os.environ if environ is None else environ)
         self._forget()
 
     def fresh(self) -> Redactor:
         """Return one with the same rules that knows nothing yet of what was passed or set in other tests."""
         new = object.__new__(Redactor)
-        new._patterns, new._function, new._environment = self._patterns, self._function, self._environment
+        new._patterns, new._functions, new._environment = self._patterns, self._functions, self._environment
         new._forget()
         return new
 
@@ -702,10 +789,15 @@ class Redactor:
 
     def _learn_module(self, found: dict[str, str]) -> None:
         module = sys.modules.get("litellm")
-        values = () if module is None else tuple(map(vars(module).get, _MODULE_KEYS))
-        if values and values != self._module:
+        if module is None:
+            return
+        headers = vars(module).get("headers")
+        headers = dict(headers) if isinstance(headers, Mapping) else None
+        values = (headers, *map(vars(module).get, _MODULE_KEYS))
+        if values != self._module:
             self._module = values
-            for name, value in zip(_MODULE_KEYS, values, strict=True):
+            self._learn_value("headers", headers, found, _DEEPEST)
+            for name, value in zip(_MODULE_KEYS, values[1:], strict=True):
                 if isinstance(value, str):
                     found.update((secret, name) for secret in _secrets_in(name, value) if secret not in found)
 
@@ -733,6 +825,11 @@ class Redactor:
         """
         self._look_at_environment()
         return self._data(value)
+
+    def request(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The same of a call's arguments, where an empty secret is one too: another machine may have none."""
+        self._look_at_environment()
+        return self._mapping(arguments, _Part.REQUEST)
 
     def stream(self, chunks: list[Any]) -> list[Any]:
         """Return a stream's chunks without their secrets, also those that are cut in pieces.
@@ -831,28 +928,28 @@ class Redactor:
             edits = [(span.start, span.end, _placeholder(span.name)) for span in spans]
             pieces = list(_edited(pieces, edits))
         text = "".join(pieces)
-        if self._function is not None and text:
+        if self._functions and text:
             clean, whole = list(map(self._text, pieces)), self._text(text)
             pieces = clean if "".join(clean) == whole else list(_edited(pieces, _edits(text, whole)))
         return pieces
 
-    def _data(self, value: Any, for_tool: bool = False) -> Any:
+    def _data(self, value: Any, part: _Part = _Part.ANSWER) -> Any:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict):
-            return self._mapping(value, for_tool)
+            return self._mapping(value, part)
         if isinstance(value, list | tuple):
-            return self._sequence(value, for_tool)
+            return self._sequence(value, part)
         return value
 
-    def _mapping(self, value: dict[Any, Any], for_tool: bool = False) -> dict[Any, Any]:
+    def _mapping(self, value: dict[Any, Any], part: _Part) -> dict[Any, Any]:
         new: dict[Any, Any] | None = None
         if _is_spelled(value):
             value = self._spelled(value)
         for number, (key, item) in enumerate(value.items()):
             name = self._text(key) if isinstance(key, str) else key
             told = _told_by(value) if key == "key" else name
-            clean = self._named(told, item, for_tool) if isinstance(key, str) else self._data(item, for_tool)
+            clean = self._named(told, item, part) if isinstance(key, str) else self._data(item, part)
             if new is None and (clean is not item or name is not key):
                 new = dict(list(value.items())[:number])
             if new is not None:
@@ -864,13 +961,17 @@ class Redactor:
         tokens = self._pieces(value["tokens"])
         return value if tokens == value["tokens"] else {**value, "tokens": tokens, "top_logprobs": None}
 
-    def _named(self, name: str, item: Any, for_tool: bool = False) -> Any:
+    def _named(self, name: str, item: Any, part: _Part) -> Any:
+        if item is None:
+            return _placeholder(name.lower()) if part is _Part.REQUEST and is_secret_name(name) else None
         if isinstance(item, str):
             secret = is_secret_name(name)
-            if item and secret and not for_tool:
+            if secret and part is not _Part.FOR_TOOL and (item or part is _Part.REQUEST):
                 mark = _placeholder(name.lower())
                 return item if item == mark else mark
             clean = self._text(item)
+            if part is _Part.REQUEST and clean.endswith("=") and "://" in clean:
+                clean = _EMPTY_IN_QUERY.sub(_filled, clean)
             if not (secret or _may_be_secret(name)):
                 return clean
             # Of the cleaned text too, or a second pass could find a credential where the first saw a sentence.
@@ -878,21 +979,24 @@ class Redactor:
             mark = _placeholder(name.lower())
             return mark if doubtful and item != mark else clean
         if isinstance(item, list | tuple) and is_secret_name(name):
-            parts = [self._named(name, part, for_tool) for part in item]
-            return item if parts == item else parts
-        if name == "extra_query" and isinstance(item, dict) and not for_tool:
-            item = {
-                part: _placeholder(part.lower()) if _is_query_text(part, text) else text
-                for part, text in item.items()
-            }
-        return self._data(item, for_tool or (isinstance(item, dict) and name in _FOR_TOOLS))
+            named = [self._named(name, each, part) for each in item]
+            return item if named == item else named
+        if isinstance(item, dict):
+            if name in _FOR_TOOLS:
+                part = _Part.FOR_TOOL
+            elif name == "extra_query" and part is not _Part.FOR_TOOL:
+                item = {
+                    key: _placeholder(key.lower()) if _is_query_text(key, text) else text
+                    for key, text in item.items()
+                }
+        return self._data(item, part)
 
-    def _sequence(self, value: list[Any] | tuple[Any, ...], for_tool: bool = False) -> list[Any]:
+    def _sequence(self, value: list[Any] | tuple[Any, ...], part: _Part) -> list[Any]:
         if _is_logprobs(value):
             return self._logprobs(value)
         new: list[Any] | None = list(value) if isinstance(value, tuple) else None
         for number, item in enumerate(value):
-            clean = self._data(item, for_tool)
+            clean = self._data(item, part)
             if clean is not item:
                 if new is None:
                     new = list(value)
@@ -910,21 +1014,10 @@ class Redactor:
 
     def _text(self, text: str) -> str:
         clean = self._ruled(text)
-        if self._function is None:
-            return clean
-        try:
-            own = self._function(clean)
-        except Exception as error:  # noqa: BLE001 - whatever it is; its message may hold what the function was given
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            raise SettingsError(
-                f"the function that redacts, {self._function!r}, raised {type(error).__name__} at "
-                f"{at.filename}:{at.lineno}; mend it, or take it out"
-            ) from None
-        if not isinstance(own, str):
-            raise SettingsError(
-                f"the function that redacts, {self._function!r}, has to return a text, got {type(own).__name__}"
-            )
-        return clean if own == clean else self._ruled(own)
+        for function in self._functions:
+            own = _applied(function, clean)
+            clean = clean if own == clean else self._ruled(own)
+        return clean
 
     def _ruled(self, text: str) -> str:
         known = self._clean
@@ -955,12 +1048,14 @@ class Redactor:
                 spans += (
                     _Span(*found.span(), _KNOWN_RANK, name) for found in re.finditer(re.escape(secret), text)
                 )
-        for number, (pattern, name) in enumerate(self._patterns):
+            elif (at := _cut_off(text, secret)) is not None:
+                spans.append(_Span(at, len(text), _KNOWN_RANK, name))
+        for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0
             for found in pattern.finditer(text):
                 start, end = found.span(group)
                 if start < end:
-                    spans.append(_Span(start, end, _OWN_RANK + number, name))
+                    spans.append(_Span(start, end, _OWN_RANK, "pattern"))
         return spans
 
     def _look_at_environment(self) -> None:
@@ -1093,7 +1188,10 @@ def _is_spelled(value: dict[Any, Any]) -> bool:
 def _told_by(value: Mapping[Any, Any]) -> str:
     """What stands under ``key`` is named by the ``type`` beside it, as in Azure's ``{"type": "api_key", "key": …}``."""
     kind = value.get("type")
-    return kind if isinstance(kind, str) and is_secret_name(kind) else "key"
+    return kind if isinstance(kind, str) and _NAME.fullmatch(kind) and is_secret_name(kind) else "key"
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def _retold(item: dict[str, Any], token: Any) -> dict[str, Any]:

@@ -308,11 +308,10 @@ class Session:
         return self._strategies[wanted]
 
     def _redactor(self, settings: Settings) -> Redactor:
-        wanted = (settings.redact, _identity(settings.redact_with))
+        wanted = (settings.redact, tuple(map(_identity, settings.redact_with)))
         if wanted not in self._redactors:
-            with_ = settings.redact_with
-            function = _function(with_) if isinstance(with_, str) else with_
-            self._redactors[wanted] = Redactor(settings.redact, function)
+            functions = (_function(one) if isinstance(one, str) else one for one in settings.redact_with)
+            self._redactors[wanted] = Redactor(settings.redact, functions)
         return self._redactors[wanted]
 
     def _cassette(self, path: Path, keys: KeyStrategy, *, shared: bool) -> Cassette:

@@ -64,8 +64,8 @@ class Settings(NamedTuple):
     ``mode`` None is replay, or record where there is no cassette. ``cassette`` is a file name relative to
     ``cassette_dir``, "" for the test's own, None for none: the cache layers alone answer. ``key`` is a
     strategy's name, the dotted path of a function, or a function ``request -> str``; None is the cache's own
-    ``cache_key``. ``normalise`` names normalisers. ``redact`` are regular expressions, ``redact_with`` a
-    function ``str -> str`` or its dotted path. ``max_age`` is in seconds. ``cache`` is the cache behind the
+    ``cache_key``. ``normalise`` names normalisers. ``redact`` are regular expressions, ``redact_with``
+    functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``cache`` is the cache behind the
     cassette, ``layers`` what is set of its layers, as pairs of name and value.
     """
 
@@ -79,7 +79,7 @@ class Settings(NamedTuple):
     usage: Usage = Usage.RECORDED
     max_age: float | None = None
     redact: tuple[str, ...] = ()
-    redact_with: str | Callable[[str], str] | None = None
+    redact_with: tuple[str | Callable[[str], str], ...] = ()
     cache: Any = None
     layers: tuple[tuple[str, Any], ...] = ()
 
@@ -92,9 +92,10 @@ class Settings(NamedTuple):
         layers = {name: value for name, value in given.items() if name in LAYER_NAMES}
         own = {name: value for name, value in given.items() if name not in layers}
         values = _all_checked([*names, *LAYER_NAMES], own, source, _checked)
-        if "redact" in values:
-            # Own rules add to each other: a secret that the suite names stays one in every test.
-            values["redact"] = tuple(dict.fromkeys(self.redact + values["redact"]))
+        # Own rules add to each other: a secret that the suite names stays one in every test.
+        for name in {"redact", "redact_with"}.intersection(values):
+            known = getattr(self, name)
+            values[name] = known + tuple(rule for rule in values[name] if rule not in known)
         if layers:
             CacheSettings().updated(layers, source)
             values["layers"] = tuple({**dict(self.layers), **layers}.items())
@@ -178,6 +179,13 @@ def _function(value: Any) -> Any:
     return value if callable(value) or (isinstance(value, str) and value) else REFUSED
 
 
+def _functions(value: Any) -> Any:
+    if value is None:
+        return ()
+    found = _function(value)
+    return found if found is REFUSED else (found,)
+
+
 def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else check(value)
 
@@ -203,7 +211,7 @@ CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "normalise": (_strings, "a string or a list of strings"),
     "redact": (_strings, "a string or a list of strings"),
     "key": (_or_none(_function), "a name, a dotted path or a function"),
-    "redact_with": (_or_none(_function), "a name, a dotted path or a function"),
+    "redact_with": (_functions, "a name, a dotted path or a function"),
     "cassette": (_or_none(_file), "the path of a file, or None for no cassette"),
     "cassette_dir": (_path, "a path"),
     "max_age": (_or_none(_age), "seconds, or a number with a unit such as 90d (s, m, h, d, w)"),

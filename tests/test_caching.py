@@ -237,7 +237,7 @@ def test_a_secret_that_a_layer_holds_is_in_no_cassette(stream: bool, provider: P
     with use_cassette("x.yaml", mode="record"):
         assert ask("Who is it?", provider.url, stream=stream) == "It is customer-12345678."
     with use_cassette("y.yaml", mode="record", redact="customer-[0-9]+") as tape:
-        assert ask("Who is it?", stream=stream) == "It is <redacted:pattern-1>."
+        assert ask("Who is it?", stream=stream) == "It is <redacted:pattern>."
     assert tape.calls[0].source == "memory"
     assert "customer-12345678" not in Path("y.yaml").read_text()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
 import sys
 from types import MappingProxyType, SimpleNamespace
@@ -71,6 +72,7 @@ FORMATS = {
     "google client secret": ("google-secret", "GOC" + "SPX-" + ALNUM[:28]),
     "aws id": ("aws-key-id", "AK" + "IA" + UPPER),
     "aws temporary id": ("aws-key-id", "AS" + "IA" + UPPER),
+    "aws session": ("aws-session-token", "IQoJb3JpZ2lu" + "X2Vj" + ALNUM + "/+" + ALNUM + "=="),
     "aws bedrock": ("aws-bedrock-key", "AB" + "SK" + base64.b64encode(HEX.encode() * 2).decode()),
     "azure": ("azure-key", ALNUM[:52] + "JQQJ" + "99BAACYeBjFXJ3w3AAABACOGq1zX"[:28]),
     "azure client secret": ("azure-secret", "abc" + "8Q" + "~" + ALNUM[:34]),
@@ -148,6 +150,15 @@ def test_key_after_an_escape(clean, kind, secret, escape):
     assert clean(f"a{escape}{secret} b") == f"a{escape}<redacted:{kind}> b"
 
 
+@pytest.mark.parametrize("kind", ["openai project", "anthropic", "openrouter", "hugging face"])
+@pytest.mark.parametrize("around", ["_{}_", "my_{}."])
+def test_key_in_italics(clean, kind, around):
+    """Markdown and names put an underscore before a key."""
+    name, secret = FORMATS[kind]
+    found = clean(around.format(secret)).rstrip("_.")  # which some formats take for a part of the key
+    assert found == around.format(f"<redacted:{name}>").rstrip("_.")
+
+
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
 def test_bearer_token(clean, scheme):
     """A bearer token of no known format goes; the word before it stays."""
@@ -192,6 +203,9 @@ HARMLESS = [
     "sk-...",
     "sk-your-key",
     "use sk-proj-... or sk-ant-... here",
+    "the Slovak voice sk-SK-Chirp3-HD-Achernar",
+    "https://example.com/search?key=how+to+make+bread+at+home",
+    "private_key = /etc/letsencrypt/live/example1234567890.com/privkey.pem",
     "sklearn draws sk-toggleable__label-arrow and sk-estimator-doc-link in its sk-container-id-1 boxes",
     "task-sk-" + ALNUM[:30],
     "123e4567-e89b-12d3-a456-426614174000",
@@ -257,12 +271,17 @@ def test_innocent_text_stays(clean, text):
         ("aws_secret_access_key = {}", "aws_secret_access_key"),
         ("AccountName=x;AccountKey={};Endpoint=y", "accountkey"),
         ("client_secret: {}", "client_secret"),
+        ("DD-APPLICATION-KEY: {}", "application_key"),
         ("token: {}", "token"),
         ("Authorization: Basic {}", "authorization"),
         ("Authorization: Token {}", "authorization"),
     ],
 )
-@pytest.mark.parametrize("secret", [MISTRAL, AZURE_OLD, AWS_SECRET], ids=["alnum", "hex", "base64"])
+@pytest.mark.parametrize(
+    "secret",
+    [MISTRAL, AZURE_OLD, AWS_SECRET, "aB3/" * 10],
+    ids=["alnum", "hex", "base64", "base64 of short runs"],
+)
 def test_labelled_keys(clean, text, name, secret):
     """A key without a format of its own goes where a label says what it is."""
     name = "secret_access_key" if name.startswith("aws") else name
@@ -446,11 +465,47 @@ def test_same_object_where_nothing_changed(clean):
     assert list(found) == ["a", "b"]
 
 
+@pytest.mark.parametrize("key", [MISTRAL, "dummy", "", None])
+def test_a_call_without_a_secret_is_the_same(clean, key):
+    """What was recorded with a key replays on a machine that has another one, or none."""
+    tool = {"type": "mcp", "server_url": f"https://mcp.example/?exaApiKey={key or ''}", "authorization": key}
+    asked = {"tools": [{**tool, "headers": {"X-API-Key": key}}], "extra_body": {"search_api_key": key}}
+    sources = [{"type": "azure_search", "authentication": {"type": "api_key", "key": key}}]
+    found = clean.request({**asked, "data_sources": sources})
+    assert found == {
+        "tools": [
+            {
+                "type": "mcp",
+                "server_url": "https://mcp.example/?exaApiKey=<redacted:exaapikey>",
+                "authorization": "<redacted:authorization>",
+                "headers": {"X-API-Key": "<redacted:x-api-key>"},
+            }
+        ],
+        "extra_body": {"search_api_key": "<redacted:search_api_key>"},
+        "data_sources": [
+            {"type": "azure_search", "authentication": {"type": "api_key", "key": "<redacted:api_key>"}}
+        ],
+    }
+    assert clean.request(found) is found
+
+
+def test_an_answer_keeps_what_is_empty(clean):
+    """What a provider sent as null or empty stays: nothing is compared with it."""
+    told = {"tools": [{"type": "mcp", "authorization": None, "password": ""}]}
+    assert clean(told) is told
+
+
+def test_nothing_of_a_secret_is_in_a_placeholders_name(clean):
+    """A text that happens to end as a secret's name does names nothing."""
+    said = {"type": f"Peter says {MISTRAL} password", "key": "of the house"}
+    assert clean(said)["key"] == "of the house"
+
+
 def test_secret_as_a_key_of_a_mapping(clean):
     """Names in data are texts too; two that look alike without their secrets both stay."""
     one, two = FORMATS["groq"][1], FORMATS["groq"][1][:-1] + "x"
-    expected = {"<redacted:groq-key>": 1, "<redacted:groq-key-2>": 2, "<redacted:groq-key-3>": 3}
-    found = clean({one: 1, two: 2, "<redacted:groq-key>": 3})
+    expected = {"<redacted:groq-key>": "a", "<redacted:groq-key-2>": "b", "<redacted:groq-key-3>": "c"}
+    found = clean({one: "a", two: "b", "<redacted:groq-key>": "c"})
     assert found == expected
     assert clean(found) is found
 
@@ -463,7 +518,8 @@ def test_secret_as_a_key_of_a_mapping(clean):
     words(
         "MISTRAL_API_KEY HF_TOKEN AZURE_CLIENT_SECRET DB_PASSWORD PGPASSWORD AWS_SECRET_ACCESS_KEY SUPABASE_KEY "
         "GIGACHAT_CREDENTIALS WATSONX_APIKEY WATSONX_ZENAPIKEY SNOWFLAKE_JWT LITELLM_MASTER_KEY GITHUB_PAT "
-        "SMTP_PASS AWS_BEARER_TOKEN_BEDROCK TOKEN API_KEY_2 AZURE_CREDENTIAL"
+        "SMTP_PASS AWS_BEARER_TOKEN_BEDROCK TOKEN API_KEY_2 AZURE_CREDENTIAL AZURE_API_KEY_EU OPENAI_API_KEY_DEV "
+        "API_KEY_V2 MISTRAL_TOKEN_PROD AZURE_API_KEY_US_EAST_1 API_TOKENS"
     ),
 )
 def test_values_of_the_environment(name):
@@ -471,6 +527,46 @@ def test_values_of_the_environment(name):
     redactor = Redactor(environ={name: MISTRAL})
     mark = f"<redacted:{name}>"
     assert redactor({"a": [f"x{MISTRAL}y and {MISTRAL}"]}) == {"a": [f"x{mark}y and {mark}"]}
+
+
+@pytest.mark.parametrize("length", [16, 20, 32, 40])
+def test_random_keys_are_no_stand_ins(length):
+    """A key of hexadecimal digits is looked for, however few of its letters stand together."""
+    rng = random.Random(length)
+    keys = ["".join(rng.choices("0123456789abcdef", k=length)) for _ in range(2_000)]
+    keys = [key for key in keys if not key.isdigit()] + ["c180f6e95f9954b0849e2e7766e0b1c1"]
+    for key in keys:
+        assert Redactor(environ={"AZURE_API_KEY": key})(f"it is {key}") == "it is <redacted:AZURE_API_KEY>"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AZURE_API_KEYS", f"{ALNUM},{MISTRAL}"),
+        ("AZURE_API_KEYS", f"{ALNUM}; {MISTRAL}"),
+        ("AZURE_API_KEYS", json.dumps([ALNUM, MISTRAL])),
+        ("PROVIDER_CREDENTIALS", json.dumps({"azure": [{"api_key": MISTRAL, "name": "an account of ours"}]})),
+        ("PROVIDER_CREDENTIALS", json.dumps({"azure": {"token": MISTRAL, "region": "west-europe-1"}})),
+        (
+            "AZURE_STORAGE_CONNECTION_STRING",
+            f"DefaultEndpointsProtocol=https;AccountName=ours;AccountKey={MISTRAL}",
+        ),
+    ],
+)
+def test_several_secrets_in_a_variable(name, value):
+    """Each key of a list, of JSON and of a connection string is looked for by itself."""
+    redactor = Redactor(environ={name: value})
+    assert redactor(f"bad {MISTRAL}, an account of ours in west-europe-1") == (
+        f"bad <redacted:{name}>, an account of ours in west-europe-1"
+    )
+
+
+def test_a_secret_that_a_text_breaks_off_in():
+    """An answer that ends in the middle of a key does not show what it has of it, unless that is little."""
+    redactor = Redactor(environ={"ACME_API_KEY": MISTRAL})
+    assert redactor(f"the key: {MISTRAL[:-1]}") == "the key: <redacted:ACME_API_KEY>"
+    assert redactor(f"the key: {MISTRAL[:12]}") == f"the key: {MISTRAL[:12]}"
+    assert redactor(f"{MISTRAL[:-1]} is the key") == f"{MISTRAL[:-1]} is the key"
 
 
 def test_values_in_other_spellings():
@@ -503,6 +599,12 @@ def test_values_in_other_spellings():
         ("USE_TOKEN", "true"),
         ("USE_SECRET", "disabled"[:7]),
         ("POSTGRES_PASSWORD", "postgres"),
+        ("DB_PASSWORD", "assistant"),
+        ("OPENAI_API_KEY", "lm-studio"),
+        ("EOS_TOKEN", "<|im_end|>"),
+        ("STOP_TOKEN", "<|endoftext|>"),
+        ("VAULT_AUTH", "kubernetes"),
+        ("SEARCH_PAT", "regular-expressions"),
     ],
 )
 def test_variables_that_hold_no_secret(name, value):
@@ -561,12 +663,12 @@ def test_a_text_that_was_clean_is_looked_at_again_once_a_secret_is_known() -> No
 def test_fresh_redactor_knows_nothing_of_other_tests():
     """A fresh one has the same rules, but not what was passed or set in an earlier test, so keys do not hang on it."""
     environ = {"ACME_API_KEY": MISTRAL}
-    redactor = Redactor([r"cust-\d+"], str.strip, environ)
+    redactor = Redactor([r"cust-\d+"], [str.strip], environ)
     redactor("the call")
     redactor.learn({"api_key": HEX})
     environ.clear()
     fresh = redactor.fresh()
-    assert fresh(f" cust-42 {MISTRAL} {HEX}") == f"<redacted:pattern-1> {MISTRAL} {HEX}"
+    assert fresh(f" cust-42 {MISTRAL} {HEX}") == f"<redacted:pattern> {MISTRAL} {HEX}"
     environ["B_API_KEY"] = MISTRAL
     fresh.learn({"api_key": ALNUM})
     assert fresh([MISTRAL, ALNUM]) == ["<redacted:B_API_KEY>", "<redacted:api_key>"]
@@ -747,6 +849,15 @@ def test_key_that_is_set_on_litellm(monkeypatch, clean):
     assert clean([MISTRAL, AZURE_OLD]) == ["<redacted:openai_key>", "<redacted:api_key>"]
 
 
+def test_headers_that_are_set_on_litellm(monkeypatch, clean):
+    """So is one in ``litellm.headers``, which go with every call, however often they change."""
+    monkeypatch.setattr(litellm, "headers", {"X-API-Key": MISTRAL})
+    clean.learn({"model": "x"})
+    litellm.headers["Authorization"] = f"Bearer {AZURE_OLD}"
+    clean.learn({"model": "x"})
+    assert clean([MISTRAL, AZURE_OLD]) == ["<redacted:x-api-key>", "<redacted:authorization>"]
+
+
 def test_every_key_of_litellm_is_known():
     """LiteLLM has no attribute for a key that is not looked at."""
     names = {name for name, value in vars(litellm).items() if name.endswith("_key") and (value is None)}
@@ -780,12 +891,12 @@ def test_own_patterns_add_to_the_defaults():
     """Own patterns take out what they match, after the built-in rules, and are counted from one."""
     redactor = Redactor([r"cust-\d+", re.compile(r"ACME-(?P<secret>\w+)-\w+")], environ={})
     text = f"cust-42 and ACME-hidden-shown, {FORMATS['groq'][1]}"
-    assert redactor(text) == "<redacted:pattern-1> and ACME-<redacted:pattern-2>-shown, <redacted:groq-key>"
+    assert redactor(text) == "<redacted:pattern> and ACME-<redacted:pattern>-shown, <redacted:groq-key>"
 
 
 def test_own_pattern_as_a_single_text():
     """One pattern may be given without a list around it, and may match a short text."""
-    assert Redactor(r"\bBob\b", environ={})(["Bob", "Bobby"]) == ["<redacted:pattern-1>", "Bobby"]
+    assert Redactor(r"\bBob\b", environ={})(["Bob", "Bobby"]) == ["<redacted:pattern>", "Bobby"]
 
 
 @pytest.mark.parametrize(
@@ -814,24 +925,35 @@ def test_own_function():
         seen.append(text)
         return text.replace("Alice", "<name>")
 
-    redactor = Redactor(function=hide, environ={})
+    redactor = Redactor(functions=[hide], environ={})
     found = redactor({"Alice": ["Alice", FORMATS["groq"][1], 3]})
     assert found == {"<name>": ["<name>", "<redacted:groq-key>", 3]}
     assert seen == ["Alice", "Alice", "<redacted:groq-key>"]
     assert redactor(found) is found
 
 
+def test_own_functions_add_to_each_other():
+    """Each is called, in turn, on what the one before has left."""
+    functions = [lambda text: text.replace("Ada", "A."), lambda text: text.replace("A. King", "<name>")]
+    assert Redactor(functions=functions, environ={})("Ada King") == "<name>"
+
+
+def test_own_patterns_may_change_places():
+    """A recording does not hang on how many patterns there are, nor on their order."""
+    assert Redactor(["Bob", "Eve"], environ={})("Eve") == Redactor(["Eve"], environ={})("Eve")
+
+
 def test_own_function_cannot_bring_a_secret_back():
     """What an own function returns is looked at once more."""
-    assert Redactor(function=lambda text: FORMATS["groq"][1], environ={})("x") == "<redacted:groq-key>"
+    assert Redactor(functions=[lambda text: FORMATS["groq"][1]], environ={})("x") == "<redacted:groq-key>"
 
 
 def test_own_function_that_gives_no_text():
     """A function that returns something else than a text is refused, and so is what is no function."""
     with pytest.raises(SettingsError, match="return a text, got NoneType"):
-        Redactor(function=lambda text: None, environ={})("x")  # type: ignore[arg-type,return-value]
+        Redactor(functions=[lambda text: None], environ={})("x")  # type: ignore[arg-type,return-value]
     with pytest.raises(SettingsError, match="callable, got str"):
-        Redactor(function="x")  # type: ignore[arg-type]
+        Redactor(functions="x")  # type: ignore[arg-type]
 
 
 # --- streams ---------------------------------------------------------------------------------------------
@@ -937,7 +1059,7 @@ def test_items_that_come_in_turn(clean):
 )
 def test_own_function_on_pieces(pieces):
     """An own function gets the text whole, also where a stream cut it; the chunks stay."""
-    redactor = Redactor(function=lambda text: re.sub(r"ACME-[0-9]+", "<customer>", text))
+    redactor = Redactor(functions=[lambda text: re.sub(r"ACME-[0-9]+", "<customer>", text)])
     found = redactor.stream([*map(chunk, pieces), chunk(" ok")])
     assert len(found) == len(pieces) + 1
     assert "".join(text_of(found)) == "".join(pieces).replace("ACME-4711", "<customer>") + " ok"
@@ -946,9 +1068,9 @@ def test_own_function_on_pieces(pieces):
 
 def test_own_function_that_adds():
     """What an own function puts after a text, or in the place of all of it, stays."""
-    redactor = Redactor(function=lambda text: "?" if text in {"a", "ab", "?"} else text)
+    redactor = Redactor(functions=[lambda text: "?" if text in {"a", "ab", "?"} else text])
     assert "".join(text_of(redactor.stream([chunk("a"), chunk("b")]))) == "?"
-    redactor = Redactor(function=lambda text: text + "!" if text == "ab" else text)
+    redactor = Redactor(functions=[lambda text: text + "!" if text == "ab" else text])
     assert "".join(text_of(redactor.stream([chunk("a"), chunk("b")]))) == "ab!"
 
 
@@ -1421,6 +1543,6 @@ def test_tokens_of_a_text_completion(clean):
 
 def test_own_function_that_fails():
     """What an own function raises is told as its failure, without what it was given."""
-    redactor = Redactor(function=lambda text: text + 1)  # type: ignore[operator]
+    redactor = Redactor(functions=[lambda text: text + 1])  # type: ignore[operator]
     with pytest.raises(SettingsError, match=r"raised TypeError at .*test_redact.py:\d+; mend"):
         redactor("hello there")

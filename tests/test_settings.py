@@ -60,9 +60,9 @@ def test_defaults():
         ("normalise", ["uuid", "date"], ("uuid", "date")),
         ("redact", "a+", ("a+",)),
         ("redact", iter(["a", "b"]), ("a", "b")),
-        ("redact_with", str.lower, str.lower),
-        ("redact_with", "pack.mod:fun", "pack.mod:fun"),
-        ("redact_with", None, None),
+        ("redact_with", str.lower, (str.lower,)),
+        ("redact_with", "pack.mod:fun", ("pack.mod:fun",)),
+        ("redact_with", None, ()),
     ],
 )
 def test_values(name, value, becomes):

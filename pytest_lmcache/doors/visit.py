@@ -42,7 +42,7 @@ class Visit:
         with self._ours():
             request = {}
             if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
-                request = recorder.redact(ask())
+                request = recorder.redact.request(ask())
             self.call = Call(name, request)
             self.record, self.stored = recorder.begin(order, self.call, at_once=self.at_once)
             self.record.model = model

@@ -20,18 +20,23 @@ def test_the_configurations_rules_hold_in_blocks(suite):
             with use_cassette("alone.yaml", mode="record", redact=["order-[0-9]+"]):
                 ask("customer-12345678 Ada Lovelace order-12345678")
 
+        def test_functions():
+            with use_cassette("functions.yaml", mode="record", redact_with=lambda text: text.replace("Rome", "X")):
+                ask("customer-12345678 Ada Lovelace in Rome")
+
         @pytest.mark.lm_cache
         def test_inside():
             with use_cassette("inside.yaml", mode="record"):
                 ask("customer-12345678 Ada Lovelace")
         """
     )
-    suite.run().assert_outcomes(passed=2)
-    for name in ("alone.yaml", "inside.yaml"):
+    suite.run().assert_outcomes(passed=3)
+    for name in ("alone.yaml", "inside.yaml", "functions.yaml"):
         text = (suite.folder / name).read_text()
-        assert "<redacted:pattern-1> <name>" in text
+        assert "Rome" not in text
+        assert "<redacted:pattern> <name>" in text
         assert "12345678" not in text
-    suite.run().assert_outcomes(passed=2)
+    suite.run().assert_outcomes(passed=3)
     suite.asked()
 
 

@@ -55,7 +55,7 @@ def test_every_key_reaches_the_test(suite, kind):
             assert settings.repeat == "cycle"
             assert settings.record_errors == "all"
             assert settings.redact == ("tok_[a-z]+", "acct: [0-9]+")
-            assert settings.redact_with == "app:clean"
+            assert settings.redact_with == ("app:clean",)
             ask()
     """)
     result = suite.run()
