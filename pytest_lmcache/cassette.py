@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import string
 import tempfile
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from errno import EACCES
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
@@ -36,12 +38,13 @@ FORMAT = 1
 # The patterns of the hot path begin with a newline, which is looked for ten times faster than a line's start.
 DOCUMENT = re.compile(rb"\n---(?: [^\n]*)?(?=\n|\Z)(?:\nkey: ([A-Za-z]\w*)(?=\n))?")
 ANSWER = re.compile(rb"\n(?:response|shared|chunks|error):")
-CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- ].*)?\n)*)")
+CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- #].*)?\n)*)")
 KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
 VERSION = re.compile(rb"^lmcache: *([0-9]+) *(?:#.*)?$", re.MULTILINE)
 CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |$)", re.MULTILINE)
 RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
 LAST_FIELD = b"\nseconds:"
+COMPLETE = re.compile(rb"\nseconds: [0-9]+\.[0-9]{3}\Z")
 # A file of this many bytes is indexed when it is needed; how many keys are looked up without; and which.
 LARGE = 1 << 18
 LOOK_UPS = 8
@@ -281,7 +284,7 @@ class Cassette:
                 path = self.path.resolve()
                 if entries:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    _replace(path, b"".join(self._file(entries, comment)))
+                    _replace(path, b"".join(on_disk._file(entries, comment)))
                 else:
                     path.unlink()
         except OSError as problem:
@@ -290,11 +293,19 @@ class Cassette:
         return True
 
     def _file(self, entries: Iterable[Entry], comment: Sequence[str]) -> Iterator[bytes]:
-        yield "".join(f"# {shorten(line, 1000)}\n" for line in comment).encode("utf-8", "backslashreplace")
+        ours = [f"# {shorten(line, 1000)}\n".encode("utf-8", "backslashreplace") for line in comment]
+        yield from ours
+        yield from (line for line in self._remarks() if line not in ours)
         yield f"lmcache: {FORMAT}\nkey: {_scalar(self.strategy.name)}\n".encode()
         for number, entry in zip(count(1), entries):
             yield b"--- # %d\n" % number
             yield entry.text
+
+    def _remarks(self) -> Iterator[bytes]:
+        """What somebody wrote above the header, the comment of ours aside."""
+        for line in self._data[: self._data.find(b"\nlmcache:") + 1].splitlines(keepends=True):
+            if not line.startswith((b"# pytest-lmcache cassette", b"# record again: ")):
+                yield line
 
     def _read(self) -> None:
         try:
@@ -312,6 +323,8 @@ class Cassette:
         # An editor or git on another system may have put a mark in front or other line ends.
         data = data.removeprefix(b"\xef\xbb\xbf")
         self._data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+        if COMPLETE.search(self._data, len(self._data) - 30):  # an editor has taken the last line's end away
+            self._data += b"\n"
         first = self._data.find(b"\n---")
         header = self._header(len(self._data) if first < 0 else first + 1)
         self._test_end()
@@ -711,8 +724,13 @@ def _scalar(text: str) -> str:
 
 def _replace(path: Path, data: bytes) -> None:
     aside = path.with_name(f".{token_hex(8)}.tmp")
+    is_there = path.exists()
+    if is_there and not os.access(path, os.W_OK):
+        raise PermissionError(EACCES, os.strerror(EACCES), str(path))
     try:
         aside.write_bytes(data)
+        if is_there:
+            shutil.copymode(path, aside)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -114,7 +114,7 @@ def unwritable_cassette(path: str, reason: str) -> str:
     """The message for a cassette that cannot be written."""
     return (
         f"{path} cannot be written: {reason}.\n"
-        "Make its folder one that can be written, or name another one (lm_cassette_dir), and record again: "
+        "Make it and its folder such that they can be written, or name another one (lm_cassette_dir), and record again: "
         "pytest --lm-record\n"
         "What the provider answered comes from the cache on disk then, where that is on."
     )

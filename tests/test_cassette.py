@@ -406,10 +406,10 @@ def test_every_truncation_is_seen(path: Path) -> None:
             assert str(path) in str(refused)
         else:
             read += 1
-            assert whole[end:].startswith(b"--- # ")
+            assert whole[end:].removeprefix(b"\n").startswith(b"--- # ") or whole[end:] == b"\n"
             assert [entry.answer() for entry in cassette.entries] == answers[: len(cassette.entries)]
             assert cassette.entries
-    assert read == 2
+    assert read == 5, "of each interaction, with the last line's end and without; of the last one without"
 
 
 def test_the_line_of_a_cut_is_told(three: Path) -> None:
@@ -600,7 +600,58 @@ def test_bare_separators_and_comments_are_taken(three: Path) -> None:
     assert Cassette(three, EXACT).answers(EXACT.key(call("c")))
 
 
+def test_a_file_without_the_end_of_its_last_line_is_whole(three: Path) -> None:
+    """Some editors take the last newline away; with one digit less the file would be cut off."""
+    three.write_bytes(three.read_bytes().removesuffix(b"\n"))
+    assert contents(three) == ["A", "B", "C"]
+    assert record(three, interaction("d", "D"), rewrite=True, owned=False)
+    assert contents(three) == ["A", "B", "C", "D"]
+    three.write_bytes(three.read_bytes()[:-2])
+    with pytest.raises(CassetteError, match="cut off"):
+        Cassette(three, EXACT)
+
+
+def test_a_remark_in_front_of_the_chunks_is_taken(path: Path) -> None:
+    """A stream reads as it did where a person wrote a comment among its chunks."""
+    record(path, interaction(call("a"), Answer(Kind.STREAM, [{"n": 1, "a": "x"}, {"n": 2, "a": "y"}])))
+    before = Cassette(path, EXACT).entries[0].answer()
+    text = path.read_text().replace("chunks:\n", "chunks:\n# as it came\n")
+    path.write_text(text.replace("\nrecorded:", "\n# no more\nrecorded:"))
+    assert Cassette(path, EXACT).entries[0].answer() == before
+
+
 # ---- writing -------------------------------------------------------------------------------------------
+
+
+def test_remarks_above_the_header_stay(three: Path) -> None:
+    """What a person wrote there is kept, and our own comment not doubled."""
+    three.write_text("# seen by Ann\n" + three.read_text())
+    for name in "de":
+        record(three, interaction(name, name), comment=["pytest-lmcache cassette of x", "record again: x"])
+    assert three.read_text().splitlines()[:5] == [
+        "# pytest-lmcache cassette of x",
+        "# record again: x",
+        "# seen by Ann",
+        "# a comment",
+        "lmcache: 1",
+    ]
+
+
+def test_a_file_keeps_its_permissions(three: Path) -> None:
+    """A file that only its owner may read is one afterwards."""
+    three.chmod(0o600)
+    assert record(three, interaction("d", "D"))
+    assert three.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_read_only_is_left_alone(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made so on purpose: an error, not a new file in its place."""
+    before = three.read_bytes()
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != three)  # root may write all
+    with pytest.raises(CassetteError, match="cannot be written: Permission denied"):
+        record(three, interaction("d", "D"))
+    assert three.read_bytes() == before
+    assert [path.name for path in three.parent.iterdir()] == [three.name]
 
 
 def test_recording_more_keeps_the_order_of_the_calls(three: Path) -> None:

@@ -32,6 +32,7 @@ def test_counts_what_is_sound(tmp_path, capsys):
     """Sound cassettes are counted: files, interactions, bytes; the exit code is 0."""
     one, two = write(tmp_path / "a/one.yaml", "x"), write(tmp_path / "two.yaml", "x", "y")
     (tmp_path / "notes.txt").write_text("not a cassette")
+    (tmp_path / "vcr.yaml").write_text("interactions:\n- request: {}\n")
     assert main(["check", str(tmp_path)]) == 0
     size = one.stat().st_size + two.stat().st_size
     assert capsys.readouterr() == (f"2 cassettes, 3 interactions, {size:,} bytes\n", "")
@@ -99,6 +100,14 @@ def test_default_folder(tmp_path, capsys, monkeypatch):
     assert "there is no folder cassettes" in capsys.readouterr().err
     write(tmp_path / "cassettes/one.yaml", "x")
     assert main(["check"]) == 0
+
+
+def test_a_file_that_is_named_is_read_whatever_its_suffix(tmp_path, capsys):
+    """Nobody is told that a file is sound which was not looked at."""
+    path = tmp_path / "test_x.py"
+    path.write_text("x = 1\n")
+    assert main(["check", str(path)]) == 1
+    assert "this is not a pytest-lmcache cassette" in capsys.readouterr().err
 
 
 def test_installed_command():
