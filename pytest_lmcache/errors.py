@@ -180,12 +180,12 @@ def hidden_engine(version: str, names: Sequence[str]) -> str:
     )
 
 
-def unsupported_call(name: str) -> str:
+def unsupported_call(name: str, mode: str) -> str:
     """The message for an entry point that is not recorded."""
     called = name if name.startswith("dspy.") else f"litellm.{name}"
     return (
-        f"{called}() is not recorded by pytest-lmcache yet, and mode replay lets nothing reach a "
-        "provider.\n"
+        f"{called}() is not recorded by pytest-lmcache yet, and mode {mode} lets nothing reach a "
+        "provider unrecorded.\n"
         "Call it live with `pytest --lm-mode=live` or `@pytest.mark.lm_cache(mode='live')`, or replace it "
         "in the test."
     )

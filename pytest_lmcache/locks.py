@@ -22,10 +22,10 @@ class Held:
 
     def release(self) -> None:
         """Let the next one in; a second time changes nothing."""
-        from filelock import unlock_descriptor
-
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
+            from filelock import unlock_descriptor
+
             # Closing it would do, but where a forked process has it too.
             with suppress(OSError):
                 unlock_descriptor(descriptor)

@@ -6,16 +6,24 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.errors import TOLD, CassetteMiss, DoorError, LMCacheError, SettingsError
+from pytest_lmcache.errors import (
+    TOLD,
+    CassetteMiss,
+    DoorError,
+    LMCacheError,
+    LMCacheWarning,
+    SettingsError,
+    UnkeyableCallError,
+)
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.report import Tally
     from pytest_lmcache.session import Session
 
+_Settings = TypeVar("_Settings", Settings, CacheSettings)
 MARKER = (
     "lm_cache(cassette, mode, key, normalise, repeat, record_errors, usage, max_age, redact, redact_with, "
     "cassette_dir, cache): record and replay the test's language-model calls; takes the cache layers' settings too"
@@ -159,17 +168,17 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.settings = Settings().updated(_ini(config), "ini")
+        self.settings = _configured(Settings(), _ini(config))
         self.forced = _forced_mode(config)
-        self.layers = CacheSettings().updated(_ini_layers(config), "ini")
+        self.layers = _configured(CacheSettings(), _ini_layers(config))
         self.is_auto = bool(_getini(config, "lm_auto", "true or false"))
         _check_names(self.settings)
         self.current: pytest.Item | None = None
         self.shared: list[SharedFixture] = []
         self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
         self.there: dict[Path, bool] = {}  # which named cassettes were there when the tests were collected
-        self._marked_fixtures: set[str] = set()
-        self._session: Session | None = None
+        self._marked_fixtures: set[Any] = set()  # their definitions
+        self._shared_places: set[Path | None] = set()  # the cassettes of shared fixtures that were set up
         self._tally: Tally | None = None
         self._watcher: Recorder | None = None
         self._before: Any = None
@@ -232,7 +241,8 @@ class Run:
         checked: list[Settings] = []  # a key may be any callable, hashable or not
         for item in session.items:
             if _is_marked(item):
-                self._marked_fixtures.update(getattr(item, "fixturenames", ()))
+                for found in getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).values():
+                    self._marked_fixtures.update(found)
             elif not self.is_auto:
                 continue
             names = getattr(item, "fixturenames", None)
@@ -243,7 +253,7 @@ class Run:
                 settings = self.settings_of(item)
                 if settings not in checked:
                     checked.append(settings)
-                    _check(settings)
+                    _check(settings, item.nodeid)
                     path = self._named(item, settings)
                     if path is not None:
                         self.there[path] = path.exists()
@@ -296,10 +306,10 @@ class Run:
             if fixturedef.scope == "function" or self.current is None or is_planned:
                 return (yield)
             return (yield from self._set_up_shared(fixturedef, request))
-        except CassetteMiss as miss:
-            # pytest itself notes what a fixture failed with only where that is an Exception.
+        except (CassetteMiss, LMCacheError, LMCacheWarning) as fault:
+            # pytest itself notes what a fixture failed with only where that is an Exception, and of its own.
             key = fixturedef.cache_key(request)  # type: ignore[arg-type]
-            fixturedef.cached_result = (None, key, (miss, miss.__traceback__))
+            fixturedef.cached_result = (None, key, (fault, fault.__traceback__))
             raise
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -309,16 +319,16 @@ class Run:
         """Note whether the test has failed; tell the misses of one that failed in another way."""
         report = yield
         recorder = item.stash.get(recorder_key, None)
-        # What a test asked before it skipped itself is recorded; a rewrite would drop what it did not ask.
-        is_skip = report.skipped and recorder is not None and recorder.mode is not Mode.REWRITE
+        # What a test asked before it was skipped is recorded.
+        is_skip = report.skipped and recorder is not None
         if call.when == "call":
             # An expected failure is how the test goes. Of subtests, each has a report before the test's own.
             passed = report.passed or hasattr(report, "wasxfail") or is_skip
             if recorder is not None and _stopped_itself(call):
                 recorder.is_cut_short = True
             item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
-        elif call.when == "setup" and is_skip:
-            item.stash[passed_key] = True
+        elif call.when == "setup" and report.skipped and recorder is not None:
+            recorder.is_cut_short = item.stash[passed_key] = True
         failure = call.excinfo.value if report.failed and call.excinfo is not None else None
         if isinstance(failure, CassetteMiss | LMCacheError):
             setattr(failure, TOLD, True)
@@ -345,11 +355,18 @@ class Run:
         return recorder
 
     def recorder(
-        self, node: pytest.Item | pytest.Collector, place: Sequence[str], label: str, record: str
+        self,
+        node: pytest.Item | pytest.Collector,
+        place: Sequence[str],
+        label: str,
+        record: str,
+        *,
+        is_shared: bool = False,
     ) -> Recorder:
         """A recorder with the settings of a node, on the cassette that they name, or else on the place's own.
 
-        ``record`` is what pytest is told to run to record it. Raises SettingsError.
+        ``record`` is what pytest is told to run to record it. ``is_shared``: for a fixture, which may be set up
+        more than once, with other parameters each time. Raises SettingsError.
         """
         from pytest_lmcache.session import own_cassette
 
@@ -358,12 +375,15 @@ class Run:
         if name == "":
             path = own_cassette(place[:-1], place[-1], self.config.rootpath / settings.cassette_dir)
         # xdist's workers have all collected before one of them makes the first file.
-        if name and path is not None and not self.there.get(path, path.exists()):
+        if path is not None and not self.there.setdefault(path, path.exists()):
             self.new.add(path)
+        owned = not name and path not in self._shared_places
+        if is_shared:
+            self._shared_places.add(path)
         return self.session.recorder(
             settings,
             path,
-            owned=not name,
+            owned=owned,
             label="several tests" if name else label,
             command=_command(self.config, record, node.path),
             is_new=path in self.new,
@@ -395,7 +415,7 @@ class Run:
         """What the fixture ``lm_cache_backend`` gave the test that runs, None where nobody overrides it."""
         item = self.current
         given = item.stash.get(backend_key, None) if item is not None else None
-        return getattr(item, "funcargs", {}).get(BACKEND) if given is None else given
+        return (getattr(item, "funcargs", None) or {}).get(BACKEND) if given is None else given
 
     def _set_up_shared(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
@@ -403,7 +423,7 @@ class Run:
         shared = SharedFixture(self, fixturedef, request)
         is_recorded = self.current is not None and recorder_key in self.current.stash
         is_blind = self._tally is not None and self._tally.unseen
-        if is_recorded or (fixturedef.argname in self._marked_fixtures and not is_blind):
+        if is_recorded or (fixturedef in self._marked_fixtures and not is_blind):
             shared.open()
         self.shared.append(shared)
         request.addfinalizer(shared.close)
@@ -413,9 +433,19 @@ class Run:
         finally:
             self.shared.remove(shared)
             shared.pause()
+            self._be_innermost()
         # The last finalizer to be added is the first to run.
         request.addfinalizer(shared.resume)
         return result
+
+    def _be_innermost(self) -> None:
+        """A block that a shared fixture leaves open stands around the test, as it does for the next one."""
+        if self.shared:  # another one, which needed this, is still being set up
+            return
+        recorder = self.current.stash.get(recorder_key, None) if self.current is not None else None
+        if recorder is not None and self.session.current() is not recorder:
+            self.session.leave(recorder)
+            self.session.enter(recorder)
 
     def _end(self, item: pytest.Item, *, passed: bool) -> None:
         self.current = None
@@ -437,8 +467,9 @@ class Run:
                 self.session  # noqa: B018 - watches
             except DoorError as error:
                 # What is not marked runs as it does without this plugin; what is marked fails with this error.
-                self.tally.unseen = str(error)
-                return
+                if not self.is_auto or self.current is None:
+                    self.tally.unseen = str(error)
+                    return
         if self.is_auto and self.current is not None:
             self.recorder_of(self.current)
             for shared in self.shared:
@@ -517,7 +548,8 @@ class SharedFixture:
             return
         node, nodeid = self.request.node, self.request.node.nodeid or self.fixturedef.baseid or "."
         label = f"the {self.fixturedef.scope} fixture {self.fixturedef.argname} of {nodeid}"
-        self._recorder = self.run.recorder(node, _fixture_place(self.fixturedef, self.request), label, nodeid)
+        place = _fixture_place(self.fixturedef, self.request)
+        self._recorder = self.run.recorder(node, place, label, nodeid, is_shared=True)
         self.resume()
 
     def pause(self) -> None:
@@ -560,19 +592,29 @@ def _getini(config: pytest.Config, name: str, expected: str) -> Any:
         raise pytest.UsageError(f"ini: {name}: {problem}. It takes: {expected}.") from None
 
 
-def _ini(config: pytest.Config) -> dict[str, Any]:
-    given = {name.removeprefix("lm_"): _getini(config, name, text) for name, (_, text) in INI.items()}
-    return {name: value for name, value in given.items() if value}
+def _configured(settings: _Settings, given: Mapping[str, tuple[str, Any]]) -> _Settings:
+    """Settings with those of the configuration: of each the option, and name and value of what it sets."""
+    for option, (name, value) in given.items():
+        try:
+            settings = settings.updated({name: value}, "ini")
+        except SettingsError as error:
+            raise SettingsError(str(error).replace(f"ini: {name} ", f"ini: {option} ", 1)) from None
+    return settings
 
 
-def _ini_layers(config: pytest.Config) -> dict[str, Any]:
+def _ini(config: pytest.Config) -> dict[str, tuple[str, Any]]:
+    given = {name: (name.removeprefix("lm_"), _getini(config, name, text)) for name, (_, text) in INI.items()}
+    return {option: (name, value) for option, (name, value) in given.items() if value}
+
+
+def _ini_layers(config: pytest.Config) -> dict[str, tuple[str, Any]]:
     has_folder = config.pluginmanager.has_plugin("cacheprovider")
     folder = _folder(config, config.getini("cache_dir") if has_folder else ".pytest_cache")
-    given: dict[str, Any] = {"disk_cache_dir": str(folder / "d" / "lmcache")}
+    given: dict[str, tuple[str, Any]] = {"": ("disk_cache_dir", str(folder / "d" / "lmcache"))}
     for name, (_, setting, _) in LAYERS.items():
         value = _getini(config, name, TAKES[name])
         if value not in (None, ""):
-            given[setting] = str(_folder(config, value)) if name == "lm_disk_dir" else value
+            given[name] = setting, str(_folder(config, value)) if name == "lm_disk_dir" else value
     return given
 
 
@@ -613,17 +655,20 @@ def _check_names(settings: Settings) -> None:
     """Refuse names that do not exist, as far as that can be told without importing the user's modules."""
     key = settings.key
     is_path = isinstance(key, str) and bool({".", ":"} & set(key))
-    _check(settings._replace(key="exact" if is_path else key, redact_with=()))
+    _check(settings._replace(key="exact" if is_path else key, redact_with=()), "ini")
 
 
-def _check(settings: Settings) -> None:
-    """Have the engine look at settings before the first call. Raises SettingsError."""
+def _check(settings: Settings, source: str) -> None:
+    """Have the engine look at settings before the first call; ``source`` has them. Raises SettingsError."""
     default = Settings()
     names = ("key", "normalise", "redact", "redact_with")
     if any(getattr(settings, name) != getattr(default, name) for name in names):
         from pytest_lmcache.session import session
 
-        session.recorder(settings, Path())
+        try:
+            session.recorder(settings, Path())
+        except SettingsError as error:
+            raise SettingsError(f"{source}: {error}") from None
 
 
 def _stopped_itself(call: pytest.CallInfo[None]) -> bool:
@@ -689,15 +734,65 @@ def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRe
     # Of pytest 9.0 and 9.2, one calls rootdir "", the other ".".
     node, base = (nodeid.removesuffix(".") for nodeid in (request.node.nodeid, fixturedef.baseid))
     file, _, classes = (node or base).partition("::")
+    if fixturedef.scope == "class":
+        # Classes within a class may get the one of the outermost.
+        classes = base.partition("::")[2] or classes.partition("::")[0]
+        node = f"{file}::{classes}"
     name = f"@{fixturedef.scope}.{fixturedef.argname}"
     if hasattr(request, "param"):
-        value = request.param
-        plain = isinstance(value, str | int | float | None)
-        name += f"[{value if plain else request.param_index}]"  # type: ignore[attr-defined]
+        name += f"[{_parameter(request.param, request.param_index)}]"  # type: ignore[attr-defined]
+    item: Any = request._pyfuncitem  # noqa: SLF001 - pytest has no other way to the parameters of other fixtures
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None:
+        for other in sorted(_needs(fixturedef, item).intersection(callspec.params)):
+            name += f"[{other}={_parameter(callspec.params[other], callspec.indices[other])}]"
+    # It may extend another of its own name.
     if node and base != node:
-        # It may extend another of its own name.
         name += f" from {base.removesuffix('.py') or 'rootdir'}"
+    elif not node and not base and not _is_in_conftest(fixturedef):
+        name += f" from {fixturedef.func.__module__}"
     return [*_parts(file), ".".join([*filter(None, classes.split("::")), name])]
+
+
+def _needs(fixturedef: pytest.FixtureDef[Any], item: Any) -> set[str]:
+    """The names of all fixtures and parameters that a fixture asks for, and those that they ask for."""
+    known = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - as above
+    found: set[str] = set()
+    wanted = {*fixturedef.argnames}
+    while wanted:
+        name = wanted.pop()
+        found.add(name)
+        wanted |= {needed for each in known.get(name, ()) for needed in each.argnames} - found
+    return found - {fixturedef.argname}
+
+
+def _parameter(value: Any, index: int) -> str:
+    """What tells a parameter from others in a name: itself, a hash of data, the number of anything else."""
+    if isinstance(value, str):
+        return repr(value) if _reads_as_another(value) else value
+    if isinstance(value, int | float | None):
+        return str(value)
+    import hashlib
+
+    from pytest_lmcache import keys
+
+    try:
+        return hashlib.blake2b(keys.canonical(keys.normalise(value)).encode(), digest_size=4).hexdigest()
+    except UnkeyableCallError:
+        return str(index)
+
+
+def _reads_as_another(text: str) -> bool:
+    """Whether a text reads as a number or as None, which may be another parameter."""
+    try:
+        float(text)
+    except ValueError:
+        return text in {"None", "True", "False"}
+    return True
+
+
+def _is_in_conftest(fixturedef: pytest.FixtureDef[Any]) -> bool:
+    return fixturedef.func.__module__.rpartition(".")[2] == "conftest"
 
 
 @cache

@@ -19,6 +19,7 @@ from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
+from pytest_lmcache.locks import Held
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:
@@ -61,13 +62,6 @@ class Tape(Protocol):
 
     def left(self) -> None:
         """Its reader reads no further."""
-
-
-class Held(Protocol):
-    """What keeps other processes from asking the same."""
-
-    def release(self) -> None:
-        """Let the next one ask."""
 
 
 class Store(Protocol):
@@ -148,14 +142,8 @@ class CallRecord:
         return self.source != "cassette" and self.entry is not None
 
 
-class Landed:
-    """What there is to release where nobody else can ask the same: nothing."""
-
-    def release(self) -> None:
-        """Nothing was held."""
-
-
-LANDED = Landed()
+LANDED = Held(None)
+"""What there is to release where nobody else can ask the same."""
 
 
 class Recorder:
@@ -295,7 +283,8 @@ class Recorder:
                 record.age = _age(record.entry.recorded())
             return record, answer
         if decision is Decision.ASK or (self.path is None and decision is Decision.MISS):
-            record.renews = self.path is not None and nth < len(self.cassette.answers(key))
+            is_old = self.mode is Mode.RECORD and self.path is not None
+            record.renews = is_old and nth < len(self.cassette.answers(key))
             # Where there is a cassette `board` looks: one look, by one process at a time.
             in_layers = self.look(record, call) if self.path is None else None
             if in_layers is not None:
@@ -443,7 +432,7 @@ class Recorder:
     def refuse(self, name: str) -> None:
         """Let a call of an entry point that is not recorded pass, or in a replaying mode raise, remembered."""
         if self.replays:
-            miss = UnsupportedCall(errors.unsupported_call(name))
+            miss = UnsupportedCall(errors.unsupported_call(name, self.mode))
             self.faults.append(miss)
             raise miss
         if not self.watched:
@@ -455,6 +444,8 @@ class Recorder:
     def unused(self) -> int:
         """How many recordings of the cassette no call asked for; only for a cassette of one test."""
         if self.path is None or not self.owned or self.mode in {Mode.LIVE, Mode.REWRITE}:
+            return 0
+        if self.is_cut_short:
             return 0
         if self._cassette is None and not self.path.exists():
             return 0

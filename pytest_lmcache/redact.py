@@ -27,6 +27,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import Enum, auto
 from functools import cache, lru_cache
 from typing import Any, AnyStr, NamedTuple, TypeAlias
@@ -772,15 +773,15 @@ class Redactor:
         ``litellm``, and never raises.
         """
         found: dict[str, str] = {}
-        try:
-            self._learn_module(found)
-            for name, value in arguments.items():
+        self._learn_module(found)
+        for name, value in arguments.items():
+            with suppress(
+                Exception
+            ):  # a caller's odd mapping must not stop the call, nor hide what else is given
                 if name not in _QUESTION:
                     self._learn_value(name, value, found, _DEEPEST)
                 if value is not None and name.endswith("client"):
                     self._learn_value("api_key", getattr(value, "api_key", None), found, 0)
-        except Exception:  # noqa: BLE001, S110 - a caller's odd mapping must not stop the call
-            pass
         new = {secret: name for secret, name in found.items() if self._learnt.get(secret, "\uffff") > name}
         if new:
             with self._lock:

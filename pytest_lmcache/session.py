@@ -64,6 +64,7 @@ class Session:
     def __init__(self) -> None:
         self._open: tuple[Recorder, ...] = ()
         self._own: set[Recorder] = set()
+        self._apart: set[Recorder] = set()
         self._lock = threading.RLock()
         self._doors: dict[str, Any] = {}
         self._installed: list[str] = []
@@ -87,11 +88,12 @@ class Session:
         """The recorder of a call made here and now: the innermost one that its context is in.
 
         A ``use_cassette`` is for its own context, a test for every context. A thread without a context, or
-        with one left over from an earlier test, belongs to the innermost of all.
+        with one left over from an earlier test, belongs to the innermost of all, but for what such a thread
+        itself has opened within a test.
         """
         opened, own = self._open, _current.get()
         if own not in opened:
-            return opened[-1] if opened else None
+            return next((found for found in reversed(opened) if found not in self._apart), None)
         return next(found for found in reversed(opened) if found is own or found not in self._own)
 
     def recorder(
@@ -146,13 +148,16 @@ class Session:
         Raises DoorError where LiteLLM or DSPy hides its functions.
         """
         with self._lock:
-            self._open = (*self._open, recorder)
-            if own_context:
-                self._own.add(recorder)
             if not recorder.watched:
-                _current.set(recorder)
                 for name in self._installed:
                     self._doors[name].look_again()
+            if own_context:
+                self._own.add(recorder)
+                if _current.get() not in self._open and not all(other.watched for other in self._open):
+                    self._apart.add(recorder)
+            self._open = (*self._open, recorder)
+            if not recorder.watched:
+                _current.set(recorder)
             if len(self._open) == 1:
                 prefer_local_prices()
                 self._open_doors(recorder)
@@ -210,6 +215,7 @@ class Session:
     def _forget(self, recorder: Recorder) -> None:
         self._open = tuple(opened for opened in self._open if opened is not recorder)
         self._own.discard(recorder)
+        self._apart.discard(recorder)
 
     def _open_doors(self, recorder: Recorder) -> None:
         try:

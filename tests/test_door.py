@@ -322,6 +322,19 @@ def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.Monke
     assert state() == before
 
 
+def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test puts in the place of a function while we look stays there, and nothing of ours is left behind."""
+    before = state()
+    door = Door(lambda: None)
+    door.open()
+    monkeypatch.setattr(litellm, "completion", lambda *_, **__: None)
+    monkeypatch.setitem(sys.modules, "litellm.imported_meanwhile", ModuleType("litellm.imported_meanwhile"))
+    door.look_again()
+    door.close()
+    monkeypatch.undo()
+    assert state() == before
+
+
 def test_litellm_is_not_imported_by_us(tmp_path: Path) -> None:
     """The watch waits for the user's own import and then tells, once, without importing anything."""
     name = "a_module_of_the_user"

@@ -144,7 +144,8 @@ class Door:
                     front = self._front(wrapper, original, name)
                     self._codes.append((wrapper, wrapper.__code__, standin.stand_in(wrapper, front)))
         self._codes += self._guards([function for function, _, _ in self._codes])
-        self._test()
+        if litellm != self._litellm:  # later it may be a stub of the suite's that stands there
+            self._test()
         self._scanned, self._litellm = len(modules), litellm
         return True
 
@@ -161,7 +162,8 @@ class Door:
         missing = [name for name in RECORDED if name not in public]
         if hidden or missing:
             version = getattr(sys.modules.get("litellm._version"), "version", "of unknown version")
-            self._entries.clear()
+            if self._users == 1:  # which is opening the door, so that nothing is put on yet
+                self._entries.clear()
             raise DoorError(errors.hidden_functions(str(version), hidden + missing))
 
     def _guards(self, known: Sequence[FunctionType]) -> list[tuple[FunctionType, CodeType, CodeType]]:

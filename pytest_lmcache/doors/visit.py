@@ -11,7 +11,8 @@ from typing import Any, ClassVar, NoReturn
 from pytest_lmcache import errors
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Kind
-from pytest_lmcache.recorder import LANDED, CallRecord, Held, Recorder
+from pytest_lmcache.locks import Held
+from pytest_lmcache.recorder import LANDED, CallRecord, Recorder
 from pytest_lmcache.settings import Mode
 
 POLL = 0.02  # seconds between two looks at what another process asks

@@ -249,3 +249,193 @@ def test_setup_show_and_setup_plan(suite):
     suite.run("--setup-show").stdout.fnmatch_lines(["*SETUP    M helper*"])
     suite.run("--setup-plan").stdout.fnmatch_lines(["*SETUP    M helper*"])
     assert suite.asked() == 3
+
+
+MARKED = "\n        pytestmark = pytest.mark.lm_cache\n"
+SET_UP_TWICE = {
+    "data": """
+        @pytest.fixture(scope="module")
+        def helper(request):
+            return ask(request.param["as"])
+
+        @pytest.mark.parametrize("helper", [{"as": "a cook"}], indirect=True)
+        def test_a(helper):
+            assert helper == "You said: a cook"
+
+        @pytest.mark.parametrize("helper", [{"as": "a pilot"}], indirect=True)
+        def test_b(helper):
+            assert helper == "You said: a pilot"
+    """,
+    "numbers and texts": """
+        @pytest.fixture(scope="module", params=[1, "1", None, "None", True, "True", 1.5, "1.5"])
+        def helper(request):
+            return ask(repr(request.param))
+
+        def test_a(helper):
+            pass
+    """,
+    "of another fixture": """
+        @pytest.fixture(scope="module", params=["x", "y"])
+        def language(request):
+            return request.param
+
+        @pytest.fixture(scope="module")
+        def between(language):
+            return language
+
+        @pytest.fixture(scope="module")
+        def helper(between):
+            return ask(between)
+
+        def test_a(helper):
+            pass
+    """,
+    "of a test": """
+        @pytest.fixture(scope="module")
+        def helper(language):
+            return ask(language)
+
+        @pytest.mark.parametrize("language", ["x", "y"], scope="module")
+        def test_a(helper, language):
+            assert helper == f"You said: {language}"
+    """,
+    "objects": """
+        class Cook:
+            name = "a cook"
+
+        class Pilot:
+            name = "a pilot"
+
+        @pytest.fixture(scope="module")
+        def helper(request):
+            return ask(request.param.name)
+
+        @pytest.mark.parametrize("helper", [Cook()], indirect=True)
+        def test_a(helper):
+            assert helper == "You said: a cook"
+
+        @pytest.mark.parametrize("helper", [Pilot()], indirect=True)
+        def test_b(helper):
+            assert helper == "You said: a pilot"
+    """,
+}
+
+
+@pytest.mark.parametrize("text", SET_UP_TWICE.values(), ids=SET_UP_TWICE)
+def test_fixture_that_is_set_up_more_than_once(suite, text):
+    """With other parameters it asks something else: whichever way it is recorded, all of it is there."""
+    suite.test(text + MARKED)
+    for mode in ("--lm-record", "--lm-rewrite", "--lm-mode=once"):
+        assert suite.run(mode).ret == 0
+        suite.asked()
+        result = suite.run()
+        assert result.ret == 0, mode
+        assert suite.asked() == 0
+    for path in (suite.folder / "cassettes").rglob("*.yaml"):
+        path.unlink()
+    assert suite.run("--lm-mode=once").ret == 0
+    assert suite.run().ret == 0
+
+
+def test_parameters_of_data_are_told_apart_in_every_selection(suite):
+    """A rewrite of one test keeps what the same fixture asked for another, and nothing is called unused."""
+    suite.test(SET_UP_TWICE["data"] + MARKED)
+    suite.record()
+    assert suite.run("--lm-rewrite", "-k", "test_b").ret == 0
+    result = suite.run()
+    result.assert_outcomes(passed=2)
+    result.stdout.no_fnmatch_line("*unused*")
+
+
+def test_class_within_a_class(suite):
+    """Whether the outer class or the inner one sets a class's fixture up depends on the selection."""
+    suite.test("""
+        pytestmark = pytest.mark.lm_cache
+
+        @pytest.fixture(scope="class")
+        def helper():
+            return ask("from fixture")
+
+        class TestOuter:
+            def test_a(self, helper):
+                pass
+
+            class TestInner:
+                def test_b(self, helper):
+                    pass
+    """)
+    suite.record()
+    for args in ((), ("-k", "test_b"), ("-k", "test_a")):
+        assert suite.run(*args).ret == 0, args
+    assert suite.cassettes() == ["test_it/TestOuter.@class.helper from test_it.yaml"]
+
+
+def test_fixture_of_a_plugin_that_the_conftest_extends(suite):
+    """Both stand at rootdir: a rewrite of one does not drop what the other asked."""
+    suite.file("pytest.ini", "[pytest]\naddopts = -p helpers\npythonpath = .\n")
+    fixture = "import pytest\nfrom app import ask\n@pytest.fixture(scope='session')\n"
+    suite.file("helpers.py", fixture + "def helper():\n    return ask('of the plugin')\n")
+    suite.file("conftest.py", fixture + "def helper(helper):\n    return helper + ask('of the conftest')\n")
+    suite.test("@pytest.mark.lm_cache\ndef test_a(helper):\n    pass\n")
+    for mode in ("--lm-record", "--lm-rewrite"):
+        assert suite.run(mode).ret == 0
+        assert suite.run().ret == 0
+    assert suite.cassettes() == ["@session.helper from helpers.yaml", "@session.helper.yaml"]
+
+
+def test_fixture_of_the_same_name_elsewhere(suite):
+    """A fixture of a file without marks is live, though a marked test of another file has one of that name."""
+    suite.test(module_fixture() + TESTS, name="test_marked.py")
+    suite.test(module_fixture() + "def test_0(helper):\n    pass\n", name="test_other.py")
+    suite.record()
+    suite.asked()
+    suite.run().assert_outcomes(passed=3)
+    assert suite.asked() == 1
+
+
+def test_error_that_a_fixture_swallows_fails_all_its_tests(suite):
+    """A broken cassette of a fixture's is not forgotten after the first test."""
+    body = "try:\n        ask('x')\n    except Exception:\n        pass"
+    suite.test(module_fixture(body=body) + "def test_0(helper):\n    pass\n" + TESTS)
+    suite.record("-k", "not test_0")
+    suite.file("cassettes/test_it/@module.helper.yaml", "not: ours\n")
+    suite.run().assert_outcomes(errors=3)
+
+
+def test_block_that_a_fixture_leaves_open(suite):
+    """It takes what the fixture asks, and the calls of no test, the first as little as the second."""
+    suite.test("""
+        from pytest_lmcache import use_cassette
+
+        @pytest.fixture(scope="session", autouse=True)
+        def helper():
+            with use_cassette("cassettes/block.yaml", mode="once"):
+                ask("from fixture")
+                yield
+
+        @pytest.mark.lm_cache
+        def test_a():
+            ask("a")
+
+        @pytest.mark.lm_cache
+        def test_b():
+            ask("b")
+    """)
+    suite.record()
+    suite.asked()
+    for test in "ab":
+        assert suite.run("-k", f"test_{test}").ret == 0
+    assert suite.asked() == 0
+    assert suite.cassettes() == ["block.yaml", "test_it/test_a.yaml", "test_it/test_b.yaml"]
+
+
+@pytest.mark.parametrize("mode", ["--lm-mode=replay", "--lm-rewrite"])
+def test_a_run_that_is_stopped_ends_as_it_would_without(suite, mode):
+    """What a fixture asks in its teardown then finds no test, and the run still tells what was asked."""
+    suite.test(module_fixture(body="yield\n    ask('last')") + TESTS)
+    suite.record()
+    suite.test(module_fixture(body="yield\n    ask('last')") + TESTS + "\n    pytest.exit('enough')\n")
+    result = suite.run(mode)
+    result.stdout.fnmatch_lines(["*language-model calls*", "*Exit: enough*"])
+    result.stdout.no_fnmatch_line("*AttributeError*")
+    assert "AttributeError" not in result.stderr.str()

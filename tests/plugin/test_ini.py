@@ -77,9 +77,13 @@ def test_auto_records_unmarked_tests(suite, kind):
 
 
 BAD = [
-    ("lm_mode", "reply", "*ini: mode cannot be 'reply'; choose one of: replay, once, record, rewrite, live."),
-    ("lm_repeat", "first", "*ini: repeat cannot be 'first'; choose one of: last, cycle, error."),
-    ("lm_record_errors", "some", "*ini: record_errors cannot be 'some'; choose one of: lasting, all."),
+    (
+        "lm_mode",
+        "reply",
+        "*ini: lm_mode cannot be 'reply'; choose one of: replay, once, record, rewrite, live.",
+    ),
+    ("lm_repeat", "first", "*ini: lm_repeat cannot be 'first'; choose one of: last, cycle, error."),
+    ("lm_record_errors", "some", "*ini: lm_record_errors cannot be 'some'; choose one of: lasting, all."),
     ("lm_key", "exakt", "*There is no key strategy 'exakt'. Valid are exact, messages, content, *"),
     ("lm_normalise", ["guid"], "*There is no normaliser 'guid'. Valid are *uuid*"),
     ("lm_normalise", ["re:("], "*no regular expression*"),

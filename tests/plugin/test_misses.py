@@ -318,6 +318,21 @@ def test_litellm_that_hides_its_functions(suite, monkeypatch):
     )
 
 
+def test_litellm_that_hides_its_functions_under_auto(suite, monkeypatch):
+    """Where every test is recorded none runs unseen: nothing goes out that nobody asked for."""
+    from pytest_lmcache.errors import DoorError
+    from pytest_lmcache.session import session
+
+    def enter(recorder):
+        raise DoorError("calls cannot be seen")
+
+    suite.file("pytest.ini", "[pytest]\nlm_auto = true\n")
+    suite.test("def test_one():\n    ask()\n")
+    monkeypatch.setattr(session, "enter", enter)
+    suite.run().assert_outcomes(errors=1)
+    assert suite.asked() == 0
+
+
 def test_broken_cassette_fails_its_test(suite):
     """A cassette that cannot be read is named with its line, fails its own test, and is left as it is."""
     suite.test(SYNC)
