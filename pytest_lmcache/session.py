@@ -153,7 +153,8 @@ class Session:
                     self._doors[name].look_again()
             if own_context:
                 self._own.add(recorder)
-                if _current.get() not in self._open and not all(other.watched for other in self._open):
+                is_test = any(not other.watched and other not in self._own for other in self._open)
+                if is_test and _current.get() not in self._open:
                     self._apart.add(recorder)
             self._open = (*self._open, recorder)
             if not recorder.watched:

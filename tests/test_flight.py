@@ -119,3 +119,14 @@ def test_a_lock_that_is_forgotten(folder):
     del held
     gc.collect()
     assert Flight(folder).try_acquire("k1") is not None
+
+
+def test_a_lock_that_outlives_python(folder):
+    """What is still referred to when Python ends, by a traceback that pytest keeps say, ends without a word."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom pytest_lmcache.layers.flight import Flight\n"
+        f"sys.kept = [Flight(Path({str(folder)!r})).try_acquire(key) for key in 'ab']\n"
+        "sys.kept[0].release()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -547,6 +547,21 @@ def test_no_secret_is_written_wherever_it_stands(path: Path) -> None:
     assert "".join(chunk["text"] for chunk in second.data) == "my <redacted:openai-key> ok"
 
 
+def test_a_rewrite_that_asks_the_same_more_often(path: Path) -> None:
+    """Each of the identical calls keeps its own answer, though fewer were recorded before."""
+    recorded(path, "a")
+    for texts in (["2", "3", "4"], ["5", "6"]):
+        tape = recorder(path, "rewrite")
+        for text in texts:
+            record, _ = tape.begin(tape.number(), call("a"))
+            tape.finish(record, call("a"), reply(text))
+        tape.close(passed=True)
+        tape = recorder(path, "replay")
+        answers = [tape.begin(tape.number(), call("a"))[1] for _ in texts]
+        assert answers == [reply(text) for text in texts]
+        assert tape.unused() == 0
+
+
 def test_own_patterns_are_redacted_as_well(path: Path) -> None:
     """`redact` and `redact_with` add to what is taken out of answers."""
     tape = recorder(

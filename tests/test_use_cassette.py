@@ -446,6 +446,28 @@ def test_a_thread_without_a_context_belongs_to_the_open_block(path: Path, provid
         assert list(pool.map(lambda number: ask(f"question {number}"), range(6))) == first
 
 
+def test_a_block_of_a_thread_without_a_context_is_its_own(path: Path) -> None:
+    """Within a test it takes what its own thread asks; what another thread asks is the test's."""
+    engine = Session()
+    test, block = (engine.recorder(Settings(mode=Mode.LIVE), path) for _ in range(2))
+
+    def in_a_thread() -> Any:
+        engine.enter(block, own_context=True)
+        with ThreadPoolExecutor(1) as other:
+            found = engine.current(), other.submit(engine.current).result()
+        engine.leave(block)
+        return *found, engine.current()
+
+    def within_a_test() -> Any:
+        engine.enter(test)
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(in_a_thread).result()
+        engine.leave(test)
+        return found
+
+    assert contextvars.copy_context().run(within_a_test) == (block, test, test)
+
+
 def test_a_test_inside_a_longer_block_gets_its_calls(path: Path) -> None:
     """A session fixture may hold a block open: a marked test within still has its own cassette."""
     engine = Session()

@@ -200,7 +200,9 @@ def test_traceback_is_short(suite, body):
         "def helper():\n    return ask()\n"
         "async def ahelper():\n    return await aask()\n" + body
     )
-    result = suite.run()
+    result = suite.run(
+        "--disable-warnings"
+    )  # such as pydantic's, where nobody has imported all of LiteLLM before
     result.assert_outcomes(failed=1)
     # The last line of each entry of a traceback: file:line: what.
     entries = re.findall(r"^(\S+\.py):\d+: ", result.stdout.str(), re.MULTILINE)
@@ -501,7 +503,7 @@ SKIPS = {
 
 @pytest.mark.parametrize("where", SKIPS)
 def test_a_test_that_skips_itself_is_recorded(suite, where):
-    """What a test asked before it skipped itself replays; a rewrite leaves its recording as it is."""
+    """What a test asked before it skipped itself replays; a rewrite leaves what it does not ask."""
     suite.test(SKIPS[where])
     suite.run("--lm-record").assert_outcomes(skipped=1)
     [name] = suite.cassettes()
@@ -509,5 +511,46 @@ def test_a_test_that_skips_itself_is_recorded(suite, where):
     suite.asked()
     suite.run().assert_outcomes(skipped=1)
     assert suite.asked() == 0
-    suite.run("--lm-rewrite").assert_outcomes(skipped=1)
+    result = suite.run("--lm-rewrite")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*, 1 recorded"])
     assert (suite.folder / "cassettes" / name).read_text() == text
+    assert suite.asked() == 1
+
+
+@pytest.mark.parametrize(
+    "how", ["@pytest.mark.skipif(True, reason='no')", "@pytest.mark.xfail(run=False)", ""]
+)
+def test_recordings_of_a_skipped_test_are_not_unused(suite, how):
+    """What a skipped test did not come to is needed on another machine: nobody is told to record it anew."""
+    text = """
+        @pytest.mark.lm_cache
+        def test_it():
+            ask("one")
+            SKIP
+            ask("two")
+    """
+    suite.test(text.replace("SKIP", ""))
+    suite.record()
+    suite.test(f"        {how}\n{text.replace('SKIP', '' if how else 'pytest.skip()')}")
+    suite.run().stdout.no_fnmatch_line("*record anew*")
+
+
+def test_a_skipped_subtest_keeps_nothing_from_being_rewritten(suite):
+    """The rest of the test has fresh answers afterwards, and what the subtest asks its old ones."""
+    text = """
+        @pytest.mark.lm_cache
+        def test_it(subtests):
+            with subtests.test("one"):
+                SKIP
+                ask("one")
+            ask("two", seed=1)
+    """
+    suite.test(text.replace("SKIP", ""))
+    suite.record()
+    path = suite.folder / "cassettes/test_it/test_it.yaml"
+    path.write_text(path.read_text().replace("said: one", "said: ONE").replace("said: two", "said: TWO"))
+    suite.test(text.replace("SKIP", "pytest.skip()"))
+    assert suite.run("--lm-rewrite").ret == 0
+    assert "said: ONE" in path.read_text()
+    assert "said: two" in path.read_text()
