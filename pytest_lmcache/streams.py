@@ -16,6 +16,8 @@ from typing import Any, NoReturn, Protocol, Self, TypeAlias
 from pytest_lmcache.answers import chunk_reviver, plain, revive_error, text_as_chat
 from pytest_lmcache.interaction import Answer
 
+LEAVING = 0.05  # seconds
+
 
 class Tape(Protocol):
     """What a stream tells while it is recorded."""
@@ -197,6 +199,12 @@ class Chunks:
             self._past_end()
         return None
 
+    async def atake(self) -> Any | None:
+        """The same for an async reader."""
+        if self.is_last:
+            await time_to_leave(self.answer)
+        return self.take()
+
     def _revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
         try:
             return revive(*stored)
@@ -204,6 +212,14 @@ class Chunks:
             raise  # it is an error by the run's own choice
         except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
             self._broken(problem)
+
+
+async def time_to_leave(answer: Answer) -> None:
+    """Wait where a recording ends since its reader had left: another task may be about to end the reader here too."""
+    if not answer.complete and answer.error is None:
+        import anyio  # the reader's loop may be trio's
+
+        await anyio.sleep(LEAVING)
 
 
 def replay_stream(
@@ -268,10 +284,15 @@ class Replayed:
         return chunk
 
     async def __anext__(self) -> Any:
+        await self._settle()
         chunk = self._take()
         if chunk is None:
             raise StopAsyncIteration
         return chunk
+
+    async def _settle(self) -> None:
+        if self._stored.is_last:
+            await time_to_leave(self._stored.answer)
 
     def _take(self) -> Any:
         return self._stored.take()
@@ -307,7 +328,7 @@ def _told_of_bytes(chunks: Chunks, logging_obj: Any) -> AsyncIterator[bytes]:
         status_code = 200
 
         async def aiter_bytes(self) -> AsyncIterator[bytes]:
-            while (chunk := chunks.take()) is not None:
+            while (chunk := await chunks.atake()) is not None:
                 yield chunk
 
     body = {**logging_obj.optional_params, "model": logging_obj.model_call_details["model"]}
@@ -318,6 +339,9 @@ def _told_of_bytes(chunks: Chunks, logging_obj: Any) -> AsyncIterator[bytes]:
 
 class Nothing(Replayed):
     """A provider's stream that has ended."""
+
+    async def _settle(self) -> None:
+        pass
 
     def _take(self) -> Any:
         return None
@@ -403,6 +427,7 @@ class ReplayedChat(Replayed):
         return chunk
 
     async def __anext__(self) -> Any:
+        await self._settle()
         try:
             chunk = self._take()
         except Exception as error:

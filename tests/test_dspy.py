@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -785,6 +786,34 @@ def test_a_stream_left_early(is_async: bool, twice: Twice) -> None:
     assert twice.recording.calls[0].left_early
     with pytest.raises(CassetteMiss, match="ends after 2 chunks"):
         twice.replay(lambda url: events(url, is_async=is_async))
+
+
+@native
+def test_a_reader_that_another_task_ends(
+    twice: Twice, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that reads ahead is ended where it was, as the provider's pauses allowed it when it was recorded."""
+    from dspy.lm15 import Message, Request
+
+    request = Request(model="openai/gpt-4o-mini", messages=(Message.user("hello over there"),))
+    monkeypatch.setattr(provider, "pause", 0.1)
+
+    async def two(url: str) -> list[Any]:
+        got: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def read() -> None:
+            async for event in own_engine(url, is_async=True).stream(request):
+                got.put_nowait(event)
+
+        reader = asyncio.create_task(read())
+        first = [await got.get(), await got.get()]
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await reader
+        return first
+
+    assert len(twice(lambda url: asyncio.run(two(url)))) == 2
+    assert twice.recording.calls[0].left_early
 
 
 @native

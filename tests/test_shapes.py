@@ -13,6 +13,7 @@ from typing import Any
 
 import litellm
 import pytest
+from litellm.integrations.custom_logger import CustomLogger
 from provider import Provider, Reply
 
 from pytest_lmcache import Cache, use_cassette
@@ -30,7 +31,7 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
-Call = Callable[[str], Any]
+Call = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -547,6 +548,24 @@ def test_the_caller_s_metadata_is_no_part_of_the_question(provider: Provider, tm
     assert tape.replayed == 1
 
 
+def atext(url: str, **more: Any) -> Any:
+    return litellm.atext_completion(
+        model="text-completion-openai/gpt-3.5-turbo-instruct", prompt="Hi", api_base=url, api_key="sk", **more
+    )
+
+
+def aresponses(url: str, **more: Any) -> Any:
+    return litellm.aresponses(model="openai/gpt-4o-mini", input="Say hi", api_base=url, api_key="sk", **more)
+
+
+READ_AHEAD: dict[str, Call] = {
+    "chat": achat,
+    "text": atext,
+    "responses": aresponses,
+    "messages": claude_messages,
+}
+
+
 @pytest.mark.usefixtures("collected")
 class TestStreamsThatEndOtherwise:
     """Streams that their readers leave, or that break."""
@@ -587,6 +606,36 @@ class TestStreamsThatEndOtherwise:
 
         live, stored = both(tmp_path, provider, lambda url: asyncio.run(one(url)))
         assert dumped(stored) == dumped(live)
+
+    @pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
+    @pytest.mark.parametrize("name", READ_AHEAD)
+    def test_a_reader_that_another_task_ends(
+        self, name: str, heard: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """A task that reads ahead is ended where it was: replay gives the other the time that the provider gave it."""
+        monkeypatch.setattr(litellm, "callbacks", [CustomLogger()] if heard else [])
+
+        async def two(url: str) -> list[Any]:
+            stream = await READ_AHEAD[name](url, stream=True)
+            got: asyncio.Queue[Any] = asyncio.Queue()
+
+            async def read() -> None:
+                async for chunk in stream:
+                    got.put_nowait(chunk)
+
+            reader = asyncio.create_task(read())
+            first = [await got.get(), await got.get()]
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+            return [dumped(chunk) for chunk in first]
+
+        with Provider(pause=0.1) as provider, use_cassette(tmp_path / "x.yaml", mode="record"):
+            live = asyncio.run(two(provider.url))
+        assert "left_early: true" in (tmp_path / "x.yaml").read_text()
+        with use_cassette(tmp_path / "x.yaml") as tape:
+            assert asyncio.run(two(GONE)) == live
+        assert tape.replayed == 1
 
     def test_a_closed_stream_is_not_whole(self, provider: Provider, tmp_path: Path) -> None:
         """LiteLLM 1.110 can close a sync stream, and its end closes every stream: only the former leaves early."""

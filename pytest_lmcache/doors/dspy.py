@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
 from importlib import import_module
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -240,7 +241,11 @@ def _astream(find: Find, original: Any) -> Any:
         for _ in call.queue(blocks=False) if call is not None else ():
             await asyncio.sleep(POLL)
         if call is not None and call.stored is not None:
-            for event in call.replay(call.stored):
+            replayed = call.replay(call.stored)
+            for event in islice(replayed, len(call.stored.data)):
+                yield event
+            await streams.time_to_leave(call.stored)
+            for event in replayed:
                 yield event
             return
         async with aclosing(original(engine, request)) as source:
