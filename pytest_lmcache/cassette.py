@@ -512,6 +512,7 @@ def _is_same_run(
 
 
 SHORTEST_ID = 2  # characters
+WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class _Ids(NamedTuple):
@@ -554,7 +555,9 @@ class _Ids(NamedTuple):
 
     def _fits(self, one: Any, other: Any) -> bool:
         if isinstance(one, str) and isinstance(other, str):
-            return self.forth.get(one, one) == other and self.back.get(other, other) == one
+            if one == other or one in self.forth or other in self.back:
+                return self.forth.get(one, one) == other and self.back.get(other, other) == one
+            return _exchanged(one, self.forth) == other and _exchanged(other, self.back) == one
         if isinstance(one, dict) and isinstance(other, dict):
             return one.keys() == other.keys() and all(self._fits(one[name], other[name]) for name in one)
         return _alike(one, other, self._fits)
@@ -563,6 +566,11 @@ class _Ids(NamedTuple):
         if one != other and min(len(one), len(other)) < SHORTEST_ID:
             return False  # it may be a word of a prompt too
         return self.forth.setdefault(one, other) == other and self.back.setdefault(other, one) == one
+
+
+def _exchanged(text: str, ids: dict[str, str]) -> str:
+    """A text with the identifiers of the other run, as of a tool call that an agent tells the model of."""
+    return WORD.sub(lambda found: ids.get(found[0], found[0]), text)
 
 
 def _alike(one: Any, other: Any, are: Callable[[Any, Any], bool]) -> bool:

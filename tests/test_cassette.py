@@ -838,11 +838,15 @@ def test_ids_stand_for_one_another_all_over_a_file(path: Path, new: list[Interac
             lambda ident: {"content": [{"type": "tool_use", "id": ident, "input": {"customer_id": "C-1"}}]},
             lambda ident: {"role": "user", "content": [{"type": "tool_result", "tool_use_id": ident}]},
         ),
+        (
+            lambda ident: {"tool_calls": [{"id": ident, "function": {"name": "f", "arguments": "{}"}}]},
+            lambda ident: {"role": "assistant", "content": f"Calling tools:\n[{{'id': '{ident}', 'n': 1}}]"},
+        ),
     ],
-    ids=["responses", "messages"],
+    ids=["responses", "messages", "within a text"],
 )
 def test_ids_of_other_apis_stand_for_one_another(path: Path, said: Any, answered: Any) -> None:
-    """The ids of `responses` and of Anthropic's messages go on into questions under other names."""
+    """The ids of `responses` and of Anthropic's messages go on under other names, those of agents within texts."""
 
     def run(ident: str) -> list[Interaction]:
         asked = call("go")
