@@ -191,6 +191,14 @@ def unsupported_call(name: str, mode: str) -> str:
     )
 
 
+def still_running(test: str, seconds: float, miss: str) -> str:
+    """What is told of a miss whose test does not end; ``seconds`` is for how long it has not."""
+    return (
+        f"\n{test} has not ended {seconds:.0f} seconds after this miss. If it hangs, it waits for a thread or a task "
+        f"that the miss has ended, and that passes on Exceptions only.\n\n{miss}\n"
+    )
+
+
 def miss(
     *,
     asked: Sequence[str],

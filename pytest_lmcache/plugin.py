@@ -7,8 +7,10 @@ import os
 import shlex
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
+from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +25,7 @@ from pytest_lmcache.errors import (
     LMCacheWarning,
     SettingsError,
     UnkeyableCallError,
+    still_running,
 )
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.report import Tally
     from pytest_lmcache.session import Session
 
+PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
 _Settings = TypeVar("_Settings", Settings, CacheSettings)
 MARKER = (
     "lm_cache(cassette, mode, key, normalise, repeat, record_errors, usage, max_age, redact, redact_with, "
@@ -180,6 +184,7 @@ class Run:
         self._marked_fixtures: set[Any] = set()  # their definitions
         self._shared_places: set[Path | None] = set()  # the cassettes of shared fixtures that were set up
         self._tally: Tally | None = None
+        self._alarm: Timer | None = None
         self._watcher: Recorder | None = None
         self._before: Any = None
         self._watched = 0
@@ -380,7 +385,7 @@ class Run:
         owned = not name and path not in self._shared_places
         if is_shared:
             self._shared_places.add(path)
-        return self.session.recorder(
+        recorder = self.session.recorder(
             settings,
             path,
             owned=owned,
@@ -389,6 +394,8 @@ class Run:
             is_new=path in self.new,
             backend=self._backend,
         )
+        recorder.on_miss = self._missed
+        return recorder
 
     def _named(self, node: pytest.Item | pytest.Collector, settings: Settings) -> Path | None:
         """The cassette that settings name, None where they name none. Raises SettingsError for one that cannot be."""
@@ -447,8 +454,24 @@ class Run:
             self.session.leave(recorder)
             self.session.enter(recorder)
 
+    def _missed(self, miss: CassetteMiss) -> None:
+        """Tell of a miss before its test has ended, if that does not come to pass."""
+        if self.current is not None and self._alarm is None:
+            self._alarm = Timer(PATIENCE, self._tell_of_hang, [self.current.nodeid, miss])
+            self._alarm.daemon = True
+            self._alarm.start()
+
+    def _tell_of_hang(self, test: str, miss: CassetteMiss) -> None:
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+            sys.stderr.write(still_running(test, PATIENCE, str(miss)))
+            sys.stderr.flush()
+
     def _end(self, item: pytest.Item, *, passed: bool) -> None:
         self.current = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         self._count_watched(item.nodeid)
         recorder = item.stash.get(recorder_key, None)
         if recorder is None:

@@ -185,6 +185,7 @@ class Recorder:
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.unstored: list[str] = []
         self.in_front: set[str] = set()
+        self.on_miss: Callable[[CassetteMiss], None] = lambda _: None  # told of each, before it is raised
         self.is_cut_short = False  # whether the test may not have come to all of its calls
         self._open_cassette = open_cassette
         self._open_strategy = open_strategy
@@ -432,9 +433,7 @@ class Recorder:
     def refuse(self, name: str) -> None:
         """Let a call of an entry point that is not recorded pass, or in a replaying mode raise, remembered."""
         if self.replays:
-            miss = UnsupportedCall(errors.unsupported_call(name, self.mode))
-            self.faults.append(miss)
-            raise miss
+            self._raise(UnsupportedCall(errors.unsupported_call(name, self.mode)))
         if not self.watched:
             self.unstored.append(f"{name}() is not recorded yet")
         self._calls.append(CallRecord(self.number(), name, "", 0, "provider"))
@@ -522,23 +521,23 @@ class Recorder:
         return answer._replace(data=data, error=error, hidden=hidden)
 
     def _miss(self, call: Call, *, used_up: bool) -> NoReturn:
-        miss = CassetteMiss(self._explained(call, used_up=used_up))
+        self._raise(CassetteMiss(self._explained(call, used_up=used_up)))
+
+    def _raise(self, miss: CassetteMiss) -> NoReturn:
         self.faults.append(miss)
+        self.on_miss(miss)
         raise miss
 
     def past_end(self, record: CallRecord) -> NoReturn:
         """A stream is read further than it was when its caller left it: a miss."""
         chunks = len(record.answer.data) if record.answer is not None else 0
-        miss = CassetteMiss(
-            errors.miss(
-                asked=[errors.left_early(record.name, chunks)],
-                looked=[f"Looked in  {self.shown_path}"],
-                nearest=[],
-                command=self._again,
-            )
+        told = errors.miss(
+            asked=[errors.left_early(record.name, chunks)],
+            looked=[f"Looked in  {self.shown_path}"],
+            nearest=[],
+            command=self._again,
         )
-        self.faults.append(miss)
-        raise miss
+        self._raise(CassetteMiss(told))
 
     def _explained(self, call: Call, *, used_up: bool) -> str:
         asked = [f"No recording answers this call of {call.name}(): {_described(call)}"]

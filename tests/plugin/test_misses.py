@@ -300,6 +300,44 @@ def test_miss_leaves_the_event_loop_of_anyio_alone(suite):
     suite.run().assert_outcomes(failed=1, passed=1)
 
 
+@pytest.mark.parametrize("capture", ["fd", "sys", "no"])
+def test_a_test_that_hangs_after_a_miss_says_so(suite, monkeypatch, capture):
+    """Whoever waits for a thread that a miss has ended may wait for ever: what missed is told meanwhile."""
+    monkeypatch.setattr("pytest_lmcache.plugin.PATIENCE", 0.3)
+    text = """
+        import threading
+        from concurrent.futures import Future
+
+        def answer(future):
+            try:
+                future.set_result(ask())
+            except Exception as error:
+                future.set_exception(error)
+
+        @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+        @pytest.mark.lm_cache
+        def test_one():
+            future = Future()
+            threading.Thread(target=answer, args=[future]).start()
+            try:
+                future.result(TIMEOUT)
+            except TimeoutError:
+                pass
+    """
+    suite.test(text.replace("TIMEOUT", "1"))
+    result = suite.run(f"--capture={capture}")
+    result.assert_outcomes(failed=1)
+    result.stderr.fnmatch_lines(
+        [
+            "test_it.py::test_one has not ended 0 seconds after this miss. *",
+            "No recording answers this call of completion()*",
+            'Record it:  pytest --lm-record "test_it.py::test_one"',
+        ]
+    )
+    suite.test(text.replace("TIMEOUT", "0.1"))
+    assert "has not ended" not in suite.run(f"--capture={capture}").stderr.str()
+
+
 def test_litellm_that_hides_its_functions(suite, monkeypatch):
     """Where calls cannot be seen, a marked test fails and says so; others run, and the summary says so."""
     from pytest_lmcache.errors import DoorError
