@@ -313,40 +313,23 @@ def _dump(value: Any) -> Any:
         ) from error
 
 
+def _class(kind: type, depth: int) -> dict[str, Any]:
+    """A class given as ``response_format``: its name and its JSON schema."""
+    return {"name": kind.__name__, "schema": _plain(_schema(kind), depth + 1)}
+
+
 def _schema(kind: Any) -> Any:
     try:
-        return kind.model_json_schema()
+        if hasattr(kind, "model_json_schema"):
+            return kind.model_json_schema()
+        import pydantic  # which LiteLLM has imported
+
+        return pydantic.TypeAdapter(kind).json_schema()
     except Exception as error:
         raise _UnplainError(
             f"it is the class {kind.__qualname__}, which has no JSON schema ({type(error).__name__})",
-            "Pass a JSON schema.",
+            "Pass a pydantic class or a JSON schema.",
         ) from error
-
-
-def _class(kind: type, depth: int) -> dict[str, Any]:
-    """A class given as ``response_format``: its name and what it holds."""
-    if callable(getattr(kind, "model_json_schema", None)):
-        return {"name": kind.__name__, "schema": _plain(_schema(kind), depth + 1)}
-    if issubclass(kind, Enum):
-        return {"name": kind.__name__, "values": [_plain(member.value, depth + 1) for member in kind]}
-    annotations = {
-        name: _annotation(annotation)
-        for base in reversed(kind.__mro__)
-        for name, annotation in getattr(base, "__annotations__", {}).items()
-    }
-    if not annotations or any(" at 0x" in text for text in annotations.values()):
-        raise _UnplainError(
-            f"it is the class {kind.__qualname__}, which does not say what it holds",
-            "Pass a pydantic class, a TypedDict, a dataclass, or a JSON schema.",
-        )
-    return {"name": kind.__name__, "annotations": annotations}
-
-
-def _annotation(annotation: Any) -> str:
-    """An annotation as its source has it, also where a TypedDict made a ForwardRef of it."""
-    if isinstance(annotation, type):
-        return annotation.__qualname__
-    return str(getattr(annotation, "__forward_arg__", annotation))
 
 
 def _digest(data: bytes) -> str:

@@ -197,10 +197,6 @@ class Note:
     name: str | None = None
 
 
-class Point(typing.TypedDict):
-    a: int
-
-
 class FakeArray:
     """Stands for numpy, which is not installed."""
 
@@ -447,13 +443,15 @@ def test_a_class_as_response_format_is_its_name_and_schema():
     assert len({key(response_format=kind) for kind in (City, other, renamed)}) == 3
 
 
-def test_classes_without_a_schema_are_their_name_and_annotations():
-    """A TypedDict, a dataclass or an enum class as response_format is keyed by what it declares."""
-    assert keys.normalise(Point) == {"name": "Point", "annotations": {"a": "int"}}
-    assert keys.normalise(Note)["annotations"] == {"role": "str", "content": "str", "name": "str | None"}
-    real = type("Real", (), {"__annotations__": {"a": int, "b": list[int]}})
-    assert keys.normalise(real) == {"name": "Real", "annotations": {"a": "int", "b": "list[int]"}}
-    assert keys.normalise(Colour) == {"name": "Colour", "values": ["red"]}
+def test_a_dataclass_as_response_format_is_its_schema_too():
+    """It counts what a class within it holds, not what that is called alone."""
+
+    def of(kind: type) -> type:
+        inner = pydantic.dataclasses.dataclass(dataclasses.make_dataclass("Inner", [("a", kind)]))
+        return pydantic.dataclasses.dataclass(dataclasses.make_dataclass("Outer", [("inner", inner)]))
+
+    assert key(response_format=of(int)) == key(response_format=of(int)) != key(response_format=of(str))
+    assert keys.normalise(Colour)["schema"]["enum"] == ["red"]
 
 
 def test_reading_a_file_for_the_key_leaves_it_where_it_was():
@@ -876,7 +874,7 @@ GOLDEN = {
     "numbers": ({EXTRA: [1, 1.0, True, -0.0, 1e22, 0.1, math.inf, 10**5000]}, "exact", ()),
     "text": ({"prompt": '\U0001f600\ud800\x00\u2028 é\n--- "\\'}, "exact", ()),
     "bytes": ({"file": b"abc"}, "exact", ()),
-    "class": ({"response_format": Point}, "exact", ()),
+    "class": ({"response_format": City}, "exact", ()),
     "messages": ({"model": "m", "messages": [USER], "n": 2}, "messages", ()),
     "content": ({"model": "m", "messages": [USER], "n": 2}, "content", ()),
     "normalised": (
@@ -891,7 +889,7 @@ GOLDEN_KEYS = {
     "numbers": "k5da6b759ab27c05a3c87fbaa",
     "text": "k1d0ef7b289e672d8dc1e1dd8",
     "bytes": "k83816e5a2aa3f4240ddce305",
-    "class": "k1bd461780991f449bb65705f",
+    "class": "k18212724142070bebcaee95d",
     "messages": "kd62d8ac9a3268da7a3d40ce0",
     "content": "k4d2cc2cb8839e7c805e5f7a3",
     "normalised": "k55e5518552a7e0c442f0d35f",
