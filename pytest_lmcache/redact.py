@@ -582,9 +582,13 @@ def _secrets_in_url(url: str) -> tuple[str, ...]:
     try:
         parts = urlsplit(url)
         user, password = parts.username or "", parts.password or ""
-        # A server that is not yet set up has one word for both.
+        # A server that is not yet set up has one word for both, one for development a word of any prompt.
         is_set = password != user or any(map(str.isdigit, password))
-        values = [password if is_set else "", "" if password or not _is_credible(user) else user]
+        is_word = re.fullmatch("[a-z]{1,11}", password) is not None
+        values = [
+            password if is_set and not is_word else "",
+            "" if password or not _is_credible(user) else user,
+        ]
         values += (value for name, value in parse_qsl(parts.query) if _is_query_secret(name, f"={value}"))
     except ValueError:  # not a URL after all
         return ()

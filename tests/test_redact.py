@@ -621,6 +621,13 @@ def test_password_of_a_url_in_the_environment():
     assert redactor(f"login failed for {MISTRAL}") == "login failed for <redacted:DATABASE_URL>"
 
 
+@pytest.mark.parametrize("password", ["postgres", "helpdesk"])
+def test_word_as_the_password_of_a_url(password):
+    """A database for development has a word that prompts may hold: they are the same where there is no database."""
+    text = f"open a {password} ticket"
+    assert Redactor(environ={"DATABASE_URL": f"postgres://postgres:{password}@localhost/x"})(text) is text
+
+
 def test_service_account_in_the_environment():
     """Of credentials given as JSON the key alone is looked for as well."""
     key = pem()
