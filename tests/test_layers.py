@@ -35,19 +35,19 @@ MAY_IMPORT = {
     "cassette": "document errors interaction keys locks",
     "answers": "errors interaction",
     "streams": "answers interaction",
-    "recorder": "cassette clock errors interaction keys nearest redact settings values",
+    "recorder": "cassette clock errors interaction keys locks nearest redact settings values",
     "doors.standin": "",
     "doors.litellm": "doors.litellm_visit doors.quick doors.standin doors.visit errors recorder",
     "doors.litellm_visit": "answers doors.visit interaction keys recorder settings streams",
     "doors.quick": "clock doors.litellm_visit interaction recorder",
     "lm15": "answers errors interaction",
-    "doors.visit": "errors interaction recorder settings",
+    "doors.visit": "errors interaction locks recorder settings",
     "doors.dspy": "doors.visit errors interaction keys lm15 recorder settings streams",
     "session": "caches cassette doors.dspy doors.fronts doors.imports doors.litellm errors keys recorder redact "
     "settings",
     "report": "caches errors recorder settings",
     "cli": "__init__ cassette errors keys",
-    "plugin": "doors.imports errors recorder report session settings",
+    "plugin": "doors.imports errors keys recorder report session settings",
     "__init__": "caches errors session",
 }
 # Their price at start: LiteLLM alone takes five seconds.
