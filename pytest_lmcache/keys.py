@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextvars import ContextVar
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -569,14 +570,26 @@ def strategy(
     return KeyStrategy(family + suffix, stable=False, family=family, text_of=own_text_of)
 
 
+_keying: ContextVar[bool] = ContextVar("pytest_lmcache_keying", default=False)
+
+
 def _answer_of(function: Callable[[dict[str, Any]], str], request: dict[str, Any], name: str) -> str:
     where = _where(function)
+    if _keying.get():
+        raise UnkeyableCallError(
+            f"{name}(): the key strategy {where} calls a model itself; a key is made of the request alone."
+        )
+    token = _keying.set(True)
     try:
         text: Any = function(request)
+    except UnkeyableCallError:
+        raise
     except Exception as error:
         raise UnkeyableCallError(
             f"{name}(): the key strategy {where} raised {type(error).__name__}: {error}"
         ) from error
+    finally:
+        _keying.reset(token)
     if not isinstance(text, str):
         raise UnkeyableCallError(
             f"{name}(): the key strategy {where} returned {_a(type(text))}; it must return a str."

@@ -19,7 +19,7 @@ import pytest
 from provider import Provider, Reply
 
 import pytest_lmcache
-from pytest_lmcache import CassetteError, CassetteMiss, SettingsError, use_cassette
+from pytest_lmcache import CassetteError, CassetteMiss, SettingsError, UnkeyableCallError, use_cassette
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY
 from pytest_lmcache.session import PROVIDER_KEYS, Session, session
@@ -444,6 +444,23 @@ def test_a_thread_without_a_context_belongs_to_the_open_block(path: Path, provid
     assert tape.recorded == 6
     with use_cassette(path), ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda number: ask(f"question {number}"), range(6))) == first
+
+
+def test_a_key_that_asks_a_model_is_refused(path: Path, provider: Provider) -> None:
+    """It would ask for ever: the call within the key function says so at once, and reaches nobody."""
+
+    def key(request: dict[str, Any]) -> str:
+        return ask(request["messages"][0]["content"], provider.url)
+
+    before = provider.count
+    with (
+        pytest.raises(
+            UnkeyableCallError, match=r"^completion\(\): the key strategy .*\.key calls a model itself; "
+        ),
+        use_cassette(path, mode="record", key=key),
+    ):
+        ask("hello", provider.url)
+    assert provider.count == before
 
 
 def test_a_block_of_a_thread_without_a_context_is_its_own(path: Path) -> None:
