@@ -90,6 +90,7 @@ ENGINE = "pytest_lmcache.session"
 
 run_key: pytest.StashKey[Run] = pytest.StashKey()
 recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
+missed_key: pytest.StashKey[BaseException] = pytest.StashKey()
 backend_key: pytest.StashKey[Any] = pytest.StashKey()
 passed_key: pytest.StashKey[bool | None] = pytest.StashKey()
 
@@ -283,6 +284,11 @@ class Run:
         """A miss that the test, or a fixture before it, swallowed fails it all the same."""
         if _is_marked(item):
             self.recorder_of(item)  # where a fixture has marked it
+        missed = item.stash.get(missed_key, None)
+        if (
+            missed is not None
+        ):  # a plugin runs once more what failed: a call that is not recorded fails it for good
+            raise missed.with_traceback(None)
         _raise_fault(item)
         result = yield
         _raise_fault(item)
@@ -477,6 +483,9 @@ class Run:
         if recorder is None:
             return
         del item.stash[recorder_key]
+        for fault in recorder.faults:
+            if isinstance(fault, CassetteMiss):
+                item.stash[missed_key] = fault
         self.session.leave(recorder)
         try:
             self.end(item.nodeid, recorder, passed=passed)

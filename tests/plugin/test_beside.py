@@ -124,6 +124,25 @@ def test_rerun_after_a_miss(suite):
     result.stdout.fnmatch_lines(["E*Record it:  pytest --lm-record*", "*1 failed*1 rerun*"])
 
 
+def test_rerun_that_would_not_miss(suite):
+    """A second try that asks something else does not make up for the first: that one is not recorded."""
+    suite.test("""
+        runs = []
+
+        @pytest.mark.flaky(reruns=2)
+        @pytest.mark.lm_cache
+        def test_one():
+            runs.append(1)
+            ask(f"run {len(runs)}")
+            assert len(runs) == 2
+    """)
+    suite.record()
+    suite.asked()
+    result = suite.run()
+    result.stdout.fnmatch_lines(["E*Record it:  pytest --lm-record*", "*1 failed*2 rerun*"])
+    assert suite.asked() == 0
+
+
 def test_subtests(suite):
     """With subtests: one that fails keeps the cassette unwritten; one that swallows a miss fails its test."""
     suite.test("""
