@@ -284,10 +284,8 @@ class Run:
         """A miss that the test, or a fixture before it, swallowed fails it all the same."""
         if _is_marked(item):
             self.recorder_of(item)  # where a fixture has marked it
-        missed = item.stash.get(missed_key, None)
-        if (
-            missed is not None
-        ):  # a plugin runs once more what failed: a call that is not recorded fails it for good
+        # Where a plugin runs once more what failed: a call that is not recorded fails its test for good.
+        if (missed := item.stash.get(missed_key, None)) is not None:
             raise missed.with_traceback(None)
         _raise_fault(item)
         result = yield

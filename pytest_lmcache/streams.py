@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeAlias
 from pytest_lmcache.answers import chunk_reviver, plain, revive_error, text_as_chat
 from pytest_lmcache.interaction import Answer
 
-LEAVING = 0.05  # seconds
+LEAVING = 0.05  # seconds that another task has to end a reader where it ended when it was recorded
 
 
 class Tape(Protocol):
