@@ -282,6 +282,8 @@ class Cassette:
                 if entries == on_disk.entries:
                     return False
                 path = self.path.resolve()
+                if self.exists and not os.access(path, os.W_OK):
+                    raise PermissionError(EACCES, os.strerror(EACCES), str(path))
                 if entries:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     _replace(path, b"".join(on_disk._file(entries, comment)))
@@ -732,12 +734,9 @@ def _scalar(text: str) -> str:
 
 def _replace(path: Path, data: bytes) -> None:
     aside = path.with_name(f".{token_hex(8)}.tmp")
-    is_there = path.exists()
-    if is_there and not os.access(path, os.W_OK):
-        raise PermissionError(EACCES, os.strerror(EACCES), str(path))
     try:
         aside.write_bytes(data)
-        if is_there:
+        if path.exists():
             shutil.copymode(path, aside)
         aside.replace(path)
     finally:

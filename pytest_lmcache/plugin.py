@@ -24,7 +24,6 @@ from pytest_lmcache.errors import (
     LMCacheError,
     LMCacheWarning,
     SettingsError,
-    UnkeyableCallError,
     still_running,
 )
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
@@ -183,7 +182,7 @@ class Run:
         self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
         self.there: dict[Path, bool] = {}  # which named cassettes were there when the tests were collected
         self._marked_fixtures: set[Any] = set()  # their definitions
-        self._shared_places: set[Path | None] = set()  # the cassettes of shared fixtures that were set up
+        self.shared_places: set[Path | None] = set()  # the cassettes of shared fixtures that were set up
         self._tally: Tally | None = None
         self._alarm: Timer | None = None
         self._watcher: Recorder | None = None
@@ -200,7 +199,7 @@ class Run:
         if self._rules is not None:
             sys.modules[ENGINE].session.rules = self._rules
         if self._watcher is not None:
-            self.session.ended, self.session.layers = self._before
+            self.session.ended, self.session.missed, self.session.layers = self._before
             self.session.leave(self._watcher)
             self.session.close_caches()
             self._watcher = None
@@ -364,18 +363,11 @@ class Run:
         return recorder
 
     def recorder(
-        self,
-        node: pytest.Item | pytest.Collector,
-        place: Sequence[str],
-        label: str,
-        record: str,
-        *,
-        is_shared: bool = False,
+        self, node: pytest.Item | pytest.Collector, place: Sequence[str], label: str, record: str
     ) -> Recorder:
         """A recorder with the settings of a node, on the cassette that they name, or else on the place's own.
 
-        ``record`` is what pytest is told to run to record it. ``is_shared``: for a fixture, which may be set up
-        more than once, with other parameters each time. Raises SettingsError.
+        ``record`` is what pytest is told to run to record it. Raises SettingsError.
         """
         from pytest_lmcache.session import own_cassette
 
@@ -384,12 +376,11 @@ class Run:
         if name == "":
             path = own_cassette(place[:-1], place[-1], self.config.rootpath / settings.cassette_dir)
         # xdist's workers have all collected before one of them makes the first file.
-        if path is not None and not self.there.setdefault(path, path.exists()):
+        if path is not None and not self.there.get(path, path.exists()):
             self.new.add(path)
-        owned = not name and path not in self._shared_places
-        if is_shared:
-            self._shared_places.add(path)
-        recorder = self.session.recorder(
+        # A fixture may be set up more than once, with other parameters each time.
+        owned = not name and path not in self.shared_places
+        return self.session.recorder(
             settings,
             path,
             owned=owned,
@@ -398,8 +389,6 @@ class Run:
             is_new=path in self.new,
             backend=self._backend,
         )
-        recorder.on_miss = self._missed
-        return recorder
 
     def _named(self, node: pytest.Item | pytest.Collector, settings: Settings) -> Path | None:
         """The cassette that settings name, None where they name none. Raises SettingsError for one that cannot be."""
@@ -433,6 +422,7 @@ class Run:
     ) -> Generator[None, object, object]:
         shared = SharedFixture(self, fixturedef, request)
         is_recorded = self.current is not None and recorder_key in self.current.stash
+        before = self.session.current() if is_recorded else None
         is_blind = self._tally is not None and self._tally.unseen
         if is_recorded or (fixturedef in self._marked_fixtures and not is_blind):
             shared.open()
@@ -444,7 +434,8 @@ class Run:
         finally:
             self.shared.remove(shared)
             shared.pause()
-            self._be_innermost()
+            if is_recorded and self.session.current() is not before:
+                self._be_innermost()
         # The last finalizer to be added is the first to run.
         request.addfinalizer(shared.resume)
         return result
@@ -534,8 +525,8 @@ class Run:
             # Below all others: the innermost recorder gets a call.
             watcher = session.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
             session.enter(watcher)
-            self._before = session.ended, session.layers
-            session.ended, session.layers = self._block_ended, self.layers
+            self._before = session.ended, session.missed, session.layers
+            session.ended, session.missed, session.layers = self._block_ended, self._missed, self.layers
             self._watcher = watcher
         return session
 
@@ -578,8 +569,7 @@ class SharedFixture:
             return
         node, nodeid = self.request.node, self.request.node.nodeid or self.fixturedef.baseid or "."
         label = f"the {self.fixturedef.scope} fixture {self.fixturedef.argname} of {nodeid}"
-        place = _fixture_place(self.fixturedef, self.request)
-        self._recorder = self.run.recorder(node, place, label, nodeid, is_shared=True)
+        self._recorder = self.run.recorder(node, _fixture_place(self.fixturedef, self.request), label, nodeid)
         self.resume()
 
     def pause(self) -> None:
@@ -590,6 +580,8 @@ class SharedFixture:
         if self.is_set_up and self._recorder.faults:
             self.is_set_up = False
             raise self._recorder.faults[0]
+        if self.is_set_up:
+            self.run.shared_places.add(self._recorder.path)
 
     def resume(self) -> None:
         """The fixture's own teardown begins."""
@@ -788,28 +780,33 @@ def _needs(fixturedef: pytest.FixtureDef[Any], item: Any) -> set[str]:
     """The names of all fixtures and parameters that a fixture asks for, and those that they ask for."""
     known = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - as above
     found: set[str] = set()
-    wanted = {*fixturedef.argnames}
-    while wanted:
-        name = wanted.pop()
-        found.add(name)
-        wanted |= {needed for each in known.get(name, ()) for needed in each.argnames} - found
+    todo = [fixturedef]
+    while todo:
+        asking = todo.pop()
+        for name in asking.argnames:
+            found.add(name)
+            overrides = list(known.get(name, ()))
+            if name == asking.argname:  # who asks for its own name gets the one that it overrides
+                overrides = overrides[: overrides.index(asking)]
+            todo += overrides[-1:]
     return found - {fixturedef.argname}
 
 
 def _parameter(value: Any, index: int) -> str:
-    """What tells a parameter from others in a name: itself, a hash of data, the number of anything else."""
+    """What tells a parameter from others in a name: itself, a hash of JSON data, the number of anything else."""
     if isinstance(value, str):
         return repr(value) if _reads_as_another(value) else value
     if isinstance(value, int | float | None):
         return str(value)
     import hashlib
-
-    from pytest_lmcache import keys
+    import json
 
     try:
-        return hashlib.blake2b(keys.canonical(keys.normalise(value)).encode(), digest_size=4).hexdigest()
-    except UnkeyableCallError:
+        # Nothing else: a path is another on the next machine, and an object may hold an id of this run.
+        text = json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
         return str(index)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def _reads_as_another(text: str) -> bool:

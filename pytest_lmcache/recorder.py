@@ -150,7 +150,7 @@ class Recorder:
     """The calls of one test, or of one ``use_cassette``: replays, asks or misses each.
 
     ``path`` None is no cassette: the cache layers alone answer. ``open_cache`` gives what stands behind the
-    cassette. ``label`` names the test in messages, ``command`` is what records it. ``owned`` says that no
+    cassette. ``on_miss`` is told of each miss before it is raised. ``label`` names the test in messages, ``command`` is what records it. ``owned`` says that no
     other test uses the cassette, ``is_new`` that it was not there when the run began. ``watched`` stands for a test that is not marked: its calls pass and are
     counted.
     """
@@ -164,6 +164,7 @@ class Recorder:
         redact: Redactor,
         *,
         open_cache: Callable[[], Store],
+        on_miss: Callable[[CassetteMiss], None],
         label: str = "",
         command: str = "",
         owned: bool = True,
@@ -185,8 +186,8 @@ class Recorder:
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.unstored: list[str] = []
         self.in_front: set[str] = set()
-        self.on_miss: Callable[[CassetteMiss], None] = lambda _: None  # told of each, before it is raised
         self.is_cut_short = False  # whether the test may not have come to all of its calls
+        self._on_miss = on_miss
         self._open_cassette = open_cassette
         self._open_strategy = open_strategy
         self._open_cache = open_cache
@@ -525,7 +526,7 @@ class Recorder:
 
     def _raise(self, miss: CassetteMiss) -> NoReturn:
         self.faults.append(miss)
-        self.on_miss(miss)
+        self._on_miss(miss)
         raise miss
 
     def past_end(self, record: CallRecord) -> NoReturn:

@@ -42,7 +42,7 @@ DUMMY_KEY = "lmcache-dummy-key"
 _PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
 _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
 _LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
-_LEAST_CUT = 12  # characters that have to be there of a secret that a text breaks off in
+_LONGEST_CUT = 500  # characters at a text's end that are searched for the first half of a secret
 _LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
 _ROUNDS = 20  # more than any text needs that was not made to need them
 _SHORT_TEXT = 500  # characters: of such texts it is remembered what is left of them
@@ -117,12 +117,18 @@ def _may_be_secret(name: str) -> bool:
     return bool(_MAYBE_SECRET.intersection(_words(name)[-1:]))
 
 
-@lru_cache(maxsize=4096)
-def _is_secret_variable(name: str) -> bool:
-    """The same for an environment variable, where any ``*_KEY`` that is not public counts."""
+def _variable_words(name: str) -> list[str]:
+    """The words of an environment variable's name, without that of the place that it is for."""
     words = _words(name)
     while len(words) > 1 and words[-1] in _ENVIRONMENTS:
         words.pop()
+    return words
+
+
+@lru_cache(maxsize=4096)
+def _is_secret_variable(name: str) -> bool:
+    """The same for an environment variable, where any ``*_KEY`` that is not public counts."""
+    words = _variable_words(name)
     if name in ("PWD", "OLDPWD") or not words:
         return False
     if words[-1] in ("key", "keys"):
@@ -214,6 +220,9 @@ class _Format(NamedTuple):
 
 _RUN = "[A-Za-z0-9_-]"
 _LONG = r"[A-Za-z0-9]{20,}"
+_NUMBERED = rf"(?={_RUN}*[0-9]){_RUN}{{16,}}"
+# Within a name, as in from_hf_AutoModel..., there is a digit.
+_NO_NAME = r"(?:(?<!_hf_)(?<!_api_org_)|(?=[A-Za-z]*[0-9]))"
 _DASHED = _RUN + "{20,}"
 # Nothing else begins as GitHub's do: also those that a log has cut, unless it is a word.
 _CUT = r"(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16,}"
@@ -235,10 +244,10 @@ _PEM = (
 # Lengths and alphabets: the providers' documentation and the rules of public secret scanners, with the
 # lower bounds relaxed, since formats grow.
 _FORMATS = (
-    _Format("anthropic-key", ("sk-ant-",), _RUN + "{16,}"),
+    _Format("anthropic-key", ("sk-ant-",), _NUMBERED),
     _Format("openrouter-key", ("sk-or-",), r"(?:v\d+-)?" + _LONG),
     _Format("langfuse-key", ("sk-lf-",), _DASHED),
-    _Format("openai-key", ("sk-proj-", "sk-svcacct-", "sk-admin-", "sk-None-"), _RUN + "{16,}"),
+    _Format("openai-key", ("sk-proj-", "sk-svcacct-", "sk-admin-", "sk-None-"), _NUMBERED),
     _Format("openai-key", ("sk-",), _MIXED, _RUN),
     _Format("google-key", ("AIza",), _RUN + "{30,}"),
     _Format("google-key", ("AQ.A",), _RUN + "{30,}"),
@@ -249,7 +258,7 @@ _FORMATS = (
     _Format("aws-bedrock-key", ("ABSK", "bedrock-api-key-"), r"[A-Za-z0-9+/]{60,}={0,2}"),
     _Format("azure-key", ("JQQJ9",), r"[A-Za-z0-9]{57,}(?:==)?", back=52),
     _Format("azure-secret", ("7Q~", "8Q~"), r"[A-Za-z0-9_.~-]{37,}", "[A-Za-z0-9_.~-]", back=3),
-    _Format("huggingface-token", ("hf_", "api_org_"), _LONG, "[A-Za-z0-9-]"),
+    _Format("huggingface-token", ("hf_", "api_org_"), _NO_NAME + _LONG, "[A-Za-z0-9-]"),
     _Format("groq-key", ("gsk_",), _LONG),
     _Format("xai-key", ("xai-",), _LONG),
     _Format("perplexity-key", ("pplx-",), _LONG),
@@ -331,7 +340,7 @@ def _lookaround(literal: str) -> str:
 _CREDENTIALS = re.compile(r"://(?P<span>[^\s/?#<>\"'\\`|]{1,256})@")
 _QUERY_NAME = re.compile(r"(?:[?&;#]|\\u0026)([A-Za-z0-9_.\-]{2,40})$")
 _QUERY_VALUE = re.compile(r"=(?P<span>[^\s=&#\"'<>\\`|(){}\[\],;][^\s&#\"'<>\\`|(){}\[\],;]*)")
-_EMPTY_IN_QUERY = re.compile(r"(?<=[?&])([A-Za-z0-9_.\-]{2,40})=$")
+_EMPTY_IN_QUERY = re.compile(r"(?<=[?&])([A-Za-z0-9_.\-]{2,40})=(?=[&#]|$)")
 _QUERY_SECRETS = _set(
     "credential jwt pass sig signature subscriptionkey xamzcredential xamzsecuritytoken xamzsignature "
     "xgoogcredential xgoogsignature"
@@ -402,7 +411,8 @@ def _is_query_text(name: Any, text: Any) -> bool:
 def _filled(parameter: re.Match[str]) -> str:
     """An URL's parameter that is empty, with a placeholder where it should have been a secret."""
     name = parameter[1]
-    return parameter[0] + (_placeholder(name.lower()) if _is_query_secret(name, "=") else "")
+    is_secret = name.lower() in _DOUBTFUL or _is_query_secret(name, "=")
+    return parameter[0] + (_placeholder(name.lower()) if is_secret else "")
 
 
 def _formatted(form: _Format, start: str, rank: int) -> _Look:
@@ -554,7 +564,7 @@ def _parts(name: str, value: str) -> Iterable[tuple[str, str]]:
             return ()
     if "=" in value and ";" in value:
         pairs = (pair.partition("=") for pair in value.split(";"))
-        return ((label, part) for label, _, part in pairs if is_secret_name(label))
+        return ((label.strip(), part.strip()) for label, _, part in pairs if is_secret_name(label.strip()))
     return ((name, part) for part in _SEPARATED.split(value) if _is_credible(part))
 
 
@@ -607,7 +617,7 @@ def _as_written(secret: str) -> frozenset[str]:
 _PERCENT = re.compile("%[0-9A-F]{2}")
 
 
-_OFTEN_WORDS = frozenset({"auth", "credential", "credentials", "key", "keys", "pat"})
+_OFTEN_WORDS = frozenset({"auth", "credential", "credentials", "key", "keys", "pat", "tokens"})
 # A name such as customer_id or gpt-4o-mini, or a number.
 _WORDLIKE = re.compile(r"(?=.{1,19}\Z)(?:(?:[a-z]+|[0-9]+|[a-z0-9]{1,7})(?:[-_.]|\Z))+")
 
@@ -620,7 +630,11 @@ def _secrets_of(name: str, value: str) -> Iterable[str]:
     """
     if not _is_secret_variable(name):
         return _secrets_in_url(value)
-    is_named = is_secret_name(name) or _words(name)[-1] not in _OFTEN_WORDS
+    words = _variable_words(name)
+    if words[-2:] == ["connection", "string"]:
+        parts = (part for part_name, part in _parts(name, value) if _is_searchable(part, part_name))
+        return (*_secrets_in_url(value), *parts)
+    is_named = is_secret_name("_".join(words)) or words[-1] not in _OFTEN_WORDS
     return () if not is_named and _WORDLIKE.fullmatch(value.strip()) else _secrets_in(name, value)
 
 
@@ -690,10 +704,9 @@ _MODULE_KEYS = tuple(
 
 
 def _cut_off(text: str, secret: str) -> int | None:
-    """Where a secret begins that a text breaks off in, half of it at least: the end of an answer that was cut."""
-    least = max(_LEAST_CUT, len(secret) // 2)
-    at = text.find(secret[:least], max(0, len(text) - len(secret)))
-    return at if at >= 0 and secret.startswith(text[at:]) else None
+    """Where a secret begins that a text breaks off in, half of it at least, as the answer that was cut."""
+    at = text.rfind(secret[: len(secret) // 2])
+    return at if at >= 0 and secret.startswith(text[at:]) and _is_credible(text[at:]) else None
 
 
 def _applied(function: Callable[[str], str], text: str) -> str:
@@ -975,7 +988,7 @@ class Redactor:
                 mark = _placeholder(name.lower())
                 return item if item == mark else mark
             clean = self._text(item)
-            if part is _Part.REQUEST and clean.endswith("=") and "://" in clean:
+            if part is _Part.REQUEST and "://" in clean:
                 clean = _EMPTY_IN_QUERY.sub(_filled, clean)
             if not (secret or _may_be_secret(name)):
                 return clean
@@ -1048,12 +1061,13 @@ class Redactor:
         if len(text) < _SHORTEST and not self._patterns:
             return []
         spans = list(_built_in(text, self._known)) if len(text) >= _SHORTEST else []
+        tail = text[-_LONGEST_CUT:]
         for secret, name in self._known:
             if secret in text:
                 spans += (
                     _Span(*found.span(), _KNOWN_RANK, name) for found in re.finditer(re.escape(secret), text)
                 )
-            elif (at := _cut_off(text, secret)) is not None:
+            elif secret[: len(secret) // 2] in tail and (at := _cut_off(text, secret)) is not None:
                 spans.append(_Span(at, len(text), _KNOWN_RANK, name))
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0

@@ -20,7 +20,16 @@ from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ImportWatch
-from pytest_lmcache.errors import TOLD, SettingsError, no_function, no_path, no_place, not_a_function, outside
+from pytest_lmcache.errors import (
+    TOLD,
+    CassetteMiss,
+    SettingsError,
+    no_function,
+    no_path,
+    no_place,
+    not_a_function,
+    outside,
+)
 from pytest_lmcache.keys import KeyStrategy, strategy
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY, Redactor, shown_in_a_name
@@ -65,6 +74,7 @@ class Session:
         self._open: tuple[Recorder, ...] = ()
         self._own: set[Recorder] = set()
         self._apart: set[Recorder] = set()
+        self._around: dict[Recorder, Recorder | None] = {}
         self._lock = threading.RLock()
         self._doors: dict[str, Any] = {}
         self._installed: list[str] = []
@@ -76,6 +86,7 @@ class Session:
         self._strategies: dict[Any, KeyStrategy] = {}
         self._uses: Counter[Path] = Counter()
         self.ended: Callable[[Recorder, bool, bool, bool], None] | None = None
+        self.missed: Callable[[CassetteMiss], None] | None = None
         self.rules = Settings()
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
         self.layers = CacheSettings()
@@ -138,9 +149,14 @@ class Session:
             owned=owned,
             watched=watched,
             is_new=is_new,
+            on_miss=self._tell_of_miss,
             shown_path="" if path is None else _shown(path),
         )
         return recorder
+
+    def _tell_of_miss(self, miss: CassetteMiss) -> None:
+        if self.missed is not None:
+            self.missed(miss)
 
     def enter(self, recorder: Recorder, *, own_context: bool = False) -> None:
         """From now on calls belong to this recorder; with ``own_context`` only those of this context.
@@ -158,6 +174,7 @@ class Session:
                     self._apart.add(recorder)
             self._open = (*self._open, recorder)
             if not recorder.watched:
+                self._around[recorder] = _current.get()
                 _current.set(recorder)
             if len(self._open) == 1:
                 prefer_local_prices()
@@ -179,6 +196,9 @@ class Session:
             if not recorder.watched:
                 recorder.in_front.update(self._fronts.standing())
             self._forget(recorder)
+            around = self._around.pop(recorder, None)
+            if _current.get() is recorder:
+                _current.set(around)
             if not recorder.watched and all(other.watched for other in self._open):
                 self._fronts.put_back()
                 os.environ.pop(RUST_SWITCH, None)
@@ -430,7 +450,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         self._path = None if path is None else Path(_checked(path))
         self._given = settings
         self._updated(Settings())
-        self._open: list[tuple[Recorder, Recorder | None]] = []
+        self._open: list[Recorder] = []
 
     def _updated(self, settings: Settings) -> Settings:
         return settings.updated(self._given, "use_cassette()")
@@ -444,16 +464,13 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             label="" if self._path is None else str(self._path),
             command=f'use_cassette({name}, mode="record")',
         )
-        before = _current.get()
         session.enter(recorder, own_context=True)
-        self._open.append((recorder, before))
+        self._open.append(recorder)
         return recorder
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        recorder, before = self._closed()
+        recorder = self._closed()
         session.leave(recorder)
-        if _current.get() is recorder:
-            _current.set(before)
         # A rewrite drops what it did not ask: not where another block of this run uses the file too.
         recorder.owned = recorder.path is None or session.uses(recorder.path) == 1
         faults = [*recorder.faults, *recorder.inner_faults]
@@ -468,10 +485,10 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         if kind is None and untold:
             raise untold[0]
 
-    def _closed(self) -> tuple[Recorder, Recorder | None]:
+    def _closed(self) -> Recorder:
         """The block that ends here: this context's own, or, ended from another context, the last one begun."""
         own = _current.get()
-        block = next((block for block in self._open if block[0] is own), self._open[-1])
+        block = next((block for block in self._open if block is own), self._open[-1])
         self._open.remove(block)
         return block
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -217,9 +218,10 @@ class Chunks:
 async def time_to_leave(answer: Answer) -> None:
     """Wait where a recording ends since its reader had left: another task may be about to end the reader here too."""
     if not answer.complete and answer.error is None:
-        import anyio  # the reader's loop may be trio's
+        from anyio import to_thread  # the reader's loop may be trio's
 
-        await anyio.sleep(LEAVING)
+        # Not by the loop's clock: freezegun stops it.
+        await to_thread.run_sync(time.sleep, LEAVING, abandon_on_cancel=True)
 
 
 def replay_stream(

@@ -110,6 +110,19 @@ def test_a_file_that_is_named_is_read_whatever_its_suffix(tmp_path, capsys):
     assert "this is not a pytest-lmcache cassette" in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys, monkeypatch):
+    """One file without permission is a line of the report, not its end."""
+    path = write(tmp_path / "one.yaml", "x")
+
+    def refused(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refused)  # root may read all
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert main(["check", str(tmp_path)]) == 1
+    assert f"{path}:1: " in capsys.readouterr().err
+
+
 def test_installed_command():
     """The command is installed under the project's name and tells its version."""
     program = Path(sys.executable).with_name("pytest-lmcache")

@@ -335,6 +335,23 @@ def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.Monke
     assert state() == before
 
 
+def test_a_litellm_that_cannot_be_seen_any_more_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where another LiteLLM has come meanwhile, and hides its functions, the first is put back as it was."""
+    before = state()
+    door = Door(lambda: None)
+    door.open()
+    other = ModuleType("litellm")
+    vars(other).update({name: value for name, value in vars(litellm).items() if name != "completion"})
+    monkeypatch.setitem(sys.modules, "litellm", other)
+    with pytest.raises(DoorError):
+        door.look_again()
+    monkeypatch.undo()
+    door.close()
+    assert state() == before
+
+
 def test_litellm_is_not_imported_by_us(tmp_path: Path) -> None:
     """The watch waits for the user's own import and then tells, once, without importing anything."""
     name = "a_module_of_the_user"

@@ -204,6 +204,7 @@ HARMLESS = [
     "sk-your-key",
     "use sk-proj-... or sk-ant-... here",
     "the Slovak voice sk-SK-Chirp3-HD-Achernar",
+    "from_hf_AutoModelForSequenceClassification and desk-sk-ant-colony-optimization",
     "https://example.com/search?key=how+to+make+bread+at+home",
     "private_key = /etc/letsencrypt/live/example1234567890.com/privkey.pem",
     "sklearn draws sk-toggleable__label-arrow and sk-estimator-doc-link in its sk-container-id-1 boxes",
@@ -468,7 +469,8 @@ def test_same_object_where_nothing_changed(clean):
 @pytest.mark.parametrize("key", [MISTRAL, "dummy", "", None])
 def test_a_call_without_a_secret_is_the_same(clean, key):
     """What was recorded with a key replays on a machine that has another one, or none."""
-    tool = {"type": "mcp", "server_url": f"https://mcp.example/?exaApiKey={key or ''}", "authorization": key}
+    url = f"https://mcp.example/?exaApiKey={key or ''}&v=1&apikey={key or ''}"
+    tool = {"type": "mcp", "server_url": url, "authorization": key}
     asked = {"tools": [{**tool, "headers": {"X-API-Key": key}}], "extra_body": {"search_api_key": key}}
     sources = [{"type": "azure_search", "authentication": {"type": "api_key", "key": key}}]
     found = clean.request({**asked, "data_sources": sources})
@@ -476,7 +478,7 @@ def test_a_call_without_a_secret_is_the_same(clean, key):
         "tools": [
             {
                 "type": "mcp",
-                "server_url": "https://mcp.example/?exaApiKey=<redacted:exaapikey>",
+                "server_url": "https://mcp.example/?exaApiKey=<redacted:exaapikey>&v=1&apikey=<redacted:apikey>",
                 "authorization": "<redacted:authorization>",
                 "headers": {"X-API-Key": "<redacted:x-api-key>"},
             }
@@ -551,6 +553,8 @@ def test_random_keys_are_no_stand_ins(length):
             "AZURE_STORAGE_CONNECTION_STRING",
             f"DefaultEndpointsProtocol=https;AccountName=ours;AccountKey={MISTRAL}",
         ),
+        ("DB_CONNECTION_STRING", f"Server=db; Password = {MISTRAL} ;Database=x"),
+        ("DB_CONNECTION_STRING", f"postgres://app:{MISTRAL}@db.example/x"),
     ],
 )
 def test_several_secrets_in_a_variable(name, value):
@@ -567,6 +571,8 @@ def test_a_secret_that_a_text_breaks_off_in():
     assert redactor(f"the key: {MISTRAL[:-1]}") == "the key: <redacted:ACME_API_KEY>"
     assert redactor(f"the key: {MISTRAL[:12]}") == f"the key: {MISTRAL[:12]}"
     assert redactor(f"{MISTRAL[:-1]} is the key") == f"{MISTRAL[:-1]} is the key"
+    text = "Write to the administrator"
+    assert Redactor(environ={"ADMIN_PASSWORD": "administrator123"})(text) is text
 
 
 def test_values_in_other_spellings():
@@ -605,6 +611,11 @@ def test_values_in_other_spellings():
         ("STOP_TOKEN", "<|endoftext|>"),
         ("VAULT_AUTH", "kubernetes"),
         ("SEARCH_PAT", "regular-expressions"),
+        ("VAULT_AUTH_PROD", "kubernetes"),
+        ("SORT_KEY_DEFAULT", "created_at"),
+        ("BUDGET_TOKENS", "unlimited"),
+        ("DB_CONNECTION_STRING", "sqlite:///app.db"),
+        ("DB_CONNECTION_STRING", "mongodb://localhost:27017/"),
     ],
 )
 def test_variables_that_hold_no_secret(name, value):

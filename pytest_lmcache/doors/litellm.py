@@ -94,6 +94,7 @@ class Door:
                 self._look()
             except BaseException:
                 self._users = 0
+                self._entries.clear()
                 raise
             for entry in self._entries:
                 entry.cell.cell_contents = entry.replacement
@@ -162,8 +163,6 @@ class Door:
         missing = [name for name in RECORDED if name not in public]
         if hidden or missing:
             version = getattr(sys.modules.get("litellm._version"), "version", "of unknown version")
-            if self._users == 1:  # which is opening the door, so that nothing is put on yet
-                self._entries.clear()
             raise DoorError(errors.hidden_functions(str(version), hidden + missing))
 
     def _guards(self, known: Sequence[FunctionType]) -> list[tuple[FunctionType, CodeType, CodeType]]:

@@ -337,6 +337,95 @@ def test_fixture_that_is_set_up_more_than_once(suite, text):
     assert suite.run().ret == 0
 
 
+def test_parameters_that_differ_from_run_to_run(suite):
+    """A path is another one on the next machine, an object holds what it likes: their number tells them apart."""
+    suite.test("""
+        import uuid
+        from dataclasses import dataclass, field
+        from pathlib import Path
+
+        class Proxy:
+            def __getattr__(self, name):
+                raise AttributeError if name.startswith("__") else RuntimeError("outside of a context")
+
+        @dataclass
+        class Case:
+            id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+        @pytest.fixture(scope="module", params=[Path(__file__).parent / "a.md", Case(), Proxy()])
+        def helper(request):
+            return ask(type(request.param).__name__)
+
+        @pytest.mark.lm_cache
+        def test_a(helper):
+            pass
+    """)
+    suite.record()
+    assert suite.cassettes() == [f"test_it/@module.helper[{number}].yaml" for number in range(3)]
+
+
+def test_parameter_of_a_fixture_that_overrides(suite):
+    """A fixture's cassette is named by what it sees, not by the parameter of a nearer one that extends it."""
+    fixture = "import pytest\nfrom app import ask\n@pytest.fixture(scope='session')\n"
+    suite.file("conftest.py", fixture + "def helper():\n    return ask('base')\n")
+    suite.test("""
+        @pytest.fixture
+        def helper(helper, case):
+            return helper + case
+
+        @pytest.mark.lm_cache
+        @pytest.mark.parametrize("case", ["one", "two"])
+        def test_a(helper, case):
+            assert helper == f"You said: base{case}"
+    """)
+    suite.record()
+    assert suite.cassettes() == ["@session.helper.yaml"]
+
+
+def test_fixture_that_is_tried_again(suite):
+    """A set-up that failed is none: the next one's rewrite drops what is no longer asked."""
+    text = """
+        tries = []
+
+        @pytest.fixture(scope="module")
+        def helper():
+            tries.append(1)
+            assert len(tries) > FAIL
+            return ask("PROMPT")
+
+        @pytest.mark.flaky(reruns=2)
+        @pytest.mark.lm_cache
+        def test_a(helper):
+            pass
+    """
+    suite.test(text.replace("FAIL", "0").replace("PROMPT", "old"))
+    suite.record()
+    suite.test(text.replace("FAIL", "1").replace("PROMPT", "new"))
+    assert suite.run("--lm-rewrite").ret == 0
+    assert "old" not in (suite.folder / "cassettes/test_it/@module.helper.yaml").read_text()
+
+
+def test_block_around_the_set_up_of_a_fixture(suite):
+    """A fixture that is set up within a test's block takes its own calls and no other."""
+    suite.test("""
+        from pytest_lmcache import use_cassette
+
+        @pytest.fixture(scope="module")
+        def helper():
+            return ask("from fixture")
+
+        @pytest.mark.lm_cache
+        def test_a(request):
+            with use_cassette("cassettes/block.yaml", mode="record") as block:
+                ask("one")
+                request.getfixturevalue("helper")
+                ask("two")
+            assert [call.request["messages"] for call in block.calls] == [said("one"), said("two")]
+    """)
+    suite.record()
+    assert suite.cassettes() == ["block.yaml", "test_it/@module.helper.yaml"]
+
+
 def test_parameters_of_data_are_told_apart_in_every_selection(suite):
     """A rewrite of one test keeps what the same fixture asked for another, and nothing is called unused."""
     suite.test(SET_UP_TWICE["data"] + MARKED)

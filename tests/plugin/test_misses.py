@@ -300,8 +300,9 @@ def test_miss_leaves_the_event_loop_of_anyio_alone(suite):
     suite.run().assert_outcomes(failed=1, passed=1)
 
 
+@pytest.mark.parametrize("where", ["test", "block"])
 @pytest.mark.parametrize("capture", ["fd", "sys", "no"])
-def test_a_test_that_hangs_after_a_miss_says_so(suite, monkeypatch, capture):
+def test_a_test_that_hangs_after_a_miss_says_so(suite, monkeypatch, capture, where):
     """Whoever waits for a thread that a miss has ended may wait for ever: what missed is told meanwhile."""
     monkeypatch.setattr("pytest_lmcache.plugin.PATIENCE", 0.3)
     text = """
@@ -314,16 +315,29 @@ def test_a_test_that_hangs_after_a_miss_says_so(suite, monkeypatch, capture):
             except Exception as error:
                 future.set_exception(error)
 
-        @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-        @pytest.mark.lm_cache
-        def test_one():
+        def waits():
             future = Future()
             threading.Thread(target=answer, args=[future]).start()
             try:
                 future.result(TIMEOUT)
             except TimeoutError:
                 pass
+
+        pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     """
+    text += {
+        "test": """
+        @pytest.mark.lm_cache
+        def test_one():
+            waits()
+        """,
+        "block": """
+        def test_one():
+            from pytest_lmcache import use_cassette
+            with use_cassette("cassettes/block.yaml"):
+                waits()
+        """,
+    }[where]
     suite.test(text.replace("TIMEOUT", "1"))
     result = suite.run(f"--capture={capture}")
     result.assert_outcomes(failed=1)
@@ -331,7 +345,7 @@ def test_a_test_that_hangs_after_a_miss_says_so(suite, monkeypatch, capture):
         [
             "test_it.py::test_one has not ended 0 seconds after this miss. *",
             "No recording answers this call of completion()*",
-            'Record it:  pytest --lm-record "test_it.py::test_one"',
+            {"test": 'Record it:  pytest --lm-record "test_it.py::test_one"', "block": "Record it:*"}[where],
         ]
     )
     suite.test(text.replace("TIMEOUT", "0.1"))
