@@ -7,12 +7,14 @@ import contextlib
 import contextvars
 import copy
 import json
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import litellm
 import pytest
+from freezegun import freeze_time
 from litellm.integrations.custom_logger import CustomLogger
 from provider import Provider, Reply
 
@@ -636,6 +638,29 @@ class TestStreamsThatEndOtherwise:
         with use_cassette(tmp_path / "x.yaml") as tape:
             assert asyncio.run(two(GONE)) == live
         assert tape.replayed == 1
+
+    def test_reading_on_while_the_clock_is_stopped(self, provider: Provider, tmp_path: Path) -> None:
+        """The miss comes by the real clock: a test's frozen one would have it wait for ever."""
+
+        async def read(url: str, most: int) -> None:
+            stream = await achat(url, stream=True)
+            for _ in range(most):
+                await anext(stream, None)
+
+        def replay() -> None:
+            try:
+                with freeze_time("2026-01-01"), use_cassette(tmp_path / "x.yaml"):
+                    asyncio.run(read(GONE, 100))
+            except BaseException as miss:
+                missed.append(type(miss).__name__)
+
+        missed: list[str] = []
+        with use_cassette(tmp_path / "x.yaml", mode="record"):
+            asyncio.run(read(provider.url, 2))
+        thread = threading.Thread(target=replay, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert missed == ["CassetteMiss"]
 
     def test_a_closed_stream_is_not_whole(self, provider: Provider, tmp_path: Path) -> None:
         """LiteLLM 1.110 can close a sync stream, and its end closes every stream: only the former leaves early."""
