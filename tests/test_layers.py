@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "settings",
     "report": "caches errors recorder settings",
     "cli": "__init__ cassette errors keys",
-    "plugin": "doors.imports errors keys recorder report session settings",
+    "plugin": "doors.imports errors recorder report session settings",
     "__init__": "caches errors session",
 }
 # Their price at start: LiteLLM alone takes five seconds.
