@@ -316,6 +316,8 @@ class Run:
             return (yield from self._set_up_shared(fixturedef, request))
         except (CassetteMiss, LMCacheError, LMCacheWarning) as fault:
             # pytest itself notes what a fixture failed with only where that is an Exception, and of its own.
+            if isinstance(fault, CassetteMiss) and self.current is not None:
+                self.current.stash[missed_key] = fault
             key = fixturedef.cache_key(request)  # type: ignore[arg-type]
             fixturedef.cached_result = (None, key, (fault, fault.__traceback__))
             raise
@@ -340,7 +342,9 @@ class Run:
         failure = call.excinfo.value if report.failed and call.excinfo is not None else None
         if isinstance(failure, CassetteMiss | LMCacheError):
             setattr(failure, TOLD, True)
-        faults = recorder.faults if recorder is not None else []
+        faults = list(recorder.faults) if recorder is not None else []
+        if (missed := item.stash.get(missed_key, None)) is not None and not faults:
+            faults = [missed]
         if faults and hasattr(report, "wasxfail"):
             # What was expected to fail was not the recording.
             item.stash[passed_key] = False
@@ -422,7 +426,7 @@ class Run:
     ) -> Generator[None, object, object]:
         shared = SharedFixture(self, fixturedef, request)
         is_recorded = self.current is not None and recorder_key in self.current.stash
-        before = self.session.current() if is_recorded else None
+        before = self.session.current() if self._watcher is not None else None
         is_blind = self._tally is not None and self._tally.unseen
         if is_recorded or (fixturedef in self._marked_fixtures and not is_blind):
             shared.open()
@@ -434,18 +438,20 @@ class Run:
         finally:
             self.shared.remove(shared)
             shared.pause()
-            if is_recorded and self.session.current() is not before:
-                self._be_innermost()
+            self._be_innermost(before)
         # The last finalizer to be added is the first to run.
         request.addfinalizer(shared.resume)
         return result
 
-    def _be_innermost(self) -> None:
-        """A block that a shared fixture leaves open stands around the test, as it does for the next one."""
+    def _be_innermost(self, before: Recorder | None) -> None:
+        """A block that a shared fixture leaves open stands around the test, as it does for the next one.
+
+        ``before`` is what calls belonged to before the fixture was set up.
+        """
         if self.shared:  # another one, which needed this, is still being set up
             return
         recorder = self.current.stash.get(recorder_key, None) if self.current is not None else None
-        if recorder is not None and self.session.current() is not recorder:
+        if recorder is not None and self.session.current() not in {before, recorder}:
             self.session.leave(recorder)
             self.session.enter(recorder)
 
@@ -780,15 +786,16 @@ def _needs(fixturedef: pytest.FixtureDef[Any], item: Any) -> set[str]:
     """The names of all fixtures and parameters that a fixture asks for, and those that they ask for."""
     known = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - as above
     found: set[str] = set()
+    own = list(known.get(fixturedef.argname, ()))
+    # Nearer ones of its name are not for it; who asks for a name again gets the one that the first overrides.
+    seen = {fixturedef, *own[own.index(fixturedef) if fixturedef in own else 0 :]}
     todo = [fixturedef]
     while todo:
-        asking = todo.pop()
-        for name in asking.argnames:
+        for name in todo.pop().argnames:
             found.add(name)
-            overrides = list(known.get(name, ()))
-            if name == asking.argname:  # who asks for its own name gets the one that it overrides
-                overrides = overrides[: overrides.index(asking)]
-            todo += overrides[-1:]
+            unseen = [each for each in known.get(name, ()) if each not in seen][-1:]
+            seen.update(unseen)
+            todo += unseen
     return found - {fixturedef.argname}
 
 
@@ -803,10 +810,10 @@ def _parameter(value: Any, index: int) -> str:
 
     try:
         # Nothing else: a path is another on the next machine, and an object may hold an id of this run.
-        text = json.dumps(value, sort_keys=True)
+        json.dumps(value)
     except (TypeError, ValueError, RecursionError):
         return str(index)
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(repr(value).encode(errors="surrogatepass"), digest_size=4).hexdigest()
 
 
 def _reads_as_another(text: str) -> bool:

@@ -42,7 +42,7 @@ DUMMY_KEY = "lmcache-dummy-key"
 _PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
 _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
 _LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
-_LONGEST_CUT = 500  # characters at a text's end that are searched for the first half of a secret
+_CUT_START = 12  # characters of a secret that have to be there where a text breaks off in it
 _LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
 _ROUNDS = 20  # more than any text needs that was not made to need them
 _SHORT_TEXT = 500  # characters: of such texts it is remembered what is left of them
@@ -220,7 +220,7 @@ class _Format(NamedTuple):
 
 _RUN = "[A-Za-z0-9_-]"
 _LONG = r"[A-Za-z0-9]{20,}"
-_NUMBERED = rf"(?={_RUN}*[0-9]){_RUN}{{16,}}"
+_NUMBERED = rf"(?={_RUN}{{0,99}}[0-9]){_RUN}{{16,}}"
 # Within a name, as in from_hf_AutoModel..., there is a digit.
 _NO_NAME = r"(?:(?<!_hf_)(?<!_api_org_)|(?=[A-Za-z]*[0-9]))"
 _DASHED = _RUN + "{20,}"
@@ -562,9 +562,8 @@ def _parts(name: str, value: str) -> Iterable[tuple[str, str]]:
             return _texts(name, json.loads(value))
         except (ValueError, RecursionError):
             return ()
-    if "=" in value and ";" in value:
-        pairs = (pair.partition("=") for pair in value.split(";"))
-        return ((label.strip(), part.strip()) for label, _, part in pairs if is_secret_name(label.strip()))
+    if pairs := [pair for pair in _PAIR.findall(value) if is_secret_name(pair[0])]:
+        return pairs
     return ((name, part) for part in _SEPARATED.split(value) if _is_credible(part))
 
 
@@ -579,6 +578,7 @@ def _texts(name: str, data: Any) -> Iterator[tuple[str, str]]:
         yield name, data
 
 
+_PAIR = re.compile(r"([A-Za-z][\w ]*?)\s*=\s*([^;\s]+)")
 _SEPARATED = re.compile(r"[,;\s]+")
 
 
@@ -633,7 +633,8 @@ def _secrets_of(name: str, value: str) -> Iterable[str]:
     words = _variable_words(name)
     if words[-2:] == ["connection", "string"]:
         parts = (part for part_name, part in _parts(name, value) if _is_searchable(part, part_name))
-        return (*_secrets_in_url(value), *parts)
+        found = (*_secrets_in_url(value), *parts)
+        return found if found or "://" in value else _secrets_in(name, value)
     is_named = is_secret_name("_".join(words)) or words[-1] not in _OFTEN_WORDS
     return () if not is_named and _WORDLIKE.fullmatch(value.strip()) else _secrets_in(name, value)
 
@@ -705,8 +706,11 @@ _MODULE_KEYS = tuple(
 
 def _cut_off(text: str, secret: str) -> int | None:
     """Where a secret begins that a text breaks off in, half of it at least, as the answer that was cut."""
-    at = text.rfind(secret[: len(secret) // 2])
-    return at if at >= 0 and secret.startswith(text[at:]) and _is_credible(text[at:]) else None
+    at = text.find(secret[:_CUT_START], max(0, len(text) - len(secret)))
+    left = text[at:]
+    # A word of letters alone may be one of the language.
+    is_cut = at >= 0 and len(left) >= len(secret) // 2 and not left.isalpha() and secret.startswith(left)
+    return at if is_cut else None
 
 
 def _applied(function: Callable[[str], str], text: str) -> str:
@@ -1061,13 +1065,12 @@ class Redactor:
         if len(text) < _SHORTEST and not self._patterns:
             return []
         spans = list(_built_in(text, self._known)) if len(text) >= _SHORTEST else []
-        tail = text[-_LONGEST_CUT:]
         for secret, name in self._known:
             if secret in text:
                 spans += (
                     _Span(*found.span(), _KNOWN_RANK, name) for found in re.finditer(re.escape(secret), text)
                 )
-            elif secret[: len(secret) // 2] in tail and (at := _cut_off(text, secret)) is not None:
+            elif (at := _cut_off(text, secret)) is not None:
                 spans.append(_Span(at, len(text), _KNOWN_RANK, name))
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0

@@ -195,8 +195,8 @@ class Session:
         with self._lock:
             if not recorder.watched:
                 recorder.in_front.update(self._fronts.standing())
+            around = self._around.get(recorder)
             self._forget(recorder)
-            around = self._around.pop(recorder, None)
             if _current.get() is recorder:
                 _current.set(around)
             if not recorder.watched and all(other.watched for other in self._open):
@@ -237,6 +237,10 @@ class Session:
         self._open = tuple(opened for opened in self._open if opened is not recorder)
         self._own.discard(recorder)
         self._apart.discard(recorder)
+        around = self._around.pop(recorder, None)
+        for other, its in self._around.items():  # which may end after the one that it began in
+            if its is recorder:
+                self._around[other] = around
 
     def _open_doors(self, recorder: Recorder) -> None:
         try:

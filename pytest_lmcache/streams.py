@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -15,6 +14,7 @@ from importlib import import_module
 from typing import Any, NoReturn, Protocol, Self, TypeAlias
 
 from pytest_lmcache.answers import chunk_reviver, plain, revive_error, text_as_chat
+from pytest_lmcache.clock import RealTime
 from pytest_lmcache.interaction import Answer
 
 LEAVING = 0.05  # seconds that another task has to end a reader where it ended when it was recorded
@@ -218,10 +218,11 @@ class Chunks:
 async def time_to_leave(answer: Answer) -> None:
     """Wait where a recording ends since its reader had left: another task may be about to end the reader here too."""
     if not answer.complete and answer.error is None:
-        from anyio import to_thread  # the reader's loop may be trio's
+        from anyio.lowlevel import checkpoint  # the reader's loop may be trio's
 
-        # Not by the loop's clock: freezegun stops it.
-        await to_thread.run_sync(time.sleep, LEAVING, abandon_on_cancel=True)
+        end = RealTime.seconds() + LEAVING  # not by the loop's clock: freezegun stops it
+        while RealTime.seconds() < end:
+            await checkpoint()
 
 
 def replay_stream(

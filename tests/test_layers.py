@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "nearest": "interaction keys",
     "cassette": "document errors interaction keys locks",
     "answers": "errors interaction",
-    "streams": "answers interaction",
+    "streams": "answers clock interaction",
     "recorder": "cassette clock errors interaction keys locks nearest redact settings values",
     "doors.standin": "",
     "doors.litellm": "doors.litellm_visit doors.quick doors.standin doors.visit errors recorder",

@@ -93,7 +93,7 @@ class Door:
             try:
                 self._look()
             except BaseException:
-                self._users = 0
+                self._users = self._scanned = self._modules = self._litellm = 0
                 self._entries.clear()
                 raise
             for entry in self._entries:
