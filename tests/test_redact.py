@@ -555,6 +555,7 @@ def test_random_keys_are_no_stand_ins(length):
         ),
         ("DB_CONNECTION_STRING", f"Server=db; Password = {MISTRAL} ;Database=x"),
         ("DB_CONNECTION_STRING", f"postgres://app:{MISTRAL}@db.example/x"),
+        ("PG_CONNECTION_STRING", f"host=db user=app password={MISTRAL} dbname=x"),
     ],
 )
 def test_several_secrets_in_a_variable(name, value):
@@ -571,6 +572,10 @@ def test_a_secret_that_a_text_breaks_off_in():
     assert redactor(f"the key: {MISTRAL[:-1]}") == "the key: <redacted:ACME_API_KEY>"
     assert redactor(f"the key: {MISTRAL[:12]}") == f"the key: {MISTRAL[:12]}"
     assert redactor(f"{MISTRAL[:-1]} is the key") == f"{MISTRAL[:-1]} is the key"
+    long = "-".join([ALNUM] * 20)
+    assert Redactor(environ={"A_SECRET": long})(f"it is {long[:1000]}") == "it is <redacted:A_SECRET>"
+    ident = "5b0c7d1e-3f43-4f4e-9a57-1e6a5d1c2b3a"
+    assert Redactor(environ={"A_KEY": ident})(f"it is {ident[:30]}") == "it is <redacted:A_KEY>"
     text = "Write to the administrator"
     assert Redactor(environ={"ADMIN_PASSWORD": "administrator123"})(text) is text
 

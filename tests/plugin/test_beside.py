@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from textwrap import dedent
 
 import pytest
 
@@ -122,6 +123,37 @@ def test_rerun_after_a_miss(suite):
     suite.test("@pytest.mark.flaky(reruns=1)" + MARKED)
     result = suite.run()
     result.stdout.fnmatch_lines(["E*Record it:  pytest --lm-record*", "*1 failed*1 rerun*"])
+
+
+MISSES_ONCE = {
+    "expected failure": """
+        @pytest.mark.xfail
+        @pytest.mark.lm_cache
+        def test_one():
+            runs.append(1)
+            ask("recorded" if len(runs) > 1 else "not recorded")
+            assert False
+    """,
+    "fixture": """
+        @pytest.fixture(scope="module")
+        def helper():
+            runs.append(1)
+            return ask("recorded" if len(runs) > 1 else "not recorded")
+
+        @pytest.mark.lm_cache
+        def test_one(helper):
+            pass
+    """,
+}
+
+
+@pytest.mark.parametrize("text", MISSES_ONCE.values(), ids=MISSES_ONCE)
+def test_rerun_of_what_missed_once(suite, text):
+    """Neither an expected failure nor a fixture that others share makes up for its miss in a second try."""
+    suite.test("runs = [1]\n" + dedent(text))
+    suite.record()
+    suite.test("runs = []\n" + dedent(text))
+    assert suite.run("--reruns=2").ret == 1
 
 
 def test_rerun_that_would_not_miss(suite):

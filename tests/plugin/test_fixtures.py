@@ -382,6 +382,32 @@ def test_parameter_of_a_fixture_that_overrides(suite):
     assert suite.cassettes() == ["@session.helper.yaml"]
 
 
+def test_fixtures_that_override_each_other_crosswise(suite):
+    """A fixture may ask for the one that it overrides by way of another."""
+    fixture = "@pytest.fixture(scope='module')\n"
+    suite.file(
+        "conftest.py", f"import pytest\nfrom app import ask\n{fixture}def one():\n    return ask('base')\n"
+    )
+    suite.test(f"""
+        {fixture.strip()}
+        def two(one):
+            return one + ask('two')
+
+        {fixture.strip()}
+        def one(two):
+            return two + ask('one')
+
+        @pytest.mark.lm_cache
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_a(one, number):
+            assert one == "You said: baseYou said: twoYou said: one"
+    """)
+    suite.record()
+    suite.asked()
+    assert suite.run("-k", "2").ret == 0
+    assert suite.asked() == 0
+
+
 def test_fixture_that_is_tried_again(suite):
     """A set-up that failed is none: the next one's rewrite drops what is no longer asked."""
     text = """
