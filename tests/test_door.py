@@ -335,6 +335,21 @@ def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.Monke
     assert state() == before
 
 
+def test_a_door_that_could_not_be_opened_opens_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first try that failed is not taken for a look: no call goes by unseen afterwards."""
+    door = Door(lambda: None)
+    before = state()
+    monkeypatch.setattr(litellm, "completion", lambda *_, **__: None)
+    with pytest.raises(DoorError):
+        door.open()
+    monkeypatch.undo()
+    door.open()
+    changed = state() != before
+    door.close()
+    assert changed
+    assert state() == before
+
+
 def test_a_litellm_that_cannot_be_seen_any_more_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

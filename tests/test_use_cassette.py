@@ -446,6 +446,25 @@ def test_a_thread_without_a_context_belongs_to_the_open_block(path: Path, provid
         assert list(pool.map(lambda number: ask(f"question {number}"), range(6))) == first
 
 
+def test_blocks_that_do_not_end_in_the_order_of_their_begin(path: Path) -> None:
+    """After each end the calls belong to what is still open around it."""
+    engine = Session()
+    outer, first, second, stranger = (engine.recorder(Settings(mode=Mode.LIVE), path) for _ in range(4))
+
+    def blocks() -> list[Recorder | None]:
+        for block in (outer, first, second):
+            engine.enter(block, own_context=True)
+        contextvars.Context().run(engine.enter, stranger, own_context=True)
+        found = []
+        for block in (first, second, outer):
+            engine.leave(block)
+            found.append(engine.current())
+        engine.leave(stranger)
+        return found
+
+    assert contextvars.Context().run(blocks)[:2] == [second, outer]
+
+
 def test_a_key_that_asks_a_model_is_refused(path: Path, provider: Provider) -> None:
     """It would ask for ever: the call within the key function says so at once, and reaches nobody."""
 

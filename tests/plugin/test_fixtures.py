@@ -544,6 +544,32 @@ def test_block_that_a_fixture_leaves_open(suite):
     assert suite.cassettes() == ["block.yaml", "test_it/test_a.yaml", "test_it/test_b.yaml"]
 
 
+def test_block_that_a_fixture_leaves_open_after_it_imports_litellm(suite):
+    """Under ``lm_auto`` the test has no recorder before: its calls are its own all the same."""
+    suite.file("pytest.ini", "[pytest]\nlm_auto = true\n")
+    suite.file(
+        "test_it.py",
+        """
+        import pytest
+
+        @pytest.fixture(scope="session", autouse=True)
+        def helper():
+            from app import ask
+            from pytest_lmcache import use_cassette
+            with use_cassette("cassettes/block.yaml", mode="once"):
+                ask("from fixture")
+                yield
+
+        def test_a():
+            from app import ask
+            ask("a")
+        """,
+    )
+    result = suite.spawn("--lm-record", "-q")
+    assert result.returncode == 0, result.stdout
+    assert suite.cassettes() == ["block.yaml", "test_it/test_a.yaml"]
+
+
 @pytest.mark.parametrize("mode", ["--lm-mode=replay", "--lm-rewrite"])
 def test_a_run_that_is_stopped_ends_as_it_would_without(suite, mode):
     """What a fixture asks in its teardown then finds no test, and the run still tells what was asked."""
