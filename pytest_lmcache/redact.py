@@ -340,7 +340,7 @@ def _lookaround(literal: str) -> str:
 _CREDENTIALS = re.compile(r"://(?P<span>[^\s/?#<>\"'\\`|]{1,256})@")
 _QUERY_NAME = re.compile(r"(?:[?&;#]|\\u0026)([A-Za-z0-9_.\-]{2,40})$")
 _QUERY_VALUE = re.compile(r"=(?P<span>[^\s=&#\"'<>\\`|(){}\[\],;][^\s&#\"'<>\\`|(){}\[\],;]*)")
-_EMPTY_IN_QUERY = re.compile(r"(?<=[?&])([A-Za-z0-9_.\-]{2,40})=(?=[&#]|$)")
+_EMPTY_IN_QUERY = re.compile(r"[?&]([A-Za-z0-9_.\-]{2,40})=(?=[&#]|$)")
 _QUERY_SECRETS = _set(
     "credential jwt pass sig signature subscriptionkey xamzcredential xamzsecuritytoken xamzsignature "
     "xgoogcredential xgoogsignature"
@@ -409,7 +409,7 @@ def _is_query_text(name: Any, text: Any) -> bool:
 
 
 def _filled(parameter: re.Match[str]) -> str:
-    """An URL's parameter that is empty, with a placeholder where it should have been a secret."""
+    """A URL's parameter that is empty, with a placeholder where it should have been a secret."""
     name = parameter[1]
     is_secret = name.lower() in _DOUBTFUL or _is_query_secret(name, "=")
     return parameter[0] + (_placeholder(name.lower()) if is_secret else "")
@@ -992,7 +992,9 @@ class Redactor:
                 mark = _placeholder(name.lower())
                 return item if item == mark else mark
             clean = self._text(item)
-            if part is _Part.REQUEST and "://" in clean:
+            if (
+                part is _Part.REQUEST and "://" in clean and " " not in clean
+            ):  # an address, not a prompt with one
                 clean = _EMPTY_IN_QUERY.sub(_filled, clean)
             if not (secret or _may_be_secret(name)):
                 return clean

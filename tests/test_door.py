@@ -336,6 +336,13 @@ def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.Monke
     assert state() == before
 
 
+def without_completion() -> ModuleType:
+    """Another LiteLLM, one of whose functions cannot be found."""
+    other = ModuleType("litellm")
+    vars(other).update({name: value for name, value in vars(litellm).items() if name != "completion"})
+    return other
+
+
 def test_a_door_that_could_not_be_opened_opens_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """A try that failed, since another LiteLLM was there, is not taken for a look: no call goes by unseen afterwards."""
     door = Door(lambda: None)
@@ -343,9 +350,7 @@ def test_a_door_that_could_not_be_opened_opens_later(monkeypatch: pytest.MonkeyP
     door.open()
     changed = sum(map(ne, state(), before))
     door.close()
-    other = ModuleType("litellm")
-    vars(other).update({name: value for name, value in vars(litellm).items() if name != "completion"})
-    monkeypatch.setitem(sys.modules, "litellm", other)
+    monkeypatch.setitem(sys.modules, "litellm", without_completion())
     with pytest.raises(DoorError):
         door.open()
     monkeypatch.undo()
@@ -362,9 +367,7 @@ def test_a_litellm_that_cannot_be_seen_any_more_leaves_nothing_behind(
     before = state()
     door = Door(lambda: None)
     door.open()
-    other = ModuleType("litellm")
-    vars(other).update({name: value for name, value in vars(litellm).items() if name != "completion"})
-    monkeypatch.setitem(sys.modules, "litellm", other)
+    monkeypatch.setitem(sys.modules, "litellm", without_completion())
     with pytest.raises(DoorError):
         door.look_again()
     monkeypatch.undo()

@@ -491,6 +491,14 @@ def test_a_call_without_a_secret_is_the_same(clean, key):
     assert clean.request(found) is found
 
 
+def test_a_prompt_keeps_what_is_empty(clean):
+    """An address within a text is what was asked, as it was asked."""
+    asked = {
+        "messages": [{"role": "user", "content": "What is wrong with https://x.example/?api_key=&v=1 here?"}]
+    }
+    assert clean.request(asked) is asked
+
+
 def test_an_answer_keeps_what_is_empty(clean):
     """What a provider sent as null or empty stays: nothing is compared with it."""
     told = {"tools": [{"type": "mcp", "authorization": None, "password": ""}]}
