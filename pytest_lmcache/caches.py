@@ -116,7 +116,7 @@ class Cache:
             check_installed()
 
     def cache_key(self, request: dict[str, Any]) -> str:
-        """What makes two calls the same: everything that was asked. ``request`` is normalised."""
+        """What makes two calls the same: everything that was asked. ``request`` is normalized."""
         return keys.exact(request)
 
     def get(self, key: str) -> dict[str, Any] | None:

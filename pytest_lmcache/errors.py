@@ -25,7 +25,7 @@ class UnkeyableCallError(LMCacheError):
     """A call whose arguments cannot be turned into a key."""
 
 
-class SettingsError(LMCacheError):
+class SettingsError(LMCacheError, ValueError):
     """A setting with a value that it cannot have."""
 
 

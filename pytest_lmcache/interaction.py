@@ -19,7 +19,7 @@ class Call(NamedTuple):
     """One question to a language model.
 
     ``name`` is LiteLLM's entry point without the ``a`` of its async form, such as ``completion``;
-    ``request`` is the normalised, redacted request: str keys and plain values only.
+    ``request`` is the normalized, redacted request: str keys and plain values only.
     """
 
     name: str

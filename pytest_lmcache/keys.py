@@ -1,4 +1,4 @@
-"""What makes two calls the same question: request -> key, by strategy and declared normalisers."""
+"""What makes two calls the same question: request -> key, by strategy and declared normalizers."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def request_of(
     return request
 
 
-def normalise(value: Any) -> Any:
+def normalize(value: Any) -> Any:
     """A value as plain data: dicts with str keys, lists, str, int, float, bool, None; nothing shared.
 
     Does nothing to its own output. Raises UnkeyableCallError.
@@ -535,15 +535,15 @@ _VERSION = 1
 
 
 def strategy(
-    spec: str | Callable[[dict[str, Any]], str], normalisers: Sequence[str | re.Pattern[str]] = ()
+    spec: str | Callable[[dict[str, Any]], str], normalizers: Sequence[str | re.Pattern[str]] = ()
 ) -> KeyStrategy:
     """The strategy of a name, a dotted path (``package.module:function``) or a function ``request -> str``.
 
-    ``normalisers`` are names of ``NORMALISERS`` or own regular expressions, compiled or as ``re:<pattern>``;
+    ``normalizers`` are names of ``NORMALIZERS`` or own regular expressions, compiled or as ``re:<pattern>``;
     what they match counts as the same everywhere but for which matches equal each other. Own ones act first,
     in the order given; then the named ones, in a fixed order. Raises SettingsError.
     """
-    rules = _rules(normalisers)
+    rules = _rules(normalizers)
     suffix = "".join(f"+{rule.name}" for rule in rules)
     if isinstance(spec, str) and spec in _STRATEGIES:
         pick = _STRATEGIES[spec]
@@ -551,7 +551,7 @@ def strategy(
 
         def text_of(call: Call) -> str:
             question = pick(call.request)
-            return _text(_Normalising(rules).of(question) if rules else question)
+            return _text(_Normalizing(rules).of(question) if rules else question)
 
         return KeyStrategy(family + suffix, stable=True, family=family, text_of=text_of)
 
@@ -565,7 +565,7 @@ def strategy(
     def own_text_of(call: Call) -> str:
         # A copy, so that the function cannot change what is stored.
         request = _plain(call.request, 1)
-        return _answer_of(function, _Normalising(rules).of(request) if rules else request, call.name)
+        return _answer_of(function, _Normalizing(rules).of(request) if rules else request, call.name)
 
     return KeyStrategy(family + suffix, stable=False, family=family, text_of=own_text_of)
 
@@ -627,7 +627,7 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-# ---- normalisers ---------------------------------------------------------------------------------------
+# ---- normalizers ---------------------------------------------------------------------------------------
 
 _HEX = "[0-9a-fA-F]"
 _TIME = r"(?:[01]\d|2[0-4]):[0-5]\d:[0-6]\d(?:[.,]\d+)?"
@@ -654,8 +654,8 @@ _PATTERNS: Mapping[str, str] = {
     "tool_call_id": r"\b(?:call_|toolu_(?:bdrk_|vrtx_)?|chatcmpl-tool-|tooluse_)"
     rf"(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|(?=[A-Za-z]*\d)[0-9A-Za-z]{{16,}})(?![0-9A-Za-z])",
 }
-NORMALISERS: tuple[str, ...] = tuple(_PATTERNS)
-"""The declared normalisers, in the order in which they act."""
+NORMALIZERS: tuple[str, ...] = tuple(_PATTERNS)
+"""The declared normalizers, in the order in which they act."""
 
 _WINDOWS_SLASHES = re.compile(r"\\+")
 _EPOCH_SECONDS = range(978_307_200, 4_102_444_800)  # 2001 up to 2100
@@ -673,17 +673,17 @@ class _Rule(NamedTuple):
     pattern: re.Pattern[str]
 
 
-def _rules(normalisers: Sequence[str | re.Pattern[str]]) -> tuple[_Rule, ...]:
+def _rules(normalizers: Sequence[str | re.Pattern[str]]) -> tuple[_Rule, ...]:
     """Own rules as given, then the named ones in their order; each once."""
-    if isinstance(normalisers, str):
-        raise SettingsError(f"Normalisers are a list; got the text {normalisers!r}.")
+    if isinstance(normalizers, str):
+        raise SettingsError(f"Normalizers are a list; got the text {normalizers!r}.")
     own: dict[str, _Rule] = {}
     named: set[str] = set()
-    for normaliser in normalisers:
-        if isinstance(normaliser, str) and normaliser in _PATTERNS:
-            named.add(normaliser)
+    for normalizer in normalizers:
+        if isinstance(normalizer, str) and normalizer in _PATTERNS:
+            named.add(normalizer)
         else:
-            rule = _own_rule(normaliser)
+            rule = _own_rule(normalizer)
             own[rule.name] = rule
     return (
         *own.values(),
@@ -691,24 +691,24 @@ def _rules(normalisers: Sequence[str | re.Pattern[str]]) -> tuple[_Rule, ...]:
     )
 
 
-def _own_rule(normaliser: Any) -> _Rule:
-    pattern = normaliser
-    if isinstance(normaliser, str) and normaliser.startswith("re:"):
+def _own_rule(normalizer: Any) -> _Rule:
+    pattern = normalizer
+    if isinstance(normalizer, str) and normalizer.startswith("re:"):
         try:
-            pattern = re.compile(normaliser.removeprefix("re:"))
+            pattern = re.compile(normalizer.removeprefix("re:"))
         except re.error as error:
             raise SettingsError(
-                f"The normaliser {normaliser!r} is no regular expression: {error}."
+                f"The normalizer {normalizer!r} is no regular expression: {error}."
             ) from error
     if not isinstance(pattern, re.Pattern) or not isinstance(pattern.pattern, str):
         raise SettingsError(
-            f"There is no normaliser {normaliser!r}. Valid are {_names(NORMALISERS)} and re:<pattern>."
+            f"There is no normalizer {normalizer!r}. Valid are {_names(NORMALIZERS)} and re:<pattern>."
         )
     text = f"{pattern.pattern}\0{pattern.flags}".encode("utf-8", "surrogatepass")
     return _Rule(f"re:{hashlib.blake2b(text, digest_size=4).hexdigest()}", pattern)
 
 
-class _Normalising:
+class _Normalizing:
     """One walk through one question; equal matches get equal placeholders, numbered as they appear."""
 
     def __init__(self, rules: Sequence[_Rule]) -> None:

@@ -26,7 +26,7 @@ from pytest_lmcache.errors import (
     SettingsError,
     still_running,
 )
-from pytest_lmcache.settings import CacheSettings, Mode, Settings
+from pytest_lmcache.settings import ALIASES, CacheSettings, Mode, Settings, without_aliases
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
 _Settings = TypeVar("_Settings", Settings, CacheSettings)
 MARKER = (
-    "lm_cache(cassette, mode, key, normalise, repeat, record_errors, usage, max_age, redact, redact_with, "
+    "lm_cache(cassette, mode, key, normalize, repeat, record_errors, usage, max_age, redact, redact_with, "
     "cassette_dir, cache): record and replay the test's language-model calls; takes the cache layers' settings too"
 )
 INI = {
     "lm_mode": ("string", "replay (default), once, record, rewrite or live"),
     "lm_cassette_dir": ("string", "folder of the cassettes under rootdir (default: cassettes)"),
     "lm_key": ("string", "key strategy: exact (default), messages, content, or a function's dotted path"),
-    "lm_normalise": (
+    "lm_normalize": (
         "linelist",
-        "normalisers that act on keys: uuid, date, epoch, tmp_path, tool_call_id, re:…",
+        "normalizers that act on keys: uuid, date, epoch, tmp_path, tool_call_id, re:…",
     ),
     "lm_repeat": ("string", "an identical call after the last recording: last (default), cycle or error"),
     "lm_record_errors": ("string", "which errors of the provider are recorded: lasting (default) or all"),
@@ -57,6 +57,7 @@ INI = {
     "lm_redact": ("linelist", "regular expressions of own secrets, beside the built-in ones"),
     "lm_redact_with": ("string", "dotted path of a function str -> str that takes own secrets out"),
 }
+SPELLINGS = {f"lm_{alias}": f"lm_{name}" for alias, name in ALIASES.items()}
 LAYERS = {
     "lm_enable_memory_cache": ("bool", "enable_memory_cache", "keep answers in memory (default: true)"),
     "lm_enable_disk_cache": ("bool", "enable_disk_cache", "keep answers on disk (default: true)"),
@@ -116,6 +117,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("lm_auto", "record and replay every test, marked or not", type="bool", default=False)
     for name, (kind, text) in INI.items():
         parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
+    for alias, name in SPELLINGS.items():
+        parser.addini(alias, f"another spelling of {name}", type=INI[name][0], default=None)  # type: ignore[arg-type]
     for name, (kind, _, text) in LAYERS.items():
         parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
 
@@ -631,8 +634,11 @@ def _configured(settings: _Settings, given: Mapping[str, tuple[str, Any]]) -> _S
 
 
 def _ini(config: pytest.Config) -> dict[str, tuple[str, Any]]:
-    given = {name: (name.removeprefix("lm_"), _getini(config, name, text)) for name, (_, text) in INI.items()}
-    return {option: (name, value) for option, (name, value) in given.items() if value}
+    takes = {name: text for name, (_, text) in INI.items()}
+    takes.update((alias, takes[name]) for alias, name in SPELLINGS.items())
+    values = {name: _getini(config, name, text) for name, text in takes.items()}
+    given = without_aliases({name: value for name, value in values.items() if value}, "ini", "lm_")
+    return {name: (name.removeprefix("lm_"), value) for name, value in given.items()}
 
 
 def _ini_layers(config: pytest.Config) -> dict[str, tuple[str, Any]]:
@@ -689,7 +695,7 @@ def _check_names(settings: Settings) -> None:
 def _check(settings: Settings, source: str) -> None:
     """Have the engine look at settings before the first call; ``source`` has them. Raises SettingsError."""
     default = Settings()
-    names = ("key", "normalise", "redact", "redact_with")
+    names = ("key", "normalize", "redact", "redact_with")
     if any(getattr(settings, name) != getattr(default, name) for name in names):
         from pytest_lmcache.session import session
 

@@ -124,7 +124,7 @@ class CallRecord:
 
     @property
     def request(self) -> dict[str, Any]:
-        """The normalised request; empty for a call of which nothing is kept."""
+        """The normalized request; empty for a call of which nothing is kept."""
         if self.kept is not None:
             return self.kept.call.request
         return self.entry.call().request if self.entry is not None else {}

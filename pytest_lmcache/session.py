@@ -124,14 +124,14 @@ class Session:
         ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache
         of a test where its settings name none, None for the one of all.
         """
-        self._strategy(settings.key or "exact", settings.normalise)
+        self._strategy(settings.key or "exact", settings.normalize)
 
         def cache() -> Any:
             return self._cache(settings, backend)
 
         def keys() -> KeyStrategy:
             own = _own_key(cache()) if settings.key is None else settings.key
-            return self._strategy(own, settings.normalise)
+            return self._strategy(own, settings.normalize)
 
         def cassette() -> Cassette:
             return self._cassette(cast("Path", path), recorder.strategy, shared=not owned)
@@ -332,10 +332,10 @@ class Session:
             found, source = vars(sys.modules[PACKAGE]).get("cache"), "pytest_lmcache.cache"
         return self.cache() if found is None else Settings().updated({"cache": found}, source).cache
 
-    def _strategy(self, key: Any, normalise: Sequence[str]) -> KeyStrategy:
-        wanted = (_identity(key), normalise)
+    def _strategy(self, key: Any, normalize: Sequence[str]) -> KeyStrategy:
+        wanted = (_identity(key), normalize)
         if wanted not in self._strategies:
-            self._strategies[wanted] = strategy(key, normalise)
+            self._strategies[wanted] = strategy(key, normalize)
         return self._strategies[wanted]
 
     def _redactor(self, settings: Settings) -> Redactor:

@@ -56,6 +56,8 @@ CHOICES: dict[str, type[StrEnum]] = {
 SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 OWN = ""
 """The ``cassette`` of a test that names none: its own."""
+ALIASES = {"normalise": "normalize"}
+"""Other spellings of settings, wherever a setting is named."""
 
 
 class Settings(NamedTuple):
@@ -64,7 +66,7 @@ class Settings(NamedTuple):
     ``mode`` None is replay, or record where there is no cassette. ``cassette`` is a file name relative to
     ``cassette_dir``, "" for the test's own, None for none: the cache layers alone answer. ``key`` is a
     strategy's name, the dotted path of a function, or a function ``request -> str``; None is the cache's own
-    ``cache_key``. ``normalise`` names normalisers. ``redact`` are regular expressions, ``redact_with``
+    ``cache_key``. ``normalize`` names normalizers. ``redact`` are regular expressions, ``redact_with``
     functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``cache`` is the cache behind the
     cassette, ``layers`` what is set of its layers, as pairs of name and value.
     """
@@ -73,7 +75,7 @@ class Settings(NamedTuple):
     cassette: str | None = OWN
     cassette_dir: str = "cassettes"
     key: str | Callable[[dict[str, Any]], str] | None = None
-    normalise: tuple[str, ...] = ()
+    normalize: tuple[str, ...] = ()
     repeat: Repeat = Repeat.LAST
     record_errors: RecordErrors = RecordErrors.LASTING
     usage: Usage = Usage.RECORDED
@@ -89,6 +91,7 @@ class Settings(NamedTuple):
         Raises SettingsError for a name that does not exist or a value that it cannot have.
         """
         names = [name for name in self._fields if name != "layers"]
+        given = without_aliases(given, source)
         layers = {name: value for name, value in given.items() if name in LAYER_NAMES}
         own = {name: value for name, value in given.items() if name not in layers}
         values = _all_checked([*names, *LAYER_NAMES], own, source, _checked)
@@ -125,6 +128,15 @@ class CacheSettings:
 
 
 LAYER_NAMES = tuple(field.name for field in fields(CacheSettings))
+
+
+def without_aliases(given: Mapping[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+    """What was given, by the settings' own names, each after ``prefix``. Raises SettingsError for two spellings."""
+    names = {prefix + alias: prefix + name for alias, name in ALIASES.items()}
+    for alias, name in names.items():
+        if alias in given and name in given:
+            raise SettingsError(f"{source}: {alias} and {name} are one setting. Give {name} only.")
+    return {names.get(name, name): value for name, value in given.items()}
 
 
 def _all_checked(
@@ -208,7 +220,7 @@ REFUSED: Any = object()
 AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?|)\s*")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "normalise": (_strings, "a string or a list of strings"),
+    "normalize": (_strings, "a string or a list of strings"),
     "redact": (_strings, "a string or a list of strings"),
     "key": (_or_none(_function), "a name, a dotted path or a function"),
     "redact_with": (_functions, "a name, a dotted path or a function"),

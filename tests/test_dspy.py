@@ -292,7 +292,7 @@ def test_content_is_the_texts_alone(twice: Twice) -> None:
 
 @native
 def test_ids_of_tool_calls_can_be_left_out(twice: Twice) -> None:
-    """With the normaliser tool_call_id the id of a call of a tool, new in each run, is not the question."""
+    """With the normalizer tool_call_id the id of a call of a tool, new in each run, is not the question."""
     from dspy.lm15 import Message, Request, TextPart, ToolCallPart, ToolResultPart
 
     def program(name: str) -> Callable[[str], Any]:
@@ -306,7 +306,7 @@ def test_ids_of_tool_calls_can_be_left_out(twice: Twice) -> None:
     twice.record(program("one"))
     with pytest.raises(CassetteMiss):
         twice.replay(program("two"))
-    twice.replay(program("two"), normalise=["tool_call_id"])
+    twice.replay(program("two"), normalize=["tool_call_id"])
 
 
 @native

@@ -73,16 +73,16 @@ def test_the_order_of_arguments_and_of_dict_keys_never_changes_a_key(arguments, 
         return [shuffled(item) for item in value] if isinstance(value, list) else value
 
     assert key(**shuffled(arguments)) == key(**arguments)
-    everything = keys.strategy("exact", keys.NORMALISERS)
+    everything = keys.strategy("exact", keys.NORMALIZERS)
     assert key(**shuffled(arguments), by=everything) == key(**arguments, by=everything)
 
 
 @given(PLAIN)
 def test_plain_data_is_normal_already(value):
-    """What a cassette holds is what was keyed: normalising it again changes nothing."""
-    once = keys.normalise(value)
+    """What a cassette holds is what was keyed: normalizing it again changes nothing."""
+    once = keys.normalize(value)
     assert keys.canonical(once) == keys.canonical(value)
-    assert keys.canonical(keys.normalise(once)) == keys.canonical(once)
+    assert keys.canonical(keys.normalize(once)) == keys.canonical(once)
 
 
 @given(ARGUMENTS)
@@ -90,7 +90,7 @@ def test_a_stored_request_keys_to_the_key_it_was_stored_under(arguments):
     """A key can be computed again from the cassette, through JSON as well."""
     stored = request(**arguments)
     assert key(**stored) == key(**arguments)
-    assert EXACT.key(Call("completion", keys.normalise(stored))) == key(**arguments)
+    assert EXACT.key(Call("completion", keys.normalize(stored))) == key(**arguments)
     assert EXACT.key(Call("completion", json.loads(json.dumps(stored, ensure_ascii=False)))) == key(
         **arguments
     )
@@ -113,7 +113,7 @@ def test_another_leaf_gives_another_key(value, leaf, data):
     value = [value]
     path, old = data.draw(st.sampled_from(list(leaves(value)) or [((0,), None)]))
     assume(keys.canonical(old) != keys.canonical(leaf))
-    changed = keys.normalise(value)
+    changed = keys.normalize(value)
     around = changed
     for step in path[:-1]:
         around = around[step]
@@ -400,7 +400,7 @@ def test_another_question_has_another_key(case):
     assert key(**one) != key(**two)
     if case != "a seed":
         return
-    everything = keys.strategy("exact", keys.NORMALISERS)
+    everything = keys.strategy("exact", keys.NORMALIZERS)
     assert key(**one, by=everything) != key(**two, by=everything)
 
 
@@ -451,7 +451,7 @@ def test_a_dataclass_as_response_format_is_its_schema_too():
         return pydantic.dataclasses.dataclass(dataclasses.make_dataclass("Outer", [("inner", inner)]))
 
     assert key(response_format=of(int)) == key(response_format=of(int)) != key(response_format=of(str))
-    assert keys.normalise(Colour)["schema"]["enum"] == ["red"]
+    assert keys.normalize(Colour)["schema"]["enum"] == ["red"]
 
 
 def test_reading_a_file_for_the_key_leaves_it_where_it_was():
@@ -530,11 +530,11 @@ def test_a_generator_is_not_consumed_by_the_refusal():
 
 
 def test_a_value_that_is_no_plain_data_is_refused_alone_too():
-    """normalise names the place inside the value."""
+    """normalize names the place inside the value."""
     with pytest.raises(UnkeyableCallError, match=r"^`a\[1\]` cannot"):
-        keys.normalise({"a": [1, object()]})
+        keys.normalize({"a": [1, object()]})
     with pytest.raises(UnkeyableCallError, match=r"^the value cannot"):
-        keys.normalise(object())
+        keys.normalize(object())
 
 
 def test_the_bottom_of_deep_data_is_still_keyed():
@@ -690,7 +690,7 @@ def test_a_strategy_that_is_none_names_the_valid_ones(spec):
         keys.strategy(spec)
 
 
-def test_names_say_strategy_version_and_normalisers():
+def test_names_say_strategy_version_and_normalizers():
     """The header of a cassette says by what its keys were made."""
     assert (keys.strategy("exact").name, keys.strategy("exact").stable) == ("exact/1", True)
     assert keys.strategy("content", ["date", "uuid", "date"]).name == "content/1+uuid+date"
@@ -703,14 +703,14 @@ def test_names_say_strategy_version_and_normalisers():
     )
 
 
-# ---- normalisers ---------------------------------------------------------------------------------------
+# ---- normalizers ---------------------------------------------------------------------------------------
 
 
 def says(text):
     return [{"role": "user", "content": text}]
 
 
-NORMALISED = [
+NORMALIZED = [
     ("uuid", "run 0b7c1d5e-3f43-4f4e-9a57-1e6a5d1c2b3a", "run 5a1c9a3e-8d2f-4a64-8f0b-3d2e9c7b6a51", True),
     ("uuid", "run 0b7c1d5e3f434f4e9a571e6a5d1c2b3a.", "run 5a1c9a3e8d2f4a648f0b3d2e9c7b6a51.", True),
     ("uuid", "sum d41d8cd98f00b204e9800998ecf8427e", "sum 0cc175b9c0f1b6a831c399e269772661", False),
@@ -761,17 +761,17 @@ NORMALISED = [
 ]
 
 
-@pytest.mark.parametrize(("normaliser", "one", "two", "same"), NORMALISED)
-def test_a_normaliser_makes_alike_what_it_names_and_nothing_else(normaliser, one, two, same):
-    """A declared normaliser lets changing ids and times replay; any other change still misses."""
-    by = keys.strategy("exact", [normaliser])
+@pytest.mark.parametrize(("normalizer", "one", "two", "same"), NORMALIZED)
+def test_a_normalizer_makes_alike_what_it_names_and_nothing_else(normalizer, one, two, same):
+    """A declared normalizer lets changing ids and times replay; any other change still misses."""
+    by = keys.strategy("exact", [normalizer])
     assert (key(messages=says(one), by=by) == key(messages=says(two), by=by)) is same
     assert key(messages=says(one)) != key(messages=says(two))
 
 
-def test_a_normaliser_acts_on_the_key_only():
+def test_a_normalizer_acts_on_the_key_only():
     """What is stored stays real."""
-    by = keys.strategy("exact", keys.NORMALISERS)
+    by = keys.strategy("exact", keys.NORMALIZERS)
     taken = request(messages=says("it is 2026-11-23"))
     by.key(Call("completion", taken))
     assert taken == {"messages": says("it is 2026-11-23")}
@@ -820,7 +820,7 @@ def test_tool_call_ids_are_alike_wherever_they_stand():
     assert turn("1", "b") != turn("1", "1")
 
 
-def test_content_is_normalised_by_itself():
+def test_content_is_normalized_by_itself():
     """An id in a parameter does not shift the numbers of those in the text."""
     one, two = uuid.UUID(int=1 << 100), uuid.UUID(int=1 << 101)
     by = keys.strategy("content", ["uuid"])
@@ -830,7 +830,7 @@ def test_content_is_normalised_by_itself():
 
 
 def test_numbers_are_moments_too():
-    """A timestamp given as a number, in extra_body for instance, is normalised as in text."""
+    """A timestamp given as a number, in extra_body for instance, is normalized as in text."""
     by = keys.strategy("exact", ["epoch"])
     assert key(extra_body={"now": 1763887964}, by=by) == key(extra_body={"now": 1763887965}, by=by)
     assert key(extra_body={"now": 1763887964.5}, by=by) == key(extra_body={"now": 1763887965.25}, by=by)
@@ -839,12 +839,12 @@ def test_numbers_are_moments_too():
 
 
 def test_a_dated_model_is_not_a_date():
-    """A newer snapshot of a model is another model under every normaliser."""
-    by = keys.strategy("exact", keys.NORMALISERS)
+    """A newer snapshot of a model is another model under every normalizer."""
+    by = keys.strategy("exact", keys.NORMALIZERS)
     assert key("gpt-4o-2024-08-06", by=by) != key("gpt-4o-2024-11-20", by=by)
 
 
-def test_normalisers_act_before_own_functions():
+def test_normalizers_act_before_own_functions():
     """An own strategy does not have to know about dates."""
     by = keys.strategy(last_message, ["date"])
     assert by.name == f"own:{__name__}.last_message+date"
@@ -859,11 +859,11 @@ def test_an_own_pattern_that_matches_nothing_at_all_changes_nothing():
     assert re.fullmatch(r"ab<re:[0-9a-f]{8}-1>", seen[0])
 
 
-@pytest.mark.parametrize("normalisers", [["uid"], ["re:("], [re.compile(b"x")], [3], "uuid"])
-def test_a_normaliser_that_is_none_is_refused(normalisers):
-    """A typo in ini is answered at once, and does not quietly normalise nothing."""
+@pytest.mark.parametrize("normalizers", [["uid"], ["re:("], [re.compile(b"x")], [3], "uuid"])
+def test_a_normalizer_that_is_none_is_refused(normalizers):
+    """A typo in ini is answered at once, and does not quietly normalize nothing."""
     with pytest.raises(SettingsError, match=r"uuid|regular expression"):
-        keys.strategy("exact", normalisers)
+        keys.strategy("exact", normalizers)
 
 
 # ---- for ever ------------------------------------------------------------------------------------------
@@ -877,10 +877,10 @@ GOLDEN = {
     "class": ({"response_format": City}, "exact", ()),
     "messages": ({"model": "m", "messages": [USER], "n": 2}, "messages", ()),
     "content": ({"model": "m", "messages": [USER], "n": 2}, "content", ()),
-    "normalised": (
+    "normalized": (
         {"messages": says("2026-11-23 1763887964 /tmp/x 0b7c1d5e-3f43-4f4e-9a57-1e6a5d1c2b3a")},
         "exact",
-        keys.NORMALISERS,
+        keys.NORMALIZERS,
     ),
 }
 GOLDEN_KEYS = {
@@ -892,15 +892,15 @@ GOLDEN_KEYS = {
     "class": "k18212724142070bebcaee95d",
     "messages": "kd62d8ac9a3268da7a3d40ce0",
     "content": "k4d2cc2cb8839e7c805e5f7a3",
-    "normalised": "k55e5518552a7e0c442f0d35f",
+    "normalized": "k55e5518552a7e0c442f0d35f",
 }
 
 
 @pytest.mark.parametrize("case", GOLDEN)
 def test_the_keys_of_this_version_never_change(case):
     """Committed cassettes name keys: a changed algorithm needs a new version in the strategy's name."""
-    arguments, spec, normalisers = GOLDEN[case]
-    assert key(**arguments, by=keys.strategy(spec, normalisers)) == GOLDEN_KEYS[case]
+    arguments, spec, normalizers = GOLDEN[case]
+    assert key(**arguments, by=keys.strategy(spec, normalizers)) == GOLDEN_KEYS[case]
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])

@@ -14,7 +14,7 @@ from plugin.conftest import Suite, imported  # noqa: F401 - a fixture
 from provider import Provider, Reply
 
 from pytest_lmcache.doors.litellm import RECORDED
-from pytest_lmcache.keys import NORMALISERS
+from pytest_lmcache.keys import NORMALIZERS
 from pytest_lmcache.plugin import INI, MARKER
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat
 
@@ -285,9 +285,9 @@ def test_tables_are_complete(pytestconfig):
 
 
 def test_names_are_complete():
-    """README.md names every normaliser and every entry point that is recorded."""
+    """README.md names every normalizer and every entry point that is recorded."""
     keys = section("Keys")
-    assert all(f"`{name}`" in keys for name in NORMALISERS)
+    assert all(f"`{name}`" in keys for name in NORMALIZERS)
     recorded = section("What is recorded, and what is not yet")
     assert all(f"`{name.replace('anthropic_', 'anthropic.')}`" in recorded for name in RECORDED)
 

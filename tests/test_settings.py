@@ -56,8 +56,8 @@ def test_defaults():
         ("cassette_dir", "tapes", "tapes"),
         ("key", "messages", "messages"),
         ("key", repr, repr),
-        ("normalise", "uuid", ("uuid",)),
-        ("normalise", ["uuid", "date"], ("uuid", "date")),
+        ("normalize", "uuid", ("uuid",)),
+        ("normalize", ["uuid", "date"], ("uuid", "date")),
         ("redact", "a+", ("a+",)),
         ("redact", iter(["a", "b"]), ("a", "b")),
         ("redact_with", str.lower, (str.lower,)),
@@ -116,7 +116,7 @@ def test_values(name, value, becomes):
         ("key", 3, "key cannot be 3; it takes a name, a dotted path or a function."),
         ("ttl", -1, "ttl cannot be -1; it takes "),
         ("url", "http://cache", "url cannot be "),
-        ("normalise", 3, "normalise cannot be 3; it takes a string or a list of strings."),
+        ("normalize", 3, "normalize cannot be 3; it takes a string or a list of strings."),
         ("redact", [3], "redact cannot be [3]; it takes a string or a list of strings."),
         ("redact_with", 3, "redact_with cannot be 3; it takes a name, a dotted path or a function."),
         ("cassete", "x", "there is no setting 'cassete'. Did you mean 'cassette'? The settings are: mode, "),
@@ -130,11 +130,29 @@ def test_errors_name_source_and_valid_values(name, value, said):
     assert str(caught.value).startswith(f"the source: {said}")
 
 
+def test_another_spelling_is_the_same_setting():
+    """``normalise`` is ``normalize``, at every level; one place that gives both is refused."""
+    far = Settings().updated({"normalise": "uuid"}, "far")
+    assert far.normalize == ("uuid",)
+    assert far.updated({"normalize": "date"}, "near").normalize == ("date",)
+    with pytest.raises(
+        SettingsError, match=r"^here: normalise and normalize are one setting\. Give normalize only"
+    ):
+        far.updated({"normalise": "uuid", "normalize": "uuid"}, "here")
+
+
+@pytest.mark.parametrize("given", [{"mode": "reply"}, {"cassete": "x"}, {"normalise": 3}])
+def test_settings_errors_are_value_errors(given):
+    """Code that expects a ValueError of a wrong argument gets one."""
+    with pytest.raises(ValueError, match="the source: "):
+        Settings().updated(given, "the source")
+
+
 def test_later_ones_win_the_rest_stays():
     """A nearer source changes what it names and nothing else."""
-    far = Settings().updated({"mode": "live", "key": "content", "normalise": ["uuid"]}, "far")
-    near = far.updated({"mode": "once", "normalise": ["date"]}, "near")
-    assert (near.mode, near.key, near.normalise) == (Mode.ONCE, "content", ("date",))
+    far = Settings().updated({"mode": "live", "key": "content", "normalize": ["uuid"]}, "far")
+    near = far.updated({"mode": "once", "normalize": ["date"]}, "near")
+    assert (near.mode, near.key, near.normalize) == (Mode.ONCE, "content", ("date",))
     assert far.mode is Mode.LIVE
 
 

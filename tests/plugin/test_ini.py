@@ -37,7 +37,7 @@ def test_every_key_reaches_the_test(suite, kind):
         lm_mode="once",
         lm_cassette_dir="tapes",
         lm_key="messages",
-        lm_normalise=["uuid", "re:run-[0-9]+"],
+        lm_normalize=["uuid", "re:run-[0-9]+"],
         lm_repeat="cycle",
         lm_record_errors="all",
         lm_redact=["tok_[a-z]+", "acct: [0-9]+"],
@@ -51,7 +51,7 @@ def test_every_key_reaches_the_test(suite, kind):
             assert settings.mode == "once"
             assert settings.cassette_dir == "tapes"
             assert settings.key == "messages"
-            assert settings.normalise == ("uuid", "re:run-[0-9]+")
+            assert settings.normalize == ("uuid", "re:run-[0-9]+")
             assert settings.repeat == "cycle"
             assert settings.record_errors == "all"
             assert settings.redact == ("tok_[a-z]+", "acct: [0-9]+")
@@ -62,6 +62,37 @@ def test_every_key_reaches_the_test(suite, kind):
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["lmcache: mode once"])
     assert (suite.folder / "tapes/test_it/test_one.yaml").is_file()
+
+
+@pytest.mark.parametrize("kind", ["toml", "ini"])
+def test_another_spelling(suite, kind):
+    """``lm_normalise`` and ``normalise=`` of a mark and of ``use_cassette`` are ``normalize``."""
+    configure(suite, kind, lm_normalise=["uuid"])
+    suite.test("""
+        from pytest_lmcache import use_cassette
+
+        @pytest.mark.lm_cache
+        def test_configured(lm_cache):
+            assert lm_cache.settings.normalize == ("uuid",)
+
+        @pytest.mark.lm_cache(normalise=["date"])
+        def test_marked(lm_cache):
+            assert lm_cache.settings.normalize == ("date",)
+            with use_cassette("x.yaml", normalise="epoch") as tape:
+                assert tape.settings.normalize == ("epoch",)
+    """)
+    suite.run().assert_outcomes(passed=2)
+
+
+def test_both_spellings_are_a_usage_error(suite):
+    """A configuration with ``lm_normalise`` and ``lm_normalize`` does not say which of them holds."""
+    configure(suite, "ini", lm_normalise=["uuid"], lm_normalize=["date"])
+    suite.test("def test_one():\n    pass\n")
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*ini: lm_normalise and lm_normalize are one setting. Give lm_normalize only.*"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["toml", "ini"])
@@ -85,8 +116,8 @@ BAD = [
     ("lm_repeat", "first", "*ini: lm_repeat cannot be 'first'; choose one of: last, cycle, error."),
     ("lm_record_errors", "some", "*ini: lm_record_errors cannot be 'some'; choose one of: lasting, all."),
     ("lm_key", "exakt", "*There is no key strategy 'exakt'. Valid are exact, messages, content, *"),
-    ("lm_normalise", ["guid"], "*There is no normaliser 'guid'. Valid are *uuid*"),
-    ("lm_normalise", ["re:("], "*no regular expression*"),
+    ("lm_normalize", ["guid"], "*There is no normalizer 'guid'. Valid are *uuid*"),
+    ("lm_normalize", ["re:("], "*no regular expression*"),
     ("lm_redact", ["("], "*regular expression*"),
     ("lm_auto", "perhaps", "*lm_auto*"),
 ]
@@ -105,7 +136,7 @@ def test_bad_value_is_a_usage_error(suite, name, value, said, extra):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("lm_auto", "maybe"), ("lm_mode", 3), ("lm_normalise", "uuid"), ("lm_redact", [1])]
+    ("name", "value"), [("lm_auto", "maybe"), ("lm_mode", 3), ("lm_normalize", "uuid"), ("lm_redact", [1])]
 )
 def test_wrong_type_in_toml_is_a_usage_error(suite, name, value):
     """TOML has types; a wrong one is told by the key's name."""
