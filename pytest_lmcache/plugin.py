@@ -26,6 +26,7 @@ from pytest_lmcache.errors import (
     SettingsError,
     still_running,
 )
+from pytest_lmcache.not_recorded import advice
 from pytest_lmcache.settings import ALIASES, CacheSettings, Mode, Settings, without_aliases
 
 if TYPE_CHECKING:
@@ -353,6 +354,13 @@ class Run:
             item.stash[passed_key] = False
             del report.wasxfail
             report.outcome, report.longrepr = "failed", str(faults[0])
+        if (
+            failure is not None
+            and recorder is not None
+            and recorder.mode is not Mode.LIVE
+            and recorder.unstored
+        ):
+            _put_first(report, advice(failure, recorder.unstored, recorder.command))
         if report.failed and faults and (call.excinfo is None or call.excinfo.value not in faults):
             report.sections.append(("language-model calls that missed", "\n\n".join(map(str, faults))))
         return report
@@ -722,6 +730,17 @@ def _raise_fault(item: pytest.Item) -> None:
     recorder = item.stash.get(recorder_key, None)
     if recorder is not None and recorder.faults:
         raise recorder.faults[0]
+
+
+def _put_first(report: pytest.TestReport, line: str | None) -> None:
+    """Show a line above the traceback of a failed test."""
+    chain = getattr(report.longrepr, "chain", None)  # which --tb=native has not
+    if line is None:
+        return
+    if chain:
+        chain.insert(0, (type(chain[0][0])([], None, "long"), None, line))
+    else:
+        report.sections.append(("language-model calls", line))
 
 
 def _users_part(traceback: TracebackType | None) -> TracebackType | None:

@@ -20,6 +20,7 @@ from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.locks import Held
+from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Recorder:
         self.shown_path = shown_path or str(path)
         self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
-        self.unstored: list[str] = []
+        self.unstored: list[NotRecorded] = []
         self.in_front: set[str] = set()
         self.is_cut_short = False  # whether the test may not have come to all of its calls
         self._on_miss = on_miss
@@ -419,7 +420,7 @@ class Recorder:
     def _is_old(self, recorded: str) -> bool:
         return self.settings.max_age is not None and _age(recorded) > self.settings.max_age
 
-    def drop(self, record: CallRecord, why: str) -> None:
+    def drop(self, record: CallRecord, why: NotRecorded) -> None:
         """Forget a call whose answer is not to be recorded, so that the next identical call takes its place."""
         with self._lock:
             heappush(self._freed[record.key], record.nth)
@@ -436,7 +437,7 @@ class Recorder:
         if self.replays:
             self._raise(UnsupportedCall(errors.unsupported_call(name, self.mode)))
         if not self.watched:
-            self.unstored.append(f"{name}() is not recorded yet")
+            self.unstored.append(NotRecorded(Reason.UNSUPPORTED, f"{name}()"))
         self._calls.append(CallRecord(self.number(), name, "", 0, "provider"))
 
     # The end of a test.
@@ -471,7 +472,8 @@ class Recorder:
             if record.tape is not None:
                 record.tape.left()
         for record in list(self._unanswered):
-            self.unstored.append(f"{record.name}() had no answer yet when the test ended")
+            what = f"{record.name}() had no answer yet when the test ended"
+            self.unstored.append(NotRecorded(Reason.NO_ANSWER, what))
         rewrite = self.mode is Mode.REWRITE
         if self.path is None or not passed or self.mode is Mode.LIVE or not (rewrite or self.recorded):
             return False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_lmcache.errors import UnsupportedCall
+from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Tally:
         default_factory=dict
     )  # of each file its test; empty where there are several
     unmarked: dict[str, int] = field(default_factory=dict)
-    unstored: dict[str, list[str]] = field(default_factory=dict)
+    unstored: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by reason, by test
     left_early: dict[str, int] = field(default_factory=dict)
     in_front: dict[str, list[str]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
@@ -130,7 +131,7 @@ class Tally:
                 counts = self.missed if is_miss else self.refused
                 counts[test] = counts.get(test, 0) + 1
         if recorder.unstored and recorder.mode is not Mode.LIVE:
-            self.unstored.setdefault(test, []).extend(recorder.unstored)
+            self._add_unstored(test, recorder.unstored)
         if recorder.in_front:
             self.in_front.setdefault(test, []).extend(recorder.in_front)
         file = recorder.shown_path
@@ -141,6 +142,10 @@ class Tally:
         if written:
             is_there = recorder.path is not None and recorder.path.exists()
             (self.written if is_there else self.removed).append(file)
+
+    def _add_unstored(self, test: str, calls: Iterable[NotRecorded]) -> None:
+        for reason, what in calls:
+            self.unstored.setdefault(reason.value, {}).setdefault(test, []).append(what)
 
     def _used(self, file: str, test: str) -> None:
         if self.users.setdefault(file, test) != test:
@@ -187,9 +192,11 @@ class Tally:
         for file, test in data["users"].items():
             self._used(file, test)
             self.unused[file] = min(self.unused.get(file, data["unused"][file]), data["unused"][file])
-        for name in ("unstored", "in_front"):
-            for test, what in data[name].items():
-                getattr(self, name).setdefault(test, []).extend(what)
+        for test, what in data["in_front"].items():
+            self.in_front.setdefault(test, []).extend(what)
+        for reason, by_test in data["unstored"].items():
+            for test, what in by_test.items():
+                self._add_unstored(test, [NotRecorded(Reason(reason), each) for each in what])
 
     def merge(self, data: dict[str, Any]) -> None:
         """Add another process's tally."""
@@ -310,11 +317,7 @@ class Tally:
         early = {test: number for test, number in self.left_early.items() if number}
         if early:
             yield from _list("streams recorded only as far as the test read them", early)
-        if self.unstored:
-            title = "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors)"
-            yield from _list(
-                title, {test: ", ".join(sorted(set(why))) for test, why in self.unstored.items()}
-            )
+        yield from self._not_recorded()
         if self.in_front:
             title = "caches in front, whose answers are not seen and not recorded; switch them off in tests"
             yield from _list(
@@ -329,6 +332,12 @@ class Tally:
 
         if self.unseen:
             yield f"live calls of tests that are not marked were not counted: {self.unseen}"
+
+    def _not_recorded(self) -> Iterator[str]:
+        for reason, heading in HEADINGS.items():
+            if by_test := self.unstored.get(reason):
+                told = {test: ", ".join(sorted(set(what))) for test, what in by_test.items()}
+                yield from _list(heading, told)
 
     def _most_expensive(self, most: int) -> Iterator[str]:
         ranked = sorted(self.costs.items(), key=lambda item: (item[1].seconds, item[1].usd), reverse=True)

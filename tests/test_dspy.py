@@ -24,6 +24,7 @@ from provider import Provider, Reply
 from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
 from pytest_lmcache.doors import dspy as door
 from pytest_lmcache.doors.visit import after_call
+from pytest_lmcache.not_recorded import Reason
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 
@@ -827,7 +828,7 @@ def test_a_stream_that_breaks(is_async: bool, twice: Twice, provider: Provider) 
     twice.path.unlink()
     twice.record(lambda url: events(url, is_async=is_async))
     assert twice.recording.recorded == 0
-    assert twice.recording.unstored == ["a stream of dspy() broke: ServerError"]
+    assert twice.recording.unstored == [(Reason.PROVIDER_ERROR, "a stream of dspy() broke: ServerError")]
 
 
 @native

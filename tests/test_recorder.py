@@ -12,6 +12,7 @@ import pytest
 
 from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recorder import EXPLAINED, Decision, Recorder, decide
 from pytest_lmcache.session import Session
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
@@ -213,11 +214,12 @@ def test_the_next_identical_call_takes_the_place_of_one_that_is_not_stored(path:
     assert ask(tape, "same", provider) == "same #1"
     failed, answer = tape.begin(tape.number(), call("same"))
     assert answer is None
-    tape.drop(failed, "completion() failed with RateLimitError")
+    dropped = NotRecorded(Reason.PROVIDER_ERROR, "completion() failed with RateLimitError")
+    tape.drop(failed, dropped)
     assert ask(tape, "same", provider) == "same #2"
     assert tape.close(passed=True)
     assert tape.recorded == 2
-    assert tape.unstored == ["completion() failed with RateLimitError"]
+    assert tape.unstored == [dropped]
     assert [(record.nth, record.is_new) for record in tape.calls] == [(0, True), (1, False), (1, True)]
     tape = recorder(path)
     assert [ask(tape, "same") for _ in range(2)] == ["same #1", "same #2"]
@@ -240,7 +242,7 @@ def test_a_call_without_an_answer_at_the_end_is_told(path: Path) -> None:
     ask(tape, "a", Provider())
     tape.begin(tape.number(), call("b"))
     tape.close(passed=True)
-    assert tape.unstored == ["completion() had no answer yet when the test ended"]
+    assert tape.unstored == [(Reason.NO_ANSWER, "completion() had no answer yet when the test ended")]
     assert ask(recorder(path), "a") == "a #1"
     miss(recorder(path), "b")
 
@@ -280,7 +282,7 @@ def test_an_entry_point_that_is_not_recorded_is_refused_where_nothing_may_be_ask
     else:
         tape.refuse("image_generation")
         assert [record.source for record in tape.calls] == ["provider"]
-        assert tape.unstored == ["image_generation() is not recorded yet"]
+        assert tape.unstored == [(Reason.UNSUPPORTED, "image_generation()")]
 
 
 # ---- order and threads ---------------------------------------------------------------------------------

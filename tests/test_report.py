@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
 from pytest_lmcache.report import Tally
 from pytest_lmcache.settings import Mode
+
+TIMED_OUT = NotRecorded(Reason.PROVIDER_ERROR, "completion() failed with Timeout")
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Recorder:
 
     calls: list[Call] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    unstored: list[str] = field(default_factory=list)
+    unstored: list[NotRecorded] = field(default_factory=list)
     in_front: set[str] = field(default_factory=set)
     spare: int = 0
     mode: Mode = Mode.REPLAY
@@ -53,7 +56,7 @@ FACTS = [
     ("a", Recorder([REPLAYED, REPLAYED], spare=2), True, False),
     ("b", Recorder([NEW, NEW, Call("cassette", usd=None)]), True, True),
     ("c", Recorder([LIVE, Call("")], faults=["miss"], spare=5), False, False),
-    ("d", Recorder([LIVE], unstored=["completion() failed with Timeout"]), True, False),
+    ("d", Recorder([LIVE], unstored=[TIMED_OUT]), True, False),
     ("e", Recorder([Call("provider", is_new=True, left_early=True)]), True, True),
     ("f", Recorder([NEW]), False, False),
     (
@@ -93,7 +96,7 @@ def test_what_counts_as_what():
         "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:"
         in total.lines(durations=0)
     )
-    assert total.unstored == {"d": ["completion() failed with Timeout"]}
+    assert total.unstored == {"provider error": {"d": ["completion() failed with Timeout"]}}
     assert (total.replayed.tokens, total.replayed.usd, total.replayed.unpriced) == (60, 0.75, 1)
 
 
@@ -207,7 +210,20 @@ def test_verbose():
     ]
 
 
+def test_each_reason_for_no_recording_has_its_own_lines():
+    """What mends a missing key is not what mends a rate limit; workers' lists are merged by reason."""
+    facts = [
+        (reason.name, Recorder([LIVE], unstored=[NotRecorded(reason, "call()")]), True, False)
+        for reason in Reason
+    ]
+    total, other = tally(facts), tally(facts)
+    total.merge(json.loads(json.dumps(other.plain())))
+    lines = list(total.lines())
+    for reason in Reason:
+        assert lines[lines.index(f"{HEADINGS[reason]}:") + 1] == f"  {reason.name} (call())"
+
+
 def test_live_mode_expects_nothing_to_be_kept():
     """In mode live an answer that was not recorded is no news."""
-    total = tally([("a", Recorder([LIVE], unstored=["x"], mode=Mode.LIVE), True, False)])
+    total = tally([("a", Recorder([LIVE], unstored=[TIMED_OUT], mode=Mode.LIVE), True, False)])
     assert total.unstored == {}

@@ -20,6 +20,7 @@ from provider import Provider, Reply
 
 from pytest_lmcache import Cache, use_cassette
 from pytest_lmcache.answers import Message
+from pytest_lmcache.not_recorded import Reason
 
 GONE = "http://127.0.0.1:9/v1"
 ASKED = [
@@ -347,7 +348,7 @@ def test_a_call_that_its_test_cancels_is_named(provider: Provider, tmp_path: Pat
     with use_cassette(tmp_path / "x.yaml", mode="record") as tape:
         asyncio.run(run())
     assert tape.recorded == 1
-    assert tape.unstored == ["completion() ended with CancelledError"]
+    assert tape.unstored == [(Reason.NO_ANSWER, "completion() ended with CancelledError")]
 
 
 def test_none_and_nothing_stay_apart() -> None:

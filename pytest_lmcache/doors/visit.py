@@ -12,6 +12,7 @@ from pytest_lmcache import errors
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.locks import Held
+from pytest_lmcache.not_recorded import NotRecorded, Reason, reason_of
 from pytest_lmcache.recorder import LANDED, CallRecord, Recorder
 from pytest_lmcache.settings import Mode
 
@@ -89,7 +90,8 @@ class Visit:
             if isinstance(error, Exception):
                 self.failed(error)
             else:
-                self.recorder.drop(self.record, f"{self.call.name}() ended with {type(error).__name__}")
+                what = f"{self.call.name}() ended with {type(error).__name__}"
+                self.recorder.drop(self.record, NotRecorded(Reason.NO_ANSWER, what))
             self.held.release()
             raise
 
@@ -126,7 +128,10 @@ class Visit:
         with self._ours():
             stored, lasting = self.store_error(error)
             if stored is None or not self.recorder.keeps(lasting=lasting):
-                self.recorder.drop(self.record, f"{self.call.name}() failed with {type(error).__name__}")
+                what = f"{self.call.name}() failed with {type(error).__name__}"
+                self.recorder.drop(
+                    self.record, NotRecorded(reason_of(error, of_provider=stored is not None), what)
+                )
             else:
                 self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
 
@@ -232,8 +237,9 @@ class StreamTape:
             self._finish(Answer(Kind.STREAM, self._chunks, error=stored))
         elif self._open:
             self._open = False
+            what = f"a stream of {self._visit.call.name}() broke: {type(error).__name__}"
             recorder.drop(
-                self._visit.record, f"a stream of {self._visit.call.name}() broke: {type(error).__name__}"
+                self._visit.record, NotRecorded(reason_of(error, of_provider=stored is not None), what)
             )
 
     def left(self) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 
 import pytest
 
+from pytest_lmcache.not_recorded import HEADINGS, Reason, reason_of
+
+TITLE = re.compile("_+ test_one _+$")
 MARKED = """
 @pytest.mark.lm_cache
 def test_one():
@@ -177,6 +181,64 @@ def test_transient_error_is_not_recorded(suite, loopback):
         "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
         "  test_it.py::test_one (completion() failed with RateLimitError)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "heading", "mend"),
+    [
+        (
+            {"api_key": None},
+            Reason.CREDENTIALS,
+            "key is missing or was refused. Set it *",
+        ),
+        (
+            {"api_base": "http://127.0.0.1:9"},
+            Reason.CONNECTION,
+            "could not be reached. Check *",
+        ),
+    ],
+    ids=["no-key", "no-provider"],
+)
+def test_no_key_or_no_provider(suite, monkeypatch, settings, heading, mend):
+    """Without a key, or a provider, the first line of the failure says so, and so does the summary."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    suite.test(f"""
+        @pytest.mark.lm_cache
+        def test_one():
+            litellm.completion(**(SETTINGS | {settings}), messages=said("Hello"))
+    """)
+    result = suite.run("--lm-record")
+    result.assert_outcomes(failed=1)
+    lines = result.stdout.lines
+    first = next(line for line in lines[lines.index(next(filter(TITLE.match, lines))) + 1 :] if line)
+    assert fnmatch(
+        first,
+        f"completion() failed with InternalServerError: the provider*{mend}, then record it:  pytest --lm-record *",
+    )
+    assert told(result)[-2:] == [
+        f"{HEADINGS[heading]}:",
+        "  test_it.py::test_one (completion() failed with InternalServerError)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError("no"), Reason.OTHER_ERROR),
+        (ConnectionRefusedError("no"), Reason.CONNECTION),
+        (ValueError("Missing Gemini API key. Set the GEMINI_API_KEY"), Reason.CREDENTIALS),
+        (
+            type("APIConnectionError", (Exception,), {"__module__": "litellm.exceptions"})("?"),
+            Reason.OTHER_ERROR,
+        ),
+    ],
+)
+def test_reason_of_an_error(error, reason):
+    """An error's reason is told by its class, by those that led to it and by what they say."""
+    assert reason_of(error, of_provider=False) is reason
+    outer = RuntimeError("wrapped")
+    outer.__cause__ = error
+    assert reason_of(outer, of_provider=False) is reason
 
 
 @pytest.mark.usefixtures("collected")

@@ -1,0 +1,80 @@
+"""Why a call that was asked while recording is not in the cassette, and what mends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from socket import gaierror
+from typing import NamedTuple
+
+
+class Reason(StrEnum):
+    """Why a call was not recorded."""
+
+    CREDENTIALS = "credentials"
+    CONNECTION = "connection"
+    PROVIDER_ERROR = "provider error"
+    OTHER_ERROR = "other error"
+    NO_ANSWER = "no answer"
+    UNSUPPORTED = "unsupported"
+
+
+class NotRecorded(NamedTuple):
+    """A call that was not recorded: the reason as data, and what happened as text."""
+
+    reason: Reason
+    what: str
+
+
+HEADINGS = {
+    Reason.CREDENTIALS: "not recorded, a provider's key is missing or was refused; "
+    "set it (such as OPENAI_API_KEY) and record again",
+    Reason.CONNECTION: "not recorded, no provider could be reached; "
+    "check the network, the proxy and the address (api_base), and record again",
+    Reason.PROVIDER_ERROR: "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors)",
+    Reason.OTHER_ERROR: "not recorded, failed before a provider answered; see the error",
+    Reason.NO_ANSWER: "not recorded, had no answer when the test ended or gave up",
+    Reason.UNSUPPORTED: "not recorded, of functions that pytest-lmcache does not record; "
+    "replace them in the test, or leave it unmarked",
+}
+MENDS = {
+    Reason.CREDENTIALS: "the provider's key is missing or was refused. Set it (such as OPENAI_API_KEY)",
+    Reason.CONNECTION: "the provider could not be reached. Check the network, the proxy and the address (api_base)",
+}
+CREDENTIALS_CLASS = re.compile("Authentication|Credential|PermissionDenied|AuthError")
+CREDENTIALS_TEXT = re.compile(r"\b(?:missing|no)\b.{0,40}\b(?:credentials|api[ _]key)\b", re.IGNORECASE)
+CONNECTION_CLASS = re.compile("Connect(?:ion)?(?:Error|Timeout|RefusedError)|ClientConnector")
+# LiteLLM raises it for whatever it does not know.
+VAGUE = "litellm.exceptions"
+
+
+def advice(error: BaseException, calls: Sequence[NotRecorded], command: str) -> str | None:
+    """One line for a test that failed while recording, None if the error is not that of a key or a connection."""
+    reason = reason_of(error, of_provider=True)
+    failed = next((call.what for call in reversed(calls) if call.reason is reason), None)
+    if failed is None or reason not in MENDS:
+        return None
+    return f"{failed}: {MENDS[reason]}, then record it:  {command}"
+
+
+def reason_of(error: BaseException, *, of_provider: bool) -> Reason:
+    """Why a call that ended with this error is not recorded; ``of_provider``: it is one that could be."""
+    for cause in _chain(error):
+        if CREDENTIALS_CLASS.search(type(cause).__name__) or CREDENTIALS_TEXT.search(str(cause)):
+            return Reason.CREDENTIALS
+        if isinstance(cause, gaierror) or (
+            CONNECTION_CLASS.match(type(cause).__name__) and type(cause).__module__ != VAGUE
+        ):
+            return Reason.CONNECTION
+    return Reason.PROVIDER_ERROR if of_provider else Reason.OTHER_ERROR
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.append(following)
+        yield following
+        following = following.__cause__ or following.__context__
