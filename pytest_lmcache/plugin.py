@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.report import Tally
     from pytest_lmcache.session import Session
 
+NEAR = 0.84  # how alike a mark's name is to ours for a slip of the pen: "lm_cashe" is 0.86, "cache" 0.83
 PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
 _Settings = TypeVar("_Settings", Settings, CacheSettings)
 MARKER = (
@@ -246,7 +248,8 @@ class Run:
     # One test.
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Refuse markers that cannot be, before any test runs."""
+        """Refuse markers that cannot be, before any test runs; warn of marks that are nearly ours."""
+        self._warn_of_near_marks(session.items)
         checked: list[Settings] = []  # a key may be any callable, hashable or not
         for item in session.items:
             if _is_marked(item):
@@ -270,6 +273,27 @@ class Run:
                 # A worker must not end its run: the test itself tells.
                 if not hasattr(self.config, "workerinput"):
                     raise pytest.UsageError(str(error)) from None
+
+    def _warn_of_near_marks(self, items: Sequence[pytest.Item]) -> None:
+        """A misspelt mark leaves its test live and green. One that the project or a plugin registers is theirs."""
+        seen = {"lm_cache"}
+        known: set[str] | None = None
+        for item in items:
+            for name in [mark.name for mark in item.iter_markers() if mark.name not in seen]:
+                seen.add(name)
+                if known is None:
+                    lines = self.config.getini("markers")
+                    known = {re.split("[:(]", line, maxsplit=1)[0].strip() for line in lines}
+                if name not in known and _is_nearly_ours(name):
+                    warning = LMCacheWarning(
+                        f"{item.nodeid}: @pytest.mark.{name} does nothing: its calls are neither recorded nor "
+                        "replayed. The mark is @pytest.mark.lm_cache. If it is another tool's, register it: "
+                        "markers in the configuration."
+                    )
+                    try:
+                        item.warn(warning)
+                    except LMCacheWarning as error:  # where warnings are errors
+                        item.stash[missed_key] = error
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -719,6 +743,12 @@ def _stopped_itself(call: pytest.CallInfo[None]) -> bool:
 
     stops = (pytest.skip.Exception, pytest.xfail.Exception, SkipTest)
     return call.excinfo is not None and isinstance(call.excinfo.value, stops)
+
+
+def _is_nearly_ours(mark: str) -> bool:
+    from difflib import get_close_matches
+
+    return bool(get_close_matches(mark.lower().replace("_", ""), ["lmcache"], 1, NEAR))
 
 
 def _is_marked(item: pytest.Item) -> bool:
