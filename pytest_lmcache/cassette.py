@@ -324,7 +324,7 @@ class Cassette:
         self.exists = True
         # An editor or git on another system may have put a mark in front or other line ends.
         data = data.removeprefix(b"\xef\xbb\xbf")
-        self._data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+        self._data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
         if COMPLETE.search(self._data, len(self._data) - 30):  # an editor has taken the last line's end away
             self._data += b"\n"
         first = self._data.find(b"\n---")

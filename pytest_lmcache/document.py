@@ -30,6 +30,7 @@ _STR, _INT, _FLOAT, _BOOL, _NULL, _MAP, _SEQ = (
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _ESCAPED = re.compile(_UNPRINTABLE.pattern[:-1] + r"\t\n\\]")
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+_INDENTED = re.compile(r"\A\s")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 # ASCII text in which no reader of YAML 1.1 or 1.2 finds an indicator, a comment or a key.
@@ -183,20 +184,49 @@ def _other_key(key: Any) -> str:
 
 
 def _text(text: str, pad: str) -> str:
-    """Text as a value: a literal block behind `pad` if it has several lines, else one line."""
+    """Text as a value: one line, or each of its lines behind `pad`, in a literal block where that is safe."""
     if "\n" not in text:
         return text if _TIMESTAMP.fullmatch(text) else _one_line(text)
-    if text.isspace() or _UNPRINTABLE.search(text):
+    if text.isspace() or _SURROGATE.search(text):
         return _one_line(text)
     lines = text.split("\n")
-    if lines[-1]:
-        chomping = "-"
-    else:
+    if _is_fragile(text, lines):
+        return _quoted_lines(lines, pad)
+    chomping = "" if text[-1] == "\n" else "-"
+    if not chomping:
         lines.pop()
-        chomping = "" if lines[-1] else "+"
-    indentation = "2" if text[0] in " \t\n" else ""
     body = "\n".join([pad + line if line else "" for line in lines])
-    return f"|{indentation}{chomping}\n{body}"
+    return f"|{chomping}\n{body}"
+
+
+def _is_fragile(text: str, lines: list[str]) -> bool:
+    """Whether formatters and editors would change a text in a literal block, or no reader would take it.
+
+    They strip the ends of lines, turn tabs into spaces, drop empty lines at the end or beside each other (yamlfmt),
+    and get the indentation of a block wrong whose first line is indented (prettier).
+    """
+    return (
+        text[0].isspace()
+        or text.endswith("\n\n")
+        or "\n\n\n" in text
+        or "\t" in text
+        or any(line[-1:].isspace() for line in lines)
+        or _UNPRINTABLE.search(text) is not None
+    )
+
+
+def _quoted_lines(lines: list[str], pad: str) -> str:
+    r"""Lines in double quotes, each on a line that ends in `\n\`; what begins with whitespace has it escaped."""
+    last = lines.pop()
+    quoted = [_INDENTED.sub(_as_first, _double_quoted(line)[1:-1]) + r"\n" for line in lines]
+    if last:
+        quoted.append(_INDENTED.sub(_as_first, _double_quoted(last)[1:-1]))
+    body = f"\\\n{pad}".join(quoted)
+    return f'"{body}"'
+
+
+def _as_first(character: re.Match[str]) -> str:
+    return "\\ " if character[0] == " " else _as_escape(character)
 
 
 def _one_line(text: str) -> str:

@@ -108,6 +108,7 @@ INTERACTION = {
         "messages": [
             {"role": "system", "content": "Be brief: one line. Don't guess."},
             {"role": "user", "content": "Who is the GOAT? 🐐\n\n  --- One line, please.  \nresponse: yes"},
+            {"role": "user", "content": "Who is it?\n\n  --- One line."},
             {"role": "user", "content": [{"type": "text", "text": "\tint main() {\n\t}\n"}]},
         ],
         "temperature": 0.7,
@@ -159,17 +160,20 @@ request:
   - role: system
     content: "Be brief: one line. Don't guess."
   - role: user
+    content: "Who is the GOAT? 🐐\n\
+      \n\
+      \  --- One line, please.  \n\
+      response: yes"
+  - role: user
     content: |-
-      Who is the GOAT? 🐐
+      Who is it?
 
-        --- One line, please.  
-      response: yes
+        --- One line.
   - role: user
     content:
     - type: text
-      text: |2
-        	int main() {
-        	}
+      text: "\tint main() {\n\
+        \t}\n"
   temperature: 0.7
   seed: null
   logit_bias:
@@ -213,7 +217,7 @@ chunks:
       content: !text '\ud83d'
 recorded: 2026-11-23T09:12:44Z
 seconds: 3.84
-"""  # noqa: E101, W291
+"""
 
 
 def test_the_text_of_an_interaction_stays_as_it_is() -> None:
@@ -260,7 +264,8 @@ def test_nothing_but_keys_and_dashes_stands_at_column_0(data: dict[Any, Any]) ->
     explicit = sum(line.startswith("? ") for line in heads)
     assert len(heads) - explicit == expected or text == "{}\n"
     assert not re.search(r"^(---|\.\.\.|%|<<<<<<<)", text, re.MULTILINE)
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]", text)
+    assert not any(line[-1:].isspace() for line in text.split("\n"))
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]", text)
 
 
 def test_a_prompt_cannot_look_like_a_document_or_a_key() -> None:
@@ -354,9 +359,32 @@ def test_text_that_yaml_handles_badly_survives(text: str) -> None:
 
 def test_text_of_several_lines_is_a_block_as_it_was_written() -> None:
     """A person sees the prompt itself in a review: no escapes, no other line breaks."""
-    text = 'Say "hi",\n\tthen: \\n #1 🐐  \n\n' + "long " * 100 + "\n  end"
+    text = 'Say "hi",\n    then: \\n #1 🐐\n\n' + "long " * 100 + ".\n  end"
     block = dump({"request": {"content": text}}).split("|-\n")[1]
     assert [line[4:] for line in block.split("\n")[:-1]] == text.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("hard  \nbreak\n", ["hard  ", "break"]),
+        ("\tif x:\n\t\tgo()", [r"\tif x:", r"\t\tgo()"]),
+        ("a\n\n", ["a", ""]),
+        ("a\n\n\nb", ["a", "", "", "b"]),
+        ("\na\n", ["", "a"]),
+        ("  a\nb\n", [r"\  a", "b"]),
+        ("a:\n  b\n c \n", ["a:", r"\  b", r"\ c "]),
+        ("a\r\nb\r\n", [r"a\r", r"b\r"]),
+        ("a\n\u3000b\xa0\n", ["a", "\\u3000b\xa0"]),
+        ('say "a\\b" \nc\n', [r"say \"a\\b\" ", "c"]),
+        ("a\n\x1b[0mb\x85\n", ["a", r"\u001b[0mb\u0085"]),
+    ],
+)
+def test_text_that_formatters_would_change_is_quoted_line_by_line(text: str, written: list[str]) -> None:
+    """A hard line break or a tab is safe from formatters, and the text is read line by line in a review."""
+    lines = "\\n\\\n    ".join(written) + ("\\n" if text.endswith("\n") else "")
+    assert dump({"request": {"content": text}}) == f'request:\n  content: "{lines}"\n'
+    assert load(dump({"a": text})) == yaml.safe_load(dump({"a": text})) == {"a": text}
 
 
 @pytest.mark.parametrize("word", WORDS)
