@@ -278,9 +278,10 @@ class Recorder:
                 record.own_key = text
             self._calls.append(record)
         if decision is Decision.REPLAY and found is not None:
-            record.nth, record.entry = found
+            # Reading may be interrupted: what is the cassette's must not pass for a new answer then.
+            record.source, (record.nth, record.entry) = "cassette", found
             answer = record.entry.answer()
-            record.source, record.seconds = "cassette", answer.seconds
+            record.seconds = answer.seconds
             self._note(record, answer)
             if self.settings.max_age is not None:
                 record.age = _age(record.entry.recorded())
@@ -475,7 +476,9 @@ class Recorder:
             what = f"{record.name}() had no answer yet when the test ended"
             self.unstored.append(NotRecorded(Reason.NO_ANSWER, what))
         rewrite = self.mode is Mode.REWRITE
-        if self.path is None or not passed or self.mode is Mode.LIVE or not (rewrite or self.recorded):
+        if self.path is None or not passed or self.mode in {Mode.LIVE, Mode.REPLAY}:
+            return False
+        if not (rewrite or self.recorded):
             return False
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
         if self.owned and self.command:

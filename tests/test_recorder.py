@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_lmcache.cassette import Entry
 from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.not_recorded import NotRecorded, Reason
@@ -136,6 +137,24 @@ def test_only_a_test_that_passed_is_written(path: Path, mode: str) -> None:
     ask(tape, "a", Provider())
     assert tape.close(passed=True)
     assert path.exists()
+
+
+@pytest.mark.parametrize("mode", ["replay", "once", "record"])
+def test_an_interrupted_replay_writes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """A test that swallows an interrupt while an answer is read leaves its cassette as it was."""
+    recorded(path, "a", "b")
+    before, tape = path.read_bytes(), recorder(path, mode)
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Entry, "answer", interrupted)
+        ask(tape, "a")
+    ask(tape, "b")
+    assert tape.recorded == 0
+    assert tape.close(passed=True) is False
+    assert path.read_bytes() == before
 
 
 def test_live_reads_and_writes_nothing(path: Path) -> None:
