@@ -9,10 +9,13 @@ import re
 import shutil
 import string
 import tempfile
+from array import array
+from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EACCES
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
@@ -36,11 +39,17 @@ from pytest_lmcache.locks import lock
 
 FORMAT = 1
 # The patterns of the hot path begin with a newline, which is looked for ten times faster than a line's start.
-DOCUMENT = re.compile(rb"\n---(?: [^\n]*)?(?=\n|\Z)(?:\nkey: ([A-Za-z]\w*)(?=\n))?")
+# A line that begins a document, the number that a formatter moved to the next one, and the key where it is
+# written as we write it; the last group is what must not be there. YAML ends a comment at three more characters.
+DOCUMENT = re.compile(
+    rb"\n---(?:(?:[ \t]+#(?:[^\n\xc2\xe2]|\xc2[^\x85]|\xe2(?!\x80[\xa8\xa9]))*|[ \t]*)(?=\n|\Z)"
+    rb"(?:\n# [0-9]+(?=\n))?(?:\nkey: ([A-Za-z]\w*)(?=\n))?|(?P<more>.))"
+)
+END_MARK = re.compile(rb"\n\.\.\.(?=\s|\Z)")
 ANSWER = re.compile(rb"\n(?:response|shared|chunks|error):")
 CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- #].*)?\n)*)")
 KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
-VERSION = re.compile(rb"^lmcache: *([0-9]+) *(?:#.*)?$", re.MULTILINE)
+VERSION = re.compile(rb"^lmcache: *([0-9]{1,9}) *(?:#.*)?$", re.MULTILINE)
 CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |$)", re.MULTILINE)
 RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
 LAST_FIELD = b"\nseconds:"
@@ -103,7 +112,10 @@ class Entry:
         chunks = self._load_lines(found[1], at + found.start(1))
         # Empty lines in their place, so that an error in what follows tells its line.
         rest = b"".join((tail[: found.start()], b"\n" * found[0].count(b"\n"), tail[found.end() :]))
-        return self._answer(self._load(rest, at), chunks)
+        fields = self._load(rest, at)
+        if "chunks" in fields:
+            raise self.broken("the key 'chunks' stands here twice", at)
+        return self._answer(fields, chunks)
 
     def interaction(self) -> Interaction:
         """The whole interaction. Raises CassetteError where the document is broken or lacks a field."""
@@ -135,8 +147,10 @@ class Entry:
 
     def broken(self, problem: str, offset: int = 0) -> CassetteError:
         """The error that names this document's file and line."""
-        line = self.data.count(b"\n", 0, self.start + offset) + 1
-        return CassetteError(broken_cassette(str(self.path), line, problem))
+        return CassetteError(broken_cassette(str(self.path), self._line(offset), problem))
+
+    def _line(self, offset: int) -> int:
+        return bisect_left(_line_ends(self.data), self.start + offset) + 1
 
     def _answer_at(self) -> int:
         found = ANSWER.search(self.data, self.start, self.end)
@@ -206,12 +220,18 @@ class Entry:
     def _unreadable(self, problem: Exception, offset: int) -> CassetteError:
         conflict = CONFLICT.search(self.data, self.start, self.end)
         if conflict is not None:
-            line = self.data.count(b"\n", 0, conflict.start()) + 1
+            line = self._line(conflict.start() - self.start)
             return CassetteError(conflicted_cassette(str(self.path), line))
         mark = getattr(problem, "problem_mark", None)
-        line = self.data.count(b"\n", 0, self.start + offset) + 1 + (mark.line if mark is not None else 0)
+        line = self._line(offset) + (mark.line if mark is not None else 0)
         what = getattr(problem, "problem", None) or str(problem)
         return CassetteError(broken_cassette(str(self.path), line, f"this is not readable YAML: {what}"))
+
+
+@lru_cache(maxsize=1)
+def _line_ends(data: bytes) -> array[int]:
+    """Where each line of a file ends: kept, as a file may be broken in very many places."""
+    return array("Q", (found.start() for found in re.finditer(b"\n", data)))
 
 
 Place: TypeAlias = tuple[str, int]
@@ -304,9 +324,9 @@ class Cassette:
             yield entry.text
 
     def _remarks(self) -> Iterator[bytes]:
-        """What somebody wrote above the header, the comment of ours aside."""
+        """What somebody wrote above the header, the comment of ours aside, and what a formatter did."""
         for line in self._data[: self._data.find(b"\nlmcache:") + 1].splitlines(keepends=True):
-            if not line.startswith((b"# pytest-lmcache cassette", b"# record again: ")):
+            if not line.startswith((b"# pytest-lmcache cassette", b"# record again: ", b"---")):
                 yield line
 
     def _read(self) -> None:
@@ -327,8 +347,8 @@ class Cassette:
         self._data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
         if COMPLETE.search(self._data, len(self._data) - 30):  # an editor has taken the last line's end away
             self._data += b"\n"
-        first = self._data.find(b"\n---")
-        header = self._header(len(self._data) if first < 0 else first + 1)
+        first = self._document_after(0)
+        header = self._header(len(self._data) if first is None else first.start() + 1)
         self._test_end()
         self._is_trusted = self.strategy.stable and header.get("key") == self.strategy.name
         if not self._is_trusted or len(self._data) < LARGE:
@@ -362,13 +382,22 @@ class Cassette:
             raise self._broken(f"there is no cassette format {fields['lmcache']!r}")
         return fields
 
+    def _document_after(self, start: int) -> re.Match[bytes] | None:
+        """Where the next document begins. Raises CassetteError where that line says something more."""
+        found = DOCUMENT.search(self._data, start)
+        if found is not None and found.lastgroup == "more":
+            raise self._broken(
+                "only a comment, as in `--- # 1`, may follow the `---` that begins an interaction",
+                found.start() + 1,
+            )
+        return found
+
     def _test_end(self) -> None:
         """Raises CassetteError where the last document is cut off, or there is none."""
-        data, start = self._data, len(self._data)
-        while (start := data.rfind(b"\n---", 0, start)) >= 0 and DOCUMENT.match(data, start) is None:
-            pass
+        data, start = self._data, self._data.rfind(b"\n---")
         if start < 0:
             raise self._broken("this cassette is cut off: it has a header and no interaction")
+        self._document_after(start)
         if data.rfind(LAST_FIELD, start + 1) < 0 or not data.endswith(b"\n"):
             last = Entry("", data, data.find(b"\n", start + 1) + 1 or len(data), len(data), self.path)
             raise last.broken("this interaction is cut off: its last field, `seconds:`, is missing")
@@ -384,7 +413,7 @@ class Cassette:
             document = DOCUMENT.match(data, line) if line >= 0 else None
             if document is None or document.span(1) != (at, at + len(text)):
                 return []  # it stands elsewhere too: as a word of a prompt, or as a key in another spelling
-            end = DOCUMENT.search(data, document.end())
+            end = self._document_after(document.end())
             start = at - len(b"key: ")
             found.appendleft(
                 Entry(key, data, start, len(data) if end is None else end.start() + 1, self.path)
@@ -402,11 +431,18 @@ class Cassette:
         entries: list[Entry] = []
         index: dict[str, list[Entry]] = defaultdict(list)
         for found in DOCUMENT.finditer(data):
+            if found.lastgroup == "more":
+                self._document_after(found.start())
             key = found[1]
             start = min(found.end() + 1, end) if key is None else found.start(1) - len(b"key: ")
             if entries:
                 entries[-1].end = found.start() + 1
             entries.append(Entry("" if key is None else key.decode(), data, start, end, self.path))
+        end_mark = END_MARK.search(data) if data.rfind(b"\n...") >= 0 else None
+        if end_mark is not None:
+            raise self._broken(
+                "take out this `...`: it ends an interaction in its middle", end_mark.start() + 1
+            )
         for place, entry in enumerate(entries):
             entry.key = entry.key or entry.stored_key()
             key = entry.key if self._is_trusted else strategy.key(entry.call())
@@ -415,8 +451,8 @@ class Cassette:
             index[key].append(entries[place])
         return entries, index
 
-    def _broken(self, problem: str) -> CassetteError:
-        return CassetteError(broken_cassette(str(self.path), 1, problem))
+    def _broken(self, problem: str, at: int = 0) -> CassetteError:
+        return Entry("", self._data, at, at, self.path).broken(problem)
 
 
 def entry_of(interaction: Interaction, path: Path) -> Entry:

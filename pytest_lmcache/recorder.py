@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # How many misses of one test are compared with all recordings: a program that goes on after one may have many.
 EXPLAINED = 10
+FAULTS_SHOWN = 3  # of the recordings that cannot be read
 UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
 
 
@@ -565,7 +566,11 @@ class Recorder:
         from pytest_lmcache.nearest import explain, nearest
 
         closest = nearest(call, self._readable())
-        looked += self._unreadable
+        looked += self._unreadable[:FAULTS_SHOWN]
+        if len(self._unreadable) > FAULTS_SHOWN:
+            looked.append(
+                f"{len(self._unreadable) - FAULTS_SHOWN} more recordings cannot be read: pytest-lmcache check"
+            )
         return self._told(asked, looked, explain(closest) if closest is not None else [])
 
     def _told(self, asked: Sequence[str], looked: list[str], near: Sequence[str]) -> str:

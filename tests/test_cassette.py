@@ -13,11 +13,13 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -599,6 +601,96 @@ def test_bare_separators_and_comments_are_taken(three: Path) -> None:
     three.write_text(text + "\n# end\n")
     assert contents(three) == ["A", "B", "C"]
     assert Cassette(three, EXACT).answers(EXACT.key(call("c")))
+
+
+SEPARATORS = [
+    "--- # 1", "---  # 1", "---\t# 1", "--- \t# 1", "--- #1", "---", "--- ", "---\t", "---# 1", "---1", "----",
+    "--- {}", "--- {key: x}", "--- key: x", "--- |", "--- >", "--- 'x'", "--- !!map", "--- &a", "--- ?", "--- x",
+    "...", "...\n--- # 1", "... # 1\n--- # 1", "...\n---", "...\n%YAML 1.2\n--- # 1", "...\n%TAG ! x\n---",
+    "...\n# 1", "%YAML 1.2\n---", "\ufeff--- # 1", "--- # 1\n\ufeff", " --- # 1", "\t--- # 1", "-- # 1", "— # 1", "",
+    "--- # 1\x85a: b", "--- # 1\u2028a: b", "--- # 1 \u2029a: b", "--- # é §\u2014\ufeff 漢字", "--- # 1\n# 1", "--- # 1\n# 2\n# 3",
+    "---\n# 1", "--- # 1\n\n", "# c\n--- # 1", "--- # 1\n---", "---\n--- # 1", "--- # 1\n--- # 2", "a: b\n--- # 1",
+    "--- # 1\na: b\n--- # 2", "--- # 1\nkey: x", "--- # 1\nlmcache: 1", "---\x0b# 1", "---\x0c", "---\xa0# 1", "---\u3000",
+]  # fmt: skip
+
+
+def read_by_yaml(path: Path) -> list[Any] | None:
+    """What PyYAML finds in a file beside its header, None where that is not YAML."""
+    try:
+        return list(yaml.safe_load_all(path.read_bytes()))[1:]
+    except yaml.YAMLError:
+        return None
+
+
+def assert_nothing_is_unread(path: Path) -> bool:
+    """Either all that YAML finds in the file is found, or the file is refused by name and line."""
+    try:
+        found = [entry.interaction() for entry in Cassette(path, EXACT).entries]
+    except CassetteError as refused:
+        assert re.match(re.escape(f"{path}:") + "[1-9]", str(refused))
+        return False
+    there = read_by_yaml(path)
+    if there is None:  # libyaml takes no tab after `---`
+        assert [each.answer for each in found] == [reply("A"), reply("B"), reply("C")]
+        return True
+    assert [(each.key, each.call.request, each.answer.data) for each in found] == [
+        (each["key"], each["request"], each["response"]) for each in there
+    ]
+    return True
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_no_spelling_of_a_separator_hides_an_interaction(three: Path, number: int, ends: str) -> None:
+    """Nothing between the header and the end of the file is left unread, however it is set apart."""
+    text = three.read_text()
+    read = set()
+    for separator in SEPARATORS:
+        changed = text.replace(f"--- # {number}", separator).replace("\n", ends)
+        three.write_bytes(changed.encode())
+        if assert_nothing_is_unread(three):
+            read.add(separator)
+    assert read >= {"--- # 1", "---\t# 1", "---  # 1", "--- #1", "---", "--- ", "---\n# 1", "# c\n--- # 1"}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from([*SEPARATORS, *" -.#%&*:\n"])), max_size=3))
+def test_nothing_that_is_put_into_a_cassette_goes_unread(path: Path, added: list[tuple[int, str]]) -> None:
+    """Whatever somebody puts between two lines is read, or the file is refused."""
+    path.unlink(missing_ok=True)
+    record(path, interaction("a", "A"), interaction("b\n\nb", "B"), interaction("c", "C"))
+    lines = path.read_text().split("\n")
+    for at, what in added:
+        lines.insert(at % len(lines), what)
+    path.write_bytes("\n".join(lines).encode())
+    assert_nothing_is_unread(path)
+
+
+def test_a_key_of_a_stream_that_stands_twice_is_refused(path: Path) -> None:
+    """Of two lists of chunks neither is left out in silence."""
+    record(path, interaction(call("a"), Answer(Kind.STREAM, [{"n": 1, "a": "x"}, {"n": 2, "a": "y"}])))
+    text = path.read_text()
+    chunks = text[text.index("chunks:\n") : text.index("recorded:")]
+    path.write_text(text.replace("recorded:", f"left_early: false\n{chunks}recorded:"))
+    with pytest.raises(CassetteError, match="stands here twice"):
+        Cassette(path, EXACT).entries[0].answer()
+
+
+def test_a_miss_among_very_many_broken_interactions_takes_no_longer_than_reading_them(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of a file are counted once, not once for each interaction that is broken."""
+    record(path, *(interaction(f"q{number}", "A") for number in range(200)))
+    path.write_bytes(path.read_bytes().replace(b"call: completion", b"call: ["))
+    counted = []
+    line_ends = cassette_module._line_ends.__wrapped__
+    monkeypatch.setattr(
+        cassette_module, "_line_ends", lru_cache(1)(lambda data: counted.append(1) or line_ends(data))
+    )
+    for entry in Cassette(path, EXACT).entries:
+        with pytest.raises(CassetteError):
+            entry.call()
+    assert len(counted) == 1
 
 
 def test_a_file_without_the_end_of_its_last_line_is_whole(three: Path) -> None:

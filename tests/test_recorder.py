@@ -514,6 +514,15 @@ def test_a_miss_beside_a_broken_recording_names_both(path: Path) -> None:
     assert told.endswith('Record it:  pytest --lm-record "test_x.py::test_x"')
 
 
+def test_a_miss_beside_many_broken_recordings_names_a_few(path: Path) -> None:
+    """A miss stays readable where thousands of recordings are broken."""
+    recorded(path, *map(str, range(20)))
+    path.write_text(path.read_text().replace("call: completion", "call: ["))
+    said = miss(recorder(path), "new")
+    assert said.count("not readable YAML") == 3
+    assert "17 more recordings cannot be read: pytest-lmcache check" in said
+
+
 def test_many_misses_are_not_all_explained(path: Path) -> None:
     """A program that goes on after its misses is not slowed down by comparing each with everything."""
     recorded(path, "nearly the same")
