@@ -41,6 +41,8 @@ _WORDS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "null",
 # Plain all the same, for the reader's eye: YAML 1.2 and `load` see text, YAML 1.1 a time.
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _YAML_FLOAT = re.compile(r"-?[0-9]+\.[0-9]+(?:[eE][-+][0-9]+)?")
+# What an anchor begins with, and `R&D` or the `&b=` of an address does not hold.
+_ANCHOR = re.compile(rb"(?:\A|\W)&[\w-]")
 _NAN = struct.pack(">d", math.nan)
 
 
@@ -77,10 +79,12 @@ def dump(data: Mapping[str, Any]) -> str:
 
 
 def load(text: str | bytes) -> Any:
-    """What `dump` was given; yaml.YAMLError for text that is not one document of plain data."""
+    """What `dump` was given; yaml.YAMLError for text that is not one document of plain data without anchors."""
     import yaml
 
     try:
+        if _may_refer(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")):
+            _refuse_references(text)
         loader = _loader_class()(text)
         try:
             node = loader.get_single_node()
@@ -433,6 +437,22 @@ def _loader_class() -> Any:
             """As above."""
 
     return Loader
+
+
+def _may_refer(text: bytes) -> bool:
+    """Whether there may be an anchor, without which there is no alias, or a merge key."""
+    return (b"&" in text and _ANCHOR.search(text) is not None) or (b"<" in text and b"<<" in text)
+
+
+def _refuse_references(text: str | bytes) -> None:
+    """Raise YAMLError for an anchor, which a few lines can multiply beyond any memory, or a merge key."""
+    import yaml
+
+    for event in yaml.parse(text, Loader=_loader_class()):
+        if getattr(event, "anchor", None) is not None:
+            raise _fault_at(event, "anchors and aliases (&, *) are not read: write out what they stand for")
+        if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
+            raise _fault_at(event, "merge keys (<<) are not read: write out what they stand for")
 
 
 def _build(node: Any, loader: Any) -> Any:

@@ -63,6 +63,27 @@ def test_every_part_is_read(tmp_path):
     assert main(["check", str(tmp_path)]) == 1
 
 
+@pytest.mark.parametrize("where", ["header", "request", "answer"])
+def test_a_bomb_of_aliases_is_told(tmp_path, capsys, where):
+    """A few hundred bytes that stand for more data than a machine holds are named, wherever they are."""
+    bomb = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+    path = write(tmp_path / "one.yaml", "x")
+    old, indent = {
+        "header": ("key: exact/1\n", ""),
+        "request": ("request:\n", "  "),
+        "answer": ("response:\n", "  "),
+    }[where]
+    lines = "".join(f"{indent}{line}\n" for line in bomb.splitlines())
+    text = path.read_text().replace(old, old + lines)
+    path.write_text(text)
+    assert main(["check", str(path)]) == 1
+    line = text[: text.index("a0:")].count("\n") + 1
+    assert (
+        f"{path}:{line}: this is not readable YAML: anchors and aliases (&, *) are not read"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -701,11 +701,61 @@ def test_an_error_knows_its_line() -> None:
 
 
 def test_text_written_by_hand_is_read_as_yaml() -> None:
-    """Comments, octal numbers and anchors in an edited cassette mean what YAML says; dates are text."""
-    text = "# note\na: &x [010, 0x1F, 1_000, 1:30, .5, yes, ~, 2026-11-23]\nb: *x\n<<: {c: 1}\n"
+    """Comments and octal numbers in an edited cassette mean what YAML says; dates are text."""
+    text = "# note\na: [010, 0x1F, 1_000, 1:30, .5, yes, ~, 2026-11-23]\n'<<': {c: 1}\n"
     expected = [8, 31, 1000, 90, 0.5, True, None, "2026-11-23"]
-    assert load(text) == {"a": expected, "b": expected, "<<": {"c": 1}}
+    assert load(text) == {"a": expected, "<<": {"c": 1}}
     assert load("") is None
+
+
+BOMB = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (BOMB, 0),
+        ("a: 1\nb: &x 1\nc: *x\n", 1),
+        ("a: 1\nb:\n  - &x {c: d}\n", 2),
+        ("a: 1\n? &x b\n: c\n", 1),
+        ("a:\n- !!str &x b\n", 1),
+        ('a: {"b":&x c}\n', 0),
+        ("a: &é x\nb: &x y\n", 0),
+        ("a: 1\nb: *x\n", 1),
+        ("a: &x [*x]\n", 0),
+        ("a: 1\n<<: {b: 2}\n", 1),
+        ("a: 1\nb:\n  ? <<\n  : {c: d}\n", 2),
+        ("a: {<<: {b: c}}\n", 0),
+        ("&x a: 1\n", 0),
+    ],
+)
+def test_anchors_aliases_and_merge_keys_are_refused(text: str, line: int) -> None:
+    """A few hundred bytes cannot become more data than a machine holds, nor one place change another."""
+    for form in (text, text.encode()):
+        with pytest.raises(yaml.MarkedYAMLError) as refused:
+            load(form)
+        assert refused.value.problem_mark.line == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a &b",
+        "R&D",
+        "Q & A",
+        "*a*\n**b**\n &c\n<<<\n",
+        "&amp; &lt;p&gt; <<: x",
+        "<<",
+        "&a",
+        "*a",
+        "cat <<EOF",
+    ],
+)
+def test_texts_with_their_marks_are_texts(text: str) -> None:
+    """Shell scripts, HTML and Markdown hold no anchors."""
+    assert_survives({"a": text, text: [{"b": text + "\nx\n"}]})
+    lines = [{"a": text}]
+    assert load_lines(dump({"a": Lines(lines)}).removeprefix("a:\n")) == lines
 
 
 def test_writing_does_not_change_what_is_written() -> None:
