@@ -7,6 +7,7 @@ from dataclasses import fields as fields_of
 from functools import cache
 from typing import Any
 
+from pytest_lmcache.address import plain as plain_address
 from pytest_lmcache.answers import LASTING, plain, saved_at
 from pytest_lmcache.errors import CassetteError, unknown_exception
 from pytest_lmcache.interaction import Answer, Kind
@@ -52,6 +53,15 @@ def _content(parts: str | list[dict[str, Any]]) -> Any:
     if len(parts) == 1 and isinstance(parts[0], dict) and parts[0].keys() == {"type", "text"}:
         return parts[0]["text"]
     return parts
+
+
+def address(request: Any, engine: Any) -> str:
+    """Where an engine sends a request: the URL that it was given, else the provider's name."""
+    try:
+        provider: str = engine.resolve(request.model).provider
+    except Exception:  # noqa: BLE001 - the call itself says what is wrong
+        provider = request.model.partition("/")[0]
+    return plain_address((engine.config.base_urls or {}).get(provider) or provider)
 
 
 # ---------------------------------------------------------------- responses

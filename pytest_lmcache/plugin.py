@@ -40,7 +40,7 @@ PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
 _Settings = TypeVar("_Settings", Settings, CacheSettings)
 MARKER = (
     "lm_cache(cassette, mode, key, normalize, repeat, record_errors, usage, max_age, redact, redact_with, "
-    "cassette_dir, cache): record and replay the test's language-model calls; takes the cache layers' settings too"
+    "cassette_dir, share, cache): record and replay the test's language-model calls; takes the cache layers' settings too"
 )
 INI = {
     "lm_mode": ("string", "replay (default), once, record, rewrite or live"),
@@ -59,6 +59,7 @@ INI = {
     ),
     "lm_redact": ("linelist", "regular expressions of own secrets, beside the built-in ones"),
     "lm_redact_with": ("string", "dotted path of a function str -> str that takes own secrets out"),
+    "lm_share": ("bool", "let tests use answers that the cache keeps for other tests (default: false)"),
 }
 SPELLINGS = {f"lm_{alias}": f"lm_{name}" for alias, name in ALIASES.items()}
 LAYERS = {
@@ -408,7 +409,7 @@ class Run:
 
         ``record`` is what pytest is told to run to record it. Raises SettingsError.
         """
-        from pytest_lmcache.session import own_cassette
+        from pytest_lmcache.session import identity_of, own_cassette
 
         settings = self.settings_of(node)
         name, path = settings.cassette, self._named(node, settings)
@@ -417,6 +418,8 @@ class Run:
         # xdist's workers have all collected before one of them makes the first file.
         if path is not None and not self.there.get(path, path.exists()):
             self.new.add(path)
+        root, folder = self.config.rootpath, Path(settings.cassette_dir)
+        base = folder if folder.is_absolute() else root
         # A fixture may be set up more than once, with other parameters each time.
         owned = not name and path not in self.shared_places
         return self.session.recorder(
@@ -424,6 +427,8 @@ class Run:
             path,
             owned=owned,
             label="several tests" if name else label,
+            asker=label,
+            identity="" if path is None else identity_of(path, base),
             command=_command(self.config, record, node.path),
             is_new=path in self.new,
             backend=self._backend,

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
+from hashlib import blake2b
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from pytest_lmcache import errors, values
+from pytest_lmcache.address import is_loopback
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
@@ -107,22 +109,27 @@ class CallRecord:
     started: float = 0.0
     streamed: bool = False
     own_key: str | None = None
+    owner: str = ""
+    nth_in_layers: int = 0
+    asked_by: str = ""
+    asked_at: str = ""
     entry: Entry | None = None
     kept: Interaction | None = None
     tape: Tape | None = None
 
-    def kept_as(self, nth: int) -> str:
-        """The layers' key of the n-th answer, from 0: they are plain stores of one value for each key.
+    def kept_as(self, nth: int | None = None) -> str:
+        """The layers' key of the n-th answer, from 0, or of this one: they keep one value for each key.
 
-        A cache that has a ``cache_key`` of its own gets what that gave, for the first plain completion as it is.
-        No two kinds of calls, and no two numbers, have the same.
+        A cache that has a ``cache_key`` of its own gets what that gave, with what tells kinds of calls, owners
+        and numbers apart behind it.
         """
+        nth = self.nth_in_layers if nth is None else nth
         number = f"#{nth + 1}" if nth else ""
         if self.own_key is None:
-            return self.key + number
+            return f"{self.key}{self.owner}{number}"
         kind = f"{self.name} stream" if self.streamed else self.name
         is_bare = kind == "completion" and UNIT not in self.own_key
-        return UNIT.join((self.own_key, *filter(None, ("" if is_bare else kind, number))))
+        return UNIT.join((self.own_key, *filter(None, ("" if is_bare else kind, self.owner, number))))
 
     @property
     def request(self) -> dict[str, Any]:
@@ -144,8 +151,36 @@ class CallRecord:
         return self.source != "cassette" and self.entry is not None
 
 
+class Numbers:
+    """Which of several calls with the same key comes next, from 0; a number that was given back goes first."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+        self._free: dict[str, list[int]] = defaultdict(list)
+
+    def take(self, key: str) -> int:
+        """The number of the next call."""
+        if self._free[key]:
+            return heappop(self._free[key])
+        self._taken[key] += 1
+        return self._taken[key] - 1
+
+    def give_back(self, key: str, number: int) -> None:
+        """Let the next call have a number."""
+        heappush(self._free[key], number)
+
+
 LANDED = Held(None)
 """What there is to release where nobody else can ask the same."""
+
+
+class Found(NamedTuple):
+    """What a layer has: an answer, when it was given, the layer's name, and which test or block asked for it."""
+
+    answer: Answer
+    recorded: str
+    layer: str
+    asked_by: str
 
 
 class Recorder:
@@ -154,7 +189,7 @@ class Recorder:
     ``path`` None is no cassette: the cache layers alone answer. ``open_cache`` gives what stands behind the
     cassette. ``on_miss`` is told of each miss before it is raised. ``label`` names the test in messages, ``command`` is what records it. ``owned`` says that no
     other test uses the cassette, ``is_new`` that it was not there when the run began. ``watched`` stands for a test that is not marked: its calls pass and are
-    counted.
+    counted. ``identity`` names the cassette on every machine; ``asker`` is the test or block that asks.
     """
 
     def __init__(
@@ -173,6 +208,8 @@ class Recorder:
         watched: bool = False,
         is_new: bool = False,
         shown_path: str = "",
+        identity: str = "",
+        asker: str = "",
     ) -> None:
         self.settings = settings
         self.mode = settings.mode or (Mode.RECORD if path is None else Mode.REPLAY)
@@ -184,6 +221,8 @@ class Recorder:
         self.watched = watched
         self.is_new = is_new
         self.shown_path = shown_path or str(path)
+        self.identity = identity or str(path)
+        self.asker = asker or label
         self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.unstored: list[NotRecorded] = []
@@ -197,8 +236,8 @@ class Recorder:
         self._order = count()
         self._lock = threading.RLock()
         self._calls: list[CallRecord] = []
-        self._asked: Counter[str] = Counter()
-        self._freed: dict[str, list[int]] = defaultdict(list)
+        self._numbers = Numbers()
+        self._numbers_in_layers = Numbers()
         self._in_layers: Counter[str] = Counter()
         self._unanswered: set[CallRecord] = set()
         self._recorded_calls: list[Call] | None = None
@@ -243,6 +282,11 @@ class Recorder:
         """Whether the mode is one of those that ask no provider where there is a cassette."""
         return self.mode in {Mode.REPLAY, Mode.ONCE}
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether the layers or a provider may answer a call, so that its address matters."""
+        return self.path is None or self.mode not in {Mode.REPLAY, Mode.LIVE}
+
     @cached_property
     def strategy(self) -> KeyStrategy:
         """What makes two calls the same, found when the first call needs it."""
@@ -257,26 +301,31 @@ class Recorder:
         """The place of a call that starts now."""
         return next(self._order)
 
-    def begin(self, order: int, call: Call, *, at_once: bool = False) -> tuple[CallRecord, Answer | None]:
+    def begin(
+        self, order: int, call: Call, *, at_once: bool = False, address: str = ""
+    ) -> tuple[CallRecord, Answer | None]:
         """Decide on a call: its record, and its answer, None where the provider is to be asked.
 
         ``at_once``: only where the cassette has a response or a stream of it; any other call is left as if it
-        had not begun. Raises CassetteMiss, and remembers it, where nothing answers the call; CassetteError
+        had not begun. ``address`` is the provider's, where ``may_ask`` holds. Raises CassetteMiss, and remembers it, where nothing answers the call; CassetteError
         where the cassette is broken.
         """
         live = self.mode is Mode.LIVE
         text = "" if live else self.strategy.text(call)
         key = "" if live else self.strategy.key(call, text)
         with self._lock:
-            nth = self._number_of(key)
+            nth = self._numbers.take(key)
             found = None if live else self._find(key, nth)
             decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
             record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
             if at_once and (found is None or decision is not Decision.REPLAY or found[1].is_error):
-                heappush(self._freed[key], nth)
+                self._numbers.give_back(key, nth)
                 return record, None
-            if self.settings.key is None and not self.strategy.stable:
-                record.own_key = text
+            if self.may_ask:
+                if self.settings.key is None and not self.strategy.stable:
+                    record.own_key = text
+                record.owner = self._owner(address, has_own_key=record.own_key is not None)
+                record.nth_in_layers = self._numbers_in_layers.take(record.kept_as(0))
             self._calls.append(record)
         if decision is Decision.REPLAY and found is not None:
             # Reading may be interrupted: what is the cassette's must not pass for a new answer then.
@@ -300,12 +349,17 @@ class Recorder:
         self._unanswered.add(record)
         return record, None
 
-    def _number_of(self, key: str) -> int:
-        """Which of the identical calls this one is, from 0; it takes the place of one that was dropped."""
-        if self._freed[key]:
-            return heappop(self._freed[key])
-        self._asked[key] += 1
-        return self._asked[key] - 1
+    def _owner(self, address: str, *, has_own_key: bool) -> str:
+        """What the layers keep an answer for: this cassette and a provider's address.
+
+        Shared, the address alone, and what runs on this machine is never shared between cassettes; a
+        ``cache_key`` of the user's own has the last word.
+        """
+        is_shared = self.path is None or (self.settings.share and not is_loopback(address))
+        if is_shared and has_own_key:
+            return ""
+        owner = UNIT.join(("" if is_shared else self.identity, address))
+        return "@" + blake2b(owner.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
     def look(self, record: CallRecord, call: Call) -> Answer | None:
         """What the cache layers have of a call that is to be asked, None where they have nothing of it."""
@@ -314,15 +368,15 @@ class Recorder:
         found = self._in_cache(record)
         if found is None:
             return None
-        answer, recorded, source = found
-        if self._is_old(recorded):
+        if self._is_old(found.recorded):
             return None
         # Kept by a test, or a machine, that may know of fewer secrets.
-        answer = self._clean(answer)
+        answer = self._clean(found.answer)
         self._unanswered.discard(record)
-        record.source, record.seconds = source, answer.seconds
+        record.source, record.seconds = found.layer, answer.seconds
+        record.asked_by, record.asked_at = self.redact(found.asked_by), found.recorded
         self._note(record, answer)
-        self._keep(record, call, answer, recorded)
+        self._keep(record, call, answer, found.recorded)
         if record.kept is None:
             return answer
         data, error, hidden = map(copied, (answer.data, answer.error, answer.hidden))
@@ -343,7 +397,7 @@ class Recorder:
         record.may_race = flight is not None and not is_single
         held: Held | None = LANDED
         if flight is not None and is_single:
-            held = flight.try_acquire(record.kept_as(record.nth))
+            held = flight.try_acquire(record.kept_as())
         looks = held is not None and (again or self.path is not None)
         answer = self.look(record, call) if looks else None
         record.started = RealTime.seconds()
@@ -363,27 +417,30 @@ class Recorder:
         if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
             record.is_cached = getattr(self.cache, "keeps", True)
             if record.is_cached:
-                meanwhile = self._from_cache(record.kept_as(record.nth)) if record.may_race else None
-                record.raced = meanwhile is not None and not self._is_old(meanwhile[1])
-                self._into_cache(record.kept_as(record.nth), values.store(answer, now))
+                meanwhile = self._from_cache(record.kept_as()) if record.may_race else None
+                record.raced = meanwhile is not None and not self._is_old(meanwhile.recorded)
+                self._into_cache(record.kept_as(), values.store(answer, now, self.asker))
                 record.is_cached = getattr(self.cache, "keeps", True)  # a layer may have failed just now
-            with self._lock:
-                self._in_layers[record.key] = max(self._in_layers[record.key], record.nth + 1)
+            self._note_in_layers(record)
 
-    def _in_cache(self, record: CallRecord) -> tuple[Answer, str, str] | None:
+    def _in_cache(self, record: CallRecord) -> Found | None:
         """What the layers have of a call; where there is no cassette, ``repeat`` says what the next identical gets."""
-        found = self._from_cache(record.kept_as(record.nth))
-        with self._lock:
-            known = self._in_layers[record.key]
-            if found is not None:
-                self._in_layers[record.key] = max(known, record.nth + 1)
-        if found is None and known and self.path is None and self.settings.repeat is not Repeat.ERROR:
-            nth = known - 1 if self.settings.repeat is Repeat.LAST else record.nth % known
-            found = self._from_cache(record.kept_as(nth))
+        found = self._from_cache(record.kept_as())
+        known = self._in_layers[record.kept_as(0)]
+        if found is not None:
+            self._note_in_layers(record)
+        elif known and self.path is None and self.settings.repeat is not Repeat.ERROR:
+            is_last = self.settings.repeat is Repeat.LAST
+            found = self._from_cache(record.kept_as(known - 1 if is_last else record.nth_in_layers % known))
         return found
 
-    def _from_cache(self, key: str) -> tuple[Answer, str, str] | None:
-        """The answer that is kept under a key, when it was given, and the layer that has it."""
+    def _note_in_layers(self, record: CallRecord) -> None:
+        with self._lock:
+            key = record.kept_as(0)
+            self._in_layers[key] = max(self._in_layers[key], record.nth_in_layers + 1)
+
+    def _from_cache(self, key: str) -> Found | None:
+        """What is kept under a key, and the layer that has it."""
         try:
             value = self.cache.get(key)
         except LMCacheWarning as warning:
@@ -393,11 +450,12 @@ class Recorder:
         if value is None:
             return None
         try:
-            return *values.revive(value), getattr(value, "layer", "cache")
+            answer, recorded = values.revive(value)
         except CacheError:
             if hasattr(value, "layer"):
                 return None  # of somebody else or of a newer form, in a layer of ours: asked anew, and put in its place
             raise
+        return Found(answer, recorded, getattr(value, "layer", "cache"), values.asked_by(value))
 
     def _into_cache(self, key: str, value: dict[str, Any]) -> None:
         try:
@@ -425,7 +483,9 @@ class Recorder:
     def drop(self, record: CallRecord, why: NotRecorded) -> None:
         """Forget a call whose answer is not to be recorded, so that the next identical call takes its place."""
         with self._lock:
-            heappush(self._freed[record.key], record.nth)
+            self._numbers.give_back(record.key, record.nth)
+            if self.may_ask:
+                self._numbers_in_layers.give_back(record.kept_as(0), record.nth_in_layers)
             self._unanswered.discard(record)
             record.tape = None
             self.unstored.append(why)

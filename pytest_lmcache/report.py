@@ -101,6 +101,7 @@ class Tally:
     unstored: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by reason, by test
     left_early: dict[str, int] = field(default_factory=dict)
     in_front: dict[str, list[str]] = field(default_factory=dict)
+    from_layers: dict[str, list[str]] = field(default_factory=dict)  # by test, where layers' answers are from
     costs: dict[str, Cost] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -130,10 +131,10 @@ class Tally:
             if not is_told:
                 counts = self.missed if is_miss else self.refused
                 counts[test] = counts.get(test, 0) + 1
-        if recorder.unstored and recorder.mode is not Mode.LIVE:
-            self._add_unstored(test, recorder.unstored)
-        if recorder.in_front:
-            self.in_front.setdefault(test, []).extend(recorder.in_front)
+        self._add_unstored(test, [] if recorder.mode is Mode.LIVE else recorder.unstored)
+        for name, found in {"in_front": recorder.in_front, "from_layers": from_layers(calls)}.items():
+            if found:
+                getattr(self, name).setdefault(test, []).extend(found)
         file = recorder.shown_path
         self._used(file, test if recorder.owned else SEVERAL)
         self.unused[file] = recorder.unused() if passed else 0
@@ -192,8 +193,9 @@ class Tally:
         for file, test in data["users"].items():
             self._used(file, test)
             self.unused[file] = min(self.unused.get(file, data["unused"][file]), data["unused"][file])
-        for test, what in data["in_front"].items():
-            self.in_front.setdefault(test, []).extend(what)
+        for name in ("in_front", "from_layers"):
+            for test, what in data[name].items():
+                getattr(self, name).setdefault(test, []).extend(what)
         for reason, by_test in data["unstored"].items():
             for test, what in by_test.items():
                 self._add_unstored(test, [NotRecorded(Reason(reason), each) for each in what])
@@ -268,6 +270,9 @@ class Tally:
             yield from self._most_expensive(durations)
 
     def _files(self) -> Iterator[str]:
+        if self.from_layers:
+            title = "answers that the cache kept, with the test that asked first"
+            yield from _list(title, {test: "; ".join(each) for test, each in self.from_layers.items()})
         if self.written:
             files = len(set(self.written))
             yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
@@ -344,6 +349,18 @@ class Tally:
         yield "to record, slowest first:"
         for test, cost in ranked[: most or None]:
             yield f"  {cost.seconds:8.2f} s  {cost.tokens:8,} tokens  ${cost.usd:.4f}  {test}"
+
+
+def from_layers(calls: Iterable[CallRecord]) -> list[str]:
+    """How many answers came from which layer, and which test or block asked for them first, and when."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for call in calls:
+        if call.asked_at:
+            found.setdefault((call.source, call.asked_by), []).append(call.asked_at)
+    return [
+        f"{len(times)} from {layer}, first asked{' by ' * bool(test)}{test} at {min(times)}"
+        for (layer, test), times in found.items()
+    ]
 
 
 def _list(title: str, tests: dict[str, Any]) -> Iterator[str]:

@@ -118,11 +118,14 @@ class Session:
         watched: bool = False,
         is_new: bool = False,
         backend: Callable[[], Any] | None = None,
+        identity: str = "",
+        asker: str = "",
     ) -> Recorder:
         """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError.
 
         ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache
-        of a test where its settings name none, None for the one of all.
+        of a test where its settings name none, None for the one of all. ``identity`` is what the layers know the
+        cassette by, on every machine; ``asker`` is who asks, where ``label`` does not say.
         """
         self._strategy(settings.key or "exact", settings.normalize)
 
@@ -151,6 +154,8 @@ class Session:
             is_new=is_new,
             on_miss=self._tell_of_miss,
             shown_path="" if path is None else _shown(path),
+            identity=identity,
+            asker=asker,
         )
         return recorder
 
@@ -393,6 +398,12 @@ def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
     return cassette_path(folder, [*file, test], shown_in_a_name)
 
 
+def identity_of(path: Path, folder: Path) -> str:
+    """A cassette's name on every machine: its path in a folder, absolute only if it lies elsewhere."""
+    absolute = Path(os.path.normpath(folder / path))
+    return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
+
+
 def _own_key(cache: Any) -> Any:
     """The key strategy of a cache that has one of its own, else the default."""
     own = getattr(type(cache), "cache_key", None)
@@ -466,6 +477,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             # No link is resolved: the file may be one.
             None if self._path is None else Path(os.path.abspath(self._path)),  # noqa: PTH100
             label="" if self._path is None else str(self._path),
+            identity="" if self._path is None else identity_of(self._path, Path.cwd()),
             command=f'use_cassette({name}, mode="record")',
         )
         session.enter(recorder, own_context=True)

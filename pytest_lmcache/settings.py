@@ -67,8 +67,9 @@ class Settings(NamedTuple):
     ``cassette_dir``, "" for the test's own, None for none: the cache layers alone answer. ``key`` is a
     strategy's name, the dotted path of a function, or a function ``request -> str``; None is the cache's own
     ``cache_key``. ``normalize`` names normalizers. ``redact`` are regular expressions, ``redact_with``
-    functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``cache`` is the cache behind the
-    cassette, ``layers`` what is set of its layers, as pairs of name and value.
+    functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``share`` lets the cache answer
+    what another test asked. ``cache`` is the cache behind the cassette, ``layers`` what is set of its layers, as
+    pairs of name and value.
     """
 
     mode: Mode | None = None
@@ -82,6 +83,7 @@ class Settings(NamedTuple):
     max_age: float | None = None
     redact: tuple[str, ...] = ()
     redact_with: tuple[str | Callable[[str], str], ...] = ()
+    share: bool = False
     cache: Any = None
     layers: tuple[tuple[str, Any], ...] = ()
 
@@ -211,6 +213,10 @@ def _age(value: Any) -> Any:
     return float(value) if is_number and value > 0 else REFUSED
 
 
+def _flag(value: Any) -> Any:
+    return value if _is_flag(value) else REFUSED
+
+
 def _cache(value: Any) -> Any:
     is_cache = all(callable(getattr(value, name, None)) for name in ("cache_key", "get", "put"))
     return value if is_cache and not isinstance(value, type) else REFUSED
@@ -227,6 +233,7 @@ CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "cassette": (_or_none(_file), "the path of a file, or None for no cassette"),
     "cassette_dir": (_path, "a path"),
     "max_age": (_or_none(_age), "seconds, or a number with a unit such as 90d (s, m, h, d, w)"),
+    "share": (_flag, "True or False"),
     "cache": (_or_none(_cache), "a pytest_lmcache.Cache"),
 }
 

@@ -2,7 +2,7 @@
 
 A value is a mapping: ``lmcache`` is the version of its form, ``recorded`` when the answer was given (ISO 8601,
 UTC), ``stored`` when it was put away (seconds since 1970, by the clock of the test; where that one has moved it,
-``real`` by the real one); the rest are the fields of an Answer, where they differ from their default. What JSON
+``real`` by the real one), ``asked_by`` which test or block asked first, where that is known; the rest are the fields of an Answer, where they differ from their default. What JSON
 does not hold is a mapping of one tag:
 
 - ``{"$bytes": base64}`` bytes
@@ -33,16 +33,17 @@ from pytest_lmcache.document import (
     type_name,
     unpack_vector,
 )
-from pytest_lmcache.errors import CacheError, newer_value, no_value, unstorable
+from pytest_lmcache.errors import CacheError, newer_value, no_value, shorten, unstorable
 from pytest_lmcache.interaction import Again, Answer, Kind
 
 # A later form needs places of its own in the stores, as `lmcache:1:` is on a server: what is no value is overwritten.
 VERSION = 1
+LONGEST_NAME = 200  # characters of a test's name
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def store(answer: Answer, recorded: str) -> dict[str, Any]:
-    """The value of an answer that was given at ``recorded``; it ages from now on.
+def store(answer: Answer, recorded: str, asked_by: str = "") -> dict[str, Any]:
+    """The value of an answer that was given at ``recorded``, to the test or block ``asked_by``; it ages from now on.
 
     Tuples become lists, instances of subclasses their base. Raises CacheError for what is not plain data.
     """
@@ -52,6 +53,8 @@ def store(answer: Answer, recorded: str) -> dict[str, Any]:
         **stamps(),
         "kind": answer.kind.value,
     }
+    if asked_by:
+        value["asked_by"] = _pack(asked_by)
     try:
         is_stream = answer.kind is Kind.STREAM
         value["data"] = _packed_chunks(answer.data) if is_stream else _pack(answer.data)
@@ -91,6 +94,12 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
     except (ValueError, TypeError, LookupError, struct.error, RecursionError) as error:
         raise CacheError(no_value(error)) from None
     return answer, recorded
+
+
+def asked_by(value: Mapping[str, Any]) -> str:
+    """Which test or block asked first for what a value holds; empty where the value does not say."""
+    name = value.get("asked_by", "")
+    return shorten(name, LONGEST_NAME) if isinstance(name, str) else ""
 
 
 def _check_version(value: Any) -> None:

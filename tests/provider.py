@@ -200,6 +200,8 @@ class Provider:
             self._seen[same] += 1
             number = self._seen[same]
             scripted = self._queue.popleft() if self._queue else None
+        if "x-refuse" in request.headers:
+            return Reply(failure="server_error")
         reply = scripted or _reply(self.answer(request))
         if reply.text is not None:
             return reply

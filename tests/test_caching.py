@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import litellm
+import openai
 import pytest
 from freezegun import freeze_time
 from provider import Event, Provider, Reply
@@ -32,14 +33,20 @@ from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import CacheSettings
 
-GONE = "http://127.0.0.1:9/v1"
+NOBODY = "http://127.0.0.1:9/v1"
+GONE = "the provider's address, where it answers nobody"
+
+
+RUNNING: list[Provider] = []
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
     asyncio.run(asyncio.sleep(0))
     with Provider(numbered=True) as running:
+        RUNNING.append(running)
         yield running
+        RUNNING.remove(running)
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +78,21 @@ async def aask(text: str, url: str = GONE, **more: Any) -> str:
 
 def request(text: str, url: str, **more: Any) -> dict[str, Any]:
     said = [{"role": "user", "content": text}]
-    settings = {"model": "openai/gpt-4o-mini", "api_base": url, "api_key": "sk-local", "max_retries": 0}
-    return {**settings, "messages": said, **more}
+    settings = {"model": "openai/gpt-4o-mini", "api_key": "sk-local", "max_retries": 0}
+    return {**settings, **at(url), "messages": said, **more}
+
+
+def at(url: str) -> dict[str, Any]:
+    """The arguments that send a call to an address; to ``GONE``, to the provider with a header that it refuses."""
+    if url != GONE:
+        return {"api_base": url}
+    [running] = RUNNING
+    return {"api_base": running.url, "extra_headers": {"x-refuse": "yes"}}
+
+
+def lose(path: str) -> None:
+    """What a crash, or a failing test, leaves of a cassette."""
+    Path(path).unlink()
 
 
 def fresh_process(cache: Cache) -> None:
@@ -112,15 +132,14 @@ def test_a_paid_answer_outlives_a_failing_test(
 def test_promoted_to_memory(provider: Provider, cache: Cache) -> None:
     """What the disk had is in memory from then on; each call says where its answer came from."""
     sources = []
-    for name in ("a", "b", "c"):
-        with use_cassette(f"{name}.yaml", mode="record") as tape:
+    for number in range(4):
+        with use_cassette("x.yaml", mode="record") as tape:
             ask("one", provider.url)
         sources += [call.source for call in tape.calls]
-        if name == "a":
+        lose("x.yaml")
+        if not number:
             fresh_process(cache)
-    with use_cassette("d.yaml", mode="record") as tape:
-        ask("one", provider.url)
-    assert [*sources, tape.calls[0].source] == ["provider", "disk", "memory", "memory"]
+    assert sources == ["provider", "disk", "memory", "memory"]
     stats = cache.stats()
     assert (stats["memory"].hits, stats["disk"].hits) == (2, 1)
 
@@ -144,14 +163,16 @@ def test_replay_asks_no_layer(provider: Provider, monkeypatch: pytest.MonkeyPatc
 
 def test_what_came_from_a_layer_is_recorded_as_it_was_given(provider: Provider, cache: Cache) -> None:
     """A cassette written from disk says when the provider answered and how long it took, as the first did."""
-    with use_cassette("a.yaml", mode="record") as tape:
+    with use_cassette("x.yaml", mode="record") as tape:
         ask("one", provider.url)
+    first = Path("x.yaml").read_text()
+    lose("x.yaml")
     fresh_process(cache)
-    with use_cassette("b.yaml", mode="record") as again:
+    with use_cassette("x.yaml", mode="record") as again:
         ask("one")
     assert again.calls[0].seconds == pytest.approx(tape.calls[0].seconds)
     assert again.calls[0].tokens == tape.calls[0].tokens
-    assert Path("a.yaml").read_text().partition("---")[2] == Path("b.yaml").read_text().partition("---")[2]
+    assert Path("x.yaml").read_text().partition("---")[2] == first.partition("---")[2]
 
 
 def test_identical_calls_are_kept_apart(provider: Provider, cache: Cache) -> None:
@@ -174,7 +195,8 @@ def test_rewrite_asks_the_provider_and_refreshes_the_layers(provider: Provider) 
         new = ask("news", provider.url)
     assert tape.calls[0].source == "provider"
     assert new != old
-    with use_cassette("y.yaml", mode="record"):
+    lose("x.yaml")
+    with use_cassette("x.yaml", mode="record"):
         assert ask("news") == new
 
 
@@ -236,10 +258,11 @@ def test_a_secret_that_a_layer_holds_is_in_no_cassette(stream: bool, provider: P
     provider.script(Reply(text="It is customer-12345678."))
     with use_cassette("x.yaml", mode="record"):
         assert ask("Who is it?", provider.url, stream=stream) == "It is customer-12345678."
-    with use_cassette("y.yaml", mode="record", redact="customer-[0-9]+") as tape:
+    lose("x.yaml")
+    with use_cassette("x.yaml", mode="record", redact="customer-[0-9]+") as tape:
         assert ask("Who is it?", stream=stream) == "It is <redacted:pattern>."
     assert tape.calls[0].source == "memory"
-    assert "customer-12345678" not in Path("y.yaml").read_text()
+    assert "customer-12345678" not in Path("x.yaml").read_text()
 
 
 def test_a_retry_takes_the_place_of_the_call_that_failed(provider: Provider) -> None:
@@ -282,9 +305,10 @@ def test_what_is_no_value_in_a_layer_is_asked_anew(foreign: Any, provider: Provi
     """What somebody else, or a newer version, has left under a call's key fails no recording."""
     with use_cassette("x.yaml", mode="record") as tape:
         ask("foreign", provider.url)
-    cache.put(tape.calls[0].key, foreign)
-    for name, source in (("y", "provider"), ("z", "memory")):
-        with use_cassette(f"{name}.yaml", mode="record") as tape:
+    cache.put(tape.calls[0].kept_as(), foreign)
+    for source in ("provider", "memory"):
+        lose("x.yaml")
+        with use_cassette("x.yaml", mode="record") as tape:
             ask("foreign", provider.url)
         assert tape.calls[0].source == source
 
@@ -293,7 +317,8 @@ def test_each_call_is_one_look(provider: Provider, cache: Cache) -> None:
     """The layers' counts are those of the calls."""
     with use_cassette("x.yaml", mode="record"):
         ask("counted", provider.url)
-    with use_cassette(None, cache=cache):
+    lose("x.yaml")
+    with use_cassette("x.yaml", mode="record"):
         ask("counted")
         ask("counted elsewhere", provider.url)
     assert cache.stats()["memory"] == Stats(hits=1, misses=2, puts=2)
@@ -307,8 +332,9 @@ def test_changing_an_answer_changes_no_other(provider: Provider) -> None:
         said = answer.choices[0].message.content
         answer.choices[0].message.content = "changed"
         answer.usage.total_tokens = 0
-    for name in ("y", "z"):
-        with use_cassette(f"{name}.yaml", mode="record") as tape:
+    for _ in range(2):
+        lose("x.yaml")
+        with use_cassette("x.yaml", mode="record") as tape:
             answer = litellm.completion(**request("one", GONE))
             assert answer.choices[0].message.content == said
             assert answer.usage.total_tokens > 0
@@ -344,9 +370,76 @@ def test_a_warning_that_is_an_error_fails_the_test_and_loses_nothing(
     with pytest.raises(LMCacheWarning), use_cassette("x.yaml", mode="record", cache=broken):
         said = ask("one", provider.url)
         assert said == ask("one", provider.url)[: len(said)] or said
-    with use_cassette("y.yaml", mode="record", cache=broken) as tape:
+    with use_cassette("x.yaml", mode="record", cache=broken) as tape:
         assert ask("one") == said
     assert tape.calls[0].source == "memory"
+
+
+# ---- whose answers a cassette's recording gets
+
+
+WAYS: dict[str, Any] = {
+    "api_base": lambda url, _: {"api_base": url},
+    "base_url": lambda url, _: {"base_url": url},
+    "client": lambda url, _: {"client": openai.OpenAI(base_url=url, api_key="sk-local")},
+    "litellm.api_base": lambda url, patch: patch.setattr(litellm, "api_base", url),
+    "OPENAI_BASE_URL": lambda url, patch: patch.setenv("OPENAI_BASE_URL", url),
+    "OPENAI_API_BASE": lambda url, patch: patch.setenv("OPENAI_API_BASE", url),
+}
+
+
+@pytest.mark.parametrize("path", [None, "x.yaml"])
+@pytest.mark.parametrize("way", WAYS)
+def test_two_servers_that_are_asked_the_same(
+    way: str, path: str | None, provider: Provider, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a call is sent to a server, the layers give it that server's answer, whoever is asked first."""
+
+    def call(url: str) -> str:
+        more = WAYS[way](url, monkeypatch) or {}
+        with contextlib.closing(more["client"]) if "client" in more else contextlib.nullcontext():
+            answer = litellm.completion(
+                model="openai/gpt-4o-mini", messages=[{"role": "user", "content": way}], api_key="x", **more
+            )
+        text: str = answer.choices[0].message.content
+        return text
+
+    with Provider() as other:
+        with contextlib.suppress(ZeroDivisionError), use_cassette(path, mode="record"):
+            said = [call(other.url), call(provider.url)]
+            raise ZeroDivisionError
+        fresh_process(cache)
+        with use_cassette(path, mode="record") as tape:
+            assert [call(provider.url), call(other.url)] == said[::-1]
+        assert {asked.source for asked in tape.calls} == {"disk"}
+
+
+def test_a_router_sends_each_deployment_to_its_server(provider: Provider) -> None:
+    """A Router's deployments of one model at two addresses are two servers."""
+    with Provider() as other, use_cassette(None, repeat="error") as tape:
+        for url in (provider.url, other.url, provider.url):
+            there = {"model": "openai/gpt-4o-mini", "api_base": url, "api_key": "sk-local"}
+            router = litellm.Router(model_list=[{"model_name": "it", "litellm_params": there}])
+            router.completion(model="it", messages=[{"role": "user", "content": "routed"}])
+    owners = [call.owner for call in tape.calls]
+    assert owners[0] == owners[2] != owners[1]
+    assert [call.source for call in tape.calls] == ["provider"] * 3
+
+
+def test_an_answer_says_who_asked_first(provider: Provider, cache: Cache) -> None:
+    """A value keeps which test or block asked; one of an earlier version, which does not say, is used all the same."""
+    with use_cassette("x.yaml", mode="record") as tape:
+        ask("who", provider.url)
+    key, earlier = tape.calls[0].kept_as(), {}
+    for known in ("x.yaml", ""):
+        lose("x.yaml")
+        with use_cassette("x.yaml", mode="record") as tape:
+            ask("who")
+        assert (tape.calls[0].source, tape.calls[0].asked_by) == ("memory", known)
+        assert tape.calls[0].asked_at.startswith("20")
+        earlier = dict(cache.get(key) or {})
+        earlier.pop("asked_by", None)
+        cache.put(key, earlier)
 
 
 # ---- without a cassette
@@ -397,7 +490,7 @@ def test_identical_calls_without_a_cassette(
     repeat: str, expected: list[int], provider: Provider, cache: Cache
 ) -> None:
     """Of identical calls the layers give what they have in order; then ``repeat`` decides, error asks."""
-    with use_cassette("x.yaml", mode="record"):
+    with use_cassette(None, repeat="error"):
         known = [ask(repeat, provider.url) for _ in range(2)]
     with use_cassette(None, repeat=repeat):
         said = [ask(repeat, provider.url) for _ in range(4)]
@@ -471,18 +564,18 @@ def test_own_cache(where: str, own: Cache, provider: Provider, monkeypatch: pyte
 
 def test_an_own_cache_gets_its_own_keys(provider: Provider) -> None:
     """``get`` and ``put`` are given what ``cache_key`` gave; another kind of call, or the n-th, has another key."""
-    own = Own()
-    with use_cassette("x.yaml", mode="record", cache=own):
-        ask("keys", provider.url)
-        ask("keys", provider.url)
-        ask("keys", provider.url, stream=True)
-        ask('keys"\x1f#2', provider.url)
-    assert [key.split("\x1f") for key in own._memory_cache] == [
-        ['"keys"'],
-        ['"keys"', "#2"],
-        ['"keys"', "completion stream"],
-        ['"keys\\"\\u001f#2"'],
-    ]
+    expected = [['"keys"'], ['"keys"', "#2"], ['"keys"', "completion stream"], ['"keys\\"\\u001f#2"']]
+    for path in (None, "x.yaml"):
+        own = Own()
+        with use_cassette(path, mode="record", repeat="error", cache=own):
+            ask("keys", provider.url)
+            ask("keys", provider.url)
+            ask("keys", provider.url, stream=True)
+            ask('keys"\x1f#2', provider.url)
+        parts = [key.split("\x1f") for key in own._memory_cache]
+        owners = {part for key in parts for part in key if part.startswith("@")}
+        assert [[part for part in key if part not in owners] for key in parts] == expected
+        assert len(owners) == (path is not None)
 
 
 def test_the_key_of_an_own_cache_is_that_of_its_cassettes(provider: Provider) -> None:
@@ -566,13 +659,14 @@ def test_an_answer_says_that_it_is_not_the_providers(provider: Provider) -> None
         )
     assert not hits(live)[0]
     assert not hits(live)[1]
-    for block in (use_cassette("x.yaml"), use_cassette("y.yaml", mode="record")):
+    for block in (use_cassette("x.yaml"), use_cassette("x.yaml", mode="record")):
         with block:
             replayed = litellm.completion(**request("hit", GONE))
             embedded = litellm.embedding(
-                model="openai/text-embedding-3-small", input=["x"], api_base=GONE, api_key="sk-local"
+                model="openai/text-embedding-3-small", input=["x"], api_key="sk-local", **at(GONE)
             )
-            responded = litellm.responses(model="openai/gpt-4o", input="x", api_base=GONE, api_key="sk-local")
+            responded = litellm.responses(model="openai/gpt-4o", input="x", api_key="sk-local", **at(GONE))
+        lose("x.yaml")
         assert hits(replayed) == hits(embedded) == hits(responded) == (True, True)
         assert replayed.model_dump() == live.model_dump()
         assert embedded.model_dump() == vectors.model_dump()
@@ -586,8 +680,8 @@ def test_a_message_of_anthropics_says_it_too(provider: Provider) -> None:
         said = {
             "model": "anthropic/claude-sonnet-4-5",
             "max_tokens": 9,
-            "api_base": base,
             "api_key": "sk-local",
+            "api_base": base,
         }
         asked = [{"role": "user", "content": "x"}, *before]
         answer = asyncio.run(litellm.anthropic.messages.acreate(messages=asked, **said))
@@ -601,10 +695,13 @@ def test_a_message_of_anthropics_says_it_too(provider: Provider) -> None:
         live = ask_claude(provider.base)
         again(provider.base, live)
     assert not hasattr(live, "cache_hit")
-    for block in (use_cassette("x.yaml"), use_cassette("y.yaml", mode="record")):
+    before = provider.count
+    for block in (use_cassette("x.yaml"), use_cassette("x.yaml", mode="record")):
         with block as tape:
-            replayed = ask_claude(GONE)
-            again(GONE, replayed)
+            replayed = ask_claude(provider.base)
+            again(provider.base, replayed)
+        written = Path("x.yaml").read_text(encoding="utf-8")
+        lose("x.yaml")
         assert hits(replayed) == (True, True)
         assert isinstance(replayed, dict)
         assert replayed == live
@@ -613,7 +710,8 @@ def test_a_message_of_anthropics_says_it_too(provider: Provider) -> None:
             assert copied == live
             assert hits(copied) == (True, True)
         assert "cache_hit" not in json.dumps([call.request for call in tape.calls])
-    assert "cache_hit" not in Path("y.yaml").read_text(encoding="utf-8")
+    assert "cache_hit" not in written
+    assert provider.count == before
 
 
 def test_usage_empty(provider: Provider) -> None:
@@ -651,7 +749,7 @@ def test_usage_empty_in_server_sent_events(provider: Provider) -> None:
     with use_cassette("x.yaml", mode="record"):
         live = asyncio.run(ask_claude(provider.base))
     with use_cassette("x.yaml", usage="empty"):
-        empty = asyncio.run(ask_claude(GONE))
+        empty = asyncio.run(ask_claude(NOBODY))
     assert b'"output_tokens":' in live
     assert b'"output_tokens": 0' in empty
     assert b'"input_tokens": 0' in empty
@@ -738,7 +836,7 @@ def test_prompt_caching_reaches_the_provider_and_changes_no_key(provider: Provid
     assert "cache_control" not in json.dumps(provider.requests[-1].body)
     points = [{"location": "message", "role": "system"}]
     with use_cassette("x.yaml") as tape:
-        assert claude(GONE, cache_control_injection_points=points).model_dump() == live.model_dump()
+        assert claude(NOBODY, cache_control_injection_points=points).model_dump() == live.model_dump()
     assert tape.replayed == 1
     with use_cassette("y.yaml", mode="rewrite"):
         claude(provider.base, cache_control_injection_points=points)
@@ -749,7 +847,7 @@ def test_prompt_caching_reaches_the_provider_and_changes_no_key(provider: Provid
         claude(provider.base, messages=said)
     assert provider.requests[-1].body["system"][-1]["cache_control"] == {"type": "ephemeral"}
     with use_cassette("x.yaml"):
-        claude(GONE, messages=said)
+        claude(NOBODY, messages=said)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -793,7 +891,7 @@ def test_what_the_prompt_cache_saved_is_kept(stream: bool, provider: Provider) -
     assert saved > 0
     for mode in ("record", "replay"):
         with use_cassette("x.yaml", mode=mode) as tape:
-            result = claude(provider.base if mode == "record" else GONE, **more)
+            result = claude(provider.base if mode == "record" else NOBODY, **more)
             for _ in result if stream else ():
                 pass
         assert tape.calls[0].cached == (1000, 200)
@@ -832,7 +930,8 @@ def test_threads_share_a_cache(provider: Provider) -> None:
     texts = [f"thread {number}" for number in range(20)]
     with use_cassette("x.yaml", mode="record"), ThreadPoolExecutor(8) as pool:
         first = list(pool.map(lambda text: ask(text, provider.url), texts))
-    with use_cassette("y.yaml", mode="record") as tape:
+    lose("x.yaml")
+    with use_cassette("x.yaml", mode="record") as tape:
         assert [ask(text) for text in texts] == first
     assert {call.source for call in tape.calls} == {"memory"}
 

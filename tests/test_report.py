@@ -29,6 +29,8 @@ class Call:
     raced: bool = False
     cached: tuple[int, int] = (0, 0)
     cached_usd: float = 0.0
+    asked_by: str = ""
+    asked_at: str = ""
 
 
 @dataclass

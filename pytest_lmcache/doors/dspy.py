@@ -131,6 +131,10 @@ class Visit(visit.Visit):
 
         super().__init__(recorder, NAME, request.model, ask)
 
+    def address(self) -> str:
+        """Where the engine sends the request."""
+        return lm15.address(self.request, self.engine)
+
     def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
         """An error as plain data, None for one that is not the engine's, and whether it will come again."""
         return lm15.store_error(error), lm15.is_lasting(error)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 from pytest_lmcache import answers, streams
+from pytest_lmcache.address import plain
 from pytest_lmcache.doors import visit
 from pytest_lmcache.doors.visit import StreamTape, after_call
 from pytest_lmcache.interaction import Again, Answer, Kind
@@ -43,6 +45,18 @@ class Visit(visit.Visit):
             return request_of(parameters, args, kwargs, name)
 
         super().__init__(recorder, name, str(kwargs.get("model") or (args[0] if args else "")), ask)
+
+    def address(self) -> str:
+        """Where LiteLLM sends the call: by its client, its arguments, LiteLLM's settings, the environment."""
+        import litellm
+
+        given = (
+            getattr(self.kwargs.get("client"), "base_url", None),
+            self.kwargs.get("base_url"),
+            self.kwargs.get("api_base"),
+            getattr(litellm, "api_base", None),
+        )
+        return plain(next(filter(None, given), None) or _usual_address(self.model, self.kwargs))
 
     def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
         """An error as plain data, None for one that is not LiteLLM's, and whether it will come again."""
@@ -304,6 +318,21 @@ def _model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str
         # The model of a recorded error may be one that no provider has.
         return model, kwargs.get("custom_llm_provider")
     return name, provider
+
+
+def _usual_address(model: str, kwargs: Mapping[str, Any]) -> str:
+    """Where LiteLLM sends a call that does not say: as the environment or LiteLLM itself has it, else the provider."""
+    import litellm
+
+    usual, provider = None, kwargs.get("custom_llm_provider") or model.partition("/")[0]
+    if provider not in AUTHENTICATING:
+        with suppress(litellm.BadRequestError):  # which the call itself is about to raise
+            _, provider, _, usual = litellm.get_llm_provider(
+                model=model, custom_llm_provider=kwargs.get("custom_llm_provider")
+            )
+    in_environment = provider.removeprefix("text-completion-").upper().replace("-", "_")
+    names = (f"{in_environment}_{suffix}" for suffix in ("BASE_URL", "API_BASE", "ENDPOINT", "API_URL"))
+    return next(filter(None, map(os.environ.get, names)), None) or usual or provider
 
 
 def is_heard(logging_obj: Any, *, fails: bool) -> bool:

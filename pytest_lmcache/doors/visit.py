@@ -25,8 +25,8 @@ _calling: ContextVar[list[Callable[[], Any]] | None] = ContextVar("pytest_lmcach
 class Visit:
     """One call; ``stored`` is the recorded answer, None: ask the provider.
 
-    ``ask`` gives the request, before redaction. ``at_once``: see ``Recorder.begin``. A door's own kind of visit says how its library's errors are
-    stored, and what the provider's prompt cache saved.
+    ``ask`` gives the request, before redaction. ``at_once``: see ``Recorder.begin``. A door's own kind of visit says where its library's
+    calls go, how errors are stored, and what the provider's prompt cache saved.
     """
 
     __slots__ = ("call", "held", "model", "record", "recorder", "stored")
@@ -46,9 +46,14 @@ class Visit:
             if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
                 request = recorder.redact.request(ask())
             self.call = Call(name, request)
-            self.record, self.stored = recorder.begin(order, self.call, at_once=self.at_once)
+            address = self.address() if recorder.may_ask else ""
+            self.record, self.stored = recorder.begin(order, self.call, at_once=self.at_once, address=address)
             self.record.model = model
             self._note_caching()
+
+    def address(self) -> str:
+        """Where the call goes: a plain URL, or the provider's name where that has its usual address."""
+        raise NotImplementedError
 
     def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
         """An error as plain data, None for one that is not the library's, and whether it will come again."""
