@@ -240,7 +240,9 @@ def _users_level() -> int:
     ours = f"{Path(__file__).parent}{os.sep}"
     files = [frame.f_code.co_filename for frame, _ in walk_stack(sys._getframe(1))]  # noqa: SLF001
     foreign = [level for level, file in enumerate(files, 1) if not file.startswith(ours)]
-    users = (level for level in foreign if not files[level - 1].startswith((*places, "<frozen")))
+    users = (
+        level for level in foreign if not files[level - 1].startswith((*places, "<frozen", "<pytest-lmcache"))
+    )
     return next(users, foreign[0] if foreign else 1)
 
 

@@ -195,7 +195,7 @@ class Run:
         self._watcher: Recorder | None = None
         self._before: Any = None
         self._watched = 0
-        self._rules: Settings | None = None
+        self._outer: tuple[Settings, Path] | None = None  # what the engine had before this run
         self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
         self._watches.append(ImportWatch(ENGINE, self._engine_is_there))
 
@@ -203,8 +203,9 @@ class Run:
         """Watch for LiteLLM and DSPy, and over their calls, no more."""
         for watch in self._watches:
             watch.stop()
-        if self._rules is not None:
-            sys.modules[ENGINE].session.rules = self._rules
+        if self._outer is not None:
+            session = sys.modules[ENGINE].session
+            session.rules, session.rootdir = self._outer
         if self._watcher is not None:
             self.session.ended, self.session.missed, self.session.layers = self._before
             self.session.leave(self._watcher)
@@ -543,10 +544,11 @@ class Run:
                 shared.open()
 
     def _engine_is_there(self) -> None:
-        """What the configuration takes out of tests, ``use_cassette`` takes out of its blocks too."""
-        engine: Any = sys.modules[ENGINE]
-        self._rules = engine.session.rules
-        engine.session.rules = Settings(redact=self.settings.redact, redact_with=self.settings.redact_with)
+        """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""
+        session = sys.modules[ENGINE].session
+        self._outer = session.rules, session.rootdir
+        session.rules = Settings(redact=self.settings.redact, redact_with=self.settings.redact_with)
+        session.rootdir = self.config.rootpath
 
     def _count_watched(self, where: str) -> None:
         """Count the calls since the last count that belong to no recorder."""

@@ -88,6 +88,7 @@ class Session:
         self.ended: Callable[[Recorder, bool, bool, bool], None] | None = None
         self.missed: Callable[[CassetteMiss], None] | None = None
         self.rules = Settings()
+        self.rootdir = Path()  # where the relative paths of `use_cassette` begin
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
         self.layers = CacheSettings()
         self.configured: dict[str, Any] = {}
@@ -453,9 +454,10 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     """Record and replay the calls of a block, or of a function, without pytest.
 
     ``with use_cassette("x.yaml", mode="record") as tape:``, ``async with``, or ``@use_cassette("x.yaml")`` on
-    a sync or async function. ``None`` is no cassette: the cache layers alone answer, and what they do not
-    have is asked. The other settings are those of the marker. The cassette is written when the block ends
-    without an exception. Raises SettingsError for a setting that cannot be.
+    a sync or async function. A relative path begins in the current folder, under pytest in its rootdir. ``None``
+    is no cassette: the cache layers alone answer, and what they do not have is asked. The other settings are
+    those of the marker. The cassette is written when the block ends without an exception. Raises SettingsError
+    for a setting that cannot be.
     """
 
     def __init__(self, path: str | Path | None, **settings: Any) -> None:
@@ -475,7 +477,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         recorder = session.recorder(
             self._updated(session.rules),
             # No link is resolved: the file may be one.
-            None if self._path is None else Path(os.path.abspath(self._path)),  # noqa: PTH100
+            None if self._path is None else Path(os.path.abspath(session.rootdir / self._path)),  # noqa: PTH100
             label="" if self._path is None else str(self._path),
             identity="" if self._path is None else identity_of(self._path, Path.cwd()),
             command=f'use_cassette({name}, mode="record")',

@@ -7,6 +7,7 @@ import functools
 import inspect
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import ne
@@ -507,3 +508,27 @@ with use_cassette("a.yaml"):
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert "missed" in ran.stdout, ran.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: litellm.completion("openai/gpt-4o-mini", ASKED), "return call(*args, **kwargs)"),
+        (lambda: litellm.moderation(input="x"), "return call(*args, **kwargs)"),
+        (
+            lambda: asyncio.run(litellm.acompletion("openai/gpt-4o-mini", ASKED)),
+            "return await call(*args, **kwargs)",
+        ),
+    ],
+    ids=["decorated", "undecorated", "coroutine"],
+)
+def test_tracebacks_show_the_lines_of_swapped_code(
+    call: Callable[[], Any], line: str, tmp_path: Path
+) -> None:
+    """In a traceback the code in the place of LiteLLM's own shows what it does, not a line of another file."""
+    with pytest.raises(CassetteMiss) as missed, use_cassette(tmp_path / "x.yaml"):
+        call()
+    frames = traceback.extract_tb(missed.value.__traceback__)
+    swapped = [frame.line for frame in frames if frame.filename.startswith("<pytest-lmcache")]
+    assert swapped == [line]
+    assert not [frame for frame in frames if frame.filename.endswith("standin.py")]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import linecache
 from collections.abc import Callable
 from functools import cache
+from itertools import count
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -23,6 +25,8 @@ CALLEE = "callee"
 CALLS = ("def", "return call(*args, **kwargs)")
 AWAITS = ("async def", "return await call(*args, **kwargs)")
 YIELDS = ("async def", "async for each in call(*args, **kwargs): yield each")
+
+NUMBERS = count(1)
 
 
 def stand_in(function: FunctionType, callee: Callable[..., Any]) -> CodeType:
@@ -60,7 +64,10 @@ def _code(kind: str, body: str, free: tuple[str, ...]) -> CodeType:
         callee=CALLEE,
         body=body,
     )
+    # Tracebacks show these lines.
+    name = f"<pytest-lmcache swapped code {next(NUMBERS)}>"
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
     made: dict[str, Any] = {}
-    exec(compile(text, __file__, "exec"), made)  # noqa: S102 - the text above and names of variables
+    exec(compile(text, name, "exec"), made)  # noqa: S102 - the text above and names of variables
     code: CodeType = made["enclosing"](*free).__code__
     return code

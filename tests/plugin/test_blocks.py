@@ -223,3 +223,26 @@ def test_an_expected_failure_tells_no_miss(suite):
         """
     )
     suite.run().assert_outcomes(passed=1, xfailed=1, errors=1)
+
+
+def test_relative_paths_are_from_rootdir(suite, monkeypatch):
+    """A block finds its file wherever pytest starts and wherever the test goes, as the mark does."""
+    suite.file("pytest.ini", "[pytest]\npythonpath = .\n")
+    suite.test(
+        """
+        from pytest_lmcache import use_cassette
+
+        def test_one(monkeypatch, tmp_path):
+            monkeypatch.chdir(tmp_path)
+            with use_cassette("cassettes/x.yaml", mode="once"):
+                ask()
+        """,
+        name="sub/test_it.py",
+    )
+    suite.run().assert_outcomes(passed=1)
+    assert suite.cassettes() == ["x.yaml"]
+    suite.asked()
+    monkeypatch.chdir(suite.folder / "sub")
+    suite.run("-c", "../pytest.ini", "test_it.py").assert_outcomes(passed=1)
+    assert suite.asked() == 0
+    assert not (suite.folder / "sub/cassettes").exists()
