@@ -58,6 +58,8 @@ COMPLETE = re.compile(rb"\nseconds: [0-9]+\.[0-9]{3}\Z")
 LARGE = 1 << 18
 LOOK_UPS = 8
 LONG_KEY = re.compile(r"[A-Za-z]\w{15,}", re.ASCII)
+# How 0.1.0 wrote texts that formatters change; see `document`.
+FRAGILE = re.compile(rb"[ \t]\n|\t|\|[2+]|\n\n\n|\xc2\xa0\n|\xe3\x80\x80\n")
 FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
 # What a provider gives anew to the very same answer.
 VOLATILE = frozenset(
@@ -144,6 +146,24 @@ class Entry:
         line = b"key: " + _scalar(key).encode()
         text = KEY_LINE.sub(lambda _: line, self.text, count=1)
         return Entry(key, text, 0, len(text), self.path)
+
+    def fragile(self) -> CassetteError | None:
+        """What is to be said of a text that formatters would change, None where there is none.
+
+        Raises CassetteError where the document is broken.
+        """
+        found = FRAGILE.search(self.data, self.start, self.end)
+        if found is None or self.robust() == self.text:
+            return None
+        line = self._line(found.start() - self.start)
+        return CassetteError(
+            f"{self.path}:{line}: formatters and editors would change this text.\n"
+            f"Write it as pytest-lmcache does now: pytest-lmcache check --fix {self.path}"
+        )
+
+    def robust(self) -> bytes:
+        """The document as it is written now. Raises CassetteError where it is broken."""
+        return entry_of(self.interaction()._replace(key=self.stored_key()), self.path).text
 
     def broken(self, problem: str, offset: int = 0) -> CassetteError:
         """The error that names this document's file and line."""
@@ -295,24 +315,56 @@ class Cassette:
         """
         if not rewrite and not any(call.new for call in asked):
             return False
+        with self._writing():
+            on_disk = Cassette(self.path, self.strategy)
+            entries = merge(on_disk.entries, asked, owned=owned, rewrite=rewrite)
+            if entries == on_disk.entries:
+                return False
+            self._replace(b"".join(on_disk._file(entries, comment)) if entries else None)
+        return True
+
+    def fragile(self) -> Sequence[CassetteError]:
+        """One for each interaction with a text that formatters would change; see ``make_robust``."""
+        return [problem for entry in self._documents() if (problem := entry.fragile()) is not None]
+
+    def make_robust(self) -> None:
+        """Write those interactions anew, and nothing else of the file. Raises CassetteError, as ``save`` does."""
+        with self._writing():
+            on_disk = Cassette(self.path, self.strategy)
+            data, pieces, end = on_disk._data, [], 0
+            for entry in on_disk._documents():
+                text = entry.text if entry.fragile() is None else entry.robust()
+                pieces += [data[end : entry.start], text]
+                end = entry.end
+            self._replace(b"".join(pieces))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Around what changes the file; an error of the system's becomes a CassetteError."""
         try:
             with _lock(self.path):
-                on_disk = Cassette(self.path, self.strategy)
-                entries = merge(on_disk.entries, asked, owned=owned, rewrite=rewrite)
-                if entries == on_disk.entries:
-                    return False
-                path = self.path.resolve()
-                if self.exists and not os.access(path, os.W_OK):
-                    raise PermissionError(EACCES, os.strerror(EACCES), str(path))
-                if entries:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    _replace(path, b"".join(on_disk._file(entries, comment)))
-                else:
-                    path.unlink()
+                yield
         except OSError as problem:
             reason = problem.strerror or str(problem)
             raise CassetteError(unwritable_cassette(str(self.path), reason)) from None
-        return True
+
+    def _replace(self, data: bytes | None) -> None:
+        """Write the file aside and rename it; None removes it. What a link leads to is the file."""
+        path = self.path.resolve()
+        if self.exists and not os.access(path, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES), str(path))
+        if data is None:
+            path.unlink()
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{token_hex(8)}.tmp")
+        try:
+            aside.write_bytes(data)
+            if path.exists():
+                shutil.copymode(path, aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def _file(self, entries: Iterable[Entry], comment: Sequence[str]) -> Iterator[bytes]:
         ours = [f"# {shorten(line, 1000)}\n".encode("utf-8", "backslashreplace") for line in comment]
@@ -427,9 +479,20 @@ class Cassette:
         return self._index
 
     def _index_documents(self) -> tuple[list[Entry], dict[str, list[Entry]]]:
-        data, end, strategy = self._data, len(self._data), self.strategy
-        entries: list[Entry] = []
+        strategy, entries = self.strategy, self._documents()
         index: dict[str, list[Entry]] = defaultdict(list)
+        for place, entry in enumerate(entries):
+            entry.key = entry.key or entry.stored_key()
+            key = entry.key if self._is_trusted else strategy.key(entry.call())
+            if key != entry.key:
+                entries[place] = entry.rekeyed(key)
+            index[key].append(entries[place])
+        return entries, index
+
+    def _documents(self) -> list[Entry]:
+        """The interactions as they stand in the file, without a key where that is not written as we write it."""
+        data, end = self._data, len(self._data)
+        entries: list[Entry] = []
         for found in DOCUMENT.finditer(data):
             if found.lastgroup == "more":
                 self._document_after(found.start())
@@ -443,13 +506,7 @@ class Cassette:
             raise self._broken(
                 "take out this `...`: it ends an interaction in its middle", end_mark.start() + 1
             )
-        for place, entry in enumerate(entries):
-            entry.key = entry.key or entry.stored_key()
-            key = entry.key if self._is_trusted else strategy.key(entry.call())
-            if key != entry.key:
-                entries[place] = entry.rekeyed(key)
-            index[key].append(entries[place])
-        return entries, index
+        return entries
 
     def _broken(self, problem: str, at: int = 0) -> CassetteError:
         return Entry("", self._data, at, at, self.path).broken(problem)
@@ -766,17 +823,6 @@ def _other_case(path: Path) -> str | None:
 
 def _scalar(text: str) -> str:
     return document.dump({"key": text})[len("key: ") :].rstrip("\n")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{token_hex(8)}.tmp")
-    try:
-        aside.write_bytes(data)
-        if path.exists():
-            shutil.copymode(path, aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pytest_lmcache.errors import LMCacheError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit code: 0, or 1 where a cassette is broken. Wrong usage exits with 2."""
+    """Run the command; gives its exit code: 0, or 1 if a cassette is broken or there is none. Wrong usage exits with 2."""
     parser = argparse.ArgumentParser(
         prog="pytest-lmcache", description="Look after the cassettes of pytest-lmcache."
     )
@@ -20,35 +20,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     checking = commands.add_parser("check", help="read every cassette, name the broken ones, count")
     checking.add_argument("folder", nargs="?", default="cassettes", type=Path, help="default: cassettes")
+    checking.add_argument(
+        "--fix", action="store_true", help="write anew the texts that formatters and editors would change"
+    )
     options = parser.parse_args(arguments)
     if not options.folder.exists():
         checking.error(f"there is no folder {options.folder}")
-    return check(options.folder)
+    return check(options.folder, fix=options.fix)
 
 
-def check(folder: Path) -> int:
-    """Read each interaction of every cassette under a folder; prints what is broken, and the counts."""
+def check(folder: Path, *, fix: bool = False) -> int:
+    """Read each interaction of every cassette under a folder; prints what is broken, and the counts.
+
+    ``fix``: what formatters would change is written anew.
+    """
     files = interactions = size = 0
     broken: list[str] = []
-    for path in _cassettes(folder):
+    fragile: list[str] = []
+    others: list[Path] = []
+    for path in _files(folder):
+        if path != folder and _is_of_vcrpy(path):
+            others.append(path)
+            continue
         files += 1
+        count, problems, risks = _read(path, fix=fix)
         size += path.stat().st_size
-        count, problems = _read(path)
         interactions += count
         broken += problems
-    for problem in broken:
-        print(problem, file=sys.stderr)  # noqa: T201 - a command speaks
+        fragile += risks
+    if not files:
+        vcrpy = f"; it has {_number(len(others), 'file')} of vcrpy, such as {others[0]}" if others else ""
+        print(f"{folder} has no cassette of pytest-lmcache{vcrpy}.", file=sys.stderr)  # noqa: T201 - a command speaks
+        return 1
+    for problem in [*broken, *fragile]:
+        print(problem, file=sys.stderr)  # noqa: T201
     counted = f"{_number(files, 'cassette')}, {_number(interactions, 'interaction')}, {_number(size, 'byte')}"
-    print(f"{counted}{f', {len(broken)} broken' if broken else ''}")  # noqa: T201
-    return 1 if broken else 0
+    broken_ones = f", {len(broken)} broken" if broken else ""
+    fragile_ones = f", {len(fragile)} that formatters would change" if fragile else ""
+    print(f"{counted}{broken_ones}{fragile_ones}")  # noqa: T201
+    return 1 if broken or fragile else 0
 
 
-def _cassettes(folder: Path) -> Iterator[Path]:
+def _files(folder: Path) -> Iterator[Path]:
     if folder.is_file():
         yield folder
         return
     for path in sorted(folder.rglob("*")):
-        if path.suffix in {".yaml", ".yml"} and path.is_file() and not _is_of_vcrpy(path):
+        if path.suffix in {".yaml", ".yml"} and path.is_file():
             yield path
 
 
@@ -61,16 +79,17 @@ def _is_of_vcrpy(path: Path) -> bool:
         return False  # reading it says what is wrong
 
 
-def _read(path: Path) -> tuple[int, list[str]]:
-    """How many interactions of a cassette can be read, and what is wrong with it."""
+def _read(path: Path, *, fix: bool) -> tuple[int, list[str], list[str]]:
+    """How many interactions of a cassette can be read, what is wrong with it, and what formatters would change."""
     from pytest_lmcache.cassette import Cassette
     from pytest_lmcache.keys import strategy
 
     exact = strategy("exact")
     try:
-        entries = Cassette(path, exact).entries
+        cassette = Cassette(path, exact)
+        entries = cassette.entries
     except LMCacheError as problem:
-        return 0, [str(problem)]
+        return 0, [str(problem)], []
     problems = []
     for entry in entries:
         try:
@@ -80,7 +99,14 @@ def _read(path: Path) -> tuple[int, list[str]]:
                 raise entry.broken("`key:` is that of another question: was this one edited by hand?")
         except LMCacheError as problem:
             problems.append(str(problem))
-    return len(entries) - len(problems), problems
+    fragile = [] if problems else cassette.fragile()
+    if fragile and fix:
+        try:
+            cassette.make_robust()
+            fragile = []
+        except LMCacheError as problem:
+            problems.append(str(problem))
+    return len(entries) - len(problems), problems, [str(risk) for risk in fragile]
 
 
 def _number(count: int, noun: str) -> str:

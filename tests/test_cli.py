@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,50 @@ def test_counts_what_is_sound(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 0
     size = one.stat().st_size + two.stat().st_size
     assert capsys.readouterr() == (f"2 cassettes, 3 interactions, {size:,} bytes\n", "")
+
+
+def test_a_folder_without_cassettes_of_ours_is_told(tmp_path, capsys):
+    """Who names the wrong folder, or has vcrpy's cassettes only, does not read that all is well."""
+    assert main(["check", str(tmp_path)]) == 1
+    assert capsys.readouterr() == ("", f"{tmp_path} has no cassette of pytest-lmcache.\n")
+    for number in range(7):
+        (tmp_path / f"{number}.yaml").write_text("interactions:\n- request: {}\n")
+    assert main(["check", str(tmp_path)]) == 1
+    told = (
+        f"{tmp_path} has no cassette of pytest-lmcache; it has 7 files of vcrpy, such as {tmp_path}/0.yaml.\n"
+    )
+    assert capsys.readouterr() == ("", told)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", ["calls.yaml", "values.yaml"])
+def test_texts_that_formatters_would_change_are_told_and_fixed(tmp_path, capsys, name):
+    """A cassette that 0.1.0 wrote says where a formatter would change it, and is written anew on demand."""
+    path = tmp_path / name
+    path.write_bytes((GOLDEN / name).read_bytes())
+    assert main(["check", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out.rstrip().endswith(" that formatters would change")
+    assert f"pytest-lmcache check --fix {path}" in err
+    lines = path.read_text().splitlines()
+    for told in err.splitlines()[::2]:
+        line = lines[int(told.removeprefix(f"{path}:").partition(":")[0]) - 1]
+        assert re.search(r"\t|\s$|\|[2+]|^$", line)
+    assert main(["check", "--fix", str(tmp_path)]) == 0
+    assert path.read_bytes() == (GOLDEN / "written" / name).read_bytes()
+    assert main(["check", str(tmp_path)]) == 0
+
+
+def test_a_fix_changes_nothing_else(tmp_path):
+    """Remarks, keys of an own strategy and interactions that need no fix stay as they are."""
+    path = write(tmp_path / "one.yaml", "x", "y\n\nz", "w")
+    text = "# a remark\n" + path.read_text().replace("\nkey: exact/1\n", "\nkey: own:nowhere.to_be_found\n")
+    text = text.replace("choices: []", "choices:   []  ", 1)
+    path.write_text(text)
+    assert main(["check", "--fix", str(path)]) == 0
+    assert path.read_text() == text.replace("choices:   []  ", "choices: []")
 
 
 def test_names_each_broken_place(tmp_path, capsys):
