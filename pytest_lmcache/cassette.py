@@ -50,7 +50,7 @@ ANSWER = re.compile(rb"\n(?:response|shared|chunks|error):")
 CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- #].*)?\n)*)")
 KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
 VERSION = re.compile(rb"^lmcache: *([0-9]{1,9}) *(?:#.*)?$", re.MULTILINE)
-CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |$)", re.MULTILINE)
+CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |\r?$)", re.MULTILINE)
 RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
 LAST_FIELD = b"\nseconds:"
 COMPLETE = re.compile(rb"\nseconds: [0-9]+\.[0-9]{3}\Z")
@@ -273,12 +273,14 @@ class Asked(NamedTuple):
 class Cassette:
     """One cassette file as it is on disk: its interactions in order, and an index by key.
 
-    ``exists`` is False where there is no file yet: an empty cassette, to be written.
+    ``exists`` is False where there is no file yet: an empty cassette, to be written. With ``replaces`` a file in
+    which git left a merge conflict counts as none.
     """
 
-    def __init__(self, path: Path, strategy: KeyStrategy) -> None:
+    def __init__(self, path: Path, strategy: KeyStrategy, *, replaces: bool = False) -> None:
         self.path = path
         self.strategy = strategy
+        self._replaces = replaces
         self.exists = False
         self._data = b""
         self._is_trusted = False
@@ -316,7 +318,7 @@ class Cassette:
         if not rewrite and not any(call.new for call in asked):
             return False
         with self._writing():
-            on_disk = Cassette(self.path, self.strategy)
+            on_disk = Cassette(self.path, self.strategy, replaces=self._replaces)
             entries = merge(on_disk.entries, asked, owned=owned, rewrite=rewrite)
             if entries == on_disk.entries:
                 return False
@@ -393,6 +395,8 @@ class Cassette:
             raise self._broken(f"cannot be read: {problem.strerror or problem}") from None
         if other is not None:
             raise CassetteError(same_file(str(self.path), other))
+        if self._replaces and CONFLICT.search(data) is not None:
+            return
         self.exists = True
         # An editor or git on another system may have put a mark in front or other line ends.
         data = data.removeprefix(b"\xef\xbb\xbf")

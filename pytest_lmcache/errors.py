@@ -129,8 +129,9 @@ def conflicted_cassette(path: str, line: int) -> str:
     """The message for a cassette with git's conflict markers."""
     return (
         f"{path}:{line}: git left a merge conflict here.\n"
-        "Keep the interactions of either side (each is one YAML document; both sides may stay, one after "
-        "the other) and delete the marker lines, or take one side whole and run: pytest --lm-record"
+        f'Take one side (git checkout --ours "{path}", or --theirs) and run: pytest --lm-record. That adds what '
+        "this side lacks; answers that are still in the cache on disk cost nothing.\n"
+        "Or run: pytest --lm-rewrite. That replaces the file and asks the provider everything again."
     )
 
 

@@ -138,7 +138,8 @@ class Session:
             return self._strategy(own, settings.normalize)
 
         def cassette() -> Cassette:
-            return self._cassette(cast("Path", path), recorder.strategy, shared=not owned)
+            rewrites = recorder.mode is Mode.REWRITE
+            return self._cassette(cast("Path", path), recorder.strategy, shared=not owned, rewrites=rewrites)
 
         recorder = Recorder(
             settings,
@@ -351,10 +352,10 @@ class Session:
             self._redactors[wanted] = Redactor(settings.redact, functions)
         return self._redactors[wanted]
 
-    def _cassette(self, path: Path, keys: KeyStrategy, *, shared: bool) -> Cassette:
+    def _cassette(self, path: Path, keys: KeyStrategy, *, shared: bool, rewrites: bool) -> Cassette:
         """The cassette of a path; one that tests share is kept while its file does not change."""
-        if not shared:
-            return Cassette(path, keys)
+        if rewrites or not shared:
+            return Cassette(path, keys, replaces=rewrites)
         try:
             status = path.stat()
             stamp: Any = (status.st_mtime_ns, status.st_size, status.st_ino, keys.name)

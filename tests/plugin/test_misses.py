@@ -393,12 +393,35 @@ def test_broken_cassette_fails_its_test(suite):
     suite.record()
     path = suite.folder / "cassettes/test_it/test_one.yaml"
     path.write_text(path.read_text().replace("\n--- # 1", "\n<<<<<<< ours\n--- # 1"))
-    for args in ([], ["--lm-record"], ["--lm-rewrite"]):
+    for args in ([], ["--lm-record"]):
         before = path.read_bytes()
         result = suite.run(*args)
         assert result.parseoutcomes().keys() & {"failed", "errors"}
         result.stdout.fnmatch_lines(["*test_one.yaml:5: git left a merge conflict here.*"])
         assert path.read_bytes() == before
+    path.write_text("lmcache: 1\n--- # 1\n")
+    assert suite.run("--lm-rewrite").parseoutcomes().keys() & {"failed", "errors"}
+    assert path.read_text() == "lmcache: 1\n--- # 1\n"
+
+
+@pytest.mark.parametrize("name", [None, "shared"])
+@pytest.mark.parametrize("left", ["<<<<<<< HEAD\n", "=======\n", ">>>>>>> theirs\r\n"])
+def test_a_rewrite_replaces_a_conflicted_cassette(suite, left, name):
+    """Git's marks within a recording need no editing: the message names the command, and that mends the file."""
+    mark = f"@pytest.mark.lm_cache(cassette={name!r})" if name else "@pytest.mark.lm_cache"
+    suite.test(f"{mark}\ndef test_one():\n    assert ask('one') == ask('one', seed=1)\n")
+    suite.record()
+    path = suite.folder / (f"cassettes/{name}.yaml" if name else "cassettes/test_it/test_one.yaml")
+    whole = path.read_text()
+    path.write_bytes(whole.replace("recorded:", f"{left}recorded:", 1).encode())
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*git left a merge conflict here.*", "*pytest --lm-rewrite*"])
+    suite.run("--lm-rewrite").assert_outcomes(passed=1)
+    assert not {"<<<<<<<", "=======", ">>>>>>>"} & {line[:7] for line in path.read_text().splitlines()}
+    suite.asked()
+    suite.run().assert_outcomes(passed=1)
+    assert suite.asked() == 0
 
 
 def test_cassette_that_cannot_be_written(suite):
