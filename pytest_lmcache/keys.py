@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from pytest_lmcache.errors import SettingsError, UnkeyableCallError
+from pytest_lmcache.normalizers import Folders, normalized, rules_of
 from pytest_lmcache.redact import is_secret_name
 
 if TYPE_CHECKING:
@@ -502,13 +503,15 @@ class KeyStrategy(NamedTuple):
     """One way to tell calls apart.
 
     ``name`` is what a cassette's header says. ``stable`` is True where a key stored under the same name may
-    be trusted; it is False for own functions, whose body may have changed since.
+    be trusted; it is False for own functions, whose body may have changed since. ``also`` gives the same strategy
+    with more normalizers.
     """
 
     name: str
     stable: bool
     family: str
     text_of: Callable[[Call], str]
+    also: Callable[[Sequence[str]], KeyStrategy]
 
     def text(self, call: Call) -> str:
         """What of a call makes it the same as another. Raises UnkeyableCallError."""
@@ -535,25 +538,32 @@ _VERSION = 1
 
 
 def strategy(
-    spec: str | Callable[[dict[str, Any]], str], normalizers: Sequence[str | re.Pattern[str]] = ()
+    spec: str | Callable[[dict[str, Any]], str],
+    normalizers: Sequence[str | re.Pattern[str]] = (),
+    folders: Folders = Folders(),  # noqa: B008 - it cannot change
 ) -> KeyStrategy:
     """The strategy of a name, a dotted path (``package.module:function``) or a function ``request -> str``.
 
     ``normalizers`` are names of ``NORMALIZERS`` or own regular expressions, compiled or as ``re:<pattern>``;
     what they match counts as the same everywhere but for which matches equal each other. Own ones act first,
-    in the order given; then the named ones, in a fixed order. Raises SettingsError.
+    in the order given; then the named ones, in a fixed order. ``folders`` are those that two of them look for.
+    Raises SettingsError.
     """
-    rules = _rules(normalizers)
-    suffix = "".join(f"+{rule.name}" for rule in rules)
+    rules = rules_of(normalizers, folders)
+    suffix = "".join(f"+{rule.versioned}" for rule in rules)
+
+    def also(more: Sequence[str]) -> KeyStrategy:
+        return strategy(spec, [*normalizers, *more], folders)
+
     if isinstance(spec, str) and spec in _STRATEGIES:
         pick = _STRATEGIES[spec]
         family = f"{spec}/{_VERSION}"
 
         def text_of(call: Call) -> str:
             question = pick(call.request)
-            return _text(_Normalizing(rules).of(question) if rules else question)
+            return _text(normalized(question, rules, call.request))
 
-        return KeyStrategy(family + suffix, stable=True, family=family, text_of=text_of)
+        return KeyStrategy(family + suffix, stable=True, family=family, text_of=text_of, also=also)
 
     function = _imported(spec) if isinstance(spec, str) else spec
     if not callable(function):
@@ -565,9 +575,9 @@ def strategy(
     def own_text_of(call: Call) -> str:
         # A copy, so that the function cannot change what is stored.
         request = _plain(call.request, 1)
-        return _answer_of(function, _Normalizing(rules).of(request) if rules else request, call.name)
+        return _answer_of(function, normalized(request, rules, request), call.name)
 
-    return KeyStrategy(family + suffix, stable=False, family=family, text_of=own_text_of)
+    return KeyStrategy(family + suffix, stable=False, family=family, text_of=own_text_of, also=also)
 
 
 _keying: ContextVar[bool] = ContextVar("pytest_lmcache_keying", default=False)
@@ -625,153 +635,3 @@ def _where(function: Any) -> str:
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(names)
-
-
-# ---- normalizers ---------------------------------------------------------------------------------------
-
-_HEX = "[0-9a-fA-F]"
-_TIME = r"(?:[01]\d|2[0-4]):[0-5]\d:[0-6]\d(?:[.,]\d+)?"
-_OFFSET = r"\s?(?:Z\b|[+-](?:[01]\d|2[0-3]):?[0-5]\d\b)"
-_DAY = r"(?:19|20|21)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
-_SLASH = r"(?:/+|\\+)"
-
-_PATTERNS: Mapping[str, str] = {
-    # With dashes; without, only version 4, which a checksum of the same length is once in 64 times.
-    "uuid": rf"(?<![0-9A-Za-z])(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}"
-    rf"|{_HEX}{{12}}4{_HEX}{{3}}[89abAB]{_HEX}{{15}})(?![0-9A-Za-z])",
-    "date": rf"(?<!\d){_DAY}(?:[T ](?:{_TIME}|(?:[01]\d|2[0-4]):[0-5]\d)(?:{_OFFSET})?)?(?!\d)"
-    r"|(?<!\d)(?:19|20|21)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])T[0-2]\d[0-5]\d[0-6]\d(?:\.\d+)?"
-    rf"(?:{_OFFSET})?(?!\d)"
-    rf"|(?<![\d:]){_TIME}(?:{_OFFSET})?(?![\d:])",
-    "epoch": r"(?<![\w.-])\d{10}(?:\d{3})?(?:\.\d+)?(?!\w|\.\d)",
-    # The folder alone: what lies in it, the tail, keeps its name.
-    "tmp_path": r"(?:(?:\b[A-Za-z]:)?(?:[/\\]+[\w.@~+-]+)*?[/\\]+pytest-of-[^/\\\s]+[/\\]+pytest-(?:\d+|current)"
-    rf"(?:{_SLASH}popen-gw\d+)?"
-    rf"|(?:(?<![\w.~-])(?:/private)?(?:/tmp|/var/tmp|/var/folders/[^/\s]+/[^/\s]+/[TC0])"
-    rf"|\b[A-Za-z]:{_SLASH}Users{_SLASH}[^/\\\n\"']+{_SLASH}AppData{_SLASH}Local{_SLASH}Temp"
-    rf"|\b[A-Za-z]:{_SLASH}(?:Windows{_SLASH})?Temp)(?![\w-])(?:{_SLASH}tmp[a-z0-9_]{{8}}(?![a-z0-9_]))?)"
-    r"(?P<tail>(?:[/\\]+[\w.@~+-]+)*)",
-    "tool_call_id": r"\b(?:call_|toolu_(?:bdrk_|vrtx_)?|chatcmpl-tool-|tooluse_)"
-    rf"(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|(?=[A-Za-z]*\d)[0-9A-Za-z]{{16,}})(?![0-9A-Za-z])",
-}
-NORMALIZERS: tuple[str, ...] = tuple(_PATTERNS)
-"""The declared normalizers, in the order in which they act."""
-
-_WINDOWS_SLASHES = re.compile(r"\\+")
-_EPOCH_SECONDS = range(978_307_200, 4_102_444_800)  # 2001 up to 2100
-_TOOL_CALL_FIELDS = frozenset({"tool_call_id", "tool_use_id", "call_id"})
-_TOOL_CALL_TYPES = frozenset(
-    {
-        *("function", "function_call", "custom_tool_call", "tool_use", "server_tool_use", "mcp_tool_use"),
-        *("tool_call", "tool_result"),  # DSPy's
-    }
-)
-
-
-class _Rule(NamedTuple):
-    name: str
-    pattern: re.Pattern[str]
-
-
-def _rules(normalizers: Sequence[str | re.Pattern[str]]) -> tuple[_Rule, ...]:
-    """Own rules as given, then the named ones in their order; each once."""
-    if isinstance(normalizers, str):
-        raise SettingsError(f"Normalizers are a list; got the text {normalizers!r}.")
-    own: dict[str, _Rule] = {}
-    named: set[str] = set()
-    for normalizer in normalizers:
-        if isinstance(normalizer, str) and normalizer in _PATTERNS:
-            named.add(normalizer)
-        else:
-            rule = _own_rule(normalizer)
-            own[rule.name] = rule
-    return (
-        *own.values(),
-        *(_Rule(name, re.compile(pattern)) for name, pattern in _PATTERNS.items() if name in named),
-    )
-
-
-def _own_rule(normalizer: Any) -> _Rule:
-    pattern = normalizer
-    if isinstance(normalizer, str) and normalizer.startswith("re:"):
-        try:
-            pattern = re.compile(normalizer.removeprefix("re:"))
-        except re.error as error:
-            raise SettingsError(
-                f"The normalizer {normalizer!r} is no regular expression: {error}."
-            ) from error
-    if not isinstance(pattern, re.Pattern) or not isinstance(pattern.pattern, str):
-        raise SettingsError(
-            f"There is no normalizer {normalizer!r}. Valid are {_names(NORMALIZERS)} and re:<pattern>."
-        )
-    text = f"{pattern.pattern}\0{pattern.flags}".encode("utf-8", "surrogatepass")
-    return _Rule(f"re:{hashlib.blake2b(text, digest_size=4).hexdigest()}", pattern)
-
-
-class _Normalizing:
-    """One walk through one question; equal matches get equal placeholders, numbered as they appear."""
-
-    def __init__(self, rules: Sequence[_Rule]) -> None:
-        self._rules = rules
-        self._names = {rule.name for rule in rules}
-        self._seen: dict[str, dict[str, str]] = {rule.name: {} for rule in rules}
-
-    def of(self, question: Any) -> Any:
-        if isinstance(question, dict):
-            # A dated model and a seed like a moment are the question.
-            return {
-                key: value if key in {"model", "seed"} else self._value(value)
-                for key, value in sorted(question.items())
-            }
-        return self._value(question)
-
-    def _value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._string(value)
-        if isinstance(value, dict):
-            return {
-                key: self._placeholder("tool_call_id", item)
-                if self._is_tool_call_id(key, item, value)
-                else self._value(item)
-                for key, item in sorted(value.items())
-            }
-        if isinstance(value, list):
-            return [self._value(item) for item in value]
-        if "epoch" in self._names and type(value) in {int, float} and _is_epoch(value):
-            return self._placeholder("epoch", repr(value))
-        return value
-
-    def _string(self, text: str) -> str:
-        for rule in self._rules:
-            text = rule.pattern.sub(lambda match, rule=rule: self._match(rule.name, match), text)  # type: ignore[misc]
-        return text
-
-    def _match(self, name: str, match: re.Match[str]) -> str:
-        found = match[0]
-        if not found or (name == "epoch" and not _is_epoch(float(found))):
-            return found
-        if name == "tmp_path":
-            folder, tail = found.removesuffix(match["tail"]), match["tail"]
-            if "\\" in folder:
-                tail = _WINDOWS_SLASHES.sub("/", tail)
-            return self._placeholder(name, folder) + tail
-        return self._placeholder(name, found.lower() if name == "uuid" else found)
-
-    def _placeholder(self, name: str, found: str) -> str:
-        seen = self._seen[name]
-        return seen.setdefault(found, f"<{name}-{len(seen) + 1}>")
-
-    def _is_tool_call_id(self, key: str, item: Any, around: Mapping[str, Any]) -> bool:
-        if "tool_call_id" not in self._names or not isinstance(item, str):
-            return False
-        return key in _TOOL_CALL_FIELDS or (
-            key == "id" and (_type(around) in _TOOL_CALL_TYPES or "function" in around)
-        )
-
-
-def _is_epoch(number: float) -> bool:
-    """Whether a number of 10 digits counts seconds, or one of 13 milliseconds, since 1970."""
-    whole = int(number) if number == number and abs(number) < 1e13 else 0  # noqa: PLR0124, PLR2004
-    if whole < 10**9:
-        return False
-    return whole in _EPOCH_SECONDS or (whole >= 10**12 and whole // 1000 in _EPOCH_SECONDS)

@@ -27,7 +27,6 @@ from pytest_lmcache.errors import (
     SettingsError,
     still_running,
 )
-from pytest_lmcache.not_recorded import advice
 from pytest_lmcache.settings import ALIASES, CacheSettings, Mode, Settings, without_aliases
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ INI = {
     "lm_key": ("string", "key strategy: exact (default), messages, content, or a function's dotted path"),
     "lm_normalize": (
         "linelist",
-        "normalizers that act on keys: uuid, date, epoch, tmp_path, tool_call_id, re:…",
+        "normalizers that act on keys: uuid, date, epoch, tmp_path, rootdir, tool_call_id, re:…",
     ),
     "lm_repeat": ("string", "an identical call after the last recording: last (default), cycle or error"),
     "lm_record_errors": ("string", "which errors of the provider are recorded: lasting (default) or all"),
@@ -195,7 +194,7 @@ class Run:
         self._watcher: Recorder | None = None
         self._before: Any = None
         self._watched = 0
-        self._outer: tuple[Settings, Path] | None = None  # what the engine had before this run
+        self._outer: tuple[Any, ...] | None = None  # what the engine had before this run
         self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
         self._watches.append(ImportWatch(ENGINE, self._engine_is_there))
 
@@ -205,7 +204,7 @@ class Run:
             watch.stop()
         if self._outer is not None:
             session = sys.modules[ENGINE].session
-            session.rules, session.rootdir = self._outer
+            session.rules, session.rootdir, session.folders = self._outer
         if self._watcher is not None:
             self.session.ended, self.session.missed, self.session.layers = self._before
             self.session.leave(self._watcher)
@@ -386,6 +385,8 @@ class Run:
             and recorder.mode is not Mode.LIVE
             and recorder.unstored
         ):
+            from pytest_lmcache.not_recorded import advice
+
             _put_first(report, advice(failure, recorder.unstored, recorder.command))
         if report.failed and faults and (call.excinfo is None or call.excinfo.value not in faults):
             report.sections.append(("language-model calls that missed", "\n\n".join(map(str, faults))))
@@ -545,10 +546,14 @@ class Run:
 
     def _engine_is_there(self) -> None:
         """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""
+        from pytest_lmcache.normalizers import Folders
+
         session = sys.modules[ENGINE].session
-        self._outer = session.rules, session.rootdir
+        self._outer = session.rules, session.rootdir, session.folders
         session.rules = Settings(redact=self.settings.redact, redact_with=self.settings.redact_with)
         session.rootdir = self.config.rootpath
+        folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
+        session.folders = lambda: folders
 
     def _count_watched(self, where: str) -> None:
         """Count the calls since the last count that belong to no recorder."""
@@ -700,6 +705,14 @@ def _has_own_backend(item: pytest.Item) -> bool:
 def _folder(config: pytest.Config, text: str) -> Path:
     """A folder as pytest takes its ``cache_dir``: under rootdir, with ``~`` and environment variables."""
     return config.rootpath / os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111 - which fails for ~nobody
+
+
+def _temporary_folders(config: pytest.Config) -> tuple[str, ...]:
+    import tempfile
+
+    base = config.getoption("basetemp", default=None)
+    given = () if base is None else (os.path.abspath(base),)  # noqa: PTH100 - as pytest does
+    return (*given, tempfile.gettempdir())
 
 
 def _forced_mode(config: pytest.Config) -> Mode | None:

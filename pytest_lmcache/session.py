@@ -31,6 +31,7 @@ from pytest_lmcache.errors import (
     outside,
 )
 from pytest_lmcache.keys import KeyStrategy, strategy
+from pytest_lmcache.normalizers import Folders, folders_here
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY, Redactor, shown_in_a_name
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
@@ -89,6 +90,7 @@ class Session:
         self.missed: Callable[[CassetteMiss], None] | None = None
         self.rules = Settings()
         self.rootdir = Path()  # where the relative paths of `use_cassette` begin
+        self.folders: Callable[[], Folders] = folders_here
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
         self.layers = CacheSettings()
         self.configured: dict[str, Any] = {}
@@ -340,9 +342,10 @@ class Session:
         return self.cache() if found is None else Settings().updated({"cache": found}, source).cache
 
     def _strategy(self, key: Any, normalize: Sequence[str]) -> KeyStrategy:
-        wanted = (_identity(key), normalize)
+        folders = self.folders()
+        wanted = (_identity(key), normalize, folders)
         if wanted not in self._strategies:
-            self._strategies[wanted] = strategy(key, normalize)
+            self._strategies[wanted] = strategy(key, normalize, folders)
         return self._strategies[wanted]
 
     def _redactor(self, settings: Settings) -> Redactor:

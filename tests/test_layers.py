@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "layers.flight": "layers locks",
     "values": "clock document errors interaction",
     "caches": "errors keys layers layers.disk layers.flight layers.memory layers.redis settings",
-    "keys": "errors interaction redact",
+    "keys": "errors interaction normalizers redact",
+    "normalizers": "errors",
     "redact": "errors interaction",
     "nearest": "interaction keys",
     "cassette": "document errors interaction keys locks",
@@ -45,11 +46,11 @@ MAY_IMPORT = {
     "lm15": "address answers errors interaction",
     "doors.visit": "errors interaction locks not_recorded recorder settings",
     "doors.dspy": "doors.visit errors interaction keys lm15 recorder settings streams",
-    "session": "caches cassette doors.dspy doors.fronts doors.imports doors.litellm errors keys recorder redact "
+    "session": "caches cassette doors.dspy doors.fronts doors.imports doors.litellm errors keys normalizers recorder redact "
     "settings",
     "report": "caches errors not_recorded recorder settings",
     "cli": "__init__ cassette errors keys",
-    "plugin": "doors.imports errors not_recorded recorder report session settings",
+    "plugin": "doors.imports errors normalizers not_recorded recorder report session settings",
     "__init__": "caches errors session",
 }
 # Their price at start: LiteLLM alone takes five seconds.

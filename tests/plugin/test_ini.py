@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import pytest
 
 AUTO = """
@@ -105,6 +107,28 @@ def test_auto_records_unmarked_tests(suite, kind):
     suite.asked()
     suite.run().assert_outcomes(passed=1)
     assert suite.asked() == 0
+
+
+def test_temporary_folders_and_the_checkout(suite, monkeypatch, tmp_path_factory):
+    """Folders that ``--basetemp``, TMPDIR and rootdir name are known to the normalizers."""
+    suite.test("""
+        import tempfile
+
+        @pytest.mark.lm_cache(normalize="tmp_path", cassette="temporary")
+        def test_temporary(tmp_path):
+            ask(f"read {tmp_path}/a.txt and {tempfile.mkdtemp()}/b.txt")
+
+        @pytest.mark.lm_cache(normalize="rootdir", cassette="rootdir")
+        def test_rootdir(pytestconfig):
+            ask(f"read {pytestconfig.rootpath}/src/c.txt")
+    """)
+    cassettes = ("-o", f"lm_cassette_dir={suite.folder}/cassettes")
+    suite.record(*cassettes, f"--basetemp={tmp_path_factory.mktemp('one')}/own")
+    other = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    result = suite.run(*cassettes, f"--rootdir={other}", f"--basetemp={other}/tmp")
+    result.assert_outcomes(passed=2)
+    assert suite.asked() == 2
 
 
 BAD = [
