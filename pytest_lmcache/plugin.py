@@ -183,6 +183,7 @@ class Run:
         self.layers = _configured(CacheSettings(), _ini_layers(config))
         self.is_auto = bool(_getini(config, "lm_auto", "true or false"))
         _check_names(self.settings)
+        self._folder(self.settings, "ini: lm_cassette_dir")
         self.current: pytest.Item | None = None
         self.shared: list[SharedFixture] = []
         self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
@@ -416,7 +417,9 @@ class Run:
         settings = self.settings_of(node)
         name, path = settings.cassette, self._named(node, settings)
         if name == "":
-            path = own_cassette(place[:-1], place[-1], self.config.rootpath / settings.cassette_dir)
+            path = own_cassette(place[:-1], place[-1], self._folder(settings, node.nodeid))
+        if path is not None and (self.forced or settings.mode) not in {None, Mode.REPLAY, Mode.LIVE}:
+            self._check_links(path, settings, node.nodeid)
         # xdist's workers have all collected before one of them makes the first file.
         if path is not None and not self.there.get(path, path.exists()):
             self.new.add(path)
@@ -438,14 +441,45 @@ class Run:
 
     def _named(self, node: pytest.Item | pytest.Collector, settings: Settings) -> Path | None:
         """The cassette that settings name, None where they name none. Raises SettingsError for one that cannot be."""
+        folder = self._folder(settings, node.nodeid)
         if not settings.cassette:
             return None
         from pytest_lmcache.session import named_cassette
 
         try:
-            return named_cassette(settings.cassette, self.config.rootpath / settings.cassette_dir)
+            return named_cassette(settings.cassette, folder)
         except SettingsError as error:
             raise SettingsError(f"{node.nodeid}: {error}") from None
+
+    def _folder(self, settings: Settings, source: str) -> Path:
+        """The cassette folder. Raises SettingsError for one outside rootdir that the command line does not name."""
+        root = self.config.rootpath
+        folder = root / settings.cassette_dir
+        inside = Path(os.path.abspath(folder))  # noqa: PTH100 - links are another question
+        if not inside.is_relative_to(root) and not self._is_given(settings.cassette_dir):
+            raise SettingsError(
+                f"{source}: the cassette folder {settings.cassette_dir!r} lies outside rootdir, {root}. Name one inside "
+                f"it, or give the absolute path on the command line: -o lm_cassette_dir={shlex.quote(str(inside))}"
+            )
+        return folder
+
+    def _is_given(self, folder: str) -> bool:
+        """Whether the command line names a folder, by its absolute path."""
+        return Path(folder).is_absolute() and f"lm_cassette_dir={folder}" in (
+            given.replace(" ", "", 1) for given in self.config.getoption("override_ini") or ()
+        )
+
+    def _check_links(self, path: Path, settings: Settings, source: str) -> None:
+        """Raise SettingsError for a cassette to be written that a link leads out of its folder, or of rootdir."""
+        folder, real = self._folder(settings, source).resolve(), path.resolve()
+        root = self.config.rootpath.resolve()
+        is_inside = folder.is_relative_to(root) or self._is_given(settings.cassette_dir)
+        if not is_inside or not real.is_relative_to(folder):
+            raise SettingsError(
+                f"{source}: nothing is recorded into {path}: a link leads from there to {real}, outside of the cassette "
+                f"folder. Put a file in the link's place, or give the folder's absolute path on the command line: "
+                f"-o lm_cassette_dir={shlex.quote(str(real.parent))}"
+            )
 
     def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
         """Write a recorder's cassette, where all passed, and count what it did. Raises CassetteError."""
