@@ -18,6 +18,7 @@ class Reason(StrEnum):
     OTHER_ERROR = "other error"
     NO_ANSWER = "no answer"
     UNSUPPORTED = "unsupported"
+    LATE = "late"
 
 
 class NotRecorded(NamedTuple):
@@ -37,6 +38,8 @@ HEADINGS = {
     Reason.NO_ANSWER: "not recorded, had no answer when the test ended or gave up",
     Reason.UNSUPPORTED: "not recorded, of functions that pytest-lmcache does not record; "
     "replace them in the test, or leave it unmarked",
+    Reason.LATE: "not recorded, called after the test had ended; join its threads and await its tasks, "
+    "or start them in a fixture of scope module or session",
 }
 MENDS = {
     Reason.CREDENTIALS: "the provider's key is missing or was refused. Set it (such as OPENAI_API_KEY)",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from pytest_lmcache import origins
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.errors import (
     TOLD,
@@ -27,6 +28,7 @@ from pytest_lmcache.errors import (
     SettingsError,
     still_running,
 )
+from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.settings import ALIASES, CacheSettings, Mode, Settings, without_aliases
 
 if TYPE_CHECKING:
@@ -185,6 +187,9 @@ class Run:
         _check_names(self.settings)
         self._folder(self.settings, "ini: lm_cassette_dir")
         self.current: pytest.Item | None = None
+        self._origin: Origin | None = None  # of the test that runs
+        self._origin_before: Origin | None = None
+        self._follows = False
         self.shared: list[SharedFixture] = []
         self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
         self.there: dict[Path, bool] = {}  # which named cassettes were there when the tests were collected
@@ -206,8 +211,12 @@ class Run:
         if self._outer is not None:
             session = sys.modules[ENGINE].session
             session.rules, session.rootdir, session.folders = self._outer
+        if self._follows:
+            self._follows = False
+            origins.THREADS.unfollow()
         if self._watcher is not None:
-            self.session.ended, self.session.missed, self.session.layers = self._before
+            engine = self.session
+            engine.ended, engine.missed, engine.layers, engine.late = self._before
             self.session.leave(self._watcher)
             self.session.close_caches()
             self._watcher = None
@@ -229,11 +238,15 @@ class Run:
             terminalreporter.write_line(line)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """End what an interrupt left open, and hand a worker's tally to its controller."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """End what an interrupt left open, fail for refused calls, hand a worker's tally to its controller."""
         if self.current is not None:
             self._end(self.current, passed=False)
         self._count_watched(OUTSIDE)
+        if self._watcher is not None:
+            self._count_late()
+        if self._tally is not None and self._tally.late and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._tally is not None and self._watcher is not None:
             self.tally.count_layers(self.session.stats())
         output = getattr(self.config, "workeroutput", None)
@@ -298,10 +311,18 @@ class Run:
                         item.stash[missed_key] = error
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """What a recorded test starts has to be known as its own."""
+        if self.is_auto or any(map(_is_marked, session.items)):
+            self._follow()
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """From here on the calls are this test's."""
         self._count_watched(OUTSIDE)
         self.current = item
+        self._origin = Origin(item.nodeid)
+        self._origin_before = origins.replace(self._origin)
         item.stash[passed_key] = None
         if _is_marked(item):
             self.recorder_of(item)
@@ -399,6 +420,7 @@ class Run:
         if recorder is None:
             try:
                 recorder = self.recorder(item, _place(item), item.nodeid, item.nodeid)
+                self._follow()
                 self.session.enter(recorder)
             except LMCacheError as error:
                 raise pytest.fail.Exception(str(error), pytrace=False) from None
@@ -501,6 +523,7 @@ class Run:
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
         shared = SharedFixture(self, fixturedef, request)
+        origin = origins.replace(None)  # what it starts serves whichever test runs
         is_recorded = self.current is not None and recorder_key in self.current.stash
         before = self.session.current() if self._watcher is not None else None
         is_blind = self._tally is not None and self._tally.unseen
@@ -512,11 +535,12 @@ class Run:
             result = yield
             shared.is_set_up = True
         finally:
+            origins.replace(origin)
             self.shared.remove(shared)
             shared.pause()
             self._be_innermost(before)
         # The last finalizer to be added is the first to run.
-        request.addfinalizer(shared.resume)
+        request.addfinalizer(shared.tear_down)
         return result
 
     def _be_innermost(self, before: Recorder | None) -> None:
@@ -546,6 +570,10 @@ class Run:
 
     def _end(self, item: pytest.Item, *, passed: bool) -> None:
         self.current = None
+        if self._origin is not None:
+            self._origin.late = self._late(item)
+            self._origin = None
+            origins.replace(self._origin_before)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -589,6 +617,34 @@ class Run:
         folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
         session.folders = lambda: folders
 
+    def _late(self, item: pytest.Item) -> Late:
+        """What happens to the calls that a test leaves running."""
+        recorder = item.stash.get(recorder_key, None)
+        if recorder is not None:
+            from pytest_lmcache.session import late
+
+            return late(recorder)
+        if not self.is_auto:
+            return Late.AS_ANY
+        # A thread that outlives its test may be what imports LiteLLM.
+        try:
+            mode = self.settings_of(item).mode or Mode.REPLAY
+        except SettingsError:  # its test says so
+            mode = Mode.REPLAY
+        if mode is Mode.LIVE:
+            return Late.AS_ANY
+        return Late.REFUSED if mode in {Mode.REPLAY, Mode.ONCE} else Late.NOT_RECORDED
+
+    def _follow(self) -> None:
+        """From here on threads and work items know which test started them."""
+        if not self._follows:
+            self._follows = True
+            origins.THREADS.follow()
+
+    def _count_late(self) -> None:
+        late = self.session.late
+        self.tally.count_late(late.refused, late.passed())
+
     def _count_watched(self, where: str) -> None:
         """Count the calls since the last count that belong to no recorder."""
         if self._watcher is None:
@@ -610,10 +666,11 @@ class Run:
 
         if self._watcher is None:
             # Below all others: the innermost recorder gets a call.
-            watcher = session.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
+            watcher = session.watcher()
             session.enter(watcher)
-            self._before = session.ended, session.missed, session.layers
+            self._before = session.ended, session.missed, session.layers, session.late
             session.ended, session.missed, session.layers = self._block_ended, self._missed, self.layers
+            session.late = session.new_late_calls()
             self._watcher = watcher
         return session
 
@@ -649,6 +706,7 @@ class SharedFixture:
         self.is_set_up = False
         self._recorder: Recorder | None = None
         self._is_open = False
+        self._origin: Origin | None = None
 
     def open(self) -> None:
         """From here on the calls are the fixture's."""
@@ -671,13 +729,20 @@ class SharedFixture:
             self.run.shared_places.add(self._recorder.path)
 
     def resume(self) -> None:
-        """The fixture's own teardown begins."""
+        """The calls are the fixture's again."""
         if self._recorder is not None:
             self.run.session.enter(self._recorder)
             self._is_open = True
 
+    def tear_down(self) -> None:
+        """The fixture's own teardown begins."""
+        self._origin = origins.replace(None)
+        self.resume()
+
     def close(self) -> None:
         """The fixture's end: write its cassette if it was set up. Raises a miss that its teardown swallowed."""
+        if self.is_set_up:
+            origins.replace(self._origin)
         if self._recorder is None:
             return
         self._leave()

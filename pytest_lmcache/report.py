@@ -106,6 +106,7 @@ class Tally:
     written: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     unseen: str = ""
+    late: dict[str, int] = field(default_factory=dict)  # refused calls, by the test that left them running
 
     def add(
         self, test: str, recorder: Recorder, *, passed: bool, written: bool, is_told: bool = False
@@ -181,6 +182,13 @@ class Tally:
         known = self.layers.get(name, [0, 0, 0])
         self.layers[name] = [sum(pair) for pair in zip(known, counts, strict=True)]
 
+    def count_late(self, refused: Mapping[str, int], passed: Iterable[tuple[str, list[NotRecorded]]]) -> None:
+        """Take over the calls that came after their tests had ended."""
+        for test, number in refused.items():
+            self.late[test] = self.late.get(test, 0) + number
+        for test, calls in passed:
+            self._add_unstored(test, calls)
+
     def watched(self, where: str, calls: int) -> None:
         """Count live calls that no test recorded."""
         self.unmarked[where] = self.unmarked.get(where, 0) + calls
@@ -211,7 +219,7 @@ class Tally:
             self._add_layer(name, counts)
         self.prompt_cache.add(**data["prompt_cache"])
         self.raced += data["raced"]
-        for name in ("missed", "refused", "unmarked", "left_early", "old"):
+        for name in ("missed", "refused", "unmarked", "left_early", "old", "late"):
             for test, number in data[name].items():
                 counts = getattr(self, name)
                 counts[test] = counts.get(test, 0) + number
@@ -235,6 +243,8 @@ class Tally:
             self.unseen,
             self.in_front,
             self.removed,
+            self.unstored,
+            self.late,
         )
         return not any(each.calls for each in sums) and not any(told)
 
@@ -306,6 +316,12 @@ class Tally:
                 f"refused in {_number(len(self.refused), 'test')}, which no recording mends; "
                 "the failure says what does",
                 self.refused,
+            )
+        if self.late:
+            yield from _list(
+                f"{_number(sum(self.late.values()), 'call')} refused, made after the test had ended; "
+                "join its threads and await its tasks, or start them in a fixture of scope module or session",
+                self.late,
             )
         if unused := self._unused:
             yield from _list(

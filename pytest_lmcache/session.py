@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+from pytest_lmcache import origins
 from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
@@ -31,7 +32,9 @@ from pytest_lmcache.errors import (
     outside,
 )
 from pytest_lmcache.keys import KeyStrategy, strategy
+from pytest_lmcache.late_calls import LateCalls
 from pytest_lmcache.normalizers import Folders, folders_here
+from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY, Redactor, shown_in_a_name
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
@@ -76,6 +79,7 @@ class Session:
         self._own: set[Recorder] = set()
         self._apart: set[Recorder] = set()
         self._around: dict[Recorder, Recorder | None] = {}
+        self._origins: dict[Recorder, Origin] = {}
         self._lock = threading.RLock()
         self._doors: dict[str, Any] = {}
         self._installed: list[str] = []
@@ -97,18 +101,36 @@ class Session:
         self._caches: dict[CacheSettings, Cache] = {}
         self._troubles = Troubles()
         self._used: dict[int, Cache] = {}
+        self.late = self.new_late_calls()
+        self.outside: Callable[[Recorder | None], Recorder | None] | None = None
+
+    def new_late_calls(self) -> LateCalls:
+        """A count of late calls that begins anew."""
+        return LateCalls(self.watcher)
+
+    def watcher(self) -> Recorder:
+        """A recorder that lets every call pass, and counts it."""
+        return self.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
 
     def current(self) -> Recorder | None:
         """The recorder of a call made here and now: the innermost one that its context is in.
 
         A ``use_cassette`` is for its own context, a test for every context. A thread without a context, or
         with one left over from an earlier test, belongs to the innermost of all, but for what such a thread
-        itself has opened within a test.
+        itself has opened within a test. Raises where it comes from a test or block that has ended, and that
+        replays.
         """
         opened, own = self._open, _current.get()
-        if own not in opened:
-            return next((found for found in reversed(opened) if found not in self._apart), None)
-        return next(found for found in reversed(opened) if found is own or found not in self._own)
+        if own in opened:
+            return next(found for found in reversed(opened) if found is own or found not in self._own)
+        found = self.late.recorder(self._innermost(), self._tests())
+        return found if self.outside is None else self.outside(found)
+
+    def _innermost(self) -> Recorder | None:
+        return next((found for found in reversed(self._open) if found not in self._apart), None)
+
+    def _tests(self) -> list[Recorder]:
+        return [found for found in self._open if found not in self._own and not found.watched]
 
     def recorder(
         self,
@@ -181,6 +203,10 @@ class Session:
                 is_test = any(not other.watched and other not in self._own for other in self._open)
                 if is_test and _current.get() not in self._open:
                     self._apart.add(recorder)
+                name = recorder.command.partition(", mode")[0] + ")"
+                origin = Origin(name, is_test=False, parent=origins.current())
+                origins.replace(origin)
+                self._origins[recorder] = origin
             self._open = (*self._open, recorder)
             if not recorder.watched:
                 self._around[recorder] = _current.get()
@@ -194,7 +220,7 @@ class Session:
                 self._fronts.put_aside()
             if not recorder.watched:
                 recorder.in_front.update(self._fronts.standing())
-            if _replays(recorder):
+            if is_offline(recorder):
                 missing = [name for name in PROVIDER_KEYS if name not in os.environ]
                 os.environ.update(dict.fromkeys(missing, DUMMY_KEY))
                 self._dummies.update(missing)
@@ -213,7 +239,7 @@ class Session:
                 os.environ.pop(RUST_SWITCH, None)
                 if self._rust is not None:
                     os.environ[RUST_SWITCH] = self._rust
-            if not any(map(_replays, self._open)):
+            if not any(map(is_offline, self._open)):
                 for name in self._dummies:
                     if os.environ.get(name) == DUMMY_KEY:
                         del os.environ[name]
@@ -228,7 +254,7 @@ class Session:
         test that counts its misses.
         """
         own, faults = _current.get(), [*recorder.faults, *recorder.inner_faults]
-        tests = [found for found in self._open if found not in self._own and not found.watched]
+        tests = self._tests()
         if own in self._own:
             own.inner_faults.extend(faults)
         elif tests:
@@ -246,6 +272,10 @@ class Session:
         self._open = tuple(opened for opened in self._open if opened is not recorder)
         self._own.discard(recorder)
         self._apart.discard(recorder)
+        if (origin := self._origins.pop(recorder, None)) is not None:
+            origin.late = late(recorder)
+            if origins.current() is origin:
+                origins.replace(origin.parent)
         around = self._around.pop(recorder, None)
         for other, its in self._around.items():  # which may end after the one that it began in
             if its is recorder:
@@ -287,7 +317,8 @@ class Session:
 
     def _tell_of_front(self, name: str) -> None:
         """A cache that cannot be put aside stands in front of the calls made here and now."""
-        recorder = self.current()
+        own = _current.get()
+        recorder = own if own in self._open else self._innermost()
         if recorder is not None:
             recorder.in_front.add(name)
 
@@ -438,12 +469,20 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def _replays(recorder: Recorder) -> bool:
+def is_offline(recorder: Recorder) -> bool:
     """Whether no provider is asked, so that a missing key is to hinder nobody."""
     mode, path = recorder.mode, recorder.path
     if mode is Mode.ONCE:
         return path is not None and not recorder.is_new and path.exists()
     return mode is Mode.REPLAY
+
+
+def late(recorder: Recorder) -> Late:
+    """What happens to the calls that come after a recorder's test or block."""
+    if recorder.mode is Mode.LIVE:
+        return Late.AS_ANY
+    # In mode once, what has just recorded was not replaying.
+    return Late.REFUSED if is_offline(recorder) and not recorder.recorded else Late.NOT_RECORDED
 
 
 def _checked(path: Any) -> str:

@@ -15,6 +15,8 @@ ROOT = Path(pytest_lmcache.__file__).parent
 MAY_IMPORT = {
     "errors": "",
     "clock": "",
+    "origins": "",
+    "late_calls": "errors not_recorded origins recorder",
     "locks": "",
     "not_recorded": "",
     "address": "",
@@ -46,11 +48,11 @@ MAY_IMPORT = {
     "lm15": "address answers errors interaction",
     "doors.visit": "errors interaction locks not_recorded recorder settings",
     "doors.dspy": "doors.visit errors interaction keys lm15 recorder settings streams",
-    "session": "caches cassette doors.dspy doors.fronts doors.imports doors.litellm errors keys normalizers recorder redact "
-    "settings",
+    "session": "caches cassette doors.dspy doors.fronts doors.imports doors.litellm errors keys "
+    "late_calls normalizers origins recorder redact settings",
     "report": "caches errors not_recorded recorder settings",
     "cli": "__init__ cassette errors keys",
-    "plugin": "doors.imports errors normalizers not_recorded recorder report session settings",
+    "plugin": "doors.imports errors normalizers not_recorded origins recorder report session settings",
     "__init__": "caches errors session",
 }
 # Their price at start: LiteLLM alone takes five seconds.

@@ -1,0 +1,136 @@
+"""Which test started the code that runs here and now: by its context, or by who started its thread."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+ATTRIBUTE = "_lmcache_origin"
+
+
+class Late(Enum):
+    """What happens to a call that comes after the test or block that started it."""
+
+    AS_ANY = auto()  # the test was live, or not marked
+    REFUSED = auto()
+    NOT_RECORDED = auto()
+
+
+@dataclass(eq=False, slots=True)
+class Origin:
+    """A test, or a block of it; ``late`` is None until it has ended."""
+
+    name: str
+    is_test: bool = True
+    parent: Origin | None = None
+    late: Late | None = None
+
+
+_origin: ContextVar[Origin | None] = ContextVar("pytest_lmcache_origin")
+
+
+def current() -> Origin | None:
+    """The test or block that started what runs here; None for what belongs to no test, such as a shared fixture."""
+    try:
+        return _origin.get()
+    except LookupError:  # a thread's context is its own
+        origin: Origin | None = vars(threading.current_thread()).get(ATTRIBUTE)
+        return origin
+
+
+def replace(origin: Origin | None) -> Origin | None:
+    """From here on this context belongs to another origin; gives the one before."""
+    before = current()
+    _origin.set(origin)
+    return before
+
+
+class Threads:
+    """Has threads, and what executors run, know who started them, while anybody wants that."""
+
+    def __init__(self) -> None:
+        self._followers = 0
+        self._lock = threading.Lock()
+        self._wrapped: list[tuple[type, str, Any, Any]] = []
+
+    def follow(self) -> None:
+        """From here on, until ``unfollow`` was called as often."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with self._lock:
+            self._followers += 1
+            if self._followers == 1:
+                self._wrap(threading.Thread, "start", _starting)
+                self._wrap(ThreadPoolExecutor, "submit", _submitting)
+
+    def unfollow(self) -> None:
+        """Leave ``threading`` and ``concurrent.futures`` as they were."""
+        with self._lock:
+            self._followers -= 1
+            while not self._followers and self._wrapped:
+                kind, name, original, wrapped = self._wrapped.pop()
+                if vars(kind)[name] is wrapped:  # else another tool has wrapped it since
+                    setattr(kind, name, original)
+
+    def _wrap(self, kind: type, name: str, wrap: Callable[[Any], Any]) -> None:
+        original = vars(kind)[name]
+        wrapped = wrap(original)
+        self._wrapped.append((kind, name, original, wrapped))
+        setattr(kind, name, wrapped)
+
+
+THREADS = Threads()
+
+
+class _Submitted:
+    """A work item that runs as its submitter's; pickled, as for another interpreter, it is the function alone."""
+
+    def __init__(self, origin: Origin, function: Callable[..., Any]) -> None:
+        self.origin = origin
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        token = _origin.set(self.origin)
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            _origin.reset(token)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (self.function,)
+
+
+def _starting(original: Any) -> Any:
+    @functools.wraps(original)
+    def start(thread: threading.Thread) -> None:
+        vars(thread)[ATTRIBUTE] = current()
+        original(thread)
+
+    return start
+
+
+def _submitting(original: Any) -> Any:
+    @functools.wraps(original)
+    def submit(pool: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        origin = current()
+        if origin is None:
+            return original(pool, function, *args, **kwargs)
+        with _nobodys():  # a worker thread that starts here serves later tests too
+            return original(pool, _Submitted(origin, function), *args, **kwargs)
+
+    return submit
+
+
+@contextmanager
+def _nobodys() -> Iterator[None]:
+    token = _origin.set(None)
+    try:
+        yield
+    finally:
+        _origin.reset(token)

@@ -1,0 +1,119 @@
+"""What outlives its test: its calls are refused on replay, counted while recording, and never another test's."""
+
+from __future__ import annotations
+
+import pytest
+
+HEAD = """
+import concurrent.futures, contextlib, contextvars, threading
+
+TEST_MAY_END, HAS_CALLED = threading.Event(), threading.Event()
+
+def late(call=ask):
+    TEST_MAY_END.wait(10)
+    try:
+        return call()
+    finally:
+        HAS_CALLED.set()
+"""
+# Each leaves something running in its own way, that calls when it is let.
+LEFT = {
+    "thread": "threading.Thread(target=late).start()",
+    "daemon": "threading.Thread(target=late, daemon=True).start()",
+    "thread of a thread": """
+    def inner():
+        thread = threading.Thread(target=late)
+        thread.start()
+    thread = threading.Thread(target=inner)
+    thread.start()
+    thread.join()
+    """,
+    "timer": "threading.Timer(0.01, late).start()",
+    "pool": "POOL.submit(late)",
+    "new pool": "concurrent.futures.ThreadPoolExecutor().submit(late)",
+    "map": "concurrent.futures.ThreadPoolExecutor().map(late, [ask])",
+    "copied context": "LEFT.append(contextvars.copy_context())",
+    "task": "LEFT.append(LOOP.create_task(later()))",
+}
+SUITE = (
+    HEAD
+    + """
+POOL = concurrent.futures.ThreadPoolExecutor(1)
+LOOP = asyncio.new_event_loop()
+LEFT = []
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+async def later():
+    try:
+        await aask()
+    finally:
+        HAS_CALLED.set()
+
+def let_it_call():
+    TEST_MAY_END.set()
+    for left in LEFT:
+        with pytest.raises(BaseException) if REFUSED else contextlib.nullcontext():
+            left.run(late) if isinstance(left, contextvars.Context) else LOOP.run_until_complete(left)
+    LOOP.close()
+    assert HAS_CALLED.wait(10)
+
+@pytest.mark.lm_cache
+def test_first():
+    LEAVE
+
+MARK
+def test_second():
+    let_it_call()
+"""
+)
+
+
+def leaving(suite, how, *, mark="", refused=True):
+    """A suite whose first test leaves something running, which calls in the second one."""
+    text = SUITE.replace("LEAVE", LEFT[how].strip()).replace("MARK", mark)
+    suite.test(text.replace("REFUSED", str(refused)))
+
+
+@pytest.mark.parametrize("how", LEFT)
+def test_a_call_that_outlives_its_test_is_refused(suite, how):
+    """Nobody is asked, the summary names the test that left it running, and the run fails though all tests passed."""
+    leaving(suite, how)
+    result = suite.run()
+    result.assert_outcomes(passed=2)
+    assert suite.asked() == 0
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["1 call refused, made after the test had ended; *", "  test_it.py::test_first (1)"]
+    )
+
+
+@pytest.mark.parametrize("how", ["thread", "task", "pool"])
+def test_a_recorded_test_that_runs_meanwhile_fails(suite, how):
+    """The message says whose call it was and what to do; it is nothing that a recording mends."""
+    leaving(suite, how, mark="@pytest.mark.lm_cache")
+    result = suite.run()
+    result.assert_outcomes(passed=1, failed=1)
+    assert suite.asked() == 0
+    result.stdout.fnmatch_lines(
+        [
+            "E  *UnsupportedCall: test_it.py::test_first has ended, and *",
+            "FAILED test_it.py::test_second*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*missed in*")
+
+
+@pytest.mark.parametrize("how", ["thread", "task", "pool"])
+@pytest.mark.parametrize("mark", ["", "@pytest.mark.lm_cache"], ids=["unmarked", "marked"])
+def test_while_recording_it_passes_and_is_counted(suite, how, mark):
+    """It reaches the provider, is in no cassette, least of all in that of the test that runs, and the summary says so."""
+    leaving(suite, how, mark=mark, refused=False)
+    result = suite.run("--lm-record")
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    assert suite.asked() == 1
+    assert suite.cassettes() == []
+    result.stdout.fnmatch_lines(
+        ["not recorded, called after the test had ended; *", "  test_it.py::test_first (completion()*"]
+    )
+    result.stdout.no_fnmatch_line("*tests that are not marked*")
