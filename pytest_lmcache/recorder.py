@@ -78,7 +78,7 @@ class Store(Protocol):
         """Keep a value."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class CallRecord:
     """One call of a test, as ``lm_cache.calls`` shows it.
 
@@ -144,6 +144,12 @@ class CallRecord:
         if self.kept is not None:
             return self.kept.answer
         return self.entry.answer() if self.entry is not None else None
+
+    def __repr__(self) -> str:
+        kept = self.kept.call if self.kept is not None else self.entry and self.entry.call()
+        said = f"model {self.model}" if kept is None else _described(kept)
+        came_from = f"from {self.source}" if self.source else "missed"
+        return f"<{self.name}() {came_from}: {said}>"
 
     @property
     def is_new(self) -> bool:
@@ -244,6 +250,13 @@ class Recorder:
         self._unreadable: list[str] = []
 
     # What a test may look at.
+
+    def __repr__(self) -> str:
+        calls = len(self._calls)
+        return (
+            f"<lm_cache: {calls} call{'' if calls == 1 else 's'}, {self.replayed} replayed, "
+            f"{self.recorded} recorded; mode {self.mode}, {self.shown_path}>"
+        )
 
     @property
     def calls(self) -> Sequence[CallRecord]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_lmcache.errors import UnsupportedCall
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.recorder import CallRecord, Recorder
 
 SHOWN = 10
+TEN_CENTS = 0.1
 
 
 SEVERAL = ""  # in the place of a test's name
@@ -262,14 +264,12 @@ class Tally:
                     yield from (f"  {model}: {_money(part)}" for model, part in told)
         if self.prompt_cache.read or self.prompt_cache.written:
             read, written, usd = self.prompt_cache.read, self.prompt_cache.written, self.prompt_cache.usd
-            yield (
-                f"the providers' prompt caches: {read:,} tokens read, {written:,} written, "
-                f"{'saved' if usd >= 0 else 'cost'} ${abs(usd):.4f}"
-            )
+            price = f", {'saved' if usd > 0 else 'cost'} {_dollars(abs(usd))}" if usd else ""
+            yield f"the providers' prompt caches: {read:,} tokens read, {written:,} written{price}"
         if self.raced:
             yield (
-                f"{_number(self.raced, 'call')} asked by several processes at once: "
-                "of streams, and after a minute, they do not wait for each other"
+                f"{_number(self.raced, 'call')} {'was' if self.raced == 1 else 'were'} sent by more than one process: "
+                "none waits for another's stream, or longer than a minute"
             )
         if verbose:
             for name, (hits, misses, puts) in self.layers.items():
@@ -287,7 +287,7 @@ class Tally:
             files = len(set(self.written))
             yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
         if self.removed:
-            yield f"{_number(len(self.removed), 'cassette')} removed, for which nothing was asked:"
+            yield f"{_number(len(self.removed), 'cassette')} removed, for its test made no call:"
             yield from (f"  {file}" for file in sorted(self.removed)[:SHOWN])
             if len(self.removed) > SHOWN:
                 yield f"  … and {len(self.removed) - SHOWN} more"
@@ -299,9 +299,9 @@ class Tally:
         if self.recorded.calls:
             yield f"{self.recorded.calls} recorded"
         if self.cached.calls:
-            yield f"{self.cached.calls} asked, kept in the cache only"
+            yield f"{self.cached.calls} asked and kept in the cache only"
         if self.live.calls:
-            yield f"{self.live.calls} live and not kept"
+            yield f"{self.live.calls} live and not recorded"
         if self.missed:
             yield f"{sum(self.missed.values())} missed"
         if self.refused:
@@ -309,12 +309,13 @@ class Tally:
 
     def _listed(self) -> Iterator[str]:
         if self.missed:
-            record = "pytest --lm-record" + ', use_cassette(…, mode="record")' * self.in_blocks
-            yield from _list(f"missed in {_number(len(self.missed), 'test')}; record: {record}", self.missed)
+            record = "pytest --lm-record" + ', or use_cassette(…, mode="record"),' * self.in_blocks
+            title = f"missed in {_number(len(self.missed), 'test')} ({record} records what is missing)"
+            yield from _list(title, self.missed)
         if self.refused:
             yield from _list(
-                f"refused in {_number(len(self.refused), 'test')}, which no recording mends; "
-                "the failure says what does",
+                f"refused in {_number(len(self.refused), 'test')}, for reasons that recording cannot mend; "
+                "see their messages",
                 self.refused,
             )
         if self.late:
@@ -325,14 +326,12 @@ class Tally:
             )
         if unused := self._unused:
             yield from _list(
-                f"{_number(sum(unused.values()), 'unused recording')}, asked for by no call; "
-                "record anew without: pytest --lm-rewrite",
+                f"{_number(sum(unused.values()), 'unused recording')} (pytest --lm-rewrite drops what no call asks for)",
                 unused,
             )
         if self.old:
             yield from _list(
-                f"{_number(sum(self.old.values()), 'recording')} older than lm_max_age; "
-                "record anew: pytest --lm-record",
+                f"{_number(sum(self.old.values()), 'recording')} older than lm_max_age (pytest --lm-record asks again)",
                 self.old,
             )
         early = {test: number for test, number in self.left_early.items() if number}
@@ -340,19 +339,19 @@ class Tally:
             yield from _list("streams recorded only as far as the test read them", early)
         yield from self._not_recorded()
         if self.in_front:
-            title = "caches in front, whose answers are not seen and not recorded; switch them off in tests"
+            title = "caches that answer before a call can be recorded; switch them off in tests"
             yield from _list(
                 title, {test: ", ".join(sorted(set(what))) for test, what in self.in_front.items()}
             )
         if self.unmarked:
             yield from _list(
-                f"{_number(sum(self.unmarked.values()), 'live call')} by tests that are not marked; "
-                "add @pytest.mark.lm_cache, or lm_auto = true",
+                f"{_number(sum(self.unmarked.values()), 'live call')} in tests without a mark "
+                "(add @pytest.mark.lm_cache, or set lm_auto = true)",
                 self.unmarked,
             )
 
         if self.unseen:
-            yield f"live calls of tests that are not marked were not counted: {self.unseen}"
+            yield f"live calls in tests without a mark were not counted: {self.unseen}"
 
     def _not_recorded(self) -> Iterator[str]:
         for reason, heading in HEADINGS.items():
@@ -362,9 +361,10 @@ class Tally:
 
     def _most_expensive(self, most: int) -> Iterator[str]:
         ranked = sorted(self.costs.items(), key=lambda item: (item[1].seconds, item[1].usd), reverse=True)
-        yield "to record, slowest first:"
+        yield "slowest to record:"
         for test, cost in ranked[: most or None]:
-            yield f"  {cost.seconds:8.2f} s  {cost.tokens:8,} tokens  ${cost.usd:.4f}  {test}"
+            price = _dollars(cost.usd) if cost.usd else ""
+            yield f"  {cost.seconds:8.2f} s  {cost.tokens:8,} tokens  {price:>10}  {test}"
 
 
 def from_layers(calls: Iterable[CallRecord]) -> list[str]:
@@ -395,10 +395,17 @@ def _total(by: Mapping[str, Sum]) -> Sum:
 
 
 def _money(total: Sum) -> str:
-    text = f"{total.tokens:,} tokens, ${total.usd:.4f}"
-    if total.unpriced:
-        text += f" ({_number(total.unpriced, 'call')} of models without a known price)"
+    text = f"{total.tokens:,} tokens"
+    if total.usd:
+        text += f", {_dollars(total.usd)}"
+        if total.unpriced:
+            text += f" (the price of {_number(total.unpriced, 'call')} is not known)"
     return text
+
+
+def _dollars(amount: float) -> str:
+    """An amount in cents, or its first two digits if it is less than ten cents."""
+    return f"${amount:,.2f}" if amount >= TEN_CENTS else f"${Decimal(f'{amount:.2g}'):f}"
 
 
 def _number(count: int, noun: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
 from pytest_lmcache.report import Tally
 from pytest_lmcache.settings import Mode
@@ -94,9 +96,8 @@ def test_what_counts_as_what():
     assert total.recorded.calls == 3
     assert total.live.calls == 3
     assert total.missed == {"c": 1}
-    assert (
-        "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:"
-        in total.lines(durations=0)
+    assert "2 unused recordings (pytest --lm-rewrite drops what no call asks for):" in total.lines(
+        durations=0
     )
     assert total.unstored == {"provider error": {"d": ["completion() failed with Timeout"]}}
     assert (total.replayed.tokens, total.replayed.usd, total.replayed.unpriced) == (60, 0.75, 1)
@@ -170,33 +171,33 @@ def test_lines():
     total.watched("g", 1)
     assert list(total.lines(durations=2)) == [
         (
-            "4 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked, kept in the cache only, "
-            "3 live and not kept, 1 missed"
+            "4 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked and kept in the cache only, "
+            "3 live and not recorded, 1 missed"
         ),
-        "saved 105 tokens, $1.5000 (1 call of models without a known price)",
-        "  claude: 15 tokens, $0.2500",
-        "  gpt: 90 tokens, $1.2500 (1 call of models without a known price)",
-        "spent 105 tokens, $1.7500",
-        "the providers' prompt caches: 4 tokens read, 2 written, saved $0.1250",
-        "1 call asked by several processes at once: of streams, and after a minute, they do not wait for each other",
+        "saved 105 tokens, $1.50 (the price of 1 call is not known)",
+        "  claude: 15 tokens, $0.25",
+        "  gpt: 90 tokens, $1.25 (the price of 1 call is not known)",
+        "spent 105 tokens, $1.75",
+        "the providers' prompt caches: 4 tokens read, 2 written, saved $0.12",
+        "1 call was sent by more than one process: none waits for another's stream, or longer than a minute",
         "3 cassettes written: review and commit them",
-        "missed in 1 test; record: pytest --lm-record:",
+        "missed in 1 test (pytest --lm-record records what is missing):",
         "  c (1)",
-        "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:",
+        "2 unused recordings (pytest --lm-rewrite drops what no call asks for):",
         "  a (2)",
-        "3 recordings older than lm_max_age; record anew: pytest --lm-record:",
+        "3 recordings older than lm_max_age (pytest --lm-record asks again):",
         "  h (3)",
         "streams recorded only as far as the test read them:",
         "  e (1)",
         "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
         "  d (completion() failed with Timeout)",
-        "caches in front, whose answers are not seen and not recorded; switch them off in tests:",
+        "caches that answer before a call can be recorded; switch them off in tests:",
         "  j (another, one cache)",
-        "1 live call by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:",
+        "1 live call in tests without a mark (add @pytest.mark.lm_cache, or set lm_auto = true):",
         "  g (1)",
-        "to record, slowest first:",
-        "      3.00 s        45 tokens  $0.7500  h",
-        "      3.00 s        45 tokens  $0.5000  b",
+        "slowest to record:",
+        "      3.00 s        45 tokens       $0.75  h",
+        "      3.00 s        45 tokens       $0.50  b",
     ]
 
 
@@ -206,8 +207,8 @@ def test_verbose():
     total.count_layers(STATS)
     total.count_layers(STATS)
     assert list(total.lines(verbose=True))[1:4] == [
-        "saved 30 tokens, $0.5000",
-        "  gpt: 30 tokens, $0.5000",
+        "saved 30 tokens, $0.50",
+        "  gpt: 30 tokens, $0.50",
         "layer memory: 2 hits, 4 misses, 6 kept",
     ]
 
@@ -229,3 +230,23 @@ def test_live_mode_expects_nothing_to_be_kept():
     """In mode live an answer that was not recorded is no news."""
     total = tally([("a", Recorder([LIVE], unstored=[TIMED_OUT], mode=Mode.LIVE), True, False)])
     assert total.unstored == {}
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"),
+    [
+        (2.1e-05, "saved 15 tokens, $0.000021"),
+        (3.96e-06, "saved 15 tokens, $0.000004"),
+        (0.1, "saved 15 tokens, $0.10"),
+        (0.012, "saved 15 tokens, $0.012"),
+        (1234.5, "saved 15 tokens, $1,234.50"),
+        (0.0, "saved 15 tokens"),
+        (None, "saved 15 tokens"),
+    ],
+)
+def test_money(usd, said):
+    """A sum has digits enough to say something; without a known price there is none."""
+    lines = list(tally([("a", Recorder([Call("cassette", usd=usd)]), True, False)]).lines(durations=0))
+    assert said in lines
+    price = said.partition(", ")[2]
+    assert lines[-1] == f"      1.00 s        15 tokens  {price:>10}  a"

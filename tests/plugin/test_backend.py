@@ -56,9 +56,9 @@ def test_summary_of_the_layers(suite):
     """)
     suite.record().stdout.fnmatch_lines(
         [
-            "0 replayed, 1 from memory, 1 recorded, 1 asked, kept in the cache only",
-            "saved 1? tokens, $0.0000",
-            "spent 2? tokens, $0.0000",
+            "0 replayed, 1 from memory, 1 recorded, 1 asked and kept in the cache only",
+            "saved 1? tokens, $0.00000*",
+            "spent 2? tokens, $0.00000*",
             "answers that the cache kept, with the test that asked first:",
             "  test_it.py::test_three (1 from memory, first asked by test_it.py::test_two at 20??-??-??T??:??:??Z)",
         ]
@@ -112,7 +112,7 @@ def test_without_a_cassette(suite):
     """)
     result = suite.run()
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked, kept in the cache only"])
+    result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked and kept in the cache only"])
     assert suite.asked() == 1
     assert suite.cassettes() == []
     suite.run("--lm-mode=replay", "-k", "2").assert_outcomes(passed=0, failed=1)
@@ -432,7 +432,7 @@ def test_streams_that_raced_are_told(suite):
     """)
     result = suite.spawn("--lm-record", "-n", "2", "--dist=load")
     assert result.returncode == 0, result.stdout
-    assert ("asked by several processes at once" in result.stdout) == (suite.asked() > 1)
+    assert ("sent by more than one process" in result.stdout) == (suite.asked() > 1)
 
 
 def test_no_backend_no_trace(suite):
@@ -497,7 +497,7 @@ def test_usage_by_ini(suite):
     suite.record()
     result = suite.run()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["saved 1? tokens, $0.0000"])
+    result.stdout.fnmatch_lines(["saved 1? tokens, $0.00000*"])
 
 
 def test_old_recordings_are_told(suite):
@@ -515,7 +515,7 @@ def test_old_recordings_are_told(suite):
     result = suite.run()
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["1 recording older than lm_max_age; record anew: pytest --lm-record:", "  test_it.py::test_one (1)"]
+        ["1 recording older than lm_max_age (pytest --lm-record asks again):", "  test_it.py::test_one (1)"]
     )
     suite.asked()
     suite.record()

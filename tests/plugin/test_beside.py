@@ -269,7 +269,7 @@ def test_three():
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert suite.cassettes() == ["test_it/test_one.yaml"]
     assert state() == before
-    result.stdout.fnmatch_lines(["0 replayed, 1 recorded, 1 live and not kept"])
+    result.stdout.fnmatch_lines(["0 replayed, 1 recorded, 1 live and not recorded"])
 
 
 def test_collect_only(suite):

@@ -44,7 +44,7 @@ def told(done):
 def test_live_calls_are_counted_without_litellm(program):
     """A live call of DSPy's own engine by a test that is not marked is told of, also where nothing imports LiteLLM."""
     lines = told(program.spawn()).splitlines()
-    assert "1 live call by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:" in lines
+    assert "1 live call in tests without a mark (add @pytest.mark.lm_cache, or set lm_auto = true):" in lines
     assert "  test_it.py::test_it (1)" in lines
 
 
@@ -98,7 +98,10 @@ def test_a_cache_in_front_is_named(suite):
     result = suite.run()
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
-        ["caches in front, *switch them off in tests:", "  test_it.py::test_it (LangChain's set_llm_cache)"]
+        [
+            "caches that answer before *switch them off in tests:",
+            "  test_it.py::test_it (LangChain's set_llm_cache)",
+        ]
     )
 
 

@@ -367,7 +367,7 @@ def test_litellm_that_hides_its_functions(suite, monkeypatch):
     result.stdout.fnmatch_lines(
         [
             "calls cannot be seen",
-            "live calls of tests that are not marked were not counted: calls cannot be seen",
+            "live calls in tests without a mark were not counted: calls cannot be seen",
         ]
     )
 
@@ -430,7 +430,7 @@ def test_cassette_that_cannot_be_written(suite):
     suite.file("cassettes/test_it", "a file where the folder should be")
     result = suite.run("--lm-record")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*test_one.yaml cannot be written: *", "*1 live and not kept*"])
+    result.stdout.fnmatch_lines(["*test_one.yaml cannot be written: *", "*1 live and not recorded*"])
 
 
 def test_unsupported_call_is_refused(suite):

@@ -61,7 +61,7 @@ def test_table_of_modes(suite, mode, without, found, missing):
 def test_live_stores_nothing(suite):
     """Mode live leaves no file behind."""
     suite.test(MARKED)
-    suite.run("--lm-mode=live").stdout.fnmatch_lines(["*1 live and not kept*"])
+    suite.run("--lm-mode=live").stdout.fnmatch_lines(["*1 live and not recorded*"])
     assert suite.cassettes() == []
 
 
@@ -245,7 +245,7 @@ def test_a_removed_cassette_is_told(suite):
     suite.record()
     suite.test("@pytest.mark.lm_cache\ndef test_one():\n    pass\n")
     suite.run("--lm-rewrite").stdout.fnmatch_lines(
-        ["0 replayed", "1 cassette removed, for which nothing was asked:", "  cassettes*test_one.yaml"]
+        ["0 replayed", "1 cassette removed, for its test made no call:", "  cassettes*test_one.yaml"]
     )
     assert suite.cassettes() == []
 

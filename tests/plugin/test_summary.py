@@ -54,7 +54,7 @@ def test_recorded_and_replayed(suite):
     suite.test(MARKED)
     lines = told(suite.record())
     assert lines[0] == "0 replayed, 3 recorded"
-    spent = re.fullmatch(r"spent (\d+ tokens, \$\d\.\d{4})", lines[1])
+    spent = re.fullmatch(r"spent (\d+ tokens, \$0\.0000\d+)", lines[1])
     assert spent
     assert lines[2:] == ["2 cassettes written: review and commit them"]
     assert told(suite.run()) == ["3 replayed", f"saved {spent[1]}"]
@@ -65,7 +65,7 @@ def test_missed(suite):
     suite.test(MARKED)
     assert told(suite.run()) == [
         "0 replayed, 2 missed",
-        "missed in 2 tests; record: pytest --lm-record:",
+        "missed in 2 tests (pytest --lm-record records what is missing):",
         "  test_it.py::test_one (1)",
         "  test_it.py::test_two (1)",
     ]
@@ -84,7 +84,7 @@ def test_refused(suite):
     """)
     assert told(suite.run()) == [
         "0 replayed, 2 refused",
-        "refused in 2 tests, which no recording mends; the failure says what does:",
+        "refused in 2 tests, for reasons that recording cannot mend; see their messages:",
         "  test_it.py::test_one (1)",
         "  test_it.py::test_two (1)",
     ]
@@ -99,7 +99,7 @@ def test_unused(suite):
     )
     lines = told(suite.run())
     assert lines[2:] == [
-        "2 unused recordings, asked for by no call; record anew without: pytest --lm-rewrite:",
+        "2 unused recordings (pytest --lm-rewrite drops what no call asks for):",
         "  test_it.py::test_one (1)",
         "  test_it.py::test_two (1)",
     ]
@@ -133,7 +133,7 @@ def test_live_calls_of_unmarked_tests(suite):
     result.assert_outcomes(passed=3)
     assert suite.asked() == 4
     assert told(result)[1:] == [
-        "4 live calls by tests that are not marked; add @pytest.mark.lm_cache, or lm_auto = true:",
+        "4 live calls in tests without a mark (add @pytest.mark.lm_cache, or set lm_auto = true):",
         "  outside of the tests, such as while a module is imported: use_cassette records them (1)",
         "  test_it.py::TestIt::test_one (2)",
         "  test_it.py::test_one (1)",
@@ -156,10 +156,10 @@ def test_durations_on_request(suite):
     suite.record()
     assert not [line for line in told(suite.run()) if "slowest" in line]
     lines = told(suite.run("--lm-durations=0"))
-    assert "to record, slowest first:" in lines
-    rows = lines[lines.index("to record, slowest first:") + 1 :]
+    assert "slowest to record:" in lines
+    rows = lines[lines.index("slowest to record:") + 1 :]
     assert {row.split()[-1] for row in rows} == {"test_it.py::test_one", "test_it.py::test_two"}
-    assert all(re.fullmatch(r" +\d\.\d\d s +\d+ tokens  \$0\.\d{4}  \S+", row) for row in rows)
+    assert all(re.fullmatch(r" +\d\.\d\d s +\d+ tokens +\$0\.0000\d+  \S+", row) for row in rows)
     assert len(told(suite.run("--lm-durations=1"))) == len(lines) - 1
 
 
@@ -176,7 +176,7 @@ def test_transient_error_is_not_recorded(suite, loopback):
     """)
     loopback.script(Reply(failure="rate_limit"))
     lines = told(suite.record())
-    assert lines[0] == "0 replayed, 1 recorded, 1 live and not kept"
+    assert lines[0] == "0 replayed, 1 recorded, 1 live and not recorded"
     assert lines[-2:] == [
         "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
         "  test_it.py::test_one (completion() failed with RateLimitError)",
@@ -295,3 +295,22 @@ def test_many(n):
     assert alone[0] == "5 replayed, 1 missed"
     assert len(alone) == 8
     assert told(suite.run("-n", "2", "--tb=no")) == alone
+
+
+def test_what_a_test_prints_of_its_calls(suite):
+    """The fixture and each call show themselves in one line."""
+    suite.test("""
+        def test_one(lm_cache):
+            ask()
+            print(lm_cache)
+            print(lm_cache.calls)
+    """)
+    suite.run("--lm-record", "-s").stdout.fnmatch_lines(
+        [
+            "*<lm_cache: 1 call, 0 replayed, 1 recorded; mode record, cassettes/test_it/test_one.yaml>",
+            "[[]<completion() from provider: model openai/gpt-4o-mini, 1 message, hello>]",
+        ]
+    )
+    suite.run("-s").stdout.fnmatch_lines(
+        ["*<completion() from cassette: model openai/gpt-4o-mini, 1 message, hello>*"]
+    )
