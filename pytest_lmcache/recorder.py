@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -146,8 +146,8 @@ class CallRecord:
         return self.entry.answer() if self.entry is not None else None
 
     def __repr__(self) -> str:
-        kept = self.kept.call if self.kept is not None else self.entry and self.entry.call()
-        said = f"model {self.model}" if kept is None else _described(kept)
+        request = self.request
+        said = _described(request) if request else f"model {self.model}"
         came_from = f"from {self.source}" if self.source else "missed"
         return f"<{self.name}() {came_from}: {said}>"
 
@@ -620,7 +620,7 @@ class Recorder:
         self._raise(CassetteMiss(told))
 
     def _explained(self, call: Call, *, used_up: bool) -> str:
-        asked = [f"No recording answers this call of {call.name}(): {_described(call)}"]
+        asked = [f"No recording answers this call of {call.name}(): {_described(call.request)}"]
         if self.path is None:
             return self._told(asked, ["Looked in  the cache layers; there is no cassette."], [])
         cassette = self.cassette
@@ -682,8 +682,7 @@ MODE_SAYS = {
 }
 
 
-def _described(call: Call) -> str:
-    request = call.request
+def _described(request: Mapping[str, Any]) -> str:
     text = [f"model {request.get('model', '?')}"]
     if request.get("stream"):
         text.append("streamed")
