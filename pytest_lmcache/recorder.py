@@ -233,6 +233,7 @@ class Recorder:
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.unstored: list[NotRecorded] = []
         self.in_front: set[str] = set()
+        self.caches_before: list[Any] = []  # libraries' own, which would hide calls
         self.is_cut_short = False  # whether the test may not have come to all of its calls
         self._on_miss = on_miss
         self._open_cassette = open_cassette

@@ -84,7 +84,7 @@ class Session:
         self._doors: dict[str, Any] = {}
         self._installed: list[str] = []
         self._watches: list[ImportWatch] = []
-        self._fronts = Fronts(self._tell_of_front)
+        self._fronts = Fronts(self._is_in_front, self._tell_of_front)
         self._rust: str | None = None
         self._dummies: set[str] = set()
         self._redactors: dict[Any, Redactor] = {}
@@ -217,7 +217,7 @@ class Session:
             if not recorder.watched and all(other.watched for other in self._open[:-1]):
                 self._rust = os.environ.get(RUST_SWITCH)
                 os.environ[RUST_SWITCH] = "0"
-                self._fronts.put_aside()
+            self._guard(recorder)
             if not recorder.watched:
                 recorder.in_front.update(self._fronts.standing())
             if is_offline(recorder):
@@ -306,14 +306,27 @@ class Session:
         if name in self._doors:
             self._doors[name].open()
             self._installed.append(name)
-        if not all(opened.watched for opened in self._open):
-            self._fronts.put_aside()
+        self._guard(*self._open)  # DSPy up to 3.3 makes its cache when it is imported
 
     def _close_doors(self) -> None:
         while self._watches:
             self._watches.pop().stop()
         while self._installed:
             self._doors[self._installed.pop()].close()
+
+    def _guard(self, *recorders: Recorder) -> None:
+        """Have the caches that libraries have now answer no call of these recorders."""
+        for recorder in recorders:
+            if recorder.mode is not Mode.LIVE:
+                self._fronts.put_aside()
+                recorder.caches_before += self._fronts.present()
+
+    def _is_in_front(self, cache: Any) -> bool:
+        """Whether a library's cache was there before what records the calls made here and now."""
+        recorder = self.current()
+        if recorder is None or recorder.mode is Mode.LIVE:
+            return False
+        return any(cache is known for known in recorder.caches_before)
 
     def _tell_of_front(self, name: str) -> None:
         """A cache that cannot be put aside stands in front of the calls made here and now."""
@@ -522,7 +535,9 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             # No link is resolved: the file may be one.
             None if self._path is None else Path(os.path.abspath(session.rootdir / self._path)),  # noqa: PTH100
             label="" if self._path is None else str(self._path),
-            identity="" if self._path is None else identity_of(self._path, Path.cwd()),
+            identity=""
+            if self._path is None
+            else identity_of(self._path, Path(os.path.abspath(session.rootdir))),  # noqa: PTH100
             command=f'use_cassette({name}, mode="record")',
         )
         session.enter(recorder, own_context=True)

@@ -6,8 +6,10 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
@@ -97,7 +99,7 @@ def test_an_embedders_cache(provider: Provider, tmp_path: Path) -> None:
 
 
 def test_a_cache_that_the_test_configures(provider: Provider, tmp_path: Path) -> None:
-    """A cache configured in a test is not in front there, and stays after it, as it does without this plugin."""
+    """A cache configured in a test works there, since its first call was seen, and stays after it."""
 
     def configured() -> None:
         dspy.configure_cache(enable_disk_cache=False)
@@ -105,12 +107,76 @@ def test_a_cache_that_the_test_configures(provider: Provider, tmp_path: Path) ->
         ask_dspy(provider.url)
 
     before = dspy.cache
-    assert recorded(tmp_path / "x.yaml", configured).recorded == 2
+    assert recorded(tmp_path / "x.yaml", configured).recorded == 1
     assert dspy.cache is not before
     asked = provider.count
     ask_dspy(provider.url)
-    ask_dspy(provider.url)
-    assert provider.count == asked + 1  # nothing was stored while it was not in front
+    assert provider.count == asked
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        configured()
+    assert tape.replayed == 1
+
+
+def test_what_is_no_models_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DSPy's cache keeps and answers what asks no model, in each mode: functions, an Embedder's, stubs."""
+    counts: Counter[str] = Counter()
+
+    def embed(texts: list[str]) -> Any:
+        counts["embedder"] += 1
+        return [[float(len(text))] for text in texts]
+
+    def stub(**given: Any) -> Any:
+        counts["stub"] += 1
+        return SimpleNamespace(data=[{"embedding": [1.0]} for _ in given["input"]])
+
+    @dspy.clients.cache.request_cache()
+    def plain(**given: Any) -> Any:
+        counts["function"] += 1
+        return given["x"]
+
+    @dspy.clients.cache.request_cache()
+    async def later(**given: Any) -> Any:
+        counts["coroutine"] += 1
+        return given["x"]
+
+    monkeypatch.setattr(litellm, "embedding", stub)
+    embedder, hosted = dspy.Embedder(embed), dspy.Embedder("openai/text-embedding-3-small")
+    for number, mode in enumerate(("replay", "record", "live")):
+        for _ in range(2):
+            with use_cassette(tmp_path / "x.yaml", mode=mode):
+                embedder([f"hello {number}"], caching=True)
+                hosted([f"hello {number}"])
+                assert plain(x=number) == number
+                assert asyncio.run(later(x=number)) == number
+        assert set(counts.values()) == {number + 1}
+
+
+def test_a_function_that_asks_a_model(provider: Provider, tmp_path: Path) -> None:
+    """A cached function that asks a model is run in each test, so that each cassette has its call."""
+
+    @dspy.clients.cache.request_cache()
+    def outer(**_: Any) -> Any:
+        return ask_litellm(provider.url), plain(x=1)
+
+    @dspy.clients.cache.request_cache()
+    def plain(**given: Any) -> Any:
+        return given["x"]
+
+    for name in ("x.yaml", "y.yaml"):
+        assert recorded(tmp_path / name, lambda: outer(x=1)).recorded == 1
+
+
+def test_live_puts_nothing_aside(provider: Provider, tmp_path: Path) -> None:
+    """In mode live DSPy's and LiteLLM's caches answer as they do without this plugin."""
+    dspy.configure_cache(enable_disk_cache=False)
+    litellm.cache = litellm.Cache(type="local")
+    warm = dspy.cache, litellm.cache
+    with use_cassette(tmp_path / "x.yaml", mode="live") as tape:
+        assert (dspy.cache, litellm.cache) == warm
+        for _ in range(2):
+            ask_dspy(provider.url, "live")
+            ask_litellm(provider.url, "live too", caching=True)
+    assert len(tape.calls) == 2
 
 
 def test_another_cache_object_works(tmp_path: Path) -> None:
@@ -119,18 +185,16 @@ def test_another_cache_object_works(tmp_path: Path) -> None:
     with use_cassette(tmp_path / "x.yaml"):
         own.put({"prompt": "one"}, "two")
         assert own.get({"prompt": "one"}) == "two"
-        dspy.cache.put({"prompt": "one"}, "two")
-        assert dspy.cache.get({"prompt": "one"}) is None
 
 
 def test_dspy_is_what_it_was(tmp_path: Path) -> None:
     """After the last recorder nothing of DSPy's cache has changed, also where recorders nest."""
     before, methods = vars(dspy).get("cache"), dict(vars(dspy.clients.Cache))
     with use_cassette(tmp_path / "x.yaml"):
-        empty = dspy.cache
+        within = dspy.cache
         with use_cassette(tmp_path / "y.yaml"):
-            assert dspy.cache is empty is not before
-        assert dspy.cache is empty
+            assert dspy.cache is within is (before or within)
+        assert dspy.cache is within
     assert vars(dspy).get("cache") is before
     assert dict(vars(dspy.clients.Cache)) == methods
 
@@ -141,8 +205,6 @@ from pytest_lmcache import use_cassette
 
 with use_cassette("x.yaml") as tape:
     import dspy
-    dspy.cache.put({"prompt": "one"}, "two")
-    assert dspy.cache.get({"prompt": "one"}) is None
     try:
         dspy.LM("openai/gpt-4o-mini", api_key="sk-local")("hello")
     except BaseException as miss:
@@ -197,7 +259,7 @@ def test_a_warm_cache_of_litellms(is_async: bool, provider: Provider, tmp_path: 
 
 @pytest.mark.parametrize("made", ["before", "within"])
 def test_a_router_that_caches(made: str, provider: Provider, tmp_path: Path) -> None:
-    """A Router with ``cache_responses``, built before the test or in it, asks each time while it is recorded."""
+    """A Router's ``cache_responses`` of before the test answers no call of it; one of the test's own works."""
     deployment = {"model": "openai/gpt-4o-mini", "api_base": provider.url, "api_key": "sk-local"}
 
     def router() -> Any:
@@ -213,7 +275,9 @@ def test_a_router_that_caches(made: str, provider: Provider, tmp_path: Path) -> 
     litellm.cache = None
     early = router() if made == "before" else None
     assert (litellm.cache is None) == (made == "within")
-    assert recorded(tmp_path / "x.yaml", lambda: ask(early or router())).recorded == 2
+    assert recorded(tmp_path / "x.yaml", lambda: ask(early or router())).recorded == (
+        2 if made == "before" else 1
+    )
     assert litellm.cache is not None
 
 
@@ -222,17 +286,33 @@ def test_litellm_is_what_it_was(tmp_path: Path) -> None:
     before = litellm.Cache.should_use_cache
     litellm.cache = kept = litellm.Cache(type="local")
     with use_cassette(tmp_path / "x.yaml"):
-        assert litellm.cache is None
+        assert not kept.should_use_cache()
     assert litellm.cache is kept
+    assert kept.should_use_cache()
     assert litellm.Cache.should_use_cache is before
 
 
 def test_another_cache_of_litellms_works(tmp_path: Path) -> None:
-    """A cache that is not ``litellm.cache`` is left alone."""
+    """A cache that is not ``litellm.cache``, or that the test makes, is left alone."""
     own = litellm.Cache(type="local")
+    litellm.cache = before = litellm.Cache(type="local")
     with use_cassette(tmp_path / "x.yaml"):
+        litellm.cache = made = litellm.Cache(type="local")
+        assert [each.should_use_cache() for each in (own, before, made)] == [True, False, True]
+
+
+def test_a_cache_of_litellms_that_the_test_makes(provider: Provider, tmp_path: Path) -> None:
+    """The second call is answered by the test's own ``litellm.cache``, when recorded and when replayed."""
+
+    def test() -> None:
         litellm.cache = litellm.Cache(type="local")
-        assert (own.should_use_cache(), litellm.cache.should_use_cache()) == (True, False)
+        for _ in range(2):
+            assert ask_litellm(provider.url, "own") == "You said: own"
+
+    assert recorded(tmp_path / "x.yaml", test).recorded == 1
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        test()
+    assert len(tape.calls) == 1
 
 
 # ---- when ------------------------------------------------------------------------------------------------
@@ -254,14 +334,14 @@ def test_a_library_that_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(sys.modules, "dspy.clients.cache")
     monkeypatch.delitem(sys.modules, "litellm.caching.caching")
     litellm.cache = kept = litellm.Cache(type="local")
-    fronts = Fronts(lambda _: None)
+    fronts = Fronts(lambda _: True, lambda _: None)
     fronts.put_aside()
-    assert litellm.cache is kept
+    assert kept.should_use_cache()
     monkeypatch.undo()
     fronts.put_aside()
-    assert litellm.cache is None
+    assert not kept.should_use_cache()
     fronts.put_back()
-    assert litellm.cache is kept
+    assert kept.should_use_cache()
 
 
 # ---- what cannot be put aside ----------------------------------------------------------------------------

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "doors.litellm_visit": "address answers doors.visit interaction keys recorder settings streams",
     "doors.quick": "clock doors.litellm_visit interaction recorder",
     "lm15": "address answers errors interaction",
-    "doors.visit": "errors interaction locks not_recorded recorder settings",
+    "doors.visit": "doors.fronts errors interaction locks not_recorded recorder settings",
     "doors.dspy": "doors.visit errors interaction keys lm15 recorder settings streams",
     "session": "caches cassette doors.dspy doors.fronts doors.imports doors.litellm errors keys "
     "late_calls normalizers origins recorder redact settings",

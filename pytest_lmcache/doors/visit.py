@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, ClassVar, NoReturn
 
 from pytest_lmcache import errors
+from pytest_lmcache.doors.fronts import call_seen
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.locks import Held
@@ -36,6 +37,7 @@ class Visit:
     def __init__(self, recorder: Recorder, name: str, model: str, ask: Callable[[], dict[str, Any]]) -> None:
         __tracebackhide__ = True
         order = recorder.number()
+        call_seen()
         self.recorder = recorder
         self.held: Held = LANDED
         self.model = model
