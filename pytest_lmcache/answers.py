@@ -467,6 +467,8 @@ def store_error(error: BaseException) -> dict[str, Any] | None:
     safe = _safe_headers(getattr(response, "headers", None))
     if safe or (response is not None and not _has_response(type(error))):
         fields["response_headers"] = safe
+    if (body := _body(response)) is not None:
+        fields["response_body"] = body
     original = getattr(error, "original_exception", None)
     if isinstance(original, BaseException) and (stored := store_error(original)) is not None:
         fields["original"] = stored
@@ -480,6 +482,7 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
     fields = dict(data)
     kind = _exception_class(fields.pop("class"))
     headers, response_headers = fields.pop("headers", None), fields.pop("response_headers", None)
+    body = fields.pop("response_body", "")
     original, args = fields.pop("original", None), fields.pop("args", [fields["message"]])
     error: Exception = kind.__new__(kind)
     error.args = tuple(args)
@@ -489,7 +492,10 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
     vars(error).update(fields, request=request, litellm_debug_info=None)
     if response_headers is not None or _has_response(kind):
         vars(error)["response"] = httpx.Response(
-            fields["status_code"], headers=response_headers, request=request
+            fields["status_code"],
+            headers=response_headers,
+            content=body if isinstance(body, str) else json.dumps(body),
+            request=request,
         )
     if headers is not None:
         vars(error)["litellm_response_headers"] = httpx.Headers(headers)
@@ -508,6 +514,18 @@ def is_lasting(error: BaseException) -> bool:
     original = getattr(error, "original_exception", None)
     status = getattr(original if original is not None else error, "status_code", None)
     return status in LASTING if status is not None else isinstance(error, ValueError | TypeError)
+
+
+def _body(response: Any) -> Any:
+    """What a provider said of an error: JSON as data, else its text; None where it was not read, or says nothing."""
+    try:
+        text = response.text
+    except Exception:  # noqa: BLE001 - there is none, or it is a stream's
+        return None
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return text if isinstance(text, str) and text else None
 
 
 def _has_response(kind: type[BaseException]) -> bool:

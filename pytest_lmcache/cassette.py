@@ -33,7 +33,7 @@ from pytest_lmcache.errors import (
     shorten,
     unwritable_cassette,
 )
-from pytest_lmcache.interaction import Again, Answer, Call, Interaction, Kind
+from pytest_lmcache.interaction import CANCELLED, Again, Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy
 from pytest_lmcache.locks import lock
 
@@ -46,7 +46,8 @@ DOCUMENT = re.compile(
     rb"(?:\n# [0-9]+(?=\n))?(?:\nkey: ([A-Za-z]\w*)(?=\n))?|(?P<more>.))"
 )
 END_MARK = re.compile(rb"\n\.\.\.(?=\s|\Z)")
-ANSWER = re.compile(rb"\n(?:response|shared|chunks|error):")
+ANSWER = re.compile(rb"\n(?:response|shared|chunks|error|cancelled|ended_with):")
+NO_ANSWER = (b"\nerror:", b"\ncancelled:", b"\nended_with:")
 CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- #].*)?\n)*)")
 KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
 VERSION = re.compile(rb"^lmcache: *([0-9]{1,9}) *(?:#.*)?$", re.MULTILINE)
@@ -67,6 +68,13 @@ VOLATILE = frozenset(
     | {"queue_time", "prompt_time", "completion_time", "total_time"}
     | {"total_duration", "load_duration", "prompt_eval_duration", "eval_duration"}
 )
+# What an answer's data is, by its kind.
+DATA: dict[Kind, type] = {
+    Kind.RESPONSE: dict,
+    Kind.STREAM: list,
+    Kind.ERROR: dict,
+    Kind.UNANSWERED: type(None),
+}
 # What a model says to a tool: every name in there is the model's own.
 SAID = frozenset({"input", "arguments"})
 
@@ -97,9 +105,9 @@ class Entry:
         return KEY_LINE.sub(b"", self.text[: self._answer_at() + 1], count=1)
 
     @property
-    def is_error(self) -> bool:
-        """Whether the answer is an error, or a stream that broke."""
-        return self.data.find(b"\nerror:", self.start, self.end) >= 0
+    def is_answered(self) -> bool:
+        """Whether there is an answer that came to its end, or was left: no error, nothing that was cut off."""
+        return all(self.data.find(field, self.start, self.end) < 0 for field in NO_ANSWER)
 
     def answer(self) -> Answer:
         """The answer alone: the request, the longer part as a rule, is not parsed.
@@ -175,7 +183,9 @@ class Entry:
     def _answer_at(self) -> int:
         found = ANSWER.search(self.data, self.start, self.end)
         if found is None:
-            raise self.broken("this interaction has neither `response:`, `chunks:` nor `error:`")
+            raise self.broken(
+                "this interaction has neither `response:`, `chunks:`, `error:` nor `cancelled:`"
+            )
         return found.start() - self.start
 
     def _call(self, fields: dict[str, Any]) -> Call:
@@ -187,6 +197,7 @@ class Entry:
     def _answer(self, fields: dict[str, Any], chunks: list[Any] | None) -> Answer:
         kind, data, error = Kind.RESPONSE, fields.get("response"), fields.get("error")
         chunks = fields.get("chunks") if chunks is None else chunks
+        ended = CANCELLED if fields.get("cancelled") else fields.get("ended_with")
         if chunks is not None:
             shared = fields.get("shared", {})
             is_list = isinstance(chunks, list) and all(isinstance(chunk, dict) for chunk in chunks)
@@ -195,10 +206,12 @@ class Entry:
             # A chunk that gives a shared field itself is whole as it stands.
             whole = [chunk if shared.keys() & chunk.keys() else {**shared, **chunk} for chunk in chunks]
             kind, data = Kind.STREAM, whole
+        elif "response" not in fields and "error" not in fields and ended:
+            kind = Kind.UNANSWERED
         elif "response" not in fields:
             kind, data, error = Kind.ERROR, error, None
         is_one = "response" not in fields or (kind is Kind.RESPONSE and error is None)
-        if not is_one or not isinstance(data, list if kind is Kind.STREAM else dict):
+        if not is_one or not isinstance(data, DATA[kind]):
             raise self.broken(
                 "this interaction needs one of `response:`, a mapping, `chunks:` or `error:`, with content"
             )
@@ -207,14 +220,17 @@ class Entry:
             raise self.broken("this interaction lacks `recorded:` or `seconds:`, a number, which ends each")
         if not isinstance(error, dict | None) or not (usd is None or _is_number(usd)):
             raise self.broken("`error:` must be a mapping and `usd:` a number")
+        if not isinstance(ended, str | None):
+            raise self.broken("`ended_with:` must be the name of an exception")
         return Answer(
             kind,
             data,
             error=error,
-            complete=not fields.get("left_early", False),
+            complete=not fields.get("left_early", ended is not None),
             hidden=fields.get("hidden"),
             seconds=float(seconds),
             usd=usd,
+            ended=ended,
         )
 
     def _load(self, text: bytes, offset: int) -> dict[str, Any]:
@@ -533,10 +549,12 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
         fields["chunks"] = chunks if any("bytes" in chunk for chunk in chunks) else document.Lines(chunks)
         if answer.error is not None:
             fields["error"] = answer.error
-        if not answer.complete:
+        if not answer.complete and answer.ended is None:
             fields["left_early"] = True
-    else:
+    elif answer.kind is not Kind.UNANSWERED:
         fields["response" if answer.kind is Kind.RESPONSE else "error"] = answer.data
+    if answer.ended is not None:
+        fields |= {"cancelled": True} if answer.ended == CANCELLED else {"ended_with": answer.ended}
     if answer.hidden:
         fields["hidden"] = answer.hidden
     text = document.dump(fields) + f"recorded: {interaction.recorded}\n"
@@ -634,7 +652,7 @@ class _Ids(NamedTuple):
         ids = _Ids({**self.forth}, {**self.back})
         is_same = (
             said.kind is new.kind
-            and said.complete == new.complete
+            and (said.complete, said.ended) == (new.complete, new.ended)
             and ids._learn(_settled(_events(said.data), False), _settled(_events(new.data), False))
             and ids._learn(_settled(said.error, False), _settled(new.error, False))
         )
@@ -683,7 +701,7 @@ def same_answer(one: Entry, other: Entry, *, ids: bool) -> bool:
     first, second = one.answer(), other.answer()
     return (
         first.kind is second.kind
-        and first.complete == second.complete
+        and (first.complete, first.ended) == (second.complete, second.ended)
         and _settled(_events(first.data), ids) == _settled(_events(second.data), ids)
         and _settled(first.error, ids) == _settled(second.error, ids)
     )

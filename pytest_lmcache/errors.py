@@ -222,14 +222,6 @@ def unknown_exception(name: str) -> str:
     )
 
 
-def left_early(name: str, chunks: int) -> str:
-    """The message for a stream that is read further than it was when it was recorded."""
-    return (
-        f"The recorded stream of {name}() ends after {chunks} chunks: the test left it there when it was "
-        "recorded, and reads on now."
-    )
-
-
 def no_function(name: str, path: str, problem: Exception) -> str:
     """The message for a dotted path that leads to no function."""
     return (

@@ -13,6 +13,11 @@ class Kind(StrEnum):
     RESPONSE = "response"
     STREAM = "stream"
     ERROR = "error"
+    UNANSWERED = "unanswered"
+
+
+CANCELLED = "cancelled"
+"""What a call ended with whose caller cancelled it."""
 
 
 class Call(NamedTuple):
@@ -29,10 +34,12 @@ class Call(NamedTuple):
 class Answer(NamedTuple):
     """What a call got, as plain data.
 
-    ``data`` is a response as a mapping, a stream as a list of chunks, or an error as a mapping.
-    ``error`` is the error that ended a stream in its middle. ``complete`` is False for a stream that its
-    caller left before the end. ``hidden`` holds the safe part of LiteLLM's ``_hidden_params``.
-    ``seconds`` is how long the provider took, ``usd`` what it charged (None: LiteLLM knows no price).
+    ``data`` is a response as a mapping, a stream as a list of chunks, an error as a mapping, or None for a call
+    that got no answer. ``error`` is the error that ended a stream in its middle. ``complete`` is False for a
+    stream that its caller left before the end. ``ended`` says what cut off a call, or a stream, that has no end
+    of its own: ``cancelled``, or the name of an exception that cannot be raised again. ``hidden`` holds the safe
+    part of LiteLLM's ``_hidden_params``. ``seconds`` is how long the provider took, ``usd`` what it charged
+    (None: LiteLLM knows no price).
     """
 
     kind: Kind
@@ -42,6 +49,12 @@ class Answer(NamedTuple):
     hidden: dict[str, Any] | None = None
     seconds: float = 0.0
     usd: float | None = None
+    ended: str | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the provider answered: neither an error nor nothing at all."""
+        return self.kind in {Kind.RESPONSE, Kind.STREAM} and self.error is None and self.ended is None
 
     @property
     def usage(self) -> dict[str, Any]:

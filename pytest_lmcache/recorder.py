@@ -20,7 +20,7 @@ from pytest_lmcache.address import is_loopback
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
-from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
+from pytest_lmcache.interaction import CANCELLED, Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.locks import Held
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # How many misses of one test are compared with all recordings: a program that goes on after one may have many.
 EXPLAINED = 10
 FAULTS_SHOWN = 3  # of the recordings that cannot be read
+WITH_THE_TEST = "the test, still unanswered"
 UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
 
 
@@ -78,6 +79,18 @@ class Store(Protocol):
         """Keep a value."""
 
 
+class Failure(NamedTuple):
+    """How a call ended that got no answer: in words, as a recording, and when, as the number of a call then.
+
+    ``replays`` says whether replay can repeat it.
+    """
+
+    why: NotRecorded
+    entry: Entry | None
+    at: int
+    replays: bool
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class CallRecord:
     """One call of a test, as ``lm_cache.calls`` shows it.
@@ -116,6 +129,8 @@ class CallRecord:
     entry: Entry | None = None
     kept: Interaction | None = None
     tape: Tape | None = None
+    is_answered: bool = False
+    failure: Failure | None = None
 
     def kept_as(self, nth: int | None = None) -> str:
         """The layers' key of the n-th answer, from 0, or of this one: they keep one value for each key.
@@ -231,7 +246,7 @@ class Recorder:
         self.asker = asker or label
         self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
-        self.unstored: list[NotRecorded] = []
+        self._unsupported: list[NotRecorded] = []
         self.in_front: set[str] = set()
         self.caches_before: list[Any] = []  # libraries' own, which would hide calls
         self.is_cut_short = False  # whether the test may not have come to all of its calls
@@ -246,7 +261,7 @@ class Recorder:
         self._numbers = Numbers()
         self._numbers_in_layers = Numbers()
         self._in_layers: Counter[str] = Counter()
-        self._unanswered: set[CallRecord] = set()
+        self._unanswered: dict[CallRecord, Call] = {}
         self._recorded_calls: list[Call] | None = None
         self._unreadable: list[str] = []
 
@@ -280,6 +295,17 @@ class Recorder:
         asked = sum(record.tokens[0] for record in self._calls)
         said = sum(record.tokens[1] for record in self._calls)
         return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+
+    @property
+    def unstored(self) -> list[NotRecorded]:
+        """The calls so far that are not recorded, or not such that replay can repeat them."""
+        failures = [(record.failure, record.entry) for record in self.calls if record.failure is not None]
+        lost = [
+            failure.why if entry is None else failure.why._replace(reason=Reason.NO_ANSWER)
+            for failure, entry in failures
+            if entry is None or not failure.replays
+        ]
+        return [*self._unsupported, *lost]
 
     # The way of a call.
 
@@ -332,7 +358,7 @@ class Recorder:
             found = None if live else self._find(key, nth)
             decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
             record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
-            if at_once and (found is None or decision is not Decision.REPLAY or found[1].is_error):
+            if at_once and (found is None or decision is not Decision.REPLAY or not found[1].is_answered):
                 self._numbers.give_back(key, nth)
                 return record, None
             if self.may_ask:
@@ -360,7 +386,7 @@ class Recorder:
         if decision is Decision.MISS:
             self._miss(call, used_up=self.path is not None and bool(self.cassette.answers(key)))
         record.source, record.started = "provider", RealTime.seconds()
-        self._unanswered.add(record)
+        self._unanswered[record] = call
         return record, None
 
     def _owner(self, address: str, *, has_own_key: bool) -> str:
@@ -386,7 +412,7 @@ class Recorder:
             return None
         # Kept by a test, or a machine, that may know of fewer secrets.
         answer = self._clean(found.answer)
-        self._unanswered.discard(record)
+        self._unanswered.pop(record, None)
         record.source, record.seconds = found.layer, answer.seconds
         record.asked_by, record.asked_at = self.redact(found.asked_by), found.recorded
         self._note(record, answer)
@@ -419,16 +445,16 @@ class Recorder:
 
     def finish(self, record: CallRecord, call: Call, answer: Answer) -> None:
         """Take the provider's answer of a call that ``begin`` did not answer: into every layer at once."""
-        self._unanswered.discard(record)
+        self._unanswered.pop(record, None)
         record.seconds = RealTime.seconds() - record.started
-        record.tape, record.left_early = None, not answer.complete
+        record.tape, record.left_early = None, not (answer.complete or answer.ended)
         self._note(record, answer)
         if self.mode is Mode.LIVE:
             return
         answer = self._clean(answer)._replace(seconds=record.seconds)
-        now = RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = _now()
         self._keep(record, call, answer, now)
-        if answer.kind is not Kind.ERROR and answer.error is None and answer.complete:
+        if answer.is_answered and answer.complete:
             record.is_cached = getattr(self.cache, "keeps", True)
             if record.is_cached:
                 meanwhile = self._from_cache(record.kept_as()) if record.may_race else None
@@ -479,6 +505,7 @@ class Recorder:
 
     def _note(self, record: CallRecord, answer: Answer) -> None:
         record.tokens, record.cached, record.usd = answer.tokens, answer.cached, answer.usd
+        record.is_answered = answer.is_answered
 
     def _keep(self, record: CallRecord, call: Call, answer: Answer, recorded: str) -> None:
         interaction = Interaction(record.key, call, answer, recorded)
@@ -494,15 +521,26 @@ class Recorder:
     def _is_old(self, recorded: str) -> bool:
         return self.settings.max_age is not None and _age(recorded) > self.settings.max_age
 
-    def drop(self, record: CallRecord, why: NotRecorded) -> None:
-        """Forget a call whose answer is not to be recorded, so that the next identical call takes its place."""
+    def drop(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> None:
+        """Take an error that may pass: the next identical call takes this one's place.
+
+        At the end of the test it is recorded, unless an identical call that was made later got an answer.
+        """
+        failure = self._failure(record, call, answer, why)
         with self._lock:
             self._numbers.give_back(record.key, record.nth)
             if self.may_ask:
                 self._numbers_in_layers.give_back(record.kept_as(0), record.nth_in_layers)
-            self._unanswered.discard(record)
-            record.tape = None
-            self.unstored.append(why)
+            self._unanswered.pop(record, None)
+            record.tape, record.failure = None, failure
+
+    def _failure(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> Failure:
+        entry = None
+        if self.path is not None and self.mode is not Mode.LIVE:
+            seconds = RealTime.seconds() - record.started
+            answer = self._clean(answer)._replace(seconds=seconds)
+            entry = entry_of(Interaction(record.key, call, answer, _now()), self.path)
+        return Failure(why, entry, self.number(), replays=answer.ended is None)
 
     def keeps(self, *, lasting: bool) -> bool:
         """Whether an error of the provider is recorded."""
@@ -513,7 +551,7 @@ class Recorder:
         if self.replays:
             self._raise(UnsupportedCall(errors.unsupported_call(name, self.mode)))
         if not self.watched:
-            self.unstored.append(NotRecorded(Reason.UNSUPPORTED, f"{name}()"))
+            self._unsupported.append(NotRecorded(Reason.UNSUPPORTED, f"{name}()"))
         self._calls.append(CallRecord(self.number(), name, "", 0, "provider"))
 
     # The end of a test.
@@ -547,9 +585,12 @@ class Recorder:
         for record in self._calls:
             if record.tape is not None:
                 record.tape.left()
-        for record in list(self._unanswered):
+        for record, call in list(self._unanswered.items()):
+            answer = Answer(Kind.UNANSWERED, None, ended=WITH_THE_TEST)
             what = f"{record.name}() had no answer yet when the test ended"
-            self.unstored.append(NotRecorded(Reason.NO_ANSWER, what))
+            record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
+        if passed:
+            self._record_failures()
         rewrite = self.mode is Mode.REWRITE
         if self.path is None or not passed or self.mode in {Mode.LIVE, Mode.REPLAY}:
             return False
@@ -563,6 +604,19 @@ class Recorder:
         return self.cassette.save(
             self._asked_for(), owned=owned, rewrite=rewrite, comment=self.redact(comment)
         )
+
+    def _record_failures(self) -> None:
+        """Record the errors that belong to a test that passed, those that no later identical call made up for."""
+        in_vain = not any(record.is_answered and record.source != "cassette" for record in self._calls)
+        for record in self._calls:
+            # A provider that is down takes away nothing that was recorded.
+            replaces = record.renews or self.mode is Mode.REWRITE
+            if record.failure is not None and not (in_vain and replaces):
+                is_made_up_for = any(
+                    other.is_answered and other.key == record.key and other.order > record.failure.at
+                    for other in self._calls
+                )
+                record.entry = None if is_made_up_for else record.failure.entry
 
     def _asked_for(self) -> list[Asked]:
         fresh: Counter[str] = Counter()
@@ -609,11 +663,10 @@ class Recorder:
         self._on_miss(miss)
         raise miss
 
-    def past_end(self, record: CallRecord) -> NoReturn:
-        """A stream is read further than it was when its caller left it: a miss."""
-        chunks = len(record.answer.data) if record.answer is not None else 0
+    def cut_off(self, record: CallRecord, answer: Answer, *, waited: float = 0.0) -> NoReturn:
+        """What was cut off when it was recorded goes on now: a miss. ``waited``: seconds to be cancelled."""
         told = errors.miss(
-            asked=[errors.left_early(record.name, chunks)],
+            asked=[_cut_off(record.name, answer, waited)],
             looked=[f"Looked in  {self.shown_path}"],
             nearest=[],
             command=self._again,
@@ -665,6 +718,10 @@ class Recorder:
             return self._recorded_calls
 
 
+def _now() -> str:
+    return RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _age(recorded: str) -> float:
     """The seconds since a recording; 0 for a time that cannot be read."""
     try:
@@ -672,6 +729,26 @@ def _age(recorded: str) -> float:
     except ValueError:
         return 0.0
     return (RealTime.now(UTC) - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds()
+
+
+def _cut_off(name: str, answer: Answer, waited: float) -> str:
+    """What ended a call, or a stream, when it was recorded, and why replay cannot repeat it."""
+    is_stream = answer.kind is Kind.STREAM
+    size = len(answer.data) if is_stream else 0
+    after = f" after {size} chunk{'' if size == 1 else 's'}" if is_stream else ""
+    what = f"{'stream' if is_stream else 'call'} of {name}()"
+    if answer.ended is None:
+        return (
+            f"The recorded {what} ends{after}: the test left it there when it was recorded, and reads on now."
+        )
+    if answer.ended != CANCELLED:
+        return (
+            f"When it was recorded, this {what} ended with {answer.ended}{after}. Replay cannot repeat that."
+        )
+    now = f"Now it has waited {waited:.0f} seconds, and nothing cancelled it."
+    if not waited:
+        now = "Now it is a sync one, which nothing can cancel."
+    return f"When it was recorded, this {what} was cancelled{after}. {now}"
 
 
 MODE_SAYS = {

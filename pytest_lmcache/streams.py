@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import Any, NoReturn, Protocol, Self, TypeAlias
 
 from pytest_lmcache.answers import chunk_reviver, plain, revive_error, text_as_chat
-from pytest_lmcache.clock import RealTime
-from pytest_lmcache.interaction import Answer
+from pytest_lmcache.interaction import CANCELLED, Answer
 
-LEAVING = 0.05  # seconds that another task has to end a reader where it ended when it was recorded
+LEAVING = 0.05  # seconds that another task has at least to end a reader where it left when it was recorded
+LONGEST = 30.0  # seconds that what was cancelled when it was recorded waits to be cancelled
 
 
 class Tape(Protocol):
@@ -29,8 +29,8 @@ class Tape(Protocol):
     def ended(self, stream: Any) -> None:
         """The stream came to its end."""
 
-    def failed(self, error: Exception) -> None:
-        """The stream broke."""
+    def failed(self, error: BaseException) -> None:
+        """The stream broke, or its reader was cancelled."""
 
     def left(self) -> None:
         """The caller closed the stream before its end."""
@@ -76,7 +76,7 @@ def _told(tape: Tape, stream: Any, error: BaseException) -> None:
     """Tell a tape of what a stream raised: its end, or what it broke with."""
     if isinstance(error, StopIteration | StopAsyncIteration):
         tape.ended(stream)
-    elif isinstance(error, Exception):
+    else:
         tape.failed(error)
 
 
@@ -135,7 +135,7 @@ def _record_generator(stream: Iterator[Any], tape: Tape) -> Iterator[Any]:
     except GeneratorExit:
         tape.left()
         raise
-    except Exception as error:
+    except BaseException as error:
         tape.failed(error)
         raise
     tape.ended(stream)
@@ -149,7 +149,7 @@ async def _record_async_generator(stream: AsyncIterator[Any], tape: Tape) -> Asy
     except GeneratorExit:
         tape.left()
         raise
-    except Exception as error:
+    except BaseException as error:
         tape.failed(error)
         raise
     tape.ended(stream)
@@ -158,15 +158,15 @@ async def _record_async_generator(stream: AsyncIterator[Any], tape: Tape) -> Asy
 class Chunks:
     """The stored chunks of one answer, given out one by one as LiteLLM's objects.
 
-    ``past_end`` is called where the recording ends because its caller left early, and raises the miss;
-    ``broken`` where LiteLLM cannot read a chunk, and raises the error.
+    ``cut_off`` is called where the recording ends before the stream did, and raises the miss; ``broken`` where
+    LiteLLM cannot read a chunk, and raises the error.
     """
 
     def __init__(
         self,
         name: str,
         answer: Answer,
-        past_end: Callable[[], NoReturn],
+        cut_off: Callable[..., NoReturn],
         broken: Callable[[Exception], NoReturn],
     ) -> None:
         self.name = name
@@ -175,13 +175,14 @@ class Chunks:
         self.last: dict[str, Any] = {}  # the chunk given last, as it is stored
         self._left = iter(answer.data)
         self._revive = chunk_reviver(name)
-        self._past_end = past_end
+        self._cut_off = cut_off
+        self._is_over = False
         self._broken = broken
 
     def as_chat(self) -> Chunks:
         """The same chunks of text as those of a chat, which LiteLLM logs and prices."""
         answer = self.answer._replace(data=[text_as_chat(chunk) for chunk in self.answer.data])
-        return Chunks("completion", answer, self._past_end, self._broken)
+        return Chunks("completion", answer, self._cut_off, self._broken)
 
     @property
     def is_last(self) -> bool:
@@ -196,15 +197,22 @@ class Chunks:
             return self._revived(self._revive, data)
         if self.answer.error is not None:
             raise self._revived(revive_error, self.answer.error)
-        if not self.answer.complete:
-            self._past_end()
+        if not self.answer.complete and not self._is_over:
+            self._cut_off(self.answer)
         return None
 
     async def atake(self) -> Any | None:
         """The same for an async reader."""
-        if self.is_last:
-            await time_to_leave(self.answer)
+        await self.settle()
         return self.take()
+
+    async def settle(self) -> None:
+        """Where the reader was cut off, wait for what cuts it off here too; a miss if nothing does."""
+        if not self.is_last or self.answer.complete or self._is_over:
+            return
+        self._is_over = True  # for a reader that is cancelled here and asks for more, as it was live
+        waited = await wait_to_be_cancelled(self.answer)
+        self._cut_off(self.answer, waited=waited)
 
     def _revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
         try:
@@ -215,14 +223,23 @@ class Chunks:
             self._broken(problem)
 
 
-async def time_to_leave(answer: Answer) -> None:
-    """Wait where a recording ends since its reader had left: another task may be about to end the reader here too."""
-    if not answer.complete and answer.error is None:
-        from anyio.lowlevel import checkpoint  # the reader's loop may be trio's
+async def wait_to_be_cancelled(answer: Answer) -> float:
+    """Wait where a recording was cut off, for whoever cancels the caller to do so again; the seconds waited.
 
-        end = RealTime.seconds() + LEAVING  # not by the loop's clock: freezegun stops it
-        while RealTime.seconds() < end:
-            await checkpoint()
+    One that left by itself may have been ended by another task: it waits for about as long as it was recorded.
+    """
+    from anyio import CapacityLimiter, to_thread  # the caller's loop may be trio's
+
+    if answer.ended not in {None, CANCELLED}:
+        return 0.0
+    seconds = LONGEST if answer.ended else LEAVING + min(answer.seconds, LONGEST)
+    over = threading.Event()
+    try:
+        # In a thread: freezegun stops the loop's clock.
+        await to_thread.run_sync(over.wait, seconds, abandon_on_cancel=True, limiter=CapacityLimiter(1))
+    finally:
+        over.set()
+    return seconds
 
 
 def replay_stream(
@@ -294,8 +311,7 @@ class Replayed:
         return chunk
 
     async def _settle(self) -> None:
-        if self._stored.is_last:
-            await time_to_leave(self._stored.answer)
+        await self._stored.settle()
 
     def _take(self) -> Any:
         return self._stored.take()

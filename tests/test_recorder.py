@@ -224,6 +224,9 @@ def test_each_replay_hands_out_its_own_answer(path: Path) -> None:
     assert ask(tape, "a") == "a #1"
 
 
+FAILED = NotRecorded(Reason.PROVIDER_ERROR, "completion() failed")
+LIMIT = Answer(Kind.ERROR, {"class": "litellm.RateLimitError", "message": "no"})
+
 # ---- what is not stored --------------------------------------------------------------------------------
 
 
@@ -234,7 +237,7 @@ def test_the_next_identical_call_takes_the_place_of_one_that_is_not_stored(path:
     failed, answer = tape.begin(tape.number(), call("same"))
     assert answer is None
     dropped = NotRecorded(Reason.PROVIDER_ERROR, "completion() failed with RateLimitError")
-    tape.drop(failed, dropped)
+    tape.drop(failed, call("same"), LIMIT, dropped)
     assert ask(tape, "same", provider) == "same #2"
     assert tape.close(passed=True)
     assert tape.recorded == 2
@@ -255,15 +258,80 @@ def test_transient_errors_are_kept_only_where_all_are(
     assert recorder(path, record_errors=record_errors).keeps(lasting=lasting) is kept
 
 
-def test_a_call_without_an_answer_at_the_end_is_told(path: Path) -> None:
-    """A call that a test cancelled, or left running, is not recorded, and the run says so."""
+def failed(tape: Recorder, text: str, answer: Answer = LIMIT) -> None:
+    """Make a call that fails."""
+    record, found = tape.begin(tape.number(), call(text))
+    assert found is None
+    tape.drop(record, call(text), answer, FAILED)
+
+
+def test_an_error_that_nothing_made_up_for_keeps_its_place(path: Path) -> None:
+    """Of three identical calls the last fails for good; one that was made before the failure makes up for nothing."""
+    tape, provider = recorder(path, "record"), Provider()
+    early, _ = tape.begin(tape.number(), call("other"))
+    slow, _ = tape.begin(tape.number(), call("other"))
+    tape.drop(early, call("other"), LIMIT, FAILED)
+    tape.finish(slow, call("other"), provider.answer(call("other")))
+    ask(tape, "same", provider)
+    failed(tape, "same")
+    failed(tape, "same")
+    tape.close(passed=True)
+    assert (tape.recorded, tape.unstored) == (5, [])
+    tape = recorder(path)
+    answers = [
+        tape.begin(tape.number(), call(text))[1]
+        for text in ("other", "other", "same", "same", "same", "same")
+    ]
+    kinds = [answer.kind for answer in answers if answer is not None]
+    assert kinds == ["error", "response", "response", "error", "error", "error"]
+
+
+@pytest.mark.parametrize("mode", ["record", "rewrite"])
+def test_errors_of_a_test_that_failed_are_only_told(path: Path, mode: str) -> None:
+    """They are no part of how the test goes."""
+    recorded(path, "a")
+    before = path.read_bytes()
+    tape = recorder(path, mode)
+    ask(tape, "b", Provider())
+    failed(tape, "a" if mode == "rewrite" else "c")
+    tape.close(passed=False)
+    assert tape.unstored == [FAILED]
+    assert path.read_bytes() == before
+
+
+def test_a_rewrite_replaces_an_answer_by_an_error_only_if_the_provider_is_there(path: Path) -> None:
+    """Where nothing is answered, the provider is down: what was recorded stays."""
+    for others, is_replaced in (([], False), (["b"], True)):
+        recorded(path, "a", "b")
+        tape = recorder(path, "rewrite")
+        failed(tape, "a")
+        for text in others:
+            ask(tape, text, Provider())
+        tape.close(passed=True)
+        tape = recorder(path)
+        answer = tape.begin(tape.number(), call("a"))[1]
+        assert answer is not None
+        assert (answer.kind is Kind.ERROR) is is_replaced
+
+
+def test_what_cannot_be_replayed_misses_and_says_why(path: Path) -> None:
+    """An exception that is not the provider's, or no answer at the end: told, and told again by the miss."""
     tape = recorder(path, "record")
     ask(tape, "a", Provider())
+    failed(tape, "a", Answer(Kind.UNANSWERED, None, ended="KeyError"))
     tape.begin(tape.number(), call("b"))
     tape.close(passed=True)
-    assert tape.unstored == [(Reason.NO_ANSWER, "completion() had no answer yet when the test ended")]
-    assert ask(recorder(path), "a") == "a #1"
-    miss(recorder(path), "b")
+    assert tape.unstored == [
+        (Reason.NO_ANSWER, "completion() failed"),
+        (Reason.NO_ANSWER, "completion() had no answer yet when the test ended"),
+    ]
+    tape = recorder(path)
+    assert ask(tape, "a") == "a #1"
+    for text, ended in (("a", "KeyError"), ("b", "the test, still unanswered")):
+        record, answer = tape.begin(tape.number(), call(text))
+        assert answer is not None
+        with pytest.raises(CassetteMiss, match=f"this call of completion\\(\\) ended with {ended}. Replay"):
+            tape.cut_off(record, answer)
 
 
 def test_a_stream_that_is_still_open_is_closed_where_it_was_left(path: Path) -> None:
@@ -282,8 +350,8 @@ def test_a_stream_that_is_still_open_is_closed_where_it_was_left(path: Path) -> 
     record, answer = tape.begin(tape.number(), asked)
     assert answer is not None
     assert not answer.complete
-    with pytest.raises(CassetteMiss, match="ends after 1 chunks") as missed:
-        tape.past_end(record)
+    with pytest.raises(CassetteMiss, match="ends after 1 chunk:") as missed:
+        tape.cut_off(record, answer)
     assert str(missed.value).endswith('Record it:  pytest --lm-rewrite "test_x.py::test_x"')
     assert tape.faults == [missed.value]
 

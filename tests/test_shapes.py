@@ -20,7 +20,6 @@ from provider import Provider, Reply
 
 from pytest_lmcache import Cache, use_cassette
 from pytest_lmcache.answers import Message
-from pytest_lmcache.not_recorded import Reason
 
 GONE = "http://127.0.0.1:9/v1"
 ASKED = [
@@ -331,24 +330,27 @@ def test_a_warning_that_is_an_error_is_no_broken_recording(
         call(GONE)
 
 
-def test_a_call_that_its_test_cancels_is_named(provider: Provider, tmp_path: Path) -> None:
-    """It has no answer to record, which is said of the call and not of the end of the test."""
+def test_a_call_that_its_test_cancels_keeps_its_place(provider: Provider, tmp_path: Path) -> None:
+    """The second of three identical calls is cancelled: on replay it waits for that, and the third has its answer."""
 
-    async def run() -> None:
-        asked = provider.count
-        slow = asyncio.create_task(achat(provider.url))
-        while provider.count == asked:  # noqa: ASYNC110 - another thread counts
-            await asyncio.sleep(0.01)
-        slow.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await slow
-        await achat(provider.url)
+    async def run(url: str) -> list[str]:
+        first = await achat(url)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(achat(url), 0.5)
+        third = await achat(url)
+        return [answer.choices[0].message.content for answer in (first, third)]
 
-    provider.script(Reply(delay=2.0))
+    provider.script(Reply(text="one"), Reply(delay=5.0), Reply(text="three"))
     with use_cassette(tmp_path / "x.yaml", mode="record") as tape:
-        asyncio.run(run())
-    assert tape.recorded == 1
-    assert tape.unstored == [(Reason.NO_ANSWER, "completion() ended with CancelledError")]
+        asyncio.run(run(provider.url))
+    assert (tape.recorded, tape.unstored) == (3, [])
+    with use_cassette(tmp_path / "x.yaml") as tape:
+        assert asyncio.run(run(GONE)) == ["one", "three"]
+    assert [(call.nth, call.source) for call in tape.calls] == [
+        (0, "cassette"),
+        (1, "cassette"),
+        (2, "cassette"),
+    ]
 
 
 def test_none_and_nothing_stay_apart() -> None:
@@ -635,10 +637,14 @@ class TestStreamsThatEndOtherwise:
 
         with Provider(pause=0.1) as provider, use_cassette(tmp_path / "x.yaml", mode="record"):
             live = asyncio.run(two(provider.url))
-        assert "left_early: true" in (tmp_path / "x.yaml").read_text()
-        with use_cassette(tmp_path / "x.yaml") as tape:
-            assert asyncio.run(two(GONE)) == live
-        assert tape.replayed == 1
+        text = (tmp_path / "x.yaml").read_text()
+        # Earlier versions recorded it as a reader that had left.
+        for recorded in (text, text.replace("cancelled: true", "left_early: true")):
+            (tmp_path / "x.yaml").write_text(recorded)
+            with use_cassette(tmp_path / "x.yaml") as tape:
+                assert asyncio.run(two(GONE)) == live
+            assert tape.replayed == 1
+        assert "\ncancelled: true" in text
 
     def test_reading_on_while_the_clock_is_stopped(self, provider: Provider, tmp_path: Path) -> None:
         """The miss comes by the real clock: a test's frozen one would have it wait for ever."""
@@ -708,7 +714,7 @@ class TestStreamsThatEndOtherwise:
         assert same_error(stored_error, live_error)
         assert stored_error.generated_content == live_error.generated_content  # type: ignore[attr-defined]
 
-    def test_a_broken_stream_is_not_recorded_by_default(self, provider: Provider, tmp_path: Path) -> None:
+    def test_a_broken_stream_that_is_asked_for_again(self, provider: Provider, tmp_path: Path) -> None:
         """A lost connection is of the moment: the next identical call takes its place in the cassette."""
 
         def reading(url: str) -> str:
@@ -775,28 +781,22 @@ def test_an_error_that_will_not_change_is_recorded(failure: str, provider: Provi
     assert same_error(stored, live)
 
 
+@pytest.mark.parametrize("errors", ["lasting", "all"])
 @pytest.mark.parametrize("failure", PASSING)
-def test_an_error_of_the_moment_is_not_recorded(failure: str, provider: Provider, tmp_path: Path) -> None:
-    """A rate limit, a server's fault, a refused key or a time-out leave nothing in the cassette."""
+def test_an_error_of_the_moment(failure: str, errors: str, provider: Provider, tmp_path: Path) -> None:
+    """A rate limit, a server's fault, a refused key that the block expected is raised again, retry-after included."""
     provider.script(Reply(failure=failure))
-    with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
-        assert isinstance(failing(provider.url), PASSING[failure])
-    assert recording.recorded == 0
-    assert not (tmp_path / "x.yaml").exists()
-
-
-@pytest.mark.parametrize("failure", PASSING)
-def test_every_error_is_recorded_where_that_is_asked(
-    failure: str, provider: Provider, tmp_path: Path
-) -> None:
-    """record_errors = all keeps the errors of the moment too, retry-after included."""
-    provider.script(Reply(failure=failure))
-    with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all"):
+    with use_cassette(tmp_path / "x.yaml", mode="record", record_errors=errors) as recording:
         live = failing(provider.url)
+    assert isinstance(live, PASSING[failure])
+    assert recording.recorded == 1
     with use_cassette(tmp_path / "x.yaml"):
         stored = failing(GONE)
     assert same_error(stored, live) or failure == "authentication"
     assert type(stored) is type(live)
+    if failure != "authentication":  # which repeats a part of the key
+        assert stored.response.json() == live.response.json()
+        assert stored.response.json()["error"]["message"] in str(stored)
     assert hasattr(stored, "response") == hasattr(live, "response")
     sent = dict(getattr(live, "litellm_response_headers", None) or {}).get("retry-after")
     assert dict(getattr(stored, "litellm_response_headers", None) or {}).get("retry-after") == sent
@@ -811,11 +811,12 @@ def test_a_recorded_error_holds_no_key(provider: Provider, tmp_path: Path) -> No
     assert "local" not in (tmp_path / "x.yaml").read_text()
 
 
-def test_a_lost_connection_is_not_recorded(provider: Provider, tmp_path: Path) -> None:
-    """A connection that nobody answers is of the moment."""
-    with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
-        failing(GONE)
-    assert recording.recorded == 0
+def test_a_lost_connection(provider: Provider, tmp_path: Path) -> None:
+    """A connection that nobody answers is raised again where the block expected it."""
+    with use_cassette(tmp_path / "x.yaml", mode="record"):
+        live = failing(GONE)
+    with use_cassette(tmp_path / "x.yaml"):
+        assert same_error(failing(provider.url), live)
 
 
 def test_unsupported_parameters_are_recorded(tmp_path: Path, provider: Provider) -> None:

@@ -148,6 +148,8 @@ class Visit(visit.Visit):
         __tracebackhide__ = True
         if stored.kind is Kind.ERROR:
             raise self.revived(lm15.revive_error, stored.data)
+        if stored.kind is Kind.UNANSWERED:
+            self.cut_off(stored)
         if self.recorder.settings.usage is Usage.EMPTY:
             stored = lm15.without_usage(stored)
         if stored.kind is Kind.STREAM:
@@ -175,7 +177,7 @@ class Visit(visit.Visit):
         if stored.error is not None:
             raise self.revived(lm15.revive_error, stored.error)
         if not stored.complete:
-            self.past_end()
+            self.cut_off(stored)
 
 
 def _recorder(find: Find, request: Any) -> Recorder | None:
@@ -229,6 +231,8 @@ def _acomplete(find: Find, original: Any) -> Any:
         for _ in call.queue(blocks=False):
             await asyncio.sleep(POLL)
         if call.stored is not None:
+            if call.stored.kind is Kind.UNANSWERED:
+                await call.wait(call.stored)
             return call.replay(call.stored)
         with call.asking():
             response = await original(engine, request)
@@ -248,7 +252,8 @@ def _astream(find: Find, original: Any) -> Any:
             replayed = call.replay(call.stored)
             for event in islice(replayed, len(call.stored.data)):
                 yield event
-            await streams.time_to_leave(call.stored)
+            if not call.stored.complete:
+                await call.wait(call.stored)
             for event in replayed:
                 yield event
             return

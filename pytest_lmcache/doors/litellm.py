@@ -17,6 +17,7 @@ from pytest_lmcache.doors import quick, standin
 from pytest_lmcache.doors.litellm_visit import Visit, inside
 from pytest_lmcache.doors.visit import POLL
 from pytest_lmcache.errors import DoorError
+from pytest_lmcache.interaction import Kind
 from pytest_lmcache.recorder import Recorder
 
 RECORDED = ("completion", "text_completion", "embedding", "responses", "anthropic_messages")
@@ -278,6 +279,8 @@ class Door:
             for _ in call.queue(blocks=False):
                 await asyncio.sleep(POLL)
             if call.stored is not None:
+                if call.stored.kind is Kind.UNANSWERED:
+                    await call.wait(call.stored)
                 return call.replay(call.stored)
             with call.asking():
                 result = await original(*args, **kwargs)

@@ -85,12 +85,14 @@ class Visit(visit.Visit):
             stored = answers.without_usage(stored)
         provider, heard = self._tell(stored)
         if stored.kind is Kind.STREAM:
-            chunks = streams.Chunks(name, stored, self.past_end, self.broken)
+            chunks = streams.Chunks(name, stored, self.cut_off, self.broken)
             logging_of = functools.partial(self._logging_obj, stored)
             stream = streams.replay_stream(chunks, logging_of, self.model, provider, heard=heard)
             return self._marked(self._completed(stream, stored))
         if stored.kind is Kind.ERROR:
             raise self.revived(answers.revive_error, stored.data)
+        if stored.kind is Kind.UNANSWERED:
+            self.cut_off(stored)
         response = self.revived(answers.revive_response, name, stored.data)
         answers.restore_hidden(response, stored.hidden, provider)
         return self._marked(self._completed(response, stored))

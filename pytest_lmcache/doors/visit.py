@@ -11,11 +11,12 @@ from typing import Any, ClassVar, NoReturn
 from pytest_lmcache import errors
 from pytest_lmcache.doors.fronts import call_seen
 from pytest_lmcache.errors import CassetteError
-from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.locks import Held
-from pytest_lmcache.not_recorded import NotRecorded, Reason, reason_of
+from pytest_lmcache.not_recorded import NotRecorded, reason_of
 from pytest_lmcache.recorder import LANDED, CallRecord, Recorder
 from pytest_lmcache.settings import Mode
+from pytest_lmcache.streams import wait_to_be_cancelled
 
 POLL = 0.02  # seconds between two looks at what another process asks
 LONGEST_WAIT = 3000  # looks: a minute
@@ -94,11 +95,7 @@ class Visit:
         try:
             yield
         except BaseException as error:
-            if isinstance(error, Exception):
-                self.failed(error)
-            else:
-                what = f"{self.call.name}() ended with {type(error).__name__}"
-                self.recorder.drop(self.record, NotRecorded(Reason.NO_ANSWER, what))
+            self.failed(error)
             self.held.release()
             raise
 
@@ -130,17 +127,24 @@ class Visit:
                 self.recorder.faults.append(fault)
             raise
 
-    def failed(self, error: Exception) -> None:
-        """Record an error of the provider's, if it is of those that are recorded."""
+    def failed(self, error: BaseException, chunks: list[dict[str, Any]] | None = None) -> None:
+        """Record how a call, or a stream after these chunks, ended without an answer."""
         with self._ours():
-            stored, lasting = self.store_error(error)
-            if stored is None or not self.recorder.keeps(lasting=lasting):
-                what = f"{self.call.name}() failed with {type(error).__name__}"
-                self.recorder.drop(
-                    self.record, NotRecorded(reason_of(error, of_provider=stored is not None), what)
-                )
+            stored, lasting = self.store_error(error) if isinstance(error, Exception) else (None, False)
+            what = f"{self.call.name}() failed with {type(error).__name__}"
+            answer = Answer(Kind.UNANSWERED, None)
+            if chunks is not None:
+                answer, what = Answer(Kind.STREAM, chunks, error=stored), f"a stream of {what}"
+            elif stored is not None:
+                answer = Answer(Kind.ERROR, stored)
+            if stored is None:
+                ended = CANCELLED if _is_cancelled(error) else type(error).__name__
+                answer = answer._replace(complete=False, ended=ended)
+            if answer.ended == CANCELLED or (stored is not None and self.recorder.keeps(lasting=lasting)):
+                self.recorder.finish(self.record, self.call, answer)
             else:
-                self.recorder.finish(self.record, self.call, Answer(Kind.ERROR, stored))
+                why = NotRecorded(reason_of(error, of_provider=stored is not None), what)
+                self.recorder.drop(self.record, self.call, answer, why)
 
     def revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
         """What a recording is read to; one that the library's classes refuse is an error of ours."""
@@ -164,10 +168,14 @@ class Visit:
         self.recorder.faults.append(fault)
         raise fault from None
 
-    def past_end(self) -> NoReturn:
-        """A stream is read further than it was when its caller left it: a miss."""
+    async def wait(self, stored: Answer) -> None:
+        """Wait where an async call was cut off, to be cancelled as it was then; a miss if nothing does."""
+        self.cut_off(stored, waited=await wait_to_be_cancelled(stored))
+
+    def cut_off(self, stored: Answer, *, waited: float = 0.0) -> NoReturn:
+        """What was cut off when it was recorded goes on now: a miss."""
         __tracebackhide__ = True
-        self.recorder.past_end(self.record)
+        self.recorder.cut_off(self.record, stored, waited=waited)
 
     def _note_caching(self) -> None:
         if any(self.record.cached):
@@ -199,6 +207,12 @@ def outer_call() -> Iterator[None]:
         _calling.reset(token)
         for act in acts:
             act()
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether whoever waits for a call waits no more: asyncio's and trio's cancellation, a closed coroutine."""
+    names = {"CancelledError", "Cancelled", "GeneratorExit"}
+    return not isinstance(error, Exception) and type(error).__name__ in names
 
 
 def _has_loop() -> bool:
@@ -236,18 +250,11 @@ class StreamTape:
         """The whole stream is there."""
         self._finish(self._whole(self._chunks))
 
-    def failed(self, error: Exception) -> None:
-        """The stream broke: kept with the error, or not at all where such errors are not recorded."""
-        stored, lasting = self._visit.store_error(error)
-        recorder = self._visit.recorder
-        if stored is not None and recorder.keeps(lasting=lasting):
-            self._finish(Answer(Kind.STREAM, self._chunks, error=stored))
-        elif self._open:
+    def failed(self, error: BaseException) -> None:
+        """The stream broke, or its reader was cancelled while it waited for the next chunk."""
+        if self._open:
             self._open = False
-            what = f"a stream of {self._visit.call.name}() broke: {type(error).__name__}"
-            recorder.drop(
-                self._visit.record, NotRecorded(reason_of(error, of_provider=stored is not None), what)
-            )
+            self._visit.failed(error, self._chunks)
 
     def left(self) -> None:
         """The reader stopped here."""

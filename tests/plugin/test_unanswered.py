@@ -1,0 +1,117 @@
+"""Calls that got no answer while they were recorded: they failed, or were cancelled, and do so again on replay."""
+
+from __future__ import annotations
+
+import pytest
+from provider import Provider, Reply
+
+HEAD = """
+import asyncio, litellm, pytest, time
+
+URL = {url!r}
+SAID = {{"model": "openai/gpt-4o-mini", "api_base": URL, "api_key": "sk-good-key-123456", "max_retries": 0}}
+pytestmark = pytest.mark.lm_cache
+
+def asked(text, more):
+    return {{**SAID, "messages": [{{"role": "user", "content": text}}], **more}}
+
+def call(text="hello", **more):
+    return litellm.completion(**asked(text, more)).choices[0].message.content
+
+def acall(text="hello", **more):
+    return litellm.acompletion(**asked(text, more))
+"""
+
+LIMITED = "Rate limit reached for gpt-4o-mini. Please try again in 1s."
+
+
+def answer(request):
+    """What the tests' provider says: no to a bad key, to the third of three, to what is at its limit."""
+    if "bad" in request.headers.get("authorization", ""):
+        return Reply(failure="authentication")
+    if request.body["model"] == "full":
+        return Reply(failure="rate_limit")
+    if request.prompt.startswith("slow"):
+        return Reply(delay=20.0)
+    return Reply()
+
+
+class Suite:
+    """A suite that asks a provider of its own, which can go away."""
+
+    def __init__(self, suite, provider) -> None:
+        self.suite = suite
+        self.provider = provider
+
+    def test(self, text):
+        """Write the test file."""
+        self.suite.file("test_it.py", HEAD.format(url=self.provider.url) + text)
+
+    def both(self, text, *args, **outcomes):
+        """Record a suite, then replay it with the provider gone; what recording and replaying said."""
+        self.test(text)
+        recorded = self.suite.run("--lm-record", *args)
+        recorded.assert_outcomes(**outcomes)
+        self.provider.stop()
+        replayed = self.suite.run(*args)
+        replayed.assert_outcomes(**outcomes)
+        replayed.stdout.no_fnmatch_line("*missed*")
+        return recorded.stdout.str(), replayed.stdout.str()
+
+    def cassette(self, name):
+        """The text of a test's cassette."""
+        return (self.suite.folder / f"cassettes/test_it/{name}.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def gone(suite):
+    """A suite of a user's whose provider can be stopped."""
+    with Provider(pause=0.02) as provider:
+        provider.answer = answer
+        yield Suite(suite, provider)
+
+
+def test_errors_that_a_test_expects(gone):
+    """A wrong key, a limit that is reached, a fallback: what no later identical call made up for is raised again."""
+    gone.provider.answer = answer
+    gone.both(
+        """
+def test_wrong_key():
+    assert call()
+    with pytest.raises(litellm.AuthenticationError) as refused:
+        call(api_key="sk-bad-key-123456")
+    assert refused.value.response.json()["error"]["code"] == "invalid_api_key"
+
+def test_wrong_key_alone():
+    with pytest.raises(litellm.AuthenticationError):
+        call(api_key="sk-bad-key-123456")
+
+async def refused_later():
+    assert await acall()
+    with pytest.raises(litellm.AuthenticationError):
+        await acall(api_key="sk-bad-key-123456", stream=True)
+
+def test_wrong_key_async():
+    asyncio.run(refused_later())
+
+def test_fallback():
+    router = litellm.Router(
+        [
+            {"model_name": "first", "litellm_params": {**SAID, "model": "openai/full"}},
+            {"model_name": "second", "litellm_params": SAID},
+        ],
+        fallbacks=[{"first": ["second"]}],
+        num_retries=0,
+    )
+    assert "hello" in router.completion("first", [{"role": "user", "content": "hello"}]).choices[0].message.content
+
+def test_retries_in_vain():
+    with pytest.raises(litellm.RateLimitError):
+        call(model="openai/full", num_retries=2)
+    with pytest.raises(litellm.RateLimitError) as limited:
+        call(model="openai/full")
+    assert limited.value.body["code"] == "rate_limit_exceeded"
+""",
+        passed=5,
+    )
+    assert "sk-bad" not in gone.cassette("test_wrong_key")
