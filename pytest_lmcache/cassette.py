@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import string
-import tempfile
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
@@ -35,7 +34,7 @@ from pytest_lmcache.errors import (
 )
 from pytest_lmcache.interaction import CANCELLED, Again, Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy
-from pytest_lmcache.locks import lock
+from pytest_lmcache.locks import HeldTooLongError, writing
 
 FORMAT = 1
 # The patterns of the hot path begin with a newline, which is looked for ten times faster than a line's start.
@@ -331,7 +330,7 @@ class Cassette:
         have written meanwhile.
         Raises CassetteError where the file is broken or cannot be written.
         """
-        if not rewrite and not any(call.new for call in asked):
+        if not any(call.new for call in asked) and not (rewrite and self.exists):
             return False
         with self._writing():
             on_disk = Cassette(self.path, self.strategy, replaces=self._replaces)
@@ -359,9 +358,17 @@ class Cassette:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Around what changes the file; an error of the system's becomes a CassetteError."""
+        path = self.path.resolve()
         try:
-            with _lock(self.path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(path):
                 yield
+        except HeldTooLongError as problem:
+            raise CassetteError(
+                f"{self.path} cannot be written: {problem}.\n"
+                "It has not let go for ten seconds. If it hangs, end it, and record again: pytest --lm-record\n"
+                "What the provider answered comes from the cache on disk then, where that is on."
+            ) from None
         except OSError as problem:
             reason = problem.strerror or str(problem)
             raise CassetteError(unwritable_cassette(str(self.path), reason)) from None
@@ -374,7 +381,6 @@ class Cassette:
         if data is None:
             path.unlink()
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{token_hex(8)}.tmp")
         try:
             aside.write_bytes(data)
@@ -845,16 +851,3 @@ def _other_case(path: Path) -> str | None:
 
 def _scalar(text: str) -> str:
     return document.dump({"key": text})[len("key: ") :].rstrip("\n")
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    name = hashlib.blake2b(str(path.resolve()).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-    folder = Path(tempfile.gettempdir(), f"pytest-lmcache-{os.getuid() if hasattr(os, 'getuid') else ''}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    held = lock(folder / f"{name}.lock", waits=True)
-    try:
-        yield
-    finally:
-        if held is not None:
-            held.release()

@@ -1090,10 +1090,15 @@ for number in range(15):
 """
 
 
-def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
-    """xdist workers may record into one shared cassette: all their answers are in it."""
+def test_processes_that_write_at_once_lose_nothing(
+    path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Processes may record into one shared cassette, whatever their temporary folder: all their answers are in it."""
     command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(path)]
-    writers = [subprocess.Popen([*command, who]) for who in ("x", "y", "z")]
+    writers = [
+        subprocess.Popen([*command, who], env={**os.environ, "TMPDIR": str(tmp_path_factory.mktemp(who))})
+        for who in ("x", "y", "z")
+    ]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     assert sorted(contents(path)) == sorted(f"{who} {number}" for who in "xyz" for number in range(15))
     assert list(path.parent.iterdir()) == [path]

@@ -112,6 +112,24 @@ def test_folder_that_cannot_be(tmp_path):
     held.release()
 
 
+@pytest.mark.parametrize("linked", ["locks", "file"])
+def test_a_link_in_the_place_of_a_lock(folder, tmp_path, linked):
+    """A link puts no files elsewhere: calls are made without a lock."""
+    Flight(folder).try_acquire("k1").release()
+    (lock,) = (folder / "locks").iterdir()
+    lock.unlink()
+    out = tmp_path / "out"
+    if linked == "locks":
+        out.mkdir()
+        (folder / "locks").rmdir()
+        (folder / "locks").symlink_to(out)
+    else:
+        lock.symlink_to(out)
+    for _ in range(2):
+        assert Flight(folder).try_acquire("k1") is not None
+    assert not out.exists() or not list(out.iterdir())
+
+
 def test_a_lock_that_is_forgotten(folder):
     """A lock that nobody holds any more is free."""
     held = Flight(folder).try_acquire("k1")

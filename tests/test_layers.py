@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "clock": "",
     "origins": "",
     "late_calls": "errors not_recorded origins recorder",
-    "locks": "",
+    "locks": "clock errors",
     "not_recorded": "",
     "address": "",
     "interaction": "",

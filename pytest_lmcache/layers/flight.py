@@ -25,9 +25,12 @@ class Flight:
         try:
             if self._locks is None:
                 make_folder(self.folder)
-                (self.folder / "locks").mkdir(exist_ok=True)
-                self._locks = self.folder / "locks"
-            return lock(self._locks / _file_name(key), waits=False)
+                locks = self.folder / "locks"
+                locks.mkdir(exist_ok=True)
+                if locks.is_symlink():
+                    return Held(None)
+                self._locks = locks
+            return lock(self._locks / _file_name(key))
         except OSError:
             return Held(None)
 
