@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 WIDTH = 100
@@ -53,12 +54,27 @@ else:
     _Outcome = getattr(getattr(sys.modules.get("pytest"), "fail", None), "Exception", BaseException)
 
 
+class MissCause(StrEnum):
+    """Why no recording answers a call."""
+
+    NO_CASSETTE = "no cassette"
+    NOT_RECORDED = "not recorded"
+    CHANGED = "changed"
+    NOT_NORMALIZED = "not normalized"
+    USED_UP = "used up"
+    CUT_OFF = "cut off"
+
+
 class CassetteMiss(_Outcome):
     """A call that no recording answers.
 
     Derives from BaseException, as pytest's own outcomes do: no ``except Exception``, no retry loop and no
-    exception mapping between the call and the test swallows it.
+    exception mapping between the call and the test swallows it. ``cause`` says why, ``normalizers`` are those that
+    are to be set for the recording to answer.
     """
+
+    cause: MissCause = MissCause.NOT_RECORDED
+    normalizers: tuple[str, ...] = ()
 
     __repr__ = BaseException.__repr__
 
@@ -205,13 +221,13 @@ def miss(
     asked: Sequence[str],
     looked: Sequence[str],
     nearest: Sequence[str],
-    command: str,
+    mend: Sequence[str],
 ) -> str:
-    """The message for a call that no recording answers, ending in the command that records it."""
+    """The message for a call that no recording answers, ending in what mends it."""
     parts = [*asked, "", *looked]
     if nearest:
         parts += ["", *nearest]
-    return "\n".join([*parts, "", f"Record it:  {command}"])
+    return "\n".join([*parts, "", *mend])
 
 
 def unknown_exception(name: str) -> str:

@@ -15,11 +15,18 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
-from pytest_lmcache import errors, values
+from pytest_lmcache import errors, mends, values
 from pytest_lmcache.address import is_loopback
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.clock import RealTime
-from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, LMCacheWarning, UnsupportedCall
+from pytest_lmcache.errors import (
+    CacheError,
+    CassetteError,
+    CassetteMiss,
+    LMCacheWarning,
+    MissCause,
+    UnsupportedCall,
+)
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.locks import Held
 from pytest_lmcache.not_recorded import NotRecorded, Reason
@@ -656,7 +663,7 @@ class Recorder:
         return answer._replace(data=data, error=error, hidden=hidden)
 
     def _miss(self, call: Call, *, used_up: bool) -> NoReturn:
-        self._raise(CassetteMiss(self._explained(call, used_up=used_up)))
+        self._raise(self._explained(call, used_up=used_up))
 
     def _raise(self, miss: CassetteMiss) -> NoReturn:
         self.faults.append(miss)
@@ -669,41 +676,63 @@ class Recorder:
             asked=[_cut_off(record.name, answer, waited)],
             looked=[f"Looked in  {self.shown_path}"],
             nearest=[],
-            command=self._again,
+            mend=[f"Record it:  {self._again}"],
         )
-        self._raise(CassetteMiss(told))
+        miss = CassetteMiss(told)
+        miss.cause = MissCause.CUT_OFF
+        self._raise(miss)
 
-    def _explained(self, call: Call, *, used_up: bool) -> str:
+    def _explained(self, call: Call, *, used_up: bool) -> CassetteMiss:
         asked = [f"No recording answers this call of {call.name}(): {_described(call.request)}"]
         if self.path is None:
-            return self._told(asked, ["Looked in  the cache layers; there is no cassette."], [])
+            looked = ["Looked in  the cache layers; there is no cassette."]
+            return self._told(MissCause.NO_CASSETTE, asked, looked)
         cassette = self.cassette
         if not cassette.exists:
             looked = [f"Looked in  {self.shown_path}: there is no such file yet."]
-            return self._told(asked, looked, [])
+            return self._told(MissCause.NO_CASSETTE, asked, looked, mend=[STUBS])
         size = len(cassette.entries)
         looked = [
             f"Looked in  {self.shown_path}: {size} recording{'s' if size != 1 else ''}, none with this key."
         ]
         if used_up:
             why = "its recordings of this call are used up, and repeat = error allows each once."
-            return self._told(asked, [f"Looked in  {self.shown_path}: {why}"], [])
-        if len(self.faults) >= EXPLAINED:
-            return self._told(asked, looked, [])
+            return self._told(MissCause.USED_UP, asked, [f"Looked in  {self.shown_path}: {why}"])
         from pytest_lmcache.nearest import explain, nearest
 
-        closest = nearest(call, self._readable())
+        closest = nearest(call, self._readable()) if len(self.faults) < EXPLAINED else None
         looked += self._unreadable[:FAULTS_SHOWN]
         if len(self._unreadable) > FAULTS_SHOWN:
             looked.append(
                 f"{len(self._unreadable) - FAULTS_SHOWN} more recordings cannot be read: pytest-lmcache check"
             )
-        return self._told(asked, looked, explain(closest) if closest is not None else [])
+        if closest is None:
+            return self._told(MissCause.NOT_RECORDED, asked, looked)
+        near = explain(closest)
+        more = mends.normalizers_for(self.strategy, call, closest.call) if closest.differences else ()
+        if not more:
+            return self._told(MissCause.CHANGED, asked, looked, near)
+        every = tuple(dict.fromkeys((*self.settings.normalize, *more)))
+        return self._told(MissCause.NOT_NORMALIZED, asked, looked, near, normalizers=every)
 
-    def _told(self, asked: Sequence[str], looked: list[str], near: Sequence[str]) -> str:
+    def _told(
+        self,
+        cause: MissCause,
+        asked: Sequence[str],
+        looked: list[str],
+        near: Sequence[str] = (),
+        *,
+        mend: Sequence[str] = (),
+        normalizers: tuple[str, ...] = (),
+    ) -> CassetteMiss:
         mode = self.mode
         looked.append(f"Mode       {mode}: {MODE_SAYS[mode]}; key {self.strategy.name}")
-        return errors.miss(asked=asked, looked=looked, nearest=near, command=self.command)
+        mend = (
+            mends.lines(normalizers, self.command) if normalizers else [*mend, f"Record it:  {self.command}"]
+        )
+        miss = CassetteMiss(errors.miss(asked=asked, looked=looked, nearest=near, mend=mend))
+        miss.cause, miss.normalizers = cause, normalizers
+        return miss
 
     def _readable(self) -> Iterable[Call]:
         """What the recordings were asked; of those that cannot be read, what is wrong is kept for the message."""
@@ -751,6 +780,7 @@ def _cut_off(name: str, answer: Answer, waited: float) -> str:
     return f"When it was recorded, this {what} was cancelled{after}. {now}"
 
 
+STUBS = 'If the test stubs the provider (respx, a fake client), give it mode="live", or patch litellm.completion itself.'
 MODE_SAYS = {
     Mode.REPLAY: "nothing is recorded unasked",
     Mode.ONCE: "records only where there is no cassette yet",

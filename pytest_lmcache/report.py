@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,7 @@ class Tally:
     old: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
     in_blocks: bool = False  # a miss of a `use_cassette`
+    normalizers: dict[str, list[str]] = field(default_factory=dict)  # that mend a test's misses
     refused: dict[str, int] = field(default_factory=dict)
     unused: dict[str, int] = field(default_factory=dict)  # by file
     users: dict[str, str] = field(
@@ -127,6 +129,7 @@ class Tally:
                 self._of(call, passed=passed).add(tokens, call.usd)
             self.prompt_cache.add(*call.cached, call.cached_usd)
             cost.add(call.seconds, tokens, call.usd or 0.0)
+        self._add_normalizers(test, [] if is_told else recorder.faults)
         for fault in recorder.faults:
             # No miss is an ordinary exception; a call without a key, or a broken file, is recorded by nothing.
             is_miss = not isinstance(fault, Exception | UnsupportedCall)
@@ -146,6 +149,12 @@ class Tally:
         if written:
             is_there = recorder.path is not None and recorder.path.exists()
             (self.written if is_there else self.removed).append(file)
+
+    def _add_normalizers(self, test: str, faults: Sequence[BaseException]) -> None:
+        """Note what lets the recordings answer, if that helps with all that missed."""
+        found = [getattr(fault, "normalizers", ()) for fault in faults]
+        if found and all(found):
+            self.normalizers[test] = [*dict.fromkeys(name for names in found for name in names)]
 
     def _add_unstored(self, test: str, calls: Iterable[NotRecorded]) -> None:
         for reason, what in calls:
@@ -203,6 +212,7 @@ class Tally:
         for file, test in data["users"].items():
             self._used(file, test)
             self.unused[file] = min(self.unused.get(file, data["unused"][file]), data["unused"][file])
+        self.normalizers.update(data["normalizers"])
         for name in ("in_front", "from_layers"):
             for test, what in data[name].items():
                 getattr(self, name).setdefault(test, []).extend(what)
@@ -308,10 +318,7 @@ class Tally:
             yield f"{sum(self.refused.values())} refused"
 
     def _listed(self) -> Iterator[str]:
-        if self.missed:
-            record = "pytest --lm-record" + ', or use_cassette(…, mode="record"),' * self.in_blocks
-            title = f"missed in {_number(len(self.missed), 'test')} ({record} records what is missing)"
-            yield from _list(title, self.missed)
+        yield from self._misses()
         if self.refused:
             yield from _list(
                 f"refused in {_number(len(self.refused), 'test')}, for reasons that recording cannot mend; "
@@ -352,6 +359,17 @@ class Tally:
 
         if self.unseen:
             yield f"live calls in tests without a mark were not counted: {self.unseen}"
+
+    def _misses(self) -> Iterator[str]:
+        missed = {test: number for test, number in self.missed.items() if test not in self.normalizers}
+        if missed:
+            record = "pytest --lm-record" + ', or use_cassette(…, mode="record"),' * self.in_blocks
+            title = f"missed in {_number(len(missed), 'test')} ({record} records what is missing)"
+            yield from _list(title, missed)
+        if self.normalizers:
+            names = json.dumps(sorted(set().union(*self.normalizers.values())))
+            title = f"missed in {_number(len(self.normalizers), 'test')} (lm_normalize = {names} lets them replay)"
+            yield from _list(title, {test: ", ".join(names) for test, names in self.normalizers.items()})
 
     def _not_recorded(self) -> Iterator[str]:
         for reason, heading in HEADINGS.items():

@@ -532,6 +532,7 @@ def test_a_miss_without_a_cassette_says_so(path: Path) -> None:
         "Looked in  cassettes/test_x.yaml: there is no such file yet.\n"
         "Mode       replay: nothing is recorded unasked; key exact/1\n"
         "\n"
+        'If the test stubs the provider (respx, a fake client), give it mode="live", or patch litellm.completion itself.\n'
         'Record it:  pytest --lm-record "test_x.py::test_x"'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 
@@ -129,6 +130,90 @@ def test_message(suite):
     )
     told = [line for line in result.outlines if line.startswith("E")]
     assert told[-1].endswith('pytest --lm-record "test_it.py::test_one"')
+
+
+CHANGING = {
+    "uuid": ["f'run {uuid.uuid4()}'", ["uuid"]],
+    "date": ["f'It is {moment:%A, %d %B %Y}.'", ["date"]],
+    "iso": ["f'It is {moment.isoformat()}.'", ["date"]],
+    "epoch": ["f'now={moment.timestamp():.0f}'", ["epoch"]],
+    "made folder": ["f'read {tempfile.mkdtemp()}/a.txt'", ["tmp_path"]],
+    "two": ["f'run {uuid.uuid4()} at {moment.isoformat()}'", ["uuid", "date"]],
+    "run id": ["f'run {moment.timestamp():.0f}x'", []],
+}
+
+
+@pytest.mark.parametrize("case", CHANGING)
+@pytest.mark.parametrize("place", ["this test", "all tests"])
+def test_a_normalizer_mends_what_changes_from_run_to_run(suite, monkeypatch, case, place):
+    """A miss over an id, a date or a folder ends in the line to paste, with which the recording answers."""
+    text, normalizers = CHANGING[case]
+    body = f"""
+        import os, tempfile, uuid
+        from datetime import datetime
+
+        {{mark}}
+        def test_one(lm_cache):
+            moment = datetime.fromtimestamp(int(os.environ["MOMENT"]))
+            ask({text})
+    """
+    suite.test(body.replace("{mark}", ""))
+    monkeypatch.setenv("MOMENT", "1764460800")
+    suite.record()
+    monkeypatch.setenv("MOMENT", "1764633661")
+    result = suite.run()
+    lines = [line.removeprefix("E").strip() for line in result.outlines if line.startswith("E  ")]
+    if not normalizers:
+        assert lines[-1].startswith("Record it:  pytest --lm-record ")
+        return
+    assert "If it changes from run to run, normalize it; nothing needs to be recorded again:" in lines[-3:]
+    pasted = next(line.removeprefix(place).strip() for line in lines[-2:] if line.startswith(place))
+    if place == "this test":
+        suite.test(body.replace("{mark}", pasted))
+    else:
+        suite.file("pyproject.toml", f"[tool.pytest]\n{pasted}\n")
+    told = f"missed in 1 test (lm_normalize = {json.dumps(sorted(normalizers))} lets them replay):"
+    assert told in result.outlines
+    assert not [line for line in result.outlines if "records what is missing" in line]
+    suite.asked()
+    suite.run().assert_outcomes(passed=1)
+    assert suite.asked() == 0
+
+
+def test_normalizers_add_to_those_that_are_set(suite, monkeypatch):
+    """The line to paste keeps the normalizers that the test has, own patterns too."""
+    suite.test(r"""
+        import os
+
+        @pytest.mark.lm_cache(normalize=["re:run-\\d+", "epoch"])
+        def test_one():
+            ask(os.environ["SAID"])
+    """)
+    monkeypatch.setenv("SAID", "run-1 of 2026-11-29")
+    suite.record()
+    monkeypatch.setenv("SAID", "run-2 of 2026-11-30")
+    mark = r'@pytest.mark.lm_cache(normalize=["re:run-\\d+", "epoch", "date"])'
+    assert mark in suite.run().stdout.str()
+
+
+def test_a_stub_below_litellm_is_named_where_there_is_no_cassette(suite):
+    """Under ``lm_auto`` a test that stubs the provider's client misses; the miss says how it stays as it is."""
+    stubbed = """
+        from unittest.mock import patch
+
+        {mark}
+        def test_one():
+            with patch("httpx.Client.send", side_effect=LookupError) as send, pytest.raises(litellm.InternalServerError):
+                ask()
+            assert send.called
+    """
+    suite.file("pytest.ini", "[pytest]\nlm_auto = true\n")
+    suite.test(stubbed.format(mark=""))
+    result = suite.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(['E*stubs the provider*mode="live"*patch litellm.completion itself.'])
+    suite.test(stubbed.format(mark='@pytest.mark.lm_cache(mode="live")'))
+    suite.run().assert_outcomes(passed=1)
 
 
 def test_changed_prompt_shows_what_changed(suite):
