@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_lmcache import origins
+from pytest_lmcache import import_warnings, origins
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.errors import (
     TOLD,
@@ -128,6 +128,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
 
 
+def pytest_load_initial_conftests() -> None:
+    """Keep off the warnings of LiteLLM's own import; pytest has warning filters of its own for each of its phases."""
+    import_warnings.keep_off()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings and register the marker and the run's hooks."""
     config.addinivalue_line("markers", MARKER)
@@ -140,7 +145,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing of ours in LiteLLM."""
+    """Leave nothing of ours in LiteLLM, and no warning filter."""
+    import_warnings.let_through()
     run = config.stash.get(run_key, None)
     if run is not None:
         run.stop()
@@ -262,6 +268,11 @@ class Run:
 
     # One test.
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Keep off the warnings of LiteLLM's own import, if a test file imports it."""
+        import_warnings.keep_off()
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse markers that cannot be, before any test runs; warn of marks that are nearly ours."""
         self._warn_of_near_marks(session.items)
@@ -319,6 +330,7 @@ class Run:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """From here on the calls are this test's."""
+        import_warnings.keep_off()
         self._count_watched(OUTSIDE)
         self.current = item
         self._origin = Origin(item.nodeid)

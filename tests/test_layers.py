@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "late_calls": "errors not_recorded origins recorder",
     "locks": "clock errors",
     "not_recorded": "",
+    "import_warnings": "",
     "address": "",
     "interaction": "",
     "doors": "",
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "late_calls normalizers origins recorder redact settings",
     "report": "caches errors not_recorded recorder settings",
     "cli": "__init__ cassette errors keys",
-    "plugin": "doors.imports errors normalizers not_recorded origins recorder report session settings",
+    "plugin": "doors.imports errors import_warnings normalizers not_recorded origins recorder report session settings",
     "__init__": "caches errors session",
 }
 # Their price at start: LiteLLM alone takes five seconds.

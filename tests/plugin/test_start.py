@@ -48,7 +48,16 @@ def test_light_without_model_calls(suite, monkeypatch):
     suite.file("test_it.py", "def test_one():\n    pass\n")
     found, _ = facts(suite, monkeypatch)
     ours = {name for name in found["modules"] if name.startswith("pytest_lmcache")}
-    light = {"", ".plugin", ".errors", ".settings", ".doors", ".doors.imports", ".origins"}
+    light = {
+        "",
+        ".plugin",
+        ".errors",
+        ".settings",
+        ".doors",
+        ".doors.imports",
+        ".import_warnings",
+        ".origins",
+    }
     assert ours == {f"pytest_lmcache{name}" for name in light}
     assert "pytest_lmcache.doors.imports" not in found["meta_path"]
 
