@@ -819,6 +819,31 @@ def test_a_reader_that_another_task_ends(
 
 
 @native
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_cancelled(stream: bool, twice: Twice, provider: Provider) -> None:
+    """A call, or a stream before its first event, that its caller cancels waits on replay until it is cancelled."""
+    from dspy.lm15 import Message, Request
+
+    request = Request(model="openai/gpt-4o-mini", messages=(Message.user("hello over there"),))
+    provider.answer = lambda _: Reply(delay=10.0)
+
+    async def ask(url: str) -> None:
+        engine = own_engine(url, is_async=True)
+        if not stream:
+            await engine.complete(request)
+        async for _ in engine.stream(request):
+            pytest.fail("nothing is said for ten seconds")
+
+    async def impatient(url: str) -> str:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(url), 0.3)
+        return "waited"
+
+    assert twice(lambda url: asyncio.run(impatient(url))) == "waited"
+    assert twice.recording.unstored == []
+
+
+@native
 @both
 def test_a_stream_that_breaks(is_async: bool, twice: Twice, provider: Provider) -> None:
     """A stream that breaks in its middle is replayed up to there, and breaks with the same error."""

@@ -127,19 +127,20 @@ class Visit:
                 self.recorder.faults.append(fault)
             raise
 
-    def failed(self, error: BaseException, chunks: list[dict[str, Any]] | None = None) -> None:
-        """Record how a call, or a stream after these chunks, ended without an answer."""
+    def failed(self, error: BaseException, stream: Answer | None = None) -> None:
+        """Record how a call, or a stream of which this was read, ended without an answer."""
         with self._ours():
             stored, lasting = self.store_error(error) if isinstance(error, Exception) else (None, False)
             what = f"{self.call.name}() failed with {type(error).__name__}"
-            answer = Answer(Kind.UNANSWERED, None)
-            if chunks is not None:
-                answer, what = Answer(Kind.STREAM, chunks, error=stored), f"a stream of {what}"
+            if stream is not None:
+                answer, what = stream._replace(error=stored), f"a stream of {what}"
             elif stored is not None:
                 answer = Answer(Kind.ERROR, stored)
+            else:
+                answer = Answer(Kind.UNANSWERED, None, complete=False)
             if stored is None:
-                ended = CANCELLED if _is_cancelled(error) else type(error).__name__
-                answer = answer._replace(complete=False, ended=ended)
+                ended = CANCELLED if is_cancelled(error) else type(error).__name__
+                answer = answer._replace(complete=False, ended=answer.ended or ended)
             if answer.ended == CANCELLED or (stored is not None and self.recorder.keeps(lasting=lasting)):
                 self.recorder.finish(self.record, self.call, answer)
             else:
@@ -209,7 +210,7 @@ def outer_call() -> Iterator[None]:
             act()
 
 
-def _is_cancelled(error: BaseException) -> bool:
+def is_cancelled(error: BaseException) -> bool:
     """Whether whoever waits for a call waits no more: asyncio's and trio's cancellation, a closed coroutine."""
     names = {"CancelledError", "Cancelled", "GeneratorExit"}
     return not isinstance(error, Exception) and type(error).__name__ in names
@@ -240,6 +241,7 @@ class StreamTape:
         self._whole = whole
         self._chunks: list[dict[str, Any]] = []
         self._open = True
+        self._is_cancelled = False
         visit.record.tape = self
 
     def chunk(self, chunk: Any) -> None:
@@ -251,10 +253,12 @@ class StreamTape:
         self._finish(self._whole(self._chunks))
 
     def failed(self, error: BaseException) -> None:
-        """The stream broke, or its reader was cancelled while it waited for the next chunk."""
-        if self._open:
+        """The stream broke, or its reader was cancelled: that one may still ask for more."""
+        if is_cancelled(error):
+            self._is_cancelled = True
+        elif self._open:
             self._open = False
-            self._visit.failed(error, self._chunks)
+            self._visit.failed(error, self._as_cut(Answer(Kind.STREAM, self._chunks)))
 
     def left(self) -> None:
         """The reader stopped here."""
@@ -263,4 +267,7 @@ class StreamTape:
     def _finish(self, answer: Answer) -> None:
         if self._open:
             self._open = False
-            self._visit.finish(answer)
+            self._visit.finish(self._as_cut(answer))
+
+    def _as_cut(self, answer: Answer) -> Answer:
+        return answer._replace(complete=False, ended=CANCELLED) if self._is_cancelled else answer

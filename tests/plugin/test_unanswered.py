@@ -66,7 +66,7 @@ class Suite:
 @pytest.fixture
 def gone(suite):
     """A suite of a user's whose provider can be stopped."""
-    with Provider(pause=0.02) as provider:
+    with Provider(pause=0.05) as provider:
         provider.answer = answer
         yield Suite(suite, provider)
 
@@ -115,3 +115,86 @@ def test_retries_in_vain():
         passed=5,
     )
     assert "sk-bad" not in gone.cassette("test_wrong_key")
+
+
+def test_calls_that_a_test_cancels(gone):
+    """Replay waits where life did: no patience, the loser of a race, a stop button, tasks left at the end."""
+    recorded, _ = gone.both(
+        """
+def test_no_patience():
+    async def go():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(acall("slow"), 0.4)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(acall("slow too", stream=True), 0.4)
+        return await acall("quick")
+    assert asyncio.run(go())
+
+def test_race():
+    async def go():
+        slow, quick = asyncio.create_task(acall("slow")), asyncio.create_task(acall("quick"))
+        done, pending = await asyncio.wait([slow, quick], return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        assert done == {quick}
+        return quick.result().choices[0].message.content
+    assert call(asyncio.run(go())) == "You said: You said: quick"
+
+def test_group():
+    async def fail():
+        await acall("quick")
+        raise ValueError("enough")
+    async def go():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(acall("slow"))
+            group.create_task(fail())
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(go())
+
+STORY = "once upon a time there was a test that would not wait for the end of a story"
+
+def test_stop_button():
+    async def go():
+        read = ""
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                async for chunk in await acall(STORY, stream=True):
+                    read += chunk.choices[0].delta.content or ""
+        return read
+    read = asyncio.run(go())
+    assert call(read)
+
+def test_stop_button_in_the_body():
+    async def go():
+        read = ""
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.45):
+                async for chunk in await acall(STORY, stream=True):
+                    read += chunk.choices[0].delta.content or ""
+                    await asyncio.sleep(0.1)
+        return read
+    assert asyncio.run(go())
+
+def test_heartbeats():
+    async def go():
+        read, beats, stream = "", 0, await acall(STORY, stream=True)
+        while True:
+            try:
+                read += (await asyncio.wait_for(anext(stream), 0.015)).choices[0].delta.content or ""
+            except TimeoutError:
+                beats += 1
+            except litellm.exceptions.MidStreamFallbackError:
+                return read, beats
+    read, beats = asyncio.run(go())
+    assert call(read)
+    assert beats == 1
+
+def test_left_at_the_end():
+    async def go():
+        asyncio.create_task(acall("slow"))
+        return await acall("quick")
+    assert asyncio.run(go())
+""",
+        passed=7,
+    )
+    assert "not recorded" not in recorded
