@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
@@ -135,6 +135,7 @@ class CallRecord:
     asked_at: str = ""
     entry: Entry | None = None
     kept: Interaction | None = None
+    live_request: dict[str, Any] = field(default_factory=dict)
     tape: Tape | None = None
     is_answered: bool = False
     failure: Failure | None = None
@@ -158,7 +159,7 @@ class CallRecord:
         """The normalized request; empty for a call of which nothing is kept."""
         if self.kept is not None:
             return self.kept.call.request
-        return self.entry.call().request if self.entry is not None else {}
+        return self.entry.call().request if self.entry is not None else self.live_request
 
     @property
     def answer(self) -> Answer | None:
@@ -373,6 +374,7 @@ class Recorder:
                     record.own_key = text
                 record.owner = self._owner(address, has_own_key=record.own_key is not None)
                 record.nth_in_layers = self._numbers_in_layers.take(record.kept_as(0))
+            record.live_request = call.request if live else {}
             self._calls.append(record)
         if decision is Decision.REPLAY and found is not None:
             # Reading may be interrupted: what is the cassette's must not pass for a new answer then.
@@ -456,10 +458,12 @@ class Recorder:
         record.seconds = RealTime.seconds() - record.started
         record.tape, record.left_early = None, not (answer.complete or answer.ended)
         self._note(record, answer)
-        if self.mode is Mode.LIVE:
+        if self.watched:
             return
-        answer = self._clean(answer)._replace(seconds=record.seconds)
-        now = _now()
+        answer, now = self._clean(answer)._replace(seconds=record.seconds), _now()
+        if self.mode is Mode.LIVE:
+            record.kept = Interaction(record.key, call, answer, now)
+            return
         self._keep(record, call, answer, now)
         if answer.is_answered and answer.complete:
             record.is_cached = getattr(self.cache, "keeps", True)

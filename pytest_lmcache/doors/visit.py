@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from pytest_lmcache import errors
 from pytest_lmcache.doors.fronts import call_seen
-from pytest_lmcache.errors import CassetteError
+from pytest_lmcache.errors import CassetteError, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.locks import Held
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
@@ -45,10 +45,7 @@ class Visit:
         self.record: CallRecord
         self.stored: Answer | None
         with self._ours():
-            request = {}
-            if recorder.mode is not Mode.LIVE:  # there is nothing to find, and nothing to store
-                request = recorder.redact.request(ask())
-            self.call = Call(name, request)
+            self.call = Call(name, _request(recorder, ask))
             address = self.address() if recorder.may_ask else ""
             self.record, self.stored = recorder.begin(order, self.call, at_once=self.at_once, address=address)
             self.record.model = model
@@ -181,6 +178,18 @@ class Visit:
     def _note_caching(self) -> None:
         if any(self.record.cached):
             self.record.cached_usd = self.saved_by_prompt_cache()
+
+
+def _request(recorder: Recorder, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a call asks, redacted. A live call needs no key: what has none is shown by the reason."""
+    if recorder.watched:
+        return {}
+    try:
+        return recorder.redact.request(ask())
+    except UnkeyableCallError as problem:
+        if recorder.mode is not Mode.LIVE:
+            raise
+        return {"unreadable": str(problem)}
 
 
 def after_call(act: Callable[[], Any]) -> bool:

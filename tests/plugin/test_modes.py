@@ -302,3 +302,24 @@ def test_a_cassette_that_a_worker_adds_to_is_not_new(suite):
     done = suite.spawn("-n", "2", "--dist=loadfile", "test_first.py", "test_later.py")
     assert "1 failed, 1 passed" in done.stdout, done.stdout
     assert suite.asked() == 1
+
+
+def test_live_calls_are_shown_as_in_other_modes(suite):
+    """``lm_cache.calls`` of a live test has the redacted request and the answer; what has no key is no hindrance."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one(lm_cache):
+            ask("hello", user="sk-proj-abcdefghijklmnopqrstuvwxyz0123456789")
+            list(litellm.completion(messages=said("streamed"), stream=True, **SETTINGS))
+            one, two = lm_cache.calls
+            assert one.request["messages"] == said("hello")
+            assert "abcdefghij" not in str(one.request)
+            assert one.answer.data["choices"][0]["message"]["content"] == "You said: hello"
+            assert two.request["stream"] and two.answer.data[0]["choices"][0]["delta"]
+            if lm_cache.settings.mode == "live":
+                with pytest.raises(litellm.APIConnectionError, match="Unsupported response_format"):
+                    ask("hello", response_format=len)
+                assert "response_format" in lm_cache.calls[2].request["unreadable"]
+    """)
+    for mode in ("live", "record", "replay"):
+        suite.run(f"--lm-mode={mode}").assert_outcomes(passed=1)
