@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_lmcache.errors import (
-    CacheError,
-    CassetteError,
-    CassetteMiss,
-    DoorError,
-    LMCacheError,
-    LMCacheWarning,
-    SettingsError,
-    UnkeyableCallError,
-    UnsupportedCall,
-)
-
 if TYPE_CHECKING:
     from pytest_lmcache.caches import Cache as Cache
+    from pytest_lmcache.errors import CacheError as CacheError
+    from pytest_lmcache.errors import CassetteError as CassetteError
+    from pytest_lmcache.errors import CassetteMiss as CassetteMiss
+    from pytest_lmcache.errors import DoorError as DoorError
+    from pytest_lmcache.errors import LMCacheError as LMCacheError
+    from pytest_lmcache.errors import LMCacheWarning as LMCacheWarning
+    from pytest_lmcache.errors import SettingsError as SettingsError
+    from pytest_lmcache.errors import UnkeyableCallError as UnkeyableCallError
+    from pytest_lmcache.errors import UnsupportedCall as UnsupportedCall
     from pytest_lmcache.session import configure_cache as configure_cache
     from pytest_lmcache.session import use_cassette as use_cassette
 
@@ -54,4 +51,9 @@ def __getattr__(name: str) -> Any:
         from pytest_lmcache import session
 
         return session.session.cache() if name == "cache" else getattr(session, name)
+    if name in __all__:
+        # Not before: what these errors derive from depends on whether pytest has been imported by then.
+        from pytest_lmcache import errors
+
+        return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -83,6 +83,30 @@ class UnsupportedCall(CassetteMiss):
     """A call that this package does not record, made where nothing may reach a provider."""
 
 
+class MissInChild(CassetteMiss, Exception):  # noqa: N818 - a miss, as the others
+    """A miss in a process that a test started: an ordinary exception, so that a pool's worker hands it on."""
+
+
+class UnsupportedInChild(UnsupportedCall, MissInChild):
+    """The same of a call that this package does not record."""
+
+
+def named(kind: str, text: str) -> BaseException:
+    """The error of this package that has a name, as another process met it."""
+    found = globals().get(kind)
+    if isinstance(found, type) and issubclass(found, LMCacheError | LMCacheWarning | CassetteMiss):
+        return found(text)
+    return LMCacheError(f"{kind}: {text}")
+
+
+def add_line(error: BaseException, line: str) -> None:
+    """Put a line below the first one of the message of an error that has no lines of the user's behind it."""
+    first, separator, rest = str(error).partition("\n")
+    text = f"{first}\n{line}{separator}{rest}"
+    error.args = (text,)
+    vars(error).update(msg=text, pytrace=False)  # as pytest's own failures have them
+
+
 def shorten(value: Any, width: int = WIDTH) -> str:
     """One printable line of at most ``width`` characters."""
     text = value if isinstance(value, str) else repr(value)

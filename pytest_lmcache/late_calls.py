@@ -44,13 +44,10 @@ class LateCalls:
         return found
 
     def _refuse(self, name: str, running: Sequence[Recorder]) -> NoReturn:
-        thread = threading.current_thread()
-        is_main = thread is threading.main_thread()
-        who = "a task, a callback or a copied context" if is_main else f"the thread {thread.name}"
         miss = UnsupportedCall(
-            f"{name} has ended, and {who} that it started calls a language model now. A run that replays lets "
+            f"{name} has ended, and {origins.runner()} that it started calls a language model now. A run that replays lets "
             "nothing reach a provider unrecorded, and the call belongs to no test any more.\n"
-            "End what a test starts with the test: join the thread, await or cancel the task. What serves several "
+            "End what a test starts with the test: join the thread, await or cancel the task, wait for the process. What serves several "
             "tests is started by a fixture of scope module or session."
         )
         with self._lock:

@@ -33,6 +33,7 @@ class Origin:
 
 
 _origin: ContextVar[Origin | None] = ContextVar("pytest_lmcache_origin")
+_process: ContextVar[str] = ContextVar("pytest_lmcache_process", default="")
 
 
 def current() -> Origin | None:
@@ -49,6 +50,25 @@ def replace(origin: Origin | None) -> Origin | None:
     before = current()
     _origin.set(origin)
     return before
+
+
+@contextmanager
+def of_process(name: str) -> Iterator[None]:
+    """Around what is done here for another process."""
+    token = _process.set(name)
+    try:
+        yield
+    finally:
+        _process.reset(token)
+
+
+def runner() -> str:
+    """What a message calls that which runs here and now."""
+    thread = threading.current_thread()
+    if process := _process.get():
+        return process
+    is_main = thread is threading.main_thread()
+    return "a task, a callback or a copied context" if is_main else f"the thread {thread.name}"
 
 
 class Threads:

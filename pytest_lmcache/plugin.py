@@ -135,6 +135,9 @@ def pytest_load_initial_conftests() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings and register the marker and the run's hooks."""
+    boot: Any = sys.modules.get("pytest_lmcache.children.boot")
+    if boot is not None:  # a run of its own, also where a test has started it
+        boot.start("")
     config.addinivalue_line("markers", MARKER)
     try:
         run = Run(config)
@@ -226,6 +229,8 @@ class Run:
             self.session.leave(self._watcher)
             self.session.close_caches()
             self._watcher = None
+        if ENGINE in sys.modules:
+            sys.modules[ENGINE].session.end_children()
 
     # What the run says.
 
@@ -422,7 +427,8 @@ class Run:
             from pytest_lmcache.not_recorded import advice
 
             _put_first(report, advice(failure, recorder.unstored, recorder.command))
-        if report.failed and faults and (call.excinfo is None or call.excinfo.value not in faults):
+        # What a child process raised is another exception with the same text.
+        if report.failed and faults and str(failure) not in map(str, faults):
             report.sections.append(("language-model calls that missed", "\n\n".join(map(str, faults))))
         return report
 

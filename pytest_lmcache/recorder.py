@@ -331,6 +331,13 @@ class Recorder:
         return self.mode in {Mode.REPLAY, Mode.ONCE}
 
     @property
+    def is_offline(self) -> bool:
+        """Whether no provider is asked, so that a missing key is to hinder nobody."""
+        if self.mode is Mode.ONCE:
+            return self.path is not None and not self.is_new and self.path.exists()
+        return self.mode is Mode.REPLAY
+
+    @property
     def may_ask(self) -> bool:
         """Whether the layers or a provider may answer a call, so that its address matters."""
         return self.path is None or self.mode not in {Mode.REPLAY, Mode.LIVE}

@@ -33,11 +33,9 @@ from functools import cache, lru_cache
 from typing import Any, AnyStr, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from pytest_lmcache.environment import DUMMY_KEY
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.interaction import Again
-
-DUMMY_KEY = "lmcache-dummy-key"
-"""What SDKs that insist on a key are given on replay; never learnt or looked for."""
 
 _PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
 _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
@@ -806,6 +804,23 @@ class Redactor:
         new = {secret: name for secret, name in found.items() if self._learnt.get(secret, "\uffff") > name}
         if new:
             with self._lock:
+                self._learnt |= new
+                self._rebuild()
+
+    def known_secrets(self) -> list[list[tuple[str, str]]]:
+        """The variables and the arguments that hold secrets, as pairs of a name and a value."""
+        self._look_at_environment()
+        return [sorted(self._variables), sorted((name, secret) for secret, name in self._learnt.items())]
+
+    def learn_secrets(
+        self, variables: Iterable[tuple[str, str]], arguments: Iterable[tuple[str, str]]
+    ) -> None:
+        """Take out from now on what another process knows: what its `known_secrets` gave."""
+        with self._lock:
+            more = frozenset((name, value) for name, value in variables) - self._variables
+            new = {secret: name for name, secret in arguments if self._learnt.get(secret, "\uffff") > name}
+            if more or new:
+                self._variables |= more
                 self._learnt |= new
                 self._rebuild()
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,10 @@ from typing import Any, ParamSpec, TypeVar, cast
 from pytest_lmcache import origins
 from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
+from pytest_lmcache.children.parent import Parent
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ImportWatch
+from pytest_lmcache.environment import DUMMY_KEY, PROVIDER_KEYS
 from pytest_lmcache.errors import (
     TOLD,
     CassetteMiss,
@@ -36,29 +38,13 @@ from pytest_lmcache.late_calls import LateCalls
 from pytest_lmcache.normalizers import Folders, folders_here
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
-from pytest_lmcache.redact import DUMMY_KEY, Redactor, shown_in_a_name
+from pytest_lmcache.redact import Redactor, shown_in_a_name
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 PACKAGE = "pytest_lmcache"
 COST_MAP = "LITELLM_LOCAL_MODEL_COST_MAP"
 # LiteLLM's Rust client goes past its Python functions (1.106 to 1.110): off while anything is recorded or replayed.
 RUST_SWITCH = "LITELLM_RUST"
-# Keys that providers' SDKs and the frameworks on LiteLLM insist on, though nothing is sent on replay.
-PROVIDER_KEYS = (
-    "ANTHROPIC_API_KEY",
-    "AZURE_API_KEY",
-    "COHERE_API_KEY",
-    "DEEPSEEK_API_KEY",
-    "GEMINI_API_KEY",
-    "GOOGLE_API_KEY",
-    "GROQ_API_KEY",
-    "MISTRAL_API_KEY",
-    "OPENAI_API_KEY",
-    "OPENROUTER_API_KEY",
-    "TOGETHERAI_API_KEY",
-    "VOYAGE_API_KEY",
-    "XAI_API_KEY",
-)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,6 +87,9 @@ class Session:
         self._caches: dict[CacheSettings, Cache] = {}
         self._troubles = Troubles()
         self._used: dict[int, Cache] = {}
+        self._parent: Parent | None = None
+        # In a process made by fork: what reaches the recorders of the other process.
+        self._in_parent: dict[Recorder | None, Recorder] = {}
         self.late = self.new_late_calls()
         self.outside: Callable[[Recorder | None], Recorder | None] | None = None
 
@@ -121,10 +110,13 @@ class Session:
         replays.
         """
         opened, own = self._open, _current.get()
+        found: Recorder | None
         if own in opened:
-            return next(found for found in reversed(opened) if found is own or found not in self._own)
-        found = self.late.recorder(self._innermost(), self._tests())
-        return found if self.outside is None else self.outside(found)
+            found = next(found for found in reversed(opened) if found is own or found not in self._own)
+        else:
+            found = self.late.recorder(self._innermost(), self._tests())
+            found = found if self.outside is None else self.outside(found)
+        return self._in_parent.get(found, found) if self._in_parent else found
 
     def _innermost(self) -> Recorder | None:
         return next((found for found in reversed(self._open) if found not in self._apart), None)
@@ -218,15 +210,18 @@ class Session:
                 self._rust = os.environ.get(RUST_SWITCH)
                 os.environ[RUST_SWITCH] = "0"
             self._guard(recorder)
-            if not recorder.watched:
-                recorder.in_front.update(self._fronts.standing())
-            if is_offline(recorder):
+            if recorder.is_offline:
                 missing = [name for name in PROVIDER_KEYS if name not in os.environ]
                 os.environ.update(dict.fromkeys(missing, DUMMY_KEY))
                 self._dummies.update(missing)
+            if not recorder.watched:
+                recorder.in_front.update(self._fronts.standing())
+                self._children.admit(recorder)
 
     def leave(self, recorder: Recorder) -> None:
         """Calls belong to this recorder no more; after the last, nothing of ours is left in LiteLLM or DSPy."""
+        if self._parent is not None:
+            self._parent.dismiss(recorder)
         with self._lock:
             if not recorder.watched:
                 recorder.in_front.update(self._fronts.standing())
@@ -239,13 +234,57 @@ class Session:
                 os.environ.pop(RUST_SWITCH, None)
                 if self._rust is not None:
                     os.environ[RUST_SWITCH] = self._rust
-            if not any(map(is_offline, self._open)):
+            if not any(recorder.is_offline for recorder in self._open):
                 for name in self._dummies:
                     if os.environ.get(name) == DUMMY_KEY:
                         del os.environ[name]
                 self._dummies.clear()
             if not self._open:
                 self._close_doors()
+
+    @property
+    def _children(self) -> Parent:
+        if self._parent is None:
+            self._parent = Parent(self.current, self._recorder_here, self._context)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(
+                    before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._forked
+                )
+        return self._parent
+
+    def _recorder_here(self) -> Recorder | None:
+        """The recorder of what runs here and now, also where that is late."""
+        own = _current.get()
+        return own if own in self._open else self._innermost()
+
+    def _context(self, recorder: Recorder | None, origin: Origin | None) -> Context:
+        context = Context()
+        context.run(_current.set, recorder)
+        context.run(origins.replace, origin)
+        return context
+
+    def _before_fork(self) -> None:
+        self._children.before_fork(self._open)
+        self._lock.acquire()  # nobody is in the middle of something
+
+    def _after_fork(self) -> None:
+        self._lock.release()
+        self._children.after_fork()
+
+    def _forked(self) -> None:
+        """Go on in a process made by fork: calls still belong to the recorders of the process that it is a copy of."""
+        from pytest_lmcache.children.remote import RemoteRecorder
+
+        self._lock = threading.RLock()
+        for recorder, variable in self._children.forked().items():
+            remote = cast("Recorder", RemoteRecorder(variable, is_fork=True))
+            self._in_parent[recorder] = remote
+            self._children.admit(remote)
+
+    def end_children(self) -> None:
+        """Answer no processes any more, where no test is under way."""
+        if self._parent is not None:
+            self._parent.close()
 
     def tell(self, recorder: Recorder, *, passed: bool, written: bool) -> None:
         """A ``use_cassette`` has ended: its misses are those of what it stands in too, and whoever counts is told.
@@ -482,20 +521,12 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def is_offline(recorder: Recorder) -> bool:
-    """Whether no provider is asked, so that a missing key is to hinder nobody."""
-    mode, path = recorder.mode, recorder.path
-    if mode is Mode.ONCE:
-        return path is not None and not recorder.is_new and path.exists()
-    return mode is Mode.REPLAY
-
-
 def late(recorder: Recorder) -> Late:
     """What happens to the calls that come after a recorder's test or block."""
     if recorder.mode is Mode.LIVE:
         return Late.AS_ANY
     # In mode once, what has just recorded was not replaying.
-    return Late.REFUSED if is_offline(recorder) and not recorder.recorded else Late.NOT_RECORDED
+    return Late.REFUSED if recorder.is_offline and not recorder.recorded else Late.NOT_RECORDED
 
 
 def _checked(path: Any) -> str:

@@ -81,7 +81,11 @@ def dist_info(wheel, name):
 def test_wheel_holds_the_package_alone(wheel):
     """No other module comes along: ``lmcache`` in particular is the name of an unrelated package."""
     tops = {path.partition("/")[0] for path in wheel.namelist()}
-    assert tops == {"pytest_lmcache", f"pytest_lmcache-{pytest_lmcache.__version__}.dist-info"}
+    assert tops == {
+        "pytest_lmcache",
+        "pytest_lmcache.pth",
+        f"pytest_lmcache-{pytest_lmcache.__version__}.dist-info",
+    }
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pytest_lmcache").rglob("*.py")}
     held = {path for path in wheel.namelist() if path.startswith("pytest_lmcache/")}
     assert held == {*sources, "pytest_lmcache/py.typed"}

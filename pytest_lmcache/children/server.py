@@ -1,0 +1,273 @@
+"""Answers the calls of processes that tests started, with the recorders of those tests; a thread of this process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import selectors
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import count
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pytest_lmcache import errors
+from pytest_lmcache.children.starts import OFFLINE
+from pytest_lmcache.children.wire import LONGEST_PAUSE, Lines, Socket, packed, unpacked, unpacked_request
+from pytest_lmcache.errors import CassetteMiss
+from pytest_lmcache.interaction import Answer, Call
+from pytest_lmcache.locks import Held
+from pytest_lmcache.not_recorded import NotRecorded, Reason
+from pytest_lmcache.recorder import LANDED, CallRecord, Recorder
+from pytest_lmcache.settings import Mode
+
+# The recorder of a scope and of a process by its name. Raises CassetteMiss where its calls are late, and refused.
+Find = Callable[[str, str], Recorder | None]
+STOP = b"x"
+PATIENCE = 5.0  # seconds that a fork waits for an answer to be given
+
+
+class Server:
+    """Listens from its making on; ``find`` gives the recorder of a call.
+
+    The thread is stopped around a fork, so that the child of a test has no other threads than the test's.
+    """
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._process = os.getpid()
+        self._token = secrets.token_urlsafe(24)
+        self._folder: str | None = None
+        self._listener, self.address = self._listening()
+        self._peers: dict[int, Peer] = {}
+        self.lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._wake = (0, 0)
+        self.resume()
+
+    def variable(self, scope: str, mode: str, *, is_offline: bool) -> str:
+        """What a process gets told in its environment."""
+        return f"{scope} {self._token} {mode}{OFFLINE if is_offline else ''} {self.address}"
+
+    def close(self) -> None:
+        """End, and leave nothing behind."""
+        if self._process != os.getpid():
+            return
+        self.pause()
+        self.forget()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Close what a fork has copied; the socket of the parent stays."""
+        self._listener.close()
+        for peer in self._peers.values():
+            peer.lines.close()
+        self._peers.clear()
+
+    def pause(self) -> None:
+        """Stop the thread, after the answer that it is giving."""
+        if self._thread is not None:
+            os.write(self._wake[1], STOP)
+            self._thread.join(PATIENCE)
+            for descriptor in self._wake:
+                os.close(descriptor)
+            self._thread = None
+
+    def resume(self) -> None:
+        """Go on."""
+        self._wake = os.pipe()
+        self._thread = threading.Thread(
+            target=self._serve, args=[self._wake[0]], name="pytest-lmcache children", daemon=True
+        )
+        self._thread.start()
+
+    def _listening(self) -> tuple[Socket, str]:
+        if hasattr(socket, "AF_UNIX"):
+            self._folder = tempfile.mkdtemp(prefix="lmcache-")  # for this user alone
+            path = str(Path(self._folder) / "s")
+            listener = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                listener.bind(path)
+                listener.listen(128)
+            except OSError:  # such as a path that is too long for a socket
+                listener.close()
+            else:
+                return listener, f"unix:{path}"
+        listener = Socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        return listener, f"tcp:{listener.getsockname()[1]}"
+
+    def _serve(self, wake: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(wake, selectors.EVENT_READ)
+            selector.register(self._listener, selectors.EVENT_READ)
+            for descriptor in self._peers:
+                selector.register(descriptor, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fd == wake:
+                        return
+                    if key.fd == self._listener.fileno():
+                        self._accept(selector)
+                    elif not self._peers[key.fd].answer(self.lock):
+                        selector.unregister(key.fd)
+                        self._peers.pop(key.fd).end()
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        try:
+            descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - as socket.accept does
+        except OSError:
+            return  # it is gone already
+        os.set_inheritable(descriptor, False)
+        connection = Socket(fileno=descriptor)
+        connection.settimeout(LONGEST_PAUSE)
+        self._peers[descriptor] = Peer(Lines(connection), self._token, self._find)
+        selector.register(descriptor, selectors.EVENT_READ)
+
+
+class Peer:
+    """One process that a test has started."""
+
+    def __init__(self, lines: Lines, token: str, find: Find) -> None:
+        self.lines = lines
+        self._token = token
+        self._find = find
+        self._scope = ""
+        self._who = ""
+        self._secrets: list[list[tuple[str, str]]] = [[], []]
+        self._count = count()
+        self._calls: dict[int, tuple[Recorder, CallRecord, Call]] = {}
+        self._held: dict[int, Held] = {}
+
+    def answer(self, lock: AbstractContextManager[Any]) -> bool:
+        """Answer what it asks now; False when it has gone."""
+        try:
+            questions = self.lines.receive()
+            if questions is None:
+                return False
+            for question in questions:
+                with lock:
+                    got = self._answered(question)
+                self.lines.send(got)
+        except (OSError, ValueError, PermissionError):
+            return False
+        return True
+
+    def end(self) -> None:
+        """It has gone: nobody waits for its answers any more."""
+        for held in self._held.values():
+            held.release()
+        self.lines.close()
+
+    def _answered(self, question: dict[str, Any]) -> dict[str, Any]:
+        what = question.pop("do")
+        if what == "hello":
+            return self._hello(**question)
+        if not self._scope:
+            raise PermissionError
+        number, self._secrets = question.pop("number"), question.pop("secrets", self._secrets)
+        recorder: Recorder | None = None
+        try:
+            # A call that has begun is its recorder's, also when the test has ended meanwhile.
+            if number is None:
+                recorder = self._find(self._scope, self._who)
+                if recorder is not None:
+                    recorder.redact.learn_secrets(*self._secrets)
+            act = getattr(self, f"_{what}")
+            result: dict[str, Any] = act(recorder if number is None else number, **question)
+        except (Exception, CassetteMiss) as fault:  # noqa: BLE001 - the process that asked gets it
+            if isinstance(fault, CassetteMiss):
+                errors.add_line(fault, f"Asked by   {self._who}")
+            # Who raises a miss remembers it.
+            is_known = isinstance(fault, CassetteMiss) or (recorder is not None and fault in recorder.faults)
+            return {"raised": [type(fault).__name__, str(fault)], "is_known": is_known}
+        return result
+
+    def _hello(self, scope: str, token: str, pid: int, name: str) -> dict[str, Any]:
+        if not secrets.compare_digest(token.encode(), self._token.encode()):
+            raise PermissionError
+        self._scope, self._who = scope, f"process {pid}, {name}"
+        return {}
+
+    def _settings(self, recorder: Recorder | None) -> dict[str, Any]:
+        if recorder is None:
+            return {"mode": Mode.LIVE, "may_ask": False}
+        settings = recorder.settings
+        return {
+            "mode": recorder.mode,
+            "may_ask": recorder.may_ask,
+            "is_offline": recorder.is_offline,
+            "usage": settings.usage,
+            "record_errors": settings.record_errors,
+        }
+
+    def _begin(
+        self, recorder: Recorder | None, *, name: str, request: Any, at_once: bool, address: str
+    ) -> dict[str, Any]:
+        if recorder is None:
+            return {"number": None, "key": "", "nth": 0, "streamed": False, "answer": None}
+        call = Call(name, recorder.redact.request(unpacked_request(request)))
+        record, answer = recorder.begin(recorder.number(), call, at_once=at_once, address=address)
+        record.model = str(call.request.get("model", ""))
+        given = next(self._count)
+        is_begun = answer is not None or not at_once
+        if is_begun:
+            self._calls[given] = recorder, record, call
+        return {
+            "number": given if is_begun else None,
+            "key": record.key,
+            "nth": record.nth,
+            "streamed": record.streamed,
+            **_sent(record, answer),
+        }
+
+    def _board(self, number: int, *, again: bool, waits: bool) -> dict[str, Any]:
+        recorder, record, call = self._calls[number]
+        held, answer = recorder.board(record, call, again=again, waits=waits)
+        if held is not None and held is not LANDED:
+            self._held[number] = held
+        return {"held": held is not None, **_sent(record, answer)}
+
+    def _release(self, number: int) -> dict[str, Any]:
+        if (held := self._held.pop(number, None)) is not None:
+            held.release()
+        return {}
+
+    def _finish(self, number: int, *, answer: Any) -> dict[str, Any]:
+        recorder, record, call = self._calls.pop(number)
+        recorder.finish(record, call, unpacked(answer))
+        return {}
+
+    def _drop(self, number: int, *, answer: Any, reason: str, text: str) -> dict[str, Any]:
+        recorder, record, call = self._calls.pop(number)
+        recorder.drop(record, call, unpacked(answer), NotRecorded(Reason(reason), text))
+        return {}
+
+    def _refuse(self, recorder: Recorder | None, *, name: str) -> dict[str, Any]:
+        if recorder is not None:
+            recorder.refuse(name)
+        return {}
+
+    def _cut_off(self, number: int, *, answer: Any, waited: float) -> NoReturn:
+        recorder, record, _ = self._calls[number]
+        recorder.cut_off(record, unpacked(answer), waited=waited)
+
+    def _broken(self, number: int, *, problem: str) -> dict[str, Any]:
+        entry = self._calls[number][1].entry
+        return {"text": problem if entry is None else str(entry.broken(problem))}
+
+    def _fault(self, recorder: Recorder | None, *, kind: str, text: str) -> dict[str, Any]:
+        if recorder is not None:
+            recorder.faults.append(errors.named(kind, text))
+        return {}
+
+
+def _sent(record: CallRecord, answer: Answer | None) -> dict[str, Any]:
+    """An answer that the test's recorder had, as it is sent."""
+    return {"answer": None} if answer is None else {"answer": packed(answer), "source": record.source}
