@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+CLOCKS_DIFFER = 300.0  # seconds by which the clocks of two machines may
 MOVED = 1.0  # seconds between the two clocks from which on one of them is a test's
 
 
@@ -29,13 +30,15 @@ def stamps() -> dict[str, float]:
 
 
 def age(value: Mapping[str, Any]) -> float:
-    """The seconds since a value was stored, ``math.inf`` where it does not say; like is compared with like.
+    """The seconds since a value was stored, ``math.inf`` where it does not say, or says a time to come.
 
     By the real clock; where a test has moved its own, by that one, unless the value is older really.
     """
     stored = _time(value.get("stored"))
     really = RealTime.since_1970() - (_time(value["real"]) if "real" in value else stored)
-    return max(time.time() - stored, really) if is_moved() else really
+    if is_moved():
+        return max(time.time() - stored, really)
+    return really if really > -CLOCKS_DIFFER else math.inf
 
 
 def is_moved() -> bool:

@@ -59,7 +59,7 @@ def lock(path: Path) -> Held | None:
 
     Raises OSError where there can be no such file, as where a link stands in its place, or no lock.
     """
-    descriptor = os.open(path, OPEN, 0o666)
+    descriptor = os.open(path, OPEN, 0o600)
     return Held(descriptor) if _try_lock(descriptor) else None
 
 

@@ -509,6 +509,7 @@ class Recorder:
             return None
         try:
             answer, recorded = values.revive(value)
+            values.check(answer, recorded)
         except CacheError:
             if hasattr(value, "layer"):
                 return None  # of somebody else or of a newer form, in a layer of ours: asked anew, and put in its place

@@ -22,9 +22,10 @@ import re
 import struct
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
-from pytest_lmcache.clock import stamps
+from pytest_lmcache.clock import CLOCKS_DIFFER, RealTime, stamps
 from pytest_lmcache.document import (
     BASES,
     LARGEST_INT_BITS,
@@ -38,6 +39,8 @@ from pytest_lmcache.interaction import Again, Answer, Kind
 
 # A later form needs places of its own in the stores, as `lmcache:1:` is on a server: what is no value is overwritten.
 VERSION = 1
+RECORDED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]00:00)", re.ASCII)
+LARGEST_AMOUNT = 1e9  # seconds, USD
 LONGEST_NAME = 200  # characters of a test's name
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -94,6 +97,41 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
     except (ValueError, TypeError, LookupError, struct.error, RecursionError) as error:
         raise CacheError(no_value(error)) from None
     return answer, recorded
+
+
+def check(answer: Answer, recorded: str) -> None:
+    """Refuse what a value holds where no provider can have answered so, or not then.
+
+    Raises CacheError. `revive` gives back whatever was stored; this is for what anybody may have put there.
+    """
+    is_stream = answer.kind is Kind.STREAM
+    chunks = answer.data if is_stream else [answer.data]
+    problems = {
+        "kind": answer.kind is not Kind.ERROR and answer.error is None and answer.complete is True,
+        "data": isinstance(answer.data, list if is_stream else dict)
+        and all(isinstance(chunk, dict) for chunk in chunks),
+        "hidden": isinstance(answer.hidden, dict | None),
+        "seconds": _is_amount(answer.seconds),
+        "usd": answer.usd is None or _is_amount(answer.usd),
+        "recorded": _is_past(recorded),
+    }
+    wrong = [name for name, fits in problems.items() if not fits]
+    if wrong:
+        raise CacheError(no_value(f"its `{wrong[0]}` cannot be"))
+
+
+def _is_amount(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value < LARGEST_AMOUNT
+
+
+def _is_past(recorded: str) -> bool:
+    if not RECORDED.fullmatch(recorded):
+        return False
+    try:
+        return datetime.fromisoformat(recorded).timestamp() < RealTime.since_1970() + CLOCKS_DIFFER
+    except ValueError:
+        return False
 
 
 def asked_by(value: Mapping[str, Any]) -> str:

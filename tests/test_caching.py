@@ -25,7 +25,15 @@ from freezegun import freeze_time
 from provider import Event, Provider, Reply
 
 import pytest_lmcache
-from pytest_lmcache import Cache, CassetteMiss, LMCacheWarning, SettingsError, configure_cache, use_cassette
+from pytest_lmcache import (
+    Cache,
+    CacheError,
+    CassetteMiss,
+    LMCacheWarning,
+    SettingsError,
+    configure_cache,
+    use_cassette,
+)
 from pytest_lmcache.answers import revive_chunk, store_chunk, without_usage
 from pytest_lmcache.caches import Stats
 from pytest_lmcache.doors import litellm as door
@@ -311,6 +319,45 @@ def test_what_is_no_value_in_a_layer_is_asked_anew(foreign: Any, provider: Provi
         with use_cassette("x.yaml", mode="record") as tape:
             ask("foreign", provider.url)
         assert tape.calls[0].source == source
+
+
+POISON: dict[str, Any] = {
+    "seconds": ["abc", -1, True, 1e400, 10**400],
+    "data": [[1], "x", None],
+    "hidden": ["x", [1]],
+    "usd": ["abc", -0.5, True],
+    "error": [{"class": "RateLimitError"}],
+    "complete": [False],
+    "kind": ["error", "stream", "reply"],
+    "recorded": ["2026\n--- # 2\nkey: kx", "2026-11-23\n09:12:44", "2199-01-01T00:00:00Z", "today", 5],
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_a_value_that_cannot_be_is_asked_anew(name: str, provider: Provider, cache: Cache) -> None:
+    """What somebody has changed in a layer, field by field, gets into no cassette and ends no test."""
+    with use_cassette("x.yaml", mode="record") as tape:
+        first = ask("poison", provider.url)
+    key = tape.calls[0].kept_as()
+    value = dict(cache.get(key) or {})
+    for wrong in POISON[name]:
+        fresh_process(cache)
+        cache.put(key, value | {name: wrong})
+        lose("x.yaml")
+        with use_cassette("x.yaml", mode="record") as tape:
+            assert ask("poison", provider.url) != first
+        assert tape.calls[0].source == "provider", wrong
+        assert Path("x.yaml").read_text().count("\n--- ") == 1
+
+
+def test_an_own_cache_that_gives_what_cannot_be(provider: Provider) -> None:
+    """A cache of the user's that gives something else than it was given fails the test, by the field's name."""
+    own = Own()
+    with use_cassette(None, cache=own):
+        ask("own", provider.url)
+    own._memory_cache['"own"']["seconds"] = "abc"
+    with pytest.raises(CacheError, match="its `seconds` cannot be"), use_cassette(None, cache=own):
+        ask("own", provider.url)
 
 
 def test_each_call_is_one_look(provider: Provider, cache: Cache) -> None:

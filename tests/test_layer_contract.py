@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -272,9 +273,9 @@ def test_lasts_without_ttl(make, name):
 
 @pytest.mark.parametrize("name", STORES)
 def test_of_unknown_age(make, name):
-    """With a ttl, a value that does not say when it was stored is not used."""
+    """With a ttl, a value that does not say when it was stored, or says a time to come, is not used."""
     aging = make(name, TTL)
-    for stored in (None, True, "1", float("nan")):
+    for stored in (None, True, "1", float("nan"), time.time() + 10**6):
         aging.put("k1", answered("one", stored=stored))
         assert aging.get("k1") is None
 

@@ -181,6 +181,18 @@ def test_new_folder_is_kept_out_of_git(folder, layer):
     assert (folder / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
+def test_nobody_else_reads_it(folder, layer):
+    """The folder and its folders are open to their owner alone, and so is each file."""
+    layer.put("k1", {"a": 1})
+    layer.flight.try_acquire("k1")
+    modes = {
+        path.relative_to(folder.parent): path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))
+    }
+    assert len(modes) > 5
+    for path, mode in modes.items():
+        assert mode == (0o700 if (folder.parent / path).is_dir() else 0o600), path
+
+
 def test_folder_of_others_stays_in_git(folder, layer):
     """A folder that was there, the project's own maybe, is not hidden from git."""
     folder.mkdir()

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import traceback
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
@@ -137,6 +138,40 @@ def test_never_answers(silent):
     told = layer._client.connection_pool.connection_kwargs
     assert (told["socket_timeout"], told["socket_connect_timeout"], told["retry"]._retries) == (0.1, 0.1, 0)
     layer.close()
+
+
+@pytest.mark.parametrize(
+    ("piece", "problem"),
+    [(b"x", "not there after 0.5 seconds"), (b"x" * 1_000_000, "more than 5,000,000 bytes")],
+)
+def test_an_answer_without_end(piece, problem, monkeypatch):
+    """A server that drips a byte at a time, or that sends for ever, is given up: the whole answer has limits."""
+    monkeypatch.setattr(module, "LARGEST_ANSWER", 5_000_000)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                while connection.recv(4096):
+                    connection.sendall(b"$999999999\r\n")
+                    for _ in range(1000):
+                        connection.sendall(piece)
+                        time.sleep(0.02)
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        port = server.getsockname()[1]
+        layer = RedisLayer(f"redis://127.0.0.1:{port}", timeout=0.1 if len(piece) == 1 else 60)
+        troubled(lambda: layer.get("k1"), f"127.0.0.1:{port}", problem)
+        layer.close()
+        thread.join()
+
+
+def test_a_value_too_large_to_be_read(layer, monkeypatch):
+    """What no answer could bring back is not put on the server."""
+    monkeypatch.setattr(module, "LARGEST_ANSWER", 1000)
+    layer.put("k1", {"a": "x" * 1000})
+    assert layer.get("k1") is None
 
 
 def test_server_refuses(layer, client):

@@ -70,17 +70,19 @@ def from_text(text: str) -> dict[str, Any] | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a cache if there is none; a new one is kept out of git and of backups.
+    """Make the folder of a cache if there is none, for its owner alone; a new one is kept out of git and of backups.
 
     So is pytest's own where that is new: pytest marks only what it has made itself.
     """
     new = [parent for parent in folder.parents if parent.name == ".pytest_cache" and not parent.exists()]
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, mode=0o700)
     except FileExistsError:
         return
     for each in (folder, *new):
         _keep_out(each)
+    for path in folder.iterdir():
+        path.chmod(0o600)
 
 
 def _keep_out(folder: Path) -> None:

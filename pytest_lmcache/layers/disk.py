@@ -192,7 +192,9 @@ def _disk_class() -> type[Any]:
 
 def _probe(folder: Path) -> None:
     """Find out whether the database can be written: diskcache would try to open it for a minute."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    # SQLite gives the files beside the database the same permissions.
+    os.close(os.open(folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
     with closing(sqlite3.connect(folder / DATABASE, timeout=PATIENCE, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")

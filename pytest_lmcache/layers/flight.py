@@ -26,7 +26,7 @@ class Flight:
             if self._locks is None:
                 make_folder(self.folder)
                 locks = self.folder / "locks"
-                locks.mkdir(exist_ok=True)
+                locks.mkdir(exist_ok=True, mode=0o700)
                 if locks.is_symlink():
                     return Held(None)
                 self._locks = locks

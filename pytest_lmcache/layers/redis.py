@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from urllib.parse import quote
 from pytest_lmcache.errors import LayerError, SettingsError, bad_url, no_redis, redis_trouble
 from pytest_lmcache.layers import from_text, is_fresh, plain_key, seconds_left, to_text
 
+LARGEST_ANSWER = 100_000_000  # bytes
+WHOLE_ANSWER = 5  # times the time-out of one step
 LONGEST_LIFE = 10**10  # seconds; servers refuse more than fits 64 bits of milliseconds
 
 _T = TypeVar("_T")
@@ -25,7 +28,8 @@ def check_installed() -> None:
 class RedisLayer:
     """Keeps values under ``prefix`` and their key, as text; the server removes them ``ttl`` seconds after recording.
 
-    ``timeout`` is how many seconds a server may take to connect or to answer; nothing is tried twice.
+    ``timeout`` is how many seconds a server may take to connect or for any part of an answer, and a fifth of what
+    it may take for all of it; nothing is tried twice. Values of more than 100 MB are not kept.
     Raises SettingsError for a URL that cannot be one, and where redis-py is not installed. Connects at the
     first `get` or `put`.
     """
@@ -51,6 +55,7 @@ class RedisLayer:
             options["socket_connect_timeout"] = timeout
         try:
             pool = ConnectionPool.from_url(_redis_url(url), **options)
+            pool.connection_class = _bounded(pool.connection_class, timeout * WHOLE_ANSWER)
             pool.make_connection()  # not a connection yet, but it takes what the URL's query says
         except (ValueError, TypeError, AttributeError):
             raise SettingsError(bad_url("RedisLayer()", url)) from None
@@ -92,6 +97,8 @@ class RedisLayer:
     def put(self, key: str, value: dict[str, Any]) -> None:
         """As every layer."""
         name, text = self._name(key), to_text(value)
+        if len(text) >= LARGEST_ANSWER:
+            return
         if self._ttl is None:
             self._asked(lambda: self._client.set(name, text))
             return
@@ -120,6 +127,54 @@ class RedisLayer:
         if not self._password:
             return text
         return text.replace(self._password, "***").replace(quote(self._password, safe=""), "***")
+
+
+class _BoundedSocket:
+    """A socket on which each answer is limited as a whole, in seconds and in bytes."""
+
+    def __init__(self, socket: Any, seconds: float) -> None:
+        self._socket = socket
+        self._seconds = seconds
+        self._deadline = math.inf
+        self._bytes_left = LARGEST_ANSWER
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendall(self, *args: Any) -> None:
+        """Ask; the answer begins here."""
+        self._deadline = time.monotonic() + self._seconds
+        self._bytes_left = LARGEST_ANSWER
+        self._socket.sendall(*args)
+
+    def recv(self, *args: Any) -> bytes:
+        """As a socket does."""
+        data: bytes = self._socket.recv(*args)
+        self._limit(len(data))
+        return data
+
+    def recv_into(self, *args: Any, **more: Any) -> int:
+        """As a socket does."""
+        size: int = self._socket.recv_into(*args, **more)
+        self._limit(size)
+        return size
+
+    def _limit(self, size: int) -> None:
+        self._bytes_left -= size
+        if self._bytes_left < 0:
+            raise ConnectionError(f"its answer has more than {LARGEST_ANSWER:,} bytes")
+        if time.monotonic() > self._deadline:
+            raise ConnectionError(f"its answer was not there after {self._seconds:g} seconds")
+
+
+def _bounded(kind: type[Any], seconds: float) -> type[Any]:
+    """A kind of connection of redis-py's with such sockets."""
+
+    class Bounded(kind):  # type: ignore[misc]
+        def _connect(self) -> Any:
+            return _BoundedSocket(super()._connect(), seconds)
+
+    return Bounded
 
 
 def _redis_url(url: str) -> str:
