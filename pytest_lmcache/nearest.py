@@ -259,6 +259,8 @@ def explain(found: Nearest) -> list[str]:
             "nothing differs but the key: was the recording edited by hand? Then delete it and record again.",
             "Or does a key function of your own give another key each time?",
         ]
+    if found.differences[0].path == ENTRY_POINT:
+        lines += _other_engine(found.differences[0])
     if [difference.path for difference in found.differences] == ["model"]:
         lines.append('the question is the same; key = "messages" has one recording serve all models')
     for done, difference in enumerate(found.differences):
@@ -268,6 +270,18 @@ def explain(found: Nearest) -> list[str]:
             return [*lines, f"… and {left} more {'difference' if left == 1 else 'differences'}"]
         lines += block
     return lines
+
+
+def _other_engine(difference: Difference) -> list[str]:
+    """Advice for what DSPy asks by another engine than it was recorded by."""
+    engines = {"completion": ("litellm", "LiteLLM"), "dspy": ("lm15", "DSPy's own engine")}
+    if {difference.recorded, difference.asked} != engines.keys():
+        return []
+    (name, recorded), (_, asked) = engines[difference.recorded], engines[difference.asked]
+    return [
+        f"recorded through {recorded}, asked through {asked}, which DSPy chooses by OPENAI_API_BASE and the like:",
+        f'set that as it was, or give dspy.LM(..., engine="{name}")',
+    ]
 
 
 def _block(difference: Difference) -> list[str]:

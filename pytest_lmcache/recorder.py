@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
-from pytest_lmcache import errors, mends, values
+from pytest_lmcache import errors, mends, two_engines, values
 from pytest_lmcache.address import is_loopback
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.clock import RealTime
@@ -272,6 +272,7 @@ class Recorder:
         self._unanswered: dict[CallRecord, Call] = {}
         self._recorded_calls: list[Call] | None = None
         self._unreadable: list[str] = []
+        self._other_keys: dict[str, dict[str, str]] = {}
 
     # What a test may look at.
 
@@ -367,8 +368,9 @@ class Recorder:
         """
         live = self.mode is Mode.LIVE
         text = "" if live else self.strategy.text(call)
-        key = "" if live else self.strategy.key(call, text)
+        own_key = "" if live else self.strategy.key(call, text)
         with self._lock:
+            key = self._key_in_cassette(call, own_key, at_once=at_once)
             nth = self._numbers.take(key)
             found = None if live else self._find(key, nth)
             decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
@@ -386,7 +388,7 @@ class Recorder:
         if decision is Decision.REPLAY and found is not None:
             # Reading may be interrupted: what is the cassette's must not pass for a new answer then.
             record.source, (record.nth, record.entry) = "cassette", found
-            answer = record.entry.answer()
+            answer = self._answer_of(record.entry, call, is_other=key != own_key)
             record.seconds = answer.seconds
             self._note(record, answer)
             if self.settings.max_age is not None:
@@ -668,6 +670,41 @@ class Recorder:
             return None
         nth = len(answers) - 1 if self.settings.repeat is Repeat.LAST else nth % len(answers)
         return nth, answers[nth]
+
+    def _key_in_cassette(self, call: Call, key: str, *, at_once: bool) -> str:
+        """The key under which the cassette has what a call asks, be it recorded by DSPy's other engine."""
+        has_no_use = self.path is None or self.mode in {Mode.REWRITE, Mode.LIVE}
+        if at_once or has_no_use or not two_engines.may_be_the_others(call):
+            return key
+        asked = None if self.cassette.answers(key) else two_engines.as_own(call)
+        return key if asked is None else self._by_other_engine(call.name).get(self.strategy.key(asked), key)
+
+    def _by_other_engine(self, name: str) -> dict[str, str]:
+        """The keys of the responses that DSPy's other engine recorded, by those of its own."""
+        if name not in self._other_keys:
+            found = self._other_keys[name] = {}
+            for entry in self.cassette.entries:
+                try:
+                    call = entry.call()
+                    if call.name != two_engines.OTHER[name] or entry.answer().kind is not Kind.RESPONSE:
+                        continue
+                except CassetteError:
+                    continue  # the miss names it
+                if (asked := two_engines.as_own(call)) is not None:
+                    found[self.strategy.key(asked)] = entry.key
+        return self._other_keys[name]
+
+    def _answer_of(self, entry: Entry, call: Call, *, is_other: bool) -> Answer:
+        """A recorded answer; ``is_other``: it was recorded by DSPy's other engine."""
+        answer = entry.answer()
+        if not is_other:
+            return answer
+        try:
+            return two_engines.answer_for(call, answer)
+        except Exception as problem:
+            raise entry.broken(
+                f"DSPy cannot convert this answer: {errors.shorten(str(problem))}"
+            ) from problem
 
     def _clean(self, answer: Answer) -> Answer:
         clean = self.redact.stream if answer.kind is Kind.STREAM else self.redact

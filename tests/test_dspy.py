@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import subprocess
@@ -1092,3 +1093,65 @@ def test_a_saved_program_in_a_fresh_process(how: str, compiled: tuple[Path, Any]
         timeout=120,
     )
     assert done.stdout.split() == ["7", str(len(program.demos)), "1", "0"], done.stdout + done.stderr
+
+
+# ---- recorded by one engine, asked by the other ----------------------------------------------------------
+
+
+def said_by(engine: str, url: str) -> list[Any]:
+    """What a language model on this engine says to a text, a typed signature, a tool and two identical calls."""
+    asked = model(url, engine, cache=False)
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}},
+    }
+    with dspy.context(lm=asked, adapter=dspy.JSONAdapter()):
+        found = dspy.Predict("question -> answer, score: int")(question="How many?")
+    called = asked("find it", tools=[tool])[0]["tool_calls"][0]["function"]["name"]
+    said = [asked("hello")[0], dict(found), called, asked("again"), asked("again")]
+    return [*said, {name: asked.history[0]["usage"][name] for name in ("prompt_tokens", "completion_tokens")}]
+
+
+@native
+@pytest.mark.parametrize(("recorded", "asked"), [("litellm", "auto"), ("auto", "litellm")])
+def test_either_engine_replays_what_the_other_recorded(recorded: str, asked: str, twice: Twice) -> None:
+    """Where a test is recorded with OPENAI_API_BASE and replayed without, DSPy takes another engine: no miss."""
+    first = twice.record(functools.partial(said_by, recorded))
+    assert twice.replay(functools.partial(said_by, asked)) == first
+    assert twice.replaying.replayed == twice.recording.recorded
+    assert twice.replaying.unused() == 0
+    # Nor is it asked again when more is recorded.
+    count = twice.provider.count
+    with use_cassette(twice.path, mode="record") as tape:
+        said_by(asked, twice.provider.url)
+    assert (tape.recorded, twice.provider.count) == (0, count)
+
+
+@native
+def test_the_engine_follows_the_environment(twice: Twice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same program with and without OPENAI_API_BASE has one cassette."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def program(_: str) -> Any:
+        return dspy.LM("openai/gpt-4o-mini", cache=False)("hello")
+
+    monkeypatch.setenv("OPENAI_API_BASE", twice.provider.url)
+    first = twice.record(program)
+    monkeypatch.delenv("OPENAI_API_BASE")
+    assert twice.replay(program) == first
+    assert [call.name for call in twice.recording.calls] == ["completion"]
+
+
+@native
+@pytest.mark.parametrize(
+    ("recorded", "asked", "way"), [("litellm", "auto", "litellm"), ("auto", "litellm", "lm15")]
+)
+def test_a_miss_names_the_other_engine(recorded: str, asked: str, way: str, twice: Twice) -> None:
+    """What cannot be converted, such as another question, misses, and the miss names both ways out."""
+
+    def program(engine: str, text: str, url: str) -> Any:
+        return model(url, engine, cache=False)(text)
+
+    twice.record(functools.partial(program, recorded, "hello"))
+    with pytest.raises(CassetteMiss, match=f'OPENAI_API_BASE(?s:.*)engine="{way}"'):
+        twice.replay(functools.partial(program, asked, "good bye"))
