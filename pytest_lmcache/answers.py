@@ -399,6 +399,12 @@ def _copier(model: Any) -> Callable[[str, Any], Any]:
     return copied_with
 
 
+def forget_answer_classes() -> None:
+    """LiteLLM's modules may have been executed anew: their classes are others then."""
+    _response_class.cache_clear()
+    _chunk_class.cache_clear()
+
+
 @cache
 def _chunk_class(name: str) -> Callable[..., Any]:
     from litellm.types.utils import ModelResponseStream, TextCompletionResponse

@@ -14,6 +14,7 @@ from contextvars import Context, ContextVar
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from pytest_lmcache import origins
@@ -21,7 +22,7 @@ from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.children.parent import Parent
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
-from pytest_lmcache.doors.imports import ImportWatch
+from pytest_lmcache.doors.imports import ExecutionWatch, ImportWatch
 from pytest_lmcache.environment import DUMMY_KEY, PROVIDER_KEYS
 from pytest_lmcache.errors import (
     TOLD,
@@ -42,6 +43,7 @@ from pytest_lmcache.redact import Redactor, shown_in_a_name
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 PACKAGE = "pytest_lmcache"
+LIBRARIES = ("litellm", "dspy")  # which have a door
 COST_MAP = "LITELLM_LOCAL_MODEL_COST_MAP"
 # LiteLLM's Rust client goes past its Python functions (1.106 to 1.110): off while anything is recorded or replayed.
 RUST_SWITCH = "LITELLM_RUST"
@@ -69,7 +71,7 @@ class Session:
         self._lock = threading.RLock()
         self._doors: dict[str, Any] = {}
         self._installed: list[str] = []
-        self._watches: list[ImportWatch] = []
+        self._watches: list[ExecutionWatch] = []
         self._fronts = Fronts(self._is_in_front, self._tell_of_front)
         self._rust: str | None = None
         self._dummies: set[str] = set()
@@ -324,6 +326,7 @@ class Session:
         try:
             for name in WATCHED:
                 self._watches.append(ImportWatch(name, partial(self._imported, name)))
+            self._watches.append(ExecutionWatch(LIBRARIES, self._executed))
         except BaseException:
             self._forget(recorder)
             self._close_doors()
@@ -346,6 +349,12 @@ class Session:
             self._doors[name].open()
             self._installed.append(name)
         self._guard(*self._open)  # DSPy up to 3.3 makes its cache when it is imported
+
+    def _executed(self, module: ModuleType) -> None:
+        """A module of a library has been reloaded, or imported anew: its functions are new ones."""
+        name = module.__name__.partition(".")[0]
+        if name in self._installed:
+            self._doors[name].look_at(module)
 
     def _close_doors(self) -> None:
         while self._watches:

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NoReturn, Protocol, Self, TypeAlias
 
-from pytest_lmcache.answers import chunk_reviver, plain, revive_error, text_as_chat
+from pytest_lmcache.answers import chunk_reviver, forget_answer_classes, plain, revive_error, text_as_chat
 from pytest_lmcache.interaction import CANCELLED, Answer
 
 LEAVING = 0.05  # seconds that another task has at least to end a reader where it left when it was recorded
@@ -247,6 +247,13 @@ def replay_stream(
 ) -> Any:
     """A stream of LiteLLM's own type over stored chunks; ``heard`` says that callbacks listen."""
     return _replaying_class(chunks.name)(chunks, logging_of, model, provider, heard)
+
+
+def forget_classes() -> None:
+    """LiteLLM's modules may have been executed anew: their classes are others then."""
+    forget_answer_classes()
+    _replaying_class.cache_clear()
+    _messages_module.cache_clear()
 
 
 @cache

@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "streams": "answers interaction",
     "recorder": "address cassette clock errors interaction keys locks mends nearest not_recorded redact settings two_engines values",
     "doors.standin": "",
-    "doors.litellm": "doors.litellm_visit doors.quick doors.standin doors.visit errors interaction recorder",
+    "doors.litellm": "doors.litellm_visit doors.quick doors.standin doors.visit errors interaction recorder streams",
     "doors.litellm_visit": "address answers doors.visit interaction keys recorder settings streams",
     "doors.quick": "clock doors.litellm_visit interaction recorder",
     "lm15": "address answers errors interaction",

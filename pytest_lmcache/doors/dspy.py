@@ -28,6 +28,8 @@ NAME = "dspy"
 ENGINES = "dspy.clients.engines.lm15_engine"
 # A client of its own for one provider, which asks neither an engine nor LiteLLM.
 REFUSED = ("dspy.clients.typesafe", "TypeSafe")
+EXECUTION, MODELS = "dspy.clients.execution", "dspy.clients.base_lm"
+MODULES = ("dspy", ENGINES, EXECUTION, MODELS, REFUSED[0])
 
 Find = Callable[[], Recorder | None]
 
@@ -41,7 +43,7 @@ class Door:
     def __init__(self, find: Find) -> None:
         self._find = find
         self._users = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a look may import more of DSPy, which is looked at in turn
         self._originals: list[tuple[type, str, Any]] = []
         self._module: ModuleType | None = None
 
@@ -56,7 +58,13 @@ class Door:
         """See DSPy where it has been imported anew."""
         with self._lock:
             if sys.modules.get("dspy", self._module) is not self._module:
-                self._take_off()
+                self._put_on()
+
+    def look_at(self, module: ModuleType) -> None:
+        """See a module of DSPy's that has just been executed: imported anew, or reloaded."""
+        is_whole = getattr(sys.modules.get("dspy"), "__version__", None) is not None
+        if self._users and module.__name__ in MODULES and is_whole:
+            with self._lock:
                 self._put_on()
 
     def close(self) -> None:
@@ -69,10 +77,10 @@ class Door:
     def _put_on(self) -> None:
         engines = _engines()
         self._module = sys.modules["dspy"]
-        for (name, method), (_, stand_in) in METHODS.items() if engines else ():
-            self._replace(engines[name], method, functools.partial(stand_in, self._find))
+        for engine, method, stand_in in engines:
+            self._replace(engine, method, functools.partial(stand_in, self._find))
         self._refuse()
-        model = getattr(sys.modules.get("dspy.clients.base_lm"), "BaseLM", None)
+        model = getattr(sys.modules.get(MODELS), "BaseLM", None)
         if model is not None:
             self._replace(model, "__call__", _calling_sync)
             self._replace(model, "acall", _calling_async)
@@ -84,7 +92,8 @@ class Door:
 
     def _replace(self, kind: type, name: str, stand_in: Callable[[Any], Any]) -> None:
         original = vars(kind).get(name)
-        if original is not None:
+        is_known = any(known is kind and method == name for known, method, _ in self._originals)
+        if original is not None and not is_known:
             self._originals.append((kind, name, original))
             setattr(kind, name, functools.wraps(original)(stand_in(original)))
 
@@ -275,21 +284,24 @@ METHODS: dict[tuple[str, str], tuple[Callable[[Any], bool], Callable[[Find, Any]
 }
 
 
-def _engines() -> dict[str, Any]:
-    """DSPy's engine classes by name; none where it has no engine of its own. Raises DoorError."""
+def _engines() -> list[tuple[type, str, Callable[[Find, Any], Any]]]:
+    """Each engine class of DSPy's with a method and its stand-in; none where DSPy has no engine of its own.
+
+    Raises DoorError.
+    """
     dspy = sys.modules["dspy"]
     if not hasattr(dspy, "lm15"):
-        return {}  # before DSPy 3.4 every call goes through LiteLLM
-    module = sys.modules.get(ENGINES)
-    found = {name: getattr(module, name, None) for name, _ in METHODS}
-    wrong = [
-        f"{name}.{method}"
-        for (name, method), (is_kind, _) in METHODS.items()
-        if not is_kind(vars(found[name] or object).get(method))
-    ]
-    # It calls them, and is imported by the first call.
-    if (execution := sys.modules.get("dspy.clients.execution")) is not None:
-        wrong += [name for name in found if getattr(execution, name, None) is not found[name]]
+        return []  # before DSPy 3.4 every call goes through LiteLLM
+    # The second one calls them, and is imported by the first call. After a reload it has its own, from before.
+    holders = [sys.modules.get(ENGINES), *filter(None, [sys.modules.get(EXECUTION)])]
+    found, wrong = [], []
+    for (name, method), (is_kind, stand_in) in METHODS.items():
+        for holder in holders:
+            kind = getattr(holder, name, object)
+            if is_kind(vars(kind).get(method)):
+                found.append((kind, method, stand_in))
+            else:
+                wrong.append(f"{name}.{method}")
     if wrong:
         raise DoorError(errors.hidden_engine(str(getattr(dspy, "__version__", "of unknown version")), wrong))
     return found

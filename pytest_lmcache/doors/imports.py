@@ -1,11 +1,10 @@
-"""Tells when a module has been imported, without importing it."""
+"""Tells when modules have been imported, without importing them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +12,45 @@ if TYPE_CHECKING:
     from importlib.abc import Loader
 
 
-class ImportWatch:
+class ExecutionWatch:
+    """Calls ``then`` with each module of some packages when it has been executed: imported, or reloaded.
+
+    Stands in ``sys.meta_path`` until ``stop`` takes it out.
+    """
+
+    def __init__(self, packages: Collection[str], then: Callable[[ModuleType], None]) -> None:
+        self.then = then
+        self._packages = packages
+        sys.meta_path.insert(0, self)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def is_watched(self, name: str) -> bool:
+        """Whether a module is one of those whose execution is told."""
+        return name.partition(".")[0] in self._packages
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Part of the import protocol: finds the module as ever, and has its loader tell when it is done."""
+        if not self.is_watched(fullname):
+            return None
+        finders = list(sys.meta_path)
+        others = finders[finders.index(self) + 1 :] if self in finders else finders
+        for finder in others:
+            find = getattr(finder, "find_spec", None)
+            spec = find(fullname, path, target) if find is not None else None
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = cast("Loader", _Loader(spec.loader, self))
+                return cast("ModuleSpec", spec)
+        return None
+
+
+class ImportWatch(ExecutionWatch):
     """Calls ``then`` once ``name`` has been imported; at once where it is imported already.
 
     Stands in ``sys.meta_path`` only until then; ``stop`` takes it out.
@@ -21,38 +58,25 @@ class ImportWatch:
 
     def __init__(self, name: str, then: Callable[[], None]) -> None:
         self.name = name
-        self.then = then
-        self._searching = False
+        self._told = then
         if name in sys.modules:
             then()
         else:
-            sys.meta_path.insert(0, self)
+            super().__init__((), self._is_there)
 
-    def stop(self) -> None:
-        """Watch no more."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
+    def _is_there(self, _module: ModuleType) -> None:
+        self.stop()
+        self._told()
 
-    def find_spec(
-        self, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Part of the import protocol: finds the module as ever, and has its loader tell when it is done."""
-        if fullname != self.name or self._searching:
-            return None
-        self._searching = True
-        try:
-            spec = find_spec(fullname)
-        finally:
-            self._searching = False
-        if spec is not None and spec.loader is not None:
-            spec.loader = cast("Loader", _Loader(spec.loader, self))
-        return spec
+    def is_watched(self, name: str) -> bool:
+        """Whether a module is the one that is waited for."""
+        return name == self.name
 
 
 class _Loader:
     """A module's own loader, which tells the watch when the module has been executed."""
 
-    def __init__(self, loader: Any, watch: ImportWatch) -> None:
+    def __init__(self, loader: Any, watch: ExecutionWatch) -> None:
         self._loader = loader
         self._watch = watch
 
@@ -71,5 +95,4 @@ class _Loader:
             spec.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._watch.stop()
-        self._watch.then()
+        self._watch.then(module)

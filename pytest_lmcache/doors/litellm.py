@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from pytest_lmcache import errors
+from pytest_lmcache import errors, streams
 from pytest_lmcache.doors import quick, standin
 from pytest_lmcache.doors.litellm_visit import Visit, inside
 from pytest_lmcache.doors.visit import POLL
@@ -60,6 +60,7 @@ ELSEWHERE = {
     "a2a_protocol.main.aget_agent_card": "a2a_protocol.aget_agent_card",
     "guardrails.apply": "guardrails.apply",
 }
+PLACES = {**{name: name for name in UNDECORATED}, **ELSEWHERE}
 MOCKS = ("mock_response", "mock_tool_calls", "mock_timeout")
 
 
@@ -80,7 +81,7 @@ class Door:
     def __init__(self, find: Callable[[], Recorder | None]) -> None:
         self._find = find
         self._users = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a look may import more of LiteLLM, which is looked at in turn
         self._entries: list[Entry] = []
         self._codes: list[tuple[FunctionType, CodeType, CodeType]] = []
         self._scanned = self._modules = self._litellm = 0
@@ -105,12 +106,24 @@ class Door:
     def look_again(self) -> None:
         """See what of LiteLLM has been imported since, also where it has been imported anew."""
         with self._lock:
-            known = len(self._entries)
-            if self._look():
-                for entry in self._entries[known:]:
-                    entry.cell.cell_contents = entry.replacement
-                for function, _, guarded in self._codes:
-                    function.__code__ = guarded
+            self._put_on_since(self._look)
+
+    def look_at(self, module: ModuleType) -> None:
+        """See the functions of a module of LiteLLM's that has just been executed: imported, or reloaded."""
+        streams.forget_classes()
+        with self._lock:
+            if self._users:
+                self._put_on_since(lambda: self._find_functions([module.__name__]))
+
+    def _put_on_since(self, look: Callable[[], object]) -> None:
+        entries, codes = len(self._entries), len(self._codes)
+        try:
+            look()
+        finally:
+            for entry in self._entries[entries:]:
+                entry.cell.cell_contents = entry.replacement
+            for function, _, guarded in self._codes[codes:]:
+                function.__code__ = guarded
 
     def close(self) -> None:
         """Take the interception off: every function of LiteLLM's is what it was before."""
@@ -123,20 +136,24 @@ class Door:
             for function, original, _ in self._codes:
                 function.__code__ = original
 
-    def _look(self) -> bool:
-        """Find LiteLLM's functions, again only when more of it has been imported since; says whether it looked."""
+    def _look(self) -> None:
+        """Find LiteLLM's functions, again only when more of it has been imported since."""
         litellm = id(sys.modules.get("litellm"))
-        if (len(sys.modules), litellm) == (self._modules, self._litellm):
-            return False
+        is_there = "litellm" in sys.modules  # a test may have thrown it out
+        if not is_there or (len(sys.modules), litellm) == (self._modules, self._litellm):
+            return
         self._modules = len(sys.modules)
         modules = [name for name in sys.modules if name == "litellm" or name.startswith("litellm.")]
         if len(modules) == self._scanned and litellm == self._litellm:
-            return False
+            return
+        self._find_functions(modules)
+        if litellm != self._litellm:  # later it may be a stub of the suite's that stands there
+            self._test()
+        self._scanned, self._litellm = len(modules), litellm
+
+    def _find_functions(self, modules: Sequence[str]) -> None:
+        """Add the functions of these modules that are not known yet; those of before stay, whoever holds them."""
         known = {id(entry.cell) for entry in self._entries}
-        if litellm != self._litellm:
-            for function, original_code, _ in self._codes:
-                function.__code__ = original_code
-            self._codes = []
         for wrapper, cell in _wrappers(modules):
             if id(cell) not in known:
                 known.add(id(cell))
@@ -145,15 +162,10 @@ class Door:
                 if (name := _plain_name(original)) in quick.NAMES:
                     front = self._front(wrapper, original, name)
                     self._codes.append((wrapper, wrapper.__code__, standin.stand_in(wrapper, front)))
-        self._codes += self._guards([function for function, _, _ in self._codes])
-        if litellm != self._litellm:  # later it may be a stub of the suite's that stands there
-            self._test()
-        self._scanned, self._litellm = len(modules), litellm
-        return True
+        self._guard(modules)
 
     def _test(self) -> None:
-        import litellm
-
+        litellm = sys.modules["litellm"]
         cells = {id(entry.cell) for entry in self._entries}
         public = [name for name in (*RECORDED, *(f"a{name}" for name in RECORDED)) if hasattr(litellm, name)]
         hidden = [
@@ -166,16 +178,23 @@ class Door:
             version = getattr(sys.modules.get("litellm._version"), "version", "of unknown version")
             raise DoorError(errors.hidden_functions(str(version), hidden + missing))
 
-    def _guards(self, known: Sequence[FunctionType]) -> list[tuple[FunctionType, CodeType, CodeType]]:
-        guards = []
-        for place, name in {**dict(zip(UNDECORATED, UNDECORATED, strict=True)), **ELSEWHERE}.items():
-            module, _, attribute = f"litellm.{place}".rpartition(".")
-            function = getattr(sys.modules.get(module), attribute, None)
-            if not isinstance(function, FunctionType) or function.__code__.co_freevars or function in known:
+    def _guard(self, modules: Sequence[str]) -> None:
+        known = {id(function) for function, _, _ in self._codes}
+        for place, name in PLACES.items():
+            home, _, attribute = f"litellm.{place}".rpartition(".")
+            if (public := getattr(sys.modules.get(home), attribute, None)) is None:
                 continue
-            guarded = self._guarded(name, standin.own(function))
-            guards.append((function, function.__code__, standin.stand_in(function, guarded)))
-        return guards
+            # After a reload, the module that defines it has another one than LiteLLM's public face.
+            for function in (public, *(vars(sys.modules[module]).get(attribute) for module in modules)):
+                if (
+                    isinstance(function, FunctionType)
+                    and not function.__code__.co_freevars
+                    and function.__module__ == public.__module__
+                    and id(function) not in known
+                ):
+                    known.add(id(function))
+                    guarded = self._guarded(name, standin.own(function))
+                    self._codes.append((function, function.__code__, standin.stand_in(function, guarded)))
 
     def _guarded(self, name: str, passing: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -189,7 +208,7 @@ class Door:
     def _replacement(self, original: Callable[..., Any]) -> Callable[..., Any]:
         name, is_async = _plain_name(original), inspect.iscoroutinefunction(original)
         if name not in RECORDED:
-            return self._refusing(original, _qualified(original), is_async=is_async)
+            return self._refusing(original, is_async=is_async)
         return (self._async if is_async else self._sync)(original, name, _parameters(original, name))
 
     def _front(self, wrapper: FunctionType, original: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -220,11 +239,11 @@ class Door:
 
         return front
 
-    def _refusing(self, original: Callable[..., Any], name: str, *, is_async: bool) -> Callable[..., Any]:
+    def _refusing(self, original: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
         def refuse() -> None:
             recorder = None if inside.get() else self._find()
             if recorder is not None:
-                recorder.refuse(name)
+                recorder.refuse(_qualified(original))
 
         if is_async:
 
