@@ -43,6 +43,17 @@ class Message(dict[str, Any]):
         self._hidden_params = {}
 
 
+class Attributes(dict[str, Any]):
+    """The attributes of an answer that is marked: what iterates over the answer does not get the mark."""
+
+    def items(self) -> Any:
+        """What pydantic gives of an answer as pairs, and ``dict(answer)`` takes."""
+        return {name: value for name, value in super().items() if name != "cache_hit"}.items()
+
+    def __reduce__(self) -> Any:
+        return Attributes, (dict(self),)
+
+
 def store_response(name: str, response: Any) -> tuple[Any, dict[str, Any] | None]:
     """A response as plain data, and the safe part of its hidden parameters."""
     data = _dumped(name, response, lambda data: _revived(name, data))
@@ -128,8 +139,8 @@ def mark_hit(result: Any, *, openly: bool = True) -> Any:
     elif params is not None:
         params.cache_hit = True
     if openly and hasattr(result, "__dict__"):
-        # Around pydantic, which would take it for a field of the answer; as DSPy's cache does.
-        vars(result)["cache_hit"] = True
+        # Around pydantic, which would take it for a field of the answer.
+        object.__setattr__(result, "__dict__", Attributes(vars(result), cache_hit=True))
     return result
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -159,6 +159,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Show a miss by the user's own lines, not by those of the libraries between them and the miss."""
     # Not a wrapper: pytest gives the exception of a unittest.TestCase to the call only in its own hook.
     excinfo = call.excinfo
+    if excinfo is not None and (miss := _miss_behind(item, excinfo)) is not None:
+        if not isinstance(excinfo.value, BaseExceptionGroup):  # which holds the miss itself
+            miss.__cause__ = excinfo.value.with_traceback(_users_part(excinfo.tb))
+        excinfo = call.excinfo = pytest.ExceptionInfo.from_exception(miss)
     if excinfo is None or not isinstance(excinfo.value, CassetteMiss | LMCacheError):
         return
     if not item.config.getoption("fulltrace", default=False):
@@ -910,28 +914,50 @@ def _put_first(report: pytest.TestReport, line: str | None) -> None:
         report.sections.append(("language-model calls", line))
 
 
+def _miss_behind(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> CassetteMiss | None:
+    """The miss that a library has answered with an error of its own: cancelled what waited for it, or grouped it.
+
+    None for what the test's own code raises: that has seen the miss, or not, as it wishes.
+    """
+    outcomes = (pytest.fail.Exception, pytest.skip.Exception, pytest.exit.Exception)
+    recorder = item.stash.get(recorder_key, None)
+    if recorder is None or isinstance(excinfo.value, (*outcomes, LMCacheError, KeyboardInterrupt)):
+        return None
+    misses = [fault for fault in recorder.faults if isinstance(fault, CassetteMiss)]
+    *_, last = _frames(excinfo.tb)
+    return misses[0] if misses and _is_of_library(last) else None
+
+
 def _users_part(traceback: TracebackType | None) -> TracebackType | None:
     """A traceback without the frames of installed packages and of Python's own, as far as others remain."""
-    import sysconfig
-
-    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-    frames = []
-    while traceback is not None:
-        frames.append(traceback)
-        traceback = traceback.tb_next
+    frames = list(_frames(traceback))
     kept = [frame for frame in frames if not _is_ours(frame)] or frames
-    kept = [frame for frame in kept if not _file(frame).startswith((*libraries, "<frozen"))] or kept
+    kept = [frame for frame in kept if not _is_of_library(frame)] or kept
+    traceback = None
     for frame in reversed(kept):
         traceback = TracebackType(traceback, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
     return traceback
 
 
+def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _is_of_library(frame: TracebackType) -> bool:
+    return frame.tb_frame.f_code.co_filename.startswith((*_libraries(), "<frozen"))
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    import sysconfig
+
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
 def _is_ours(frame: TracebackType) -> bool:
     return frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OWN_PACKAGES
-
-
-def _file(frame: TracebackType) -> str:
-    return frame.tb_frame.f_code.co_filename
 
 
 def _place(item: pytest.Item) -> list[str]:

@@ -715,6 +715,13 @@ def test_an_answer_says_that_it_is_not_the_providers(provider: Provider) -> None
             responded = litellm.responses(model="openai/gpt-4o", input="x", api_key="sk-local", **at(GONE))
         lose("x.yaml")
         assert hits(replayed) == hits(embedded) == hits(responded) == (True, True)
+        for one, other in ((replayed, live), (embedded, vectors), (responded, events)):
+            assert dict(one) == dict(other)
+            assert list(one) == list(other)
+            assert one.model_dump_json() == other.model_dump_json()
+            for copied in (one.model_copy(), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+                assert dict(copied) == dict(one)
+                assert hits(copied) == (True, True)
         assert replayed.model_dump() == live.model_dump()
         assert embedded.model_dump() == vectors.model_dump()
         assert responded.model_dump() == events.model_dump()
