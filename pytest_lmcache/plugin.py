@@ -92,6 +92,7 @@ OWN_PACKAGES = ("pytest_lmcache", "litellm")
 # DSPy has an engine of its own, and may be there without LiteLLM.
 LIBRARIES = ("litellm", "dspy")
 ENGINE = "pytest_lmcache.session"
+STARTS = "pytest_lmcache.children.starts"
 
 run_key: pytest.StashKey[Run] = pytest.StashKey()
 recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
@@ -203,6 +204,7 @@ class Run:
         self._origin: Origin | None = None  # of the test that runs
         self._origin_before: Origin | None = None
         self._follows = False
+        self._watches_processes = False
         self.shared: list[SharedFixture] = []
         self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
         self.there: dict[Path, bool] = {}  # which named cassettes were there when the tests were collected
@@ -233,6 +235,8 @@ class Run:
             self.session.leave(self._watcher)
             self.session.close_caches()
             self._watcher = None
+        if self._watches_processes:
+            sys.modules[STARTS].starts.stop()
         if ENGINE in sys.modules:
             sys.modules[ENGINE].session.end_children()
 
@@ -335,6 +339,11 @@ class Run:
         """What a recorded test starts has to be known as its own."""
         if self.is_auto or any(map(_is_marked, session.items)):
             self._follow()
+        if self.is_auto:
+            from pytest_lmcache.children.starts import starts
+
+            self._watches_processes = True
+            starts.watch(self._process_starts)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -347,7 +356,7 @@ class Run:
         item.stash[passed_key] = None
         if _is_marked(item):
             self.recorder_of(item)
-        elif any(name in sys.modules for name in LIBRARIES):
+        elif any(name in sys.modules for name in LIBRARIES) or (self.is_auto and ENGINE in sys.modules):
             self._library_is_there()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -627,6 +636,11 @@ class Run:
             self.recorder_of(self.current)
             for shared in self.shared:
                 shared.open()
+
+    def _process_starts(self) -> Any:
+        """Under ``lm_auto`` a process may call what its test has not imported; gives whose its calls are."""
+        self._library_is_there()
+        return self.session.membership()
 
     def _engine_is_there(self) -> None:
         """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""

@@ -21,6 +21,7 @@ from pytest_lmcache import origins
 from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.children.parent import Parent
+from pytest_lmcache.children.starts import Forks, Membership
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ExecutionWatch, ImportWatch
 from pytest_lmcache.environment import DUMMY_KEY, PROVIDER_KEYS
@@ -247,11 +248,8 @@ class Session:
     @property
     def _children(self) -> Parent:
         if self._parent is None:
-            self._parent = Parent(self.current, self._recorder_here, self._context)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(
-                    before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._forked
-                )
+            forks = Forks(self._before_fork, self._after_fork, self._forked)
+            self._parent = Parent(self.current, self._recorder_here, self._context, forks)
         return self._parent
 
     def _recorder_here(self) -> Recorder | None:
@@ -282,6 +280,10 @@ class Session:
             remote = cast("Recorder", RemoteRecorder(variable, is_fork=True))
             self._in_parent[recorder] = remote
             self._children.admit(remote)
+
+    def membership(self) -> Membership | None:
+        """Whose the calls of a process are that is started here and now."""
+        return self._children.membership()
 
     def end_children(self) -> None:
         """Answer no processes any more, where no test is under way."""

@@ -59,11 +59,11 @@ MAY_IMPORT = {
     "lm15": "address answers errors interaction",
     "doors.visit": "doors.fronts errors interaction locks not_recorded recorder settings streams",
     "doors.dspy": "doors.visit errors interaction keys lm15 recorder settings streams",
-    "session": "caches cassette children.parent children.remote doors.dspy doors.fronts doors.imports doors.litellm environment "
+    "session": "caches cassette children.parent children.remote children.starts doors.dspy doors.fronts doors.imports doors.litellm environment "
     "errors keys late_calls normalizers origins recorder redact settings",
     "report": "caches errors not_recorded recorder settings",
     "cli": "__init__ cassette errors keys",
-    "plugin": "doors.imports errors import_warnings normalizers not_recorded origins recorder report session settings",
+    "plugin": "children.starts doors.imports errors import_warnings normalizers not_recorded origins recorder report session settings",
     "__init__": "caches errors session",
 }
 # Their price at start: LiteLLM alone takes five seconds.

@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from pytest_lmcache import origins
-from pytest_lmcache.children.starts import VARIABLE, Membership, starts
+from pytest_lmcache.children.starts import VARIABLE, Forks, Membership, starts
 from pytest_lmcache.environment import ALL_PROVIDER_KEYS, DUMMY_KEY
 from pytest_lmcache.errors import UnsupportedCall
 from pytest_lmcache.origins import Late, Origin
@@ -32,7 +32,9 @@ class Parent:
         current: Callable[[], Recorder | None],
         here: Callable[[], Recorder | None],
         context: Callable[[Recorder | None, Origin | None], Context],
+        forks: Forks,
     ) -> None:
+        self._forks = forks
         self._current = current
         self._here = here
         self._context = context
@@ -51,7 +53,7 @@ class Parent:
             self._before = os.environ.get(VARIABLE)
         if not self._is_watching:
             self._is_watching = True
-            starts.watch(self._membership)
+            starts.watch(self.membership, self._forks)
         self._shown[recorder] = self._variable(recorder)
         self._show()
 
@@ -129,7 +131,8 @@ class Parent:
         with origins.of_process(who):
             return self._current()
 
-    def _membership(self) -> Membership | None:
+    def membership(self) -> Membership | None:
+        """Whose the calls of a process are that is started here and now; None for nobody's."""
         recorder, origin = self._here(), origins.current()
         is_late = origin is not None and origin.late not in {None, Late.AS_ANY}
         if (recorder is None or recorder.watched) and not is_late:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from pytest_lmcache import errors
@@ -120,9 +122,14 @@ class RemoteRecorder:
 
     def end(self) -> None:
         """Here the process ends: what was read of streams so far is what there will be."""
+        if self._line is None or self._line.pid != os.getpid():
+            return
         for record in list(self._numbers):
             if record.tape is not None:
-                record.tape.left()
+                with suppress(
+                    MissInChild
+                ):  # the test's process has gone before: nothing is recorded any more
+                    record.tape.left()
 
     def _answer(self, record: CallRecord, got: Mapping[str, Any]) -> Answer | None:
         if got.get("answer") is None:
@@ -150,6 +157,7 @@ class RemoteRecorder:
         if self._line is None or self._line.pid != os.getpid():
             self.redact.forget()
             self._line = _Line(self.variable, _name(is_fork=self._born != os.getpid()))
+            _at_exit(self.end)
         return self._line
 
 
@@ -181,6 +189,13 @@ def _gone(problem: Exception) -> MissInChild:
         f"({type(problem).__name__}), so its language-model calls are refused.\n"
         "End the process in the test that starts it, or start it where nothing is recorded or replayed."
     )
+
+
+def _at_exit(act: Callable[[], None]) -> None:
+    """Act when this process ends, also where multiprocessing ends it."""
+    atexit.register(act)
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        util.Finalize(None, act, exitpriority=0)
 
 
 def _name(*, is_fork: bool = False) -> str:

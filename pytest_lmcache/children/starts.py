@@ -23,20 +23,37 @@ class Membership(NamedTuple):
     is_offline: bool
 
 
+class Forks(NamedTuple):
+    """What is done around a fork: before it, after it in the same process, and in the copy."""
+
+    before: Callable[[], None]
+    after: Callable[[], None]
+    in_copy: Callable[[], None]
+
+
 class Starts:
     """Gives processes their membership in their environment; ``find`` says which one is that of a process started now.
 
-    Functions are wrapped from the first ``watch`` on until ``stop``. Processes by ``fork`` inherit what there is.
+    Functions are wrapped from the first ``watch`` on until ``stop``. A process made by fork gets no environment:
+    there ``forks`` see to it.
     """
 
     def __init__(self) -> None:
         self._find: Callable[[], Membership | None] = _none
+        self._forks: Forks | None = None
+        self._forking: Forks | None = None
+        self._has_hooks = False
         self._watches: list[ImportWatch] = []
         self._originals: list[tuple[Any, str, Any, Any]] = []
 
-    def watch(self, find: Callable[[], Membership | None]) -> None:
+    def watch(self, find: Callable[[], Membership | None], forks: Forks | None = None) -> None:
         """Wrap what starts processes, now or when it is imported."""
-        self._find = find
+        self._find, self._forks = find, forks
+        if hasattr(os, "register_at_fork") and not self._has_hooks:
+            self._has_hooks = True  # for ever: there is no way to take them back
+            os.register_at_fork(
+                before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_copy
+            )
         if self._watches or self._originals:
             return
         for name in ("posix_spawn", "posix_spawnp"):
@@ -50,7 +67,7 @@ class Starts:
 
     def stop(self) -> None:
         """Take the wrappers off, where nobody has put others on top of them."""
-        self._find = _none
+        self._find, self._forks = _none, None
         while self._watches:
             self._watches.pop().stop()
         while self._originals:
@@ -67,6 +84,20 @@ class Starts:
         if found.is_offline:
             env.update(dict.fromkeys(filter(_is_key, env), DUMMY_KEY))
         return env
+
+    def _before_fork(self) -> None:
+        self._find()  # who looks only now sets the forks
+        self._forking = self._forks
+        if self._forking is not None:
+            self._forking.before()
+
+    def _after_fork(self) -> None:
+        if self._forking is not None:
+            self._forking.after()
+
+    def _in_copy(self) -> None:
+        if self._forking is not None:
+            self._forking.in_copy()
 
     def _replace(self, place: Any, name: str, wrapped: Callable[[Any], Any]) -> None:
         original = vars(place)[name]

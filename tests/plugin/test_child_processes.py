@@ -218,3 +218,151 @@ def test_processes_that_cannot_be_seen_get_dummy_keys(suite, monkeypatch):
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
     suite.test(KEYS)
     suite.run().assert_outcomes(passed=3)
+
+
+LATE = """
+import multiprocessing, time
+from app_main import answer
+
+FORK = multiprocessing.get_context("fork")
+
+def answer_when(event, answers):
+    event.wait(60)
+    answers.put(answer("hello"))
+
+started = {}
+
+@pytest.mark.lm_cache
+def test_marked():
+    started["event"], started["answers"] = FORK.Event(), FORK.Queue()
+    FORK.Process(target=answer_when, args=[started["event"], started["answers"]], daemon=True).start()
+
+def test_unmarked():
+    started["event"].set()
+    assert started["answers"].get(timeout=60) == "UnsupportedInChild"
+"""
+
+
+def test_a_child_that_outlives_its_test_is_refused(suite):
+    """Its call reaches no provider; the run fails, and says which test started which process."""
+    suite.test(LATE)
+    result = suite.run()
+    result.assert_outcomes(passed=2)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["1 call refused, made after the test had ended*", "*test_it.py::test_marked (1)"]
+    )
+    assert suite.asked() == 0
+
+
+SHARED = """
+import multiprocessing
+from app_main import answer
+
+FORK = multiprocessing.get_context("fork")
+
+def serve(questions, answers):
+    for text in iter(questions.get, None):
+        answers.put(answer(text))
+
+@pytest.fixture(scope="module")
+def server():
+    questions, answers = FORK.Queue(), FORK.Queue()
+    process = FORK.Process(target=serve, args=[questions, answers])
+    process.start()
+    yield lambda text: (questions.put(text), answers.get(timeout=60))[1]
+    questions.put(None)
+    process.join(60)
+
+@pytest.mark.lm_cache
+def test_first(server):
+    assert server("one") == "You said: one"
+
+@pytest.mark.lm_cache
+def test_second(server):
+    assert server("two") == "You said: two"
+"""
+
+
+def test_what_a_shared_fixture_starts_serves_the_test_that_runs(suite):
+    """The calls of a server that a module's fixture starts are in the cassette of each test that uses it."""
+    suite.test(SHARED)
+    suite.record()
+    assert suite.cassettes() == ["test_it/test_first.yaml", "test_it/test_second.yaml"]
+    suite.run().assert_outcomes(passed=2)
+    assert suite.asked() == 2
+
+
+AUTO = """
+import os, subprocess, sys
+
+def test_grandchild():
+    code = "import subprocess, sys; subprocess.run([sys.executable, 'app_main.py', 'hello'], check=True)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": os.environ.get("PYTHONPATH", "")})
+    assert done.stdout == "MissInChild\\n", done.stderr
+"""
+
+
+def test_under_lm_auto_children_of_tests_that_import_nothing_are_seen(suite):
+    """A test that never imports LiteLLM starts a process whose own process does: the call is the test's."""
+    suite.file("test_it.py", AUTO)
+    result = suite.spawn("-o", "lm_auto=true")
+    assert "Asked by   process" in result.stdout, result.stdout
+    assert "1 failed" in result.stdout
+    assert suite.asked() == 0
+
+
+NESTED = """
+import os, subprocess, sys
+
+@pytest.mark.lm_cache
+def test_outer(tmp_path):
+    path = tmp_path / "test_inner.py"
+    path.write_text("import os\\n\\ndef test_inner():\\n    assert 'PYTEST_LMCACHE_PARENT' not in os.environ\\n")
+    subprocess.run([sys.executable, "-m", "pytest", "-p", "no:recording", path], check=True, cwd=tmp_path)
+"""
+
+
+def test_a_run_of_pytest_within_a_test_is_a_run_of_its_own(suite):
+    """Its tests are no children of the test that started it."""
+    suite.test(NESTED)
+    suite.run().assert_outcomes(passed=1)
+
+
+ODD = """
+import multiprocessing, os
+
+FORK = multiprocessing.get_context("fork")
+
+def leave_early():
+    chunks = litellm.completion(messages=said("stream"), stream=True, **SETTINGS)
+    next(iter(chunks))
+
+def start(target):
+    process = FORK.Process(target=target)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+@pytest.mark.lm_cache
+def test_left_early():
+    start(leave_early)
+
+@pytest.mark.lm_cache
+def test_block():
+    from pytest_lmcache import use_cassette
+
+    with use_cassette("cassettes/block.yaml", mode="record" if os.environ.get("RECORDS") else "replay"):
+        start(ask)
+"""
+
+
+def test_streams_that_a_child_leaves_and_blocks(suite, monkeypatch):
+    """A stream that ends with its child is recorded up to there; a block's child is the block's."""
+    suite.test(ODD)
+    monkeypatch.setenv("RECORDS", "1")
+    suite.record()
+    assert suite.cassettes() == ["block.yaml", "test_it/test_left_early.yaml"]
+    monkeypatch.delenv("RECORDS")
+    suite.run("--disable-socket").assert_outcomes(passed=2)
+    assert suite.asked() == 2
