@@ -72,7 +72,7 @@ def revive_response(name: str, data: dict[str, Any]) -> Any:
 
 def _revived(name: str, data: dict[str, Any]) -> Any:
     if name == "anthropic_messages":
-        return Message(data)
+        return Message(dict(**data))  # refuses a name that is no text
     types = data.pop(OUTPUT_TYPES, None)
     response = _made(_response_class(name), data)
     if name == "completion":
@@ -83,7 +83,7 @@ def _revived(name: str, data: dict[str, Any]) -> Any:
 def _put_refusals_last(response: Any, data: dict[str, Any]) -> None:
     """Have a message show its refusal last where it was last: LiteLLM 1.110 sets OpenAI's when all else is there."""
     for choice, stored in zip(response.choices, data.get("choices", ()), strict=False):
-        if [*(stored.get("message") or ())][-1:] == ["refusal"] and "refusal" in vars(choice.message):
+        if [*stored.get("message", ())][-1:] == ["refusal"] and "refusal" in vars(choice.message):
             fields = vars(choice.message)
             fields["refusal"] = fields.pop("refusal")
 
@@ -122,6 +122,8 @@ def restore_hidden(result: Any, hidden: Mapping[str, Any] | None, provider: str 
     for key, value in {"custom_llm_provider": provider, **(hidden or {})}.items():
         if value is None:
             continue
+        if key == "additional_headers" and not isinstance(value, dict):
+            raise TypeError("additional_headers is not a mapping")
         if isinstance(params, dict):
             params[key] = value
         else:
@@ -518,6 +520,10 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
         vars(error)["litellm_response_headers"] = httpx.Headers(headers)
     if original is not None:
         vars(error)["original_exception"] = revive_error(original)
+    (
+        str(error),
+        repr(error),
+    )  # LiteLLM's classes need more of their fields for it: not in the code that catches it
     return error
 
 

@@ -52,6 +52,7 @@ KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
 VERSION = re.compile(rb"^lmcache: *([0-9]{1,9}) *(?:#.*)?$", re.MULTILINE)
 CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |\r?$)", re.MULTILINE)
 RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
+LARGEST_NUMBER = 1e12
 LAST_FIELD = b"\nseconds:"
 COMPLETE = re.compile(rb"\nseconds: [0-9]+\.[0-9]{3}\Z")
 # A file of this many bytes is indexed when it is needed; how many keys are looked up without; and which.
@@ -97,6 +98,11 @@ class Entry:
     def text(self) -> bytes:
         """The document's text, without the line that separates it from the one before."""
         return self.data[self.start : self.end]
+
+    @property
+    def place(self) -> str:
+        """The file and the line in which the document begins."""
+        return f"{self.path}:{self._line(0)}"
 
     @property
     def question(self) -> bytes:
@@ -219,6 +225,8 @@ class Entry:
             raise self.broken("this interaction lacks `recorded:` or `seconds:`, a number, which ends each")
         if not isinstance(error, dict | None) or not (usd is None or _is_number(usd)):
             raise self.broken("`error:` must be a mapping and `usd:` a number")
+        if not isinstance(hidden := fields.get("hidden"), dict | None):
+            raise self.broken("`hidden:` must be a mapping")
         if not isinstance(ended, str | None):
             raise self.broken("`ended_with:` must be the name of an exception")
         return Answer(
@@ -226,7 +234,7 @@ class Entry:
             data,
             error=error,
             complete=not fields.get("left_early", ended is not None),
-            hidden=fields.get("hidden"),
+            hidden=hidden,
             seconds=float(seconds),
             usd=usd,
             ended=ended,
@@ -836,7 +844,8 @@ def _is_id(name: Any) -> bool:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number of seconds or of USD; an integer may have more digits than a float has range."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
 
 def _other_case(path: Path) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+LARGEST_COUNT = 10**12  # of tokens; a number of hundreds of digits cannot even be printed
 
 
 class Kind(StrEnum):
@@ -81,7 +82,8 @@ class Answer(NamedTuple):
         Anthropic's fields, OpenAI's details of the input, which LiteLLM fills for others too, and DSPy's own.
         """
         usage = self.usage
-        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+        details = details if isinstance(details, dict) else {}
         read = usage.get("cache_read_input_tokens") or usage.get("cache_read_tokens")
         written = usage.get("cache_creation_input_tokens") or usage.get("cache_write_tokens")
         written = written or details.get("cache_write_tokens") or details.get("cache_creation_tokens")
@@ -103,8 +105,8 @@ def _usage(chunk: dict[str, Any]) -> Any:
 
 
 def _count(tokens: Any) -> int:
-    """A count that a provider gave; what is no number counts as nothing."""
-    return int(tokens) if isinstance(tokens, int | float) and math.isfinite(tokens) else 0
+    """A count that a provider gave; what can be none counts as nothing."""
+    return int(tokens) if isinstance(tokens, int | float) and abs(tokens) < LARGEST_COUNT else 0
 
 
 def copied(value: Any) -> Any:

@@ -194,9 +194,9 @@ class Chunks:
         data = next(self._left, None)
         if data is not None:
             self.given, self.last = self.given + 1, data
-            return self._revived(self._revive, data)
+            return self.guarded(self._revive, data)
         if self.answer.error is not None:
-            raise self._revived(revive_error, self.answer.error)
+            raise self.guarded(revive_error, self.answer.error)
         if not self.answer.complete and not self._is_over:
             self._cut_off(self.answer)
         return None
@@ -214,12 +214,13 @@ class Chunks:
         waited = await wait_to_be_cancelled(self.answer)
         self._cut_off(self.answer, waited=waited)
 
-    def _revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
+    def guarded(self, act: Callable[..., Any], *given: Any) -> Any:
+        """What is made of stored data, which somebody may have edited: what is raised is ``broken``."""
         try:
-            return revive(*stored)
+            return act(*given)
         except Warning:
             raise  # it is an error by the run's own choice
-        except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
+        except Exception as problem:  # noqa: BLE001 - whatever a class makes of such data
             self._broken(problem)
 
 
@@ -495,8 +496,13 @@ class ReplayedChat(Replayed):
     def _take(self) -> Any:
         chunk = self._stored.take()
         if chunk is None:
-            self._tell_usage()
+            self._stored.guarded(self._tell_usage)
             return None
+        self._stored.guarded(self._note, chunk)
+        return chunk
+
+    def _note(self, chunk: Any) -> None:
+        """Keep of a chunk what LiteLLM's class keeps of it."""
         if not self.chunks:
             self.__dict__.update(created=chunk.created, response_id=chunk.id)
         hidden: dict[str, Any] = _hidden(chunk)
@@ -509,7 +515,6 @@ class ReplayedChat(Replayed):
             own["received_finish_reason"] = choice.get("finish_reason") or own["received_finish_reason"]
         if self._usage and self._stored.is_last:
             hidden["usage"] = _usage(self._usage)
-        return chunk
 
     def _tell_usage(self) -> None:
         if self._usage and self.chunks and not any(map(_has_usage, self.chunks)):

@@ -160,7 +160,7 @@ class Visit(visit.Visit):
         if stored.kind is Kind.UNANSWERED:
             self.cut_off(stored)
         if self.recorder.settings.usage is Usage.EMPTY:
-            stored = lm15.without_usage(stored)
+            stored = self.revived(lm15.without_usage, stored)
         if stored.kind is Kind.STREAM:
             return self._events(stored)
         return lm15.mark_hit(self.revived(lm15.revive_response, stored.data))

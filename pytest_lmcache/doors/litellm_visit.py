@@ -80,22 +80,25 @@ class Visit(visit.Visit):
     def replay(self, stored: Answer) -> Any:
         """The stored answer as LiteLLM would have given it; a stored error is raised."""
         __tracebackhide__ = True
-        name = self.call.name
         if self.recorder.settings.usage is Usage.EMPTY:
-            stored = answers.without_usage(stored)
+            stored = self.revived(answers.without_usage, stored)
         provider, heard = self._tell(stored)
+        if stored.kind is Kind.UNANSWERED:
+            self.cut_off(stored)
+        if stored.kind is Kind.ERROR:
+            raise self.revived(answers.revive_error, stored.data)
+        return self.revived(self._replayed, stored, provider, heard)
+
+    def _replayed(self, stored: Answer, provider: str | None, heard: bool) -> Any:
+        name = self.call.name
         if stored.kind is Kind.STREAM:
             chunks = streams.Chunks(name, stored, self.cut_off, self.broken)
             logging_of = functools.partial(self._logging_obj, stored)
-            stream = streams.replay_stream(chunks, logging_of, self.model, provider, heard=heard)
-            return self._marked(self._completed(stream, stored))
-        if stored.kind is Kind.ERROR:
-            raise self.revived(answers.revive_error, stored.data)
-        if stored.kind is Kind.UNANSWERED:
-            self.cut_off(stored)
-        response = self.revived(answers.revive_response, name, stored.data)
-        answers.restore_hidden(response, stored.hidden, provider)
-        return self._marked(self._completed(response, stored))
+            result = streams.replay_stream(chunks, logging_of, self.model, provider, heard=heard)
+        else:
+            result = answers.revive_response(name, stored.data)
+            answers.restore_hidden(result, stored.hidden, provider)
+        return self._marked(self._completed(result, stored))
 
     def _completed(self, result: Any, _stored: Answer) -> Any:
         """An answer with what LiteLLM's wrapper will not put into it: nothing, where it goes through that."""

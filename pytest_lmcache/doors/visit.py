@@ -158,11 +158,12 @@ class Visit:
         """Raise an error of ours for a recording that cannot be read, and remember it."""
         __tracebackhide__ = True
         fault: Exception = problem
-        if self.record.entry is not None and not isinstance(problem, CassetteError):
+        entry = self.record.entry
+        if entry is not None and isinstance(problem, CassetteError):
+            fault = CassetteError(f"{entry.place}: {problem}")
+        elif entry is not None:
             what = str(problem).splitlines() or [type(problem).__name__]
-            fault = self.record.entry.broken(
-                f"{self.library} cannot read this answer: {errors.shorten(what[0])}"
-            )
+            fault = entry.broken(f"{self.library} cannot read this answer: {errors.shorten(what[0])}")
         self.recorder.faults.append(fault)
         raise fault from None
 
