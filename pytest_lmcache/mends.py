@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pytest_lmcache.keys import KeyStrategy
 
 
+FOLDERS = ("tmp_path", "rootdir")
+
+
 def normalizers_for(strategy: KeyStrategy, asked: Call, recorded: Call) -> tuple[str, ...]:
     """The fewest normalizers, beside those of the strategy, with which both calls have one key; none if there are none."""
     if not _are_same(strategy, NORMALIZERS, asked, recorded):
@@ -24,6 +27,29 @@ def normalizers_for(strategy: KeyStrategy, asked: Call, recorded: Call) -> tuple
         if _are_same(strategy, fewer, asked, recorded):
             needed = fewer
     return tuple(needed)
+
+
+def folders_in(strategy: KeyStrategy, asked: Call, recorded: Call) -> tuple[str, ...]:
+    """The normalizers of folders that mask something in what was asked and nothing in what was recorded elsewhere."""
+    found = []
+    for name in FOLDERS:
+        here, there = (_is_masked(strategy, name, call) for call in (asked, recorded))
+        if here and not there:
+            found.append(name)
+    return tuple(found)
+
+
+def folder_lines(normalizers: Sequence[str]) -> list[str]:
+    """What to set before a call is recorded that names a folder of this machine."""
+    listed = json.dumps(list(normalizers), ensure_ascii=False)
+    return [f"It names a folder of this machine. Before you record it, set lm_normalize = {listed}."]
+
+
+def _is_masked(strategy: KeyStrategy, name: str, call: Call) -> bool:
+    try:
+        return strategy.also([name]).text(call) != strategy.text(call)
+    except UnkeyableCallError:  # as below
+        return False
 
 
 def _are_same(strategy: KeyStrategy, more: Sequence[str], asked: Call, recorded: Call) -> bool:

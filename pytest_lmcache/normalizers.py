@@ -180,7 +180,8 @@ def _own_rule(normalizer: Any) -> Rule:
     if isinstance(normalizer, str) and normalizer.startswith("re:"):
         try:
             pattern = re.compile(normalizer.removeprefix("re:"))
-        except re.error as error:
+        # Beside its own error: numbers and nesting that are too large, and warnings that are errors in the run.
+        except (re.error, OverflowError, RecursionError, Warning) as error:
             raise SettingsError(
                 f"The normalizer {normalizer!r} is no regular expression: {error}."
             ) from error

@@ -759,10 +759,12 @@ class Recorder:
             return self._told(MissCause.NOT_RECORDED, asked, looked)
         near = explain(closest)
         more = mends.normalizers_for(self.strategy, call, closest.call) if closest.differences else ()
-        if not more:
-            return self._told(MissCause.CHANGED, asked, looked, near)
-        every = tuple(dict.fromkeys((*self.settings.normalize, *more)))
-        return self._told(MissCause.NOT_NORMALIZED, asked, looked, near, normalizers=every)
+        if more:
+            every = tuple(dict.fromkeys((*self.settings.normalize, *more)))
+            return self._told(MissCause.NOT_NORMALIZED, asked, looked, near, normalizers=every)
+        folders = mends.folders_in(self.strategy, call, closest.call)
+        mend = mends.folder_lines([*self.settings.normalize, *folders]) if folders else ()
+        return self._told(MissCause.CHANGED, asked, looked, near, mend=mend)
 
     def _told(
         self,

@@ -860,7 +860,19 @@ def test_an_own_pattern_that_matches_nothing_at_all_changes_nothing():
     assert re.fullmatch(r"ab<re:[0-9a-f]{8}-1>", seen[0])
 
 
-@pytest.mark.parametrize("normalizers", [["uid"], ["re:("], [re.compile(b"x")], [3], "uuid"])
+@pytest.mark.parametrize(
+    "normalizers",
+    [
+        ["uid"],
+        ["re:("],
+        ["re:a{99999999999999999999}"],
+        ["re:" + "(" * 500],
+        ["re:[[a]"],
+        [re.compile(b"x")],
+        [3],
+        "uuid",
+    ],
+)
 def test_a_normalizer_that_is_none_is_refused(normalizers):
     """A typo in ini is answered at once, and does not quietly normalize nothing."""
     with pytest.raises(SettingsError, match=r"uuid|regular expression"):

@@ -199,6 +199,27 @@ def test_normalizers_add_to_those_that_are_set(suite, monkeypatch):
     assert mark in suite.run().stdout.str()
 
 
+@pytest.mark.parametrize("elsewhere", ["/home/bob/shop", "C:\\work\\shop"])
+def test_a_folder_of_this_machine_is_named(suite, monkeypatch, elsewhere):
+    """What another machine recorded with its own checkout's folder misses; the miss says how to record it for both."""
+    suite.test("""
+        import os
+
+        @pytest.mark.lm_cache
+        def test_one(pytestconfig):
+            ask(f"read {os.environ.get('ELSEWHERE') or pytestconfig.rootpath}/a.py")
+    """)
+    monkeypatch.setenv("ELSEWHERE", elsewhere)
+    suite.record()
+    monkeypatch.delenv("ELSEWHERE")
+    suite.run().stdout.fnmatch_lines(
+        [
+            "E*It names a folder of this machine. Before you record it, set lm_normalize = *rootdir*",
+            "E*Record it:  pytest --lm-record *",
+        ]
+    )
+
+
 def test_a_stub_below_litellm_is_named_where_there_is_no_cassette(suite):
     """Under ``lm_auto`` a test that stubs the provider's client misses; the miss says how it stays as it is."""
     stubbed = """
