@@ -22,7 +22,7 @@ from uuid import UUID
 
 from pytest_lmcache.errors import SettingsError, UnkeyableCallError
 from pytest_lmcache.normalizers import Folders, normalized, rules_of
-from pytest_lmcache.redact import is_secret_name
+from pytest_lmcache.redact import HASHLESS, is_secret_name
 
 if TYPE_CHECKING:
     from pytest_lmcache.interaction import Call
@@ -520,13 +520,22 @@ class KeyStrategy(NamedTuple):
     def key(self, call: Call, text: str | None = None) -> str:
         """``k`` and 24 hex digits, always a plain YAML scalar; ``text`` is the call's, where it is known.
 
+        ``OWN_SECRETS`` takes the place of the ``k`` if the text has a placeholder without a hash.
         Raises UnkeyableCallError.
         """
         streamed = "stream" if call.request.get("stream") else ""
         text = self.text_of(call) if text is None else text
         identity = f"{self.family}\0{call.name}\0{streamed}\0{text}"
         digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=12)
-        return f"k{digest.hexdigest()}"
+        has_own = "<redacted:" in text and HASHLESS.search(text) is not None
+        return f"{OWN_SECRETS if has_own else 'k'}{digest.hexdigest()}"
+
+
+OWN_SECRETS = "h"
+"""How the key of a question begins that held a secret of the machine which recorded it.
+
+With ``k`` it was recorded before placeholders had hashes, and any secret may have stood there.
+"""
 
 
 _STRATEGIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {

@@ -30,6 +30,7 @@ from pytest_lmcache.errors import (
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.locks import Held
 from pytest_lmcache.not_recorded import NotRecorded, Reason
+from pytest_lmcache.old_placeholders import OldRecording, old_recordings
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:
@@ -271,6 +272,7 @@ class Recorder:
         self._in_layers: Counter[str] = Counter()
         self._unanswered: dict[CallRecord, Call] = {}
         self._recorded_calls: list[Call] | None = None
+        self._old_recordings: list[OldRecording] | None = None
         self._unreadable: list[str] = []
         self._other_keys: dict[str, dict[str, str]] = {}
 
@@ -368,7 +370,7 @@ class Recorder:
         """
         live = self.mode is Mode.LIVE
         text = "" if live else self.strategy.text(call)
-        own_key = "" if live else self.strategy.key(call, text)
+        own_key = "" if live else self._recorded_key(call, text)
         with self._lock:
             key = self._key_in_cassette(call, own_key, at_once=at_once)
             nth = self._numbers.take(key)
@@ -406,6 +408,16 @@ class Recorder:
         record.source, record.started = "provider", RealTime.seconds()
         self._unanswered[record] = call
         return record, None
+
+    def _recorded_key(self, call: Call, text: str) -> str:
+        """A call's key, or that of a recording from before placeholders had hashes."""
+        key = self.strategy.key(call, text)
+        if self.path is None or self.mode is Mode.REWRITE or self.cassette.answers(key):
+            return key
+        with self._lock:
+            if self._old_recordings is None:
+                self._old_recordings = list(old_recordings(self.cassette.entries, self.strategy))
+        return next((old.key for old in self._old_recordings if old.matches(call, text)), key)
 
     def _owner(self, address: str, *, has_own_key: bool) -> str:
         """What the layers keep an answer for: this cassette and a provider's address.

@@ -1,25 +1,29 @@
 """Takes secrets out of plain data: by name, by well-known format, by value; idempotent.
 
-What is taken out becomes a placeholder such as ``<redacted:openai-key>``, which no rule touches again.
-Recordings are compared between machines that hold different keys or none, so a placeholder is named by the
-first of these that applies, and the local environment has the last word, not the first:
+What is taken out becomes a placeholder, which no rule touches again. It is named by the first of these that
+applies:
 
-1. the name it stands under in a mapping or in a URL's query (``api_key``), whatever its value is; under a name
-   that is often innocent (``token``, a URL's ``key``) if it looks like a key;
+1. the name it stands under in a mapping or in a URL's query (``api_key``), if it looks like a key;
 2. its format (``openai-key``);
 3. the label before it in a text (``MISTRAL_API_KEY=...``);
 4. the environment variable that holds it, then the argument that it was passed as; of several names the
    alphabetically first;
 5. ``pattern``, where an own pattern matched it: patterns may be added and reordered.
 
-JSON inside a string, such as a tool call's arguments, is text: there a labelled value goes only if it also
-looks like a credential (rule 3), so ``{"password": "hunter2"}`` that a model wrote for a tool stays what the
-tool is called with, and a long key beside ``"api_key"`` does not. The same holds for a tool call's arguments
-that are a mapping, under ``input`` or ``arguments``.
+Two different questions must stay different, so a placeholder ends in a short hash of what it stands for:
+``<redacted:openai-key:3f9a1c>``. The hash is too short to confirm a guess by. Recordings are compared between
+machines that hold different keys or none, so the secrets of this machine leave no hash: the values of its
+environment, a call's arguments, the attributes of LiteLLM. Nor does what an own pattern matches. Under a
+credential's name in a call's arguments and in headers, any value becomes the same placeholder, and so does a
+missing one.
+
+What a model reads or writes is told apart by its value alone: ``{"password": "hunter2"}`` in a message, in a
+schema or in a tool call's arguments stays, and a long key beside ``"api_key"`` does not.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -37,8 +41,11 @@ from pytest_lmcache.environment import DUMMY_KEY
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.interaction import Again
 
-_PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
+_PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}(?::[0-9a-f]{6}(?:-[0-9]+)?)?>")
+HASHLESS = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
+"""A placeholder of a secret of the machine; of any, in what was recorded before placeholders had hashes."""
 _SHORTEST = 8  # characters: a shorter value is found in innocent text too often
+_SHORTEST_PASSWORD = 6
 _LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
 _CUT_START = 12  # characters of a secret that have to be there where a text breaks off in it
 _LEAST_ECHO = 4  # characters that have to be left of a masked secret to know it by
@@ -48,8 +55,19 @@ _TEXTS = 5_000  # so many are, for each of the last few sets of rules
 _DEEPEST = 5  # levels of a call's arguments that are searched for secrets to learn
 
 
-def _placeholder(name: str) -> str:
-    return f"<redacted:{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:64]}>"
+def _placeholder(name: str, secret: str = "") -> str:
+    """What stands for a secret; ``secret`` is what of it is not known to be this machine's."""
+    mark = f":{_short_hash(secret)}" if secret else ""
+    return f"<redacted:{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:64]}{mark}>"
+
+
+def _short_hash(secret: str) -> str:
+    """24 bits, the same for a text and for that text within JSON, as a tool call's arguments have it."""
+    text = _ESCAPED_BREAK.sub("\n", secret)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=3).hexdigest()
+
+
+_ESCAPED_BREAK = re.compile(r"\\+[nr]")
 
 
 # --- names -----------------------------------------------------------------------------------------------
@@ -67,6 +85,11 @@ _SECRET_KEYS = _set(  # what stands before "key" in the name of a secret; a cach
     "access account admin anthropic api app application auth cohere encryption function functions gemini groq hmac ingestion "
     "license master mistral openai openrouter private proxy salt secret service shared signing storage subscription "
     "webhook"
+)
+_SECRET_TOKENS = _set(  # what stands before "token" in the name of a secret; under a think_token the value decides
+    "access ad api app auth authorization azure bearer bot client csrf db deploy github gitlab hf hub huggingface id "
+    "identity integration ngrok oauth personal push refresh replicate secret security session slack telegram user vault "
+    "watsonx xsrf"
 )
 _HARMLESS_TOKENS = _set(  # what stands before "token" where it is a piece of text or of a listing
     "audio begin bos cached class cls completion continuation cost decoder end eos first image input last mask max "
@@ -105,14 +128,48 @@ def is_secret_name(name: str) -> bool:
     if last in ("key", "keys"):
         return before in _SECRET_KEYS
     if last == "token":
-        return before != "" and before not in _HARMLESS_TOKENS
+        return before in _SECRET_TOKENS
     return (last in ("credential", "credentials") and before != "") or words[-3:] == ["access", "key", "id"]
+
+
+@lru_cache(maxsize=4096)
+def _is_credential_name(name: str) -> bool:
+    """Whether this is a credential wherever it is an argument; a game may have a ``secret`` and a ``password`` too."""
+    words = _words(name)
+    return is_secret_name(name) and not (
+        words[-1] in _PASSWORDS
+        or words[-1].endswith("password")
+        or words[-1] == "cookie"
+        or words == ["secret"]
+        or ("secret" in words[:-1] and words[-1] not in ("key", "keys"))
+    )
+
+
+_PASSWORDS = frozenset({"pass", "passphrase", "passwd", "password", "pwd"})
 
 
 @lru_cache(maxsize=4096)
 def _may_be_secret(name: str) -> bool:
     """Whether the value decides: a name that ends in a word which is often innocent."""
     return bool(_MAYBE_SECRET.intersection(_words(name)[-1:]))
+
+
+class _Name(Enum):
+    """What a name says of the text under it."""
+
+    OTHER = auto()
+    DOUBTFUL = auto()
+    SECRET = auto()
+    CREDENTIAL = auto()
+
+
+@lru_cache(maxsize=4096)
+def _name_kind(name: str) -> _Name:
+    if _is_credential_name(name):
+        return _Name.CREDENTIAL
+    if is_secret_name(name):
+        return _Name.SECRET
+    return _Name.DOUBTFUL if _may_be_secret(name) else _Name.OTHER
 
 
 def _variable_words(name: str) -> list[str]:
@@ -146,8 +203,41 @@ _CREDIBLE = re.compile(
 
 
 def _is_credible(value: str) -> bool:
-    """Whether a text looks like a credential: long, letters and digits, an unbroken run of 13; a uuid does not."""
-    return _CREDIBLE.fullmatch(value) is not None
+    """Whether a text looks like a credential: long, of letters and digits without order; a uuid does not."""
+    return _CREDIBLE.fullmatch(value) is not None and _is_random(value)
+
+
+_RUNS = re.compile(r"[0-9]+(?:[-:./][0-9]+)*|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_WORD_LENGTH = 4  # letters or digits: the words of identifiers have more, a key's runs of one kind fewer
+
+
+def _is_random(value: str) -> bool:
+    """Whether letters and digits follow each other as in a key, and not as in words, identifiers, dates, numbers."""
+    runs = _RUNS.findall(value)
+    return sum(map(len, runs)) <= _WORD_LENGTH * len(runs)
+
+
+_LONGEST_WORD = 15  # letters
+
+
+def _is_wordy(value: str) -> bool:
+    """Whether a text consists of words and numbers."""
+    return not _is_random(value) and max(map(len, _RUNS.findall(value))) <= _LONGEST_WORD
+
+
+_STAND_IN = re.compile(r"[$%{:<\\/~.*].*|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[A-Za-z]*", re.DOTALL)
+
+
+def _is_password(value: str, name: str) -> bool:
+    """Whether a text looks like what a person takes for a password; ``name`` is what it stands under."""
+    return (
+        len(value) >= _SHORTEST_PASSWORD
+        and re.search(r"[A-Za-z]", value) is not None
+        and re.search(r"[0-9!@#$%^&*?+~]", value) is not None
+        and not _STAND_IN.fullmatch(value)
+        and "<redacted:" not in value
+        and not _is_filler(value, name)
+    )
 
 
 _FILLER = _set(
@@ -185,6 +275,9 @@ def _is_filler_run(run: str, known: frozenset[str]) -> bool:
 _FILE = re.compile(r"(?:[~.]{0,2}/|[A-Za-z]:[\\/])[^\n]*\.[A-Za-z0-9]{1,5}")
 
 
+_ORDINARY = re.compile(r"(?=.{1,19}\Z)[a-z]+(?:[-_. ][a-z]+)*")  # words: community-edition
+
+
 @lru_cache(maxsize=4096)
 def _is_searchable(value: str, name: str) -> bool:
     """Whether a value may be looked for in any text: a secret, and not a word, a path or our own dummy."""
@@ -193,6 +286,7 @@ def _is_searchable(value: str, name: str) -> bool:
         and value != DUMMY_KEY
         and "<redacted:" not in value
         and not _is_filler(value, name)
+        and not _ORDINARY.fullmatch(value)
         and not _FILE.fullmatch(value)
         and not os.path.exists(value)  # noqa: PTH110 - Path.exists raises on a name that is too long
     )
@@ -205,7 +299,8 @@ class _Format(NamedTuple):
     """A well-known kind of key: literal beginnings, and what follows them.
 
     ``left`` must not stand before the beginning (short beginnings turn up inside of URL-safe base64);
-    ``keep`` leaves the beginning in the text; ``back`` is how many characters before it the secret begins.
+    ``keep`` leaves the beginning in the text; ``back`` is how many characters before it the secret may begin.
+    ``ahead`` is what must follow a beginning that turns up often; ``random``: what reads like words is none.
     """
 
     kind: str
@@ -213,7 +308,9 @@ class _Format(NamedTuple):
     rest: str
     left: str = "[A-Za-z0-9]"
     keep: bool = False
-    back: int = 0
+    back: tuple[int, ...] = (0,)
+    ahead: str = ""
+    random: bool = False
 
 
 _RUN = "[A-Za-z0-9_-]"
@@ -228,6 +325,8 @@ _CUT = r"(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16,}"
 _MIXED = (
     rf"(?!SK-)(?=(?={_RUN}*[0-9])(?:{_RUN}*[A-Z]|{_RUN}*?[a-z0-9]{{20}})|(?:{_RUN}*?[A-Z]){{3}}){_RUN}{{20,}}"
 )
+# Nor a word between dashes, as in the CSS class sk-Button_primary__a1B2c.
+_NO_CLASS = rf"(?!(?:{_RUN}*[-_])?(?!(?:demo|live|prod|test|user)[-_])[A-Z]?[a-z]{{3,}}(?:[-_]|(?!{_RUN})))"
 # From its beginning to its end, whatever stands before each line: a quote's mark, a diff's, a string's. One that is
 # cut goes as far as it reads like one. No hyphen pair in that, so that a text full of BEGIN lines is read once.
 _INSIDE = "(?:[^-]|-(?!----(?:BEGIN|END) ))"
@@ -246,7 +345,7 @@ _FORMATS = (
     _Format("openrouter-key", ("sk-or-",), r"(?:v\d+-)?" + _LONG),
     _Format("langfuse-key", ("sk-lf-",), _DASHED),
     _Format("openai-key", ("sk-proj-", "sk-svcacct-", "sk-admin-", "sk-None-"), _NUMBERED),
-    _Format("openai-key", ("sk-",), _MIXED, _RUN),
+    _Format("openai-key", ("sk-",), _NO_CLASS + _MIXED, _RUN, random=True),
     _Format("google-key", ("AIza",), _RUN + "{30,}"),
     _Format("google-key", ("AQ.A",), _RUN + "{30,}"),
     _Format("google-token", ("ya29.",), r"[A-Za-z0-9_.-]{20,}(?<!\.)"),
@@ -254,8 +353,8 @@ _FORMATS = (
     _Format("aws-key-id", ("AKIA", "ASIA", "ABIA", "ACCA"), r"[A-Z0-9]{16}(?![A-Za-z0-9])"),
     _Format("aws-session-token", ("IQoJb3JpZ2luX2Vj", "FwoGZXIvYXdzE"), r"[A-Za-z0-9+/]{60,}={0,2}"),
     _Format("aws-bedrock-key", ("ABSK", "bedrock-api-key-"), r"[A-Za-z0-9+/]{60,}={0,2}"),
-    _Format("azure-key", ("JQQJ9",), r"[A-Za-z0-9]{57,}(?:==)?", back=52),
-    _Format("azure-secret", ("7Q~", "8Q~"), r"[A-Za-z0-9_.~-]{37,}", "[A-Za-z0-9_.~-]", back=3),
+    _Format("azure-key", ("JQQJ9",), r"[A-Za-z0-9]{57,}(?:==)?", back=(52,)),
+    _Format("azure-secret", ("7Q~", "8Q~"), r"[A-Za-z0-9_.~-]{37,}", "[A-Za-z0-9_.~-]", back=(3,)),
     _Format("huggingface-token", ("hf_", "api_org_"), _NO_NAME + _LONG, "[A-Za-z0-9-]"),
     _Format("groq-key", ("gsk_",), _LONG),
     _Format("xai-key", ("xai-",), _LONG),
@@ -270,7 +369,12 @@ _FORMATS = (
     _Format("github-token", ("ghp_", "gho_", "ghu_", "ghr_"), rf"(?:{_LONG}|{_CUT})"),
     _Format("github-token", ("ghs_",), rf"(?:{_DASHED}|{_CUT})(?:\.{_RUN}+)*"),
     _Format("github-token", ("github_pat_",), rf"(?:{_CUT}|11[A-Z0-9]{{7,}})[A-Za-z0-9_]*"),
-    _Format("gitlab-token", ("glpat-",), _DASHED),
+    _Format(
+        "gitlab-token",
+        tuple(f"gl{kind}-" for kind in _set("agent cbt dt ffct ft imt oas pat ptt rt soat wt")),
+        r"[A-Za-z0-9_.-]{20,}(?<!\.)",
+    ),
+    _Format("gitlab-token", ("GR1348941",), _DASHED),
     _Format("slack-token", tuple(f"xox{kind}-" for kind in "abcdeoprs"), r"[A-Za-z0-9-]{10,}"),
     _Format("slack-token", ("xoxe.xox",), r"[a-z]-[A-Za-z0-9-]{10,}"),
     _Format("slack-token", ("xapp-",), r"[A-Za-z0-9-]{10,}"),
@@ -280,24 +384,58 @@ _FORMATS = (
         r"(?:services|workflows|triggers)/[A-Za-z0-9/_-]{16,}",
         keep=True,
     ),
+    _Format("npm-token", ("npm_",), r"[A-Za-z0-9]{30,}"),
+    _Format("pypi-token", ("pypi-AgE",), _RUN + "{16,}"),
+    _Format("sendgrid-key", ("SG.",), rf"{_RUN}{{16,}}\.{_RUN}{{30,}}"),
+    _Format("databricks-token", ("dapi",), r"[a-f0-9]{32}(?:-[0-9]+)?"),
+    _Format(
+        "discord-token",
+        ("MT", "Mj", "Mz", "ND", "NT", "Nj", "Nz", "OD", "OT"),
+        rf"{_RUN}{{21,26}}\.{_RUN}{{6}}\.{_RUN}{{27,}}",
+        _RUN,
+        ahead=rf"{_RUN}{{21,26}}\.",
+    ),
+    _Format(
+        "discord-webhook",
+        ("discord.com/api/webhooks/", "discordapp.com/api/webhooks/"),
+        rf"[0-9]{{16,20}}/{_RUN}{{30,}}",
+        keep=True,
+    ),
+    _Format("telegram-token", (":AA",), rf"[0-9]{{8,10}}:AA{_RUN}{{30,}}", back=(8, 9, 10)),
+    _Format("firebase-key", ("AAAA",), rf"{_RUN}{{7}}:{_RUN}{{100,}}", _RUN, ahead=rf"{_RUN}{{7}}:"),
+    _Format("supabase-token", ("sbp_",), r"(?:oauth_|v[0-9]_)?[a-f0-9]{32,}"),
+    _Format("vault-token", ("hvs.", "hvb.", "hvr."), _DASHED),
+    _Format("digitalocean-token", ("dop_v1_", "doo_v1_", "dor_v1_"), r"[a-f0-9]{32,}"),
+    _Format("shopify-token", ("shpat_", "shpca_", "shppa_", "shpss_"), r"[A-Fa-f0-9]{32,}"),
+    _Format("stripe-secret", ("whsec_",), r"[A-Za-z0-9+/]{24,}={0,2}"),
+    _Format("pinecone-key", ("pcsk_",), r"[A-Za-z0-9]{2,8}_[A-Za-z0-9]{30,}"),
+    _Format("jina-key", ("jina_",), rf"[A-Za-z0-9]{{20,}}{_RUN}*"),
+    _Format("elevenlabs-key", ("sk_",), r"[a-f0-9]{48}(?![A-Za-z0-9])"),
+    _Format("twilio-key", ("SK",), r"[a-f0-9]{32}(?![A-Za-z0-9])", ahead="[a-f0-9]{32}"),
+    _Format("voyage-key", ("pa-",), _RUN + "{40,}", _RUN, random=True),
     _Format("stripe-key", ("sk_live_", "sk_test_", "rk_live_", "rk_test_"), _LONG),
     _Format("jwt", ("eyJ",), rf"{_RUN}{{8,}}+\.{_RUN}{{8,}}+(?:\.{_RUN}*+){{0,3}}", _RUN),
     _Format("private-key", ("-----BEGIN ",), _PEM, "--"),
     _Format(
-        "bearer-token", ("Bearer ", "bearer "), r"(?=\S*[0-9])[A-Za-z0-9._~+/-]{16,}=*(?<!\.)", keep=True
+        "bearer-token",
+        ("Bearer ", "bearer "),
+        r"(?=\S*[0-9])[A-Za-z0-9._~+/-]{16,}=*(?<!\.)",
+        keep=True,
+        random=True,
     ),
 )
 # A key that a provider echoes with its middle taken out.
 _STARS = rf"{_RUN}{{0,60}}[*•]{{3,}}{_RUN}{{0,60}}"
 _DOTS = rf"{_RUN}{{0,60}}(?:\.\.\.|…)(?=[a-z]{{0,3}}[A-Z0-9]){_RUN}{{4,12}}(?!{_RUN})"
 # A literal may follow an escape that ends in a letter or digit: \n in JSON, \u003c, %3D.
-_AFTER_ESCAPE = r"(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2})"
+_ESCAPES = (r"\\[nrtbf]", r"\\u[0-9A-Fa-f]{4}", "%[0-9A-Fa-f]{2}")
+_AFTER_ESCAPE = "|".join(f"(?<={escape})" for escape in _ESCAPES)
 
 
 @cache
 def _matcher(form: _Format, start: str) -> re.Pattern[str]:
     left = rf"(?:(?<!{form.left})|{_AFTER_ESCAPE})"
-    if form.back:
+    if any(form.back):
         return re.compile(left + rf"(?P<span>{form.rest})", re.ASCII)
     literal = re.escape(start)
     if form.keep:
@@ -309,8 +447,10 @@ def _matcher(form: _Format, start: str) -> re.Pattern[str]:
 
 # One scan finds every place worth a closer look. It hangs on the rarest character of each literal, because
 # the regex engine skips quickly to a set of first characters, and looks back and ahead from there.
-_RARE = re.compile(r"(?P<rarest>[-_~*])|(?P<rare>[A-Z])|(?P<common>[./:=0-9])|(?P<frequent>.)")
-_RARITY = {"rarest": 3, "rare": 2, "common": 1, "frequent": 0}
+_RARE = re.compile(
+    r"(?P<rarest>[-_~*])|(?P<rare>[A-Z])|(?P<common>[./:=0-9])|(?P<seldom>[bjkpqvwxz])|(?P<frequent>.)"
+)
+_RARITY = {"rarest": 4, "rare": 3, "common": 2, "seldom": 1, "frequent": 0}
 
 
 def _pivot(literal: str) -> int:
@@ -326,39 +466,12 @@ _ENDINGS = "|".join(
 )
 _LABELLED = "(?:" + "|".join(rf"(?<=(?:{_ENDINGS}){quotes}.)" for quotes in ("", "[\"'` ]", r"\\[\"']")) + ")"
 
+_MASK = re.compile(r"[*•…]|\.\.\.")
 _MASK_START = r"(?=\*\*)(?<!\*\*)"
 
 
-def _lookaround(literal: str) -> str:
-    at = _pivot(literal)
-    before, after = re.escape(literal[: at + 1]), re.escape(literal[at + 1 :])
-    return (f"(?<={before})" if at else "") + (f"(?={after})" if after else "")
-
-
-_CREDENTIALS = re.compile(r"://(?P<span>[^\s/?#<>\"'\\`|]{1,256})@")
-_QUERY_NAME = re.compile(r"(?:[?&;#]|\\u0026)([A-Za-z0-9_.\-]{2,40})$")
-_QUERY_VALUE = re.compile(r"=(?P<span>[^\s=&#\"'<>\\`|(){}\[\],;][^\s&#\"'<>\\`|(){}\[\],;]*)")
-_EMPTY_IN_QUERY = re.compile(r"[?&]([A-Za-z0-9_.\-]{2,40})=(?=[&#]|$)")
-_QUERY_SECRETS = _set(
-    "credential jwt pass sig signature subscriptionkey xamzcredential xamzsecuritytoken xamzsignature "
-    "xgoogcredential xgoogsignature"
-)
-# Under these a word or a number is as likely: a key is longer, of letters and digits.
-_DOUBTFUL = frozenset({"auth", "code", "key", "token"})
-_NOT_IN_IT = r"[^\s&#\"'<>\\`|(){}\[\],;+]"
-_LIKE_A_KEY = re.compile(
-    rf"=(?:{_NOT_IN_IT}{{16}}|(?={_NOT_IN_IT}{{12}})(?={_NOT_IN_IT}{{0,15}}[A-Za-z])"
-    rf"(?:(?={_NOT_IN_IT}{{0,15}}[0-9])|(?={_NOT_IN_IT}{{0,15}}[a-z])(?={_NOT_IN_IT}{{0,15}}[A-Z])))"
-)
-_LABEL = re.compile(r"[A-Za-z0-9]+(?:[ _.\-][A-Za-z0-9]+){0,4}$")
-_LABELLED_VALUE = re.compile(
-    r"[:=]\s{0,2}(?:\\{0,2}[\"'`])?(?:(?:Basic|Bearer|Token|ApiKey)\s)?"
-    r"(?:(?P<masked>[^\s\"'*<>]{0,40}\*{3,}[A-Za-z0-9_-]{0,40})|(?P<span>[A-Za-z0-9+/_.~\-]{12,4096}={0,2}))"
-)
-_MASKED_HEAD = re.compile(r"[A-Za-z0-9_-]{0,40}$")
-_MASKED_TAIL = re.compile(r"\*+([A-Za-z0-9_-]{0,40})")
-
-_URL_RANK, _LABEL_RANK, _KNOWN_RANK, _OWN_RANK = -1, 1000, 2000, 3000
+# An account's key in Azure's storage has no beginning; the digest of a script that a page loads looks like it.
+_STORAGE_START = rf"(?==(?!=))(?<=(?:(?<![A-Za-z0-9+/-])|{_AFTER_ESCAPE})[A-Za-z0-9+/]{{86}}=)"
 
 
 _Known: TypeAlias = tuple[tuple[str, str], ...]
@@ -376,6 +489,61 @@ class _Span(NamedTuple):
 _Look: TypeAlias = Callable[[str, int, _Known], Iterator[_Span]]
 
 
+class _Place(NamedTuple):
+    """Where in a text to look closer: at a character between what stands before and after it."""
+
+    pivot: str
+    around: str
+    look: _Look
+    before: str = ""  # the character right before it
+
+
+def _place(form: _Format, start: str, rank: int) -> _Place:
+    look = _formatted(form, start, rank)
+    if form.ahead:
+        after_escape = "|".join(f"(?<={escape}.)" for escape in _ESCAPES)
+        around = f"(?:(?<!{form.left}.)|{after_escape})(?={re.escape(start[1:])}{form.ahead})"
+        return _Place(start[0], around, look)
+    at = _pivot(start)
+    around = f"(?<={re.escape(start[: at + 1])})" if at else ""
+    if after := start[at + 1 :]:
+        around += f"(?={re.escape(after)})"
+    return _Place(start[at], around, look, start[at - 1] if at else "")
+
+
+_CREDENTIALS = re.compile(r"://(?P<span>[^\s/?#<>\"'\\`|]{1,256})@")
+_QUERY_NAME = re.compile(r"(?:[?&;#]|\\u0026)([A-Za-z0-9_.\-]{2,40})$")
+_QUERY_VALUE = re.compile(r"=(?P<span>[^\s=&#\"'<>\\`|(){}\[\],;][^\s&#\"'<>\\`|(){}\[\],;]*)")
+_PARAMETER = re.compile(r"([?&])([A-Za-z0-9_.\-]{2,40})=([^&#]*)")
+_QUERY_SECRETS = _set(
+    "credential jwt pass sig signature subscriptionkey xamzcredential xamzsecuritytoken xamzsignature "
+    "xgoogcredential xgoogsignature"
+)
+# Under these a word or a number is as likely: a key is longer, of letters and digits.
+_DOUBTFUL = frozenset({"auth", "code", "key", "token"})
+_NOT_IN_IT = r"[^\s&#\"'<>\\`|(){}\[\],;+]"
+_LIKE_A_KEY = re.compile(
+    rf"=(?:{_NOT_IN_IT}{{16}}|(?={_NOT_IN_IT}{{12}})(?={_NOT_IN_IT}{{0,15}}[A-Za-z])"
+    rf"(?:(?={_NOT_IN_IT}{{0,15}}[0-9])|(?={_NOT_IN_IT}{{0,15}}[a-z])(?={_NOT_IN_IT}{{0,15}}[A-Z])))"
+)
+_LABEL = re.compile(r"[A-Za-z0-9]+(?:[ _.\-][A-Za-z0-9]+){0,4}$")
+_WORD = re.compile("[A-Za-z]{0,11}")
+_PASSWORD_NAME = re.compile("(?i)pass|pwd")
+_PASSWORD_VALUE = re.compile(
+    r"=(?!=)\s?(?:\\{0,2}[\"'`])?(?P<span>[^\s\"'`<>;&,(){}\[\]|\\]{6,64})(?<![.:])(?![(\[{])"
+)
+_VALUE, _IN_VALUE = r"[A-Za-z0-9+/_.~\-]", r"[A-Za-z0-9+/_.~:=%\-]"
+_LABELLED_VALUE = re.compile(
+    r"[:=]\s{0,2}(?:\\{0,2}[\"'`])?(?:(?:Basic|Bearer|Token|ApiKey)\s)?"
+    r"(?:(?P<masked>[^\s\"'*<>]{0,40}\*{3,}[A-Za-z0-9_-]{0,40})|"
+    rf"(?P<span>(?={_IN_VALUE}{{12}}){_VALUE}{{1,4096}}+(?:[:=%](?=[A-Za-z0-9]){_VALUE}{{1,4096}}+){{0,8}}+={{0,2}})(?!\())"
+)
+_MASKED_HEAD = re.compile(r"[A-Za-z0-9_-]{0,40}$")
+_MASKED_TAIL = re.compile(r"\*+([A-Za-z0-9_-]{0,40})")
+
+_URL_RANK, _LABEL_RANK, _KNOWN_RANK, _OWN_RANK = -1, 1000, 2000, 3000
+
+
 def _label_before(text: str, at: int) -> str | None:
     """The secret's name that ends right before a colon or an equals sign, such as ``api_key``."""
     found = _LABEL.search(text[max(0, at - 64) : at].rstrip(" \"'`\\"))
@@ -384,65 +552,95 @@ def _label_before(text: str, at: int) -> str | None:
     words = _words(found[0])
     if words and words[-1] in ("provided", "is"):
         words.pop()
-    if not (is_secret_name("_".join(words)) or words == ["token"]):
-        return None
     for count in range(1, len(words) + 1):
         name = "_".join(words[-count:])
         if is_secret_name(name):
             return name
-    return words[-1]
+    is_token = words[-1:] == ["token"] and words[-2:-1] and words[-2] not in _HARMLESS_TOKENS
+    return "_".join(words[-2:]) if is_token or words in (["token"], ["x", "auth"]) else None
 
 
-def _is_query_secret(name: str, text: str, at: int = 0) -> bool:
-    """Whether a URL's parameter is a secret: by its name, else by the value after the equals sign at a place."""
-    plain = re.sub(r"[^a-z]", "", name.lower())
-    if plain in _DOUBTFUL:
-        return _LIKE_A_KEY.match(text, at) is not None
-    return plain in _QUERY_SECRETS or is_secret_name(name)
+@lru_cache(maxsize=4096)
+def _is_query_name(name: str) -> bool:
+    """Whether a URL's parameter of this name is a secret, whatever its value is."""
+    return re.sub(r"[^a-z]", "", name.lower()) in _QUERY_SECRETS or is_secret_name(name)
 
 
-def _is_query_text(name: Any, text: Any) -> bool:
-    """The same of a mapping's item."""
-    return isinstance(name, str) and isinstance(text, str) and _is_query_secret(name, f"={text}")
+def _is_query_secret(name: str, value: str) -> bool:
+    """Whether a URL's parameter is a secret: by its name and its value."""
+    if re.sub(r"[^a-z]", "", name.lower()) in _DOUBTFUL:
+        return _LIKE_A_KEY.match(f"={value}") is not None and (value == DUMMY_KEY or not _is_wordy(value))
+    return _is_query_name(name) and not (_is_filler(value, name) or _STAND_IN.fullmatch(value))
 
 
-def _filled(parameter: re.Match[str]) -> str:
-    """A URL's parameter that is empty, with a placeholder where it should have been a secret."""
-    name = parameter[1]
-    is_secret = name.lower() in _DOUBTFUL or _is_query_secret(name, "=")
-    return parameter[0] + (_placeholder(name.lower()) if is_secret else "")
+def _address(url: str) -> str:
+    """An address that a call goes to without credentials: other machines have others in it, or none."""
+    if "://" not in url or " " in url:  # a prompt with one
+        return url
+    bare = _PARAMETER.sub(_own_parameter, _CREDENTIALS.sub(f"://{_placeholder('url-credentials')}@", url))
+    return url if bare == url else bare
+
+
+def _own_parameter(parameter: re.Match[str]) -> str:
+    separator, name, value = parameter.groups()
+    doubtful = name.lower() in _DOUBTFUL and (not value or _LIKE_A_KEY.match(f"={value}") is not None)
+    is_secret = doubtful or (name.lower() not in _DOUBTFUL and _is_query_name(name))
+    return f"{separator}{name}={_placeholder(name.lower())}" if is_secret else parameter[0]
 
 
 def _formatted(form: _Format, start: str, rank: int) -> _Look:
-    back = _pivot(start) + form.back
+    pivot = 0 if form.ahead else _pivot(start)
+    starts = [pivot + back for back in form.back]
 
     def look(text: str, at: int, _: _Known) -> Iterator[_Span]:
-        # Compiled when the first text has its beginning: most formats turn up in no run.
-        if at >= back and (found := _matcher(form, start).match(text, at - back)):
-            yield _Span(*found.span("span"), rank, form.kind)
+        for back in starts:
+            # Compiled when the first text has its beginning: most formats turn up in no run.
+            found = _matcher(form, start).match(text, at - back) if at >= back else None
+            if found and (not form.random or _is_random(found["span"]) or _MASK.search(found["span"])):
+                yield _Span(*found.span("span"), rank, form.kind)
 
     return look
 
 
 def _userinfo(text: str, at: int, _: _Known) -> Iterator[_Span]:
     found = _CREDENTIALS.match(text, at)
-    if found and (":" in found["span"] or _is_credible(found["span"])):
+    if found is None:
+        return
+    user, colon, password = found["span"].partition(":")
+    is_word = _WORD.fullmatch(password) or _STAND_IN.fullmatch(password) or _is_filler(password, user)
+    if _is_credible(user) or (colon and not is_word):
         yield _Span(*found.span("span"), _URL_RANK, "url-credentials")
 
 
 def _labelled(text: str, at: int, _: _Known) -> Iterator[_Span]:
     query = _QUERY_NAME.search(text[max(0, at - 48) : at]) if text[at] == "=" else None
-    if query and _is_query_secret(query[1], text, at):
-        if found := _QUERY_VALUE.match(text, at):
-            yield _Span(*found.span("span"), _URL_RANK, query[1].lower())
+    if query and (value := _QUERY_VALUE.match(text, at)) and _is_query_secret(query[1], value["span"]):
+        yield _Span(*value.span("span"), _URL_RANK, query[1].lower())
+        if value["span"] == DUMMY_KEY:  # what this machine has in the place of a key
+            yield _Span(*value.span("span"), _KNOWN_RANK, query[1].lower())
         return
     found = _LABELLED_VALUE.match(text, at)
-    if found is None or (label := _label_before(text, at)) is None:
+    password = None
+    if text[at] == "=" and _PASSWORD_NAME.search(text, max(0, at - 24), at):
+        password = _PASSWORD_VALUE.match(text, at)
+    if (found is None and password is None) or (label := _label_before(text, at)) is None:
         return
-    if found["masked"]:
-        yield _Span(*found.span("masked"), _LABEL_RANK, label)
-    elif _is_credible(found["span"]) and not _FILE.fullmatch(found["span"]):
+    if found is not None and found["masked"]:
+        is_echo = label.endswith(("key", "token")) and sum(map(str.isalnum, found["masked"])) >= _LEAST_ECHO
+        if is_echo:
+            yield _Span(*found.span("masked"), _LABEL_RANK, label)
+    elif found is not None and _is_labelled_secret(found["span"]):
         yield _Span(*found.span("span"), _LABEL_RANK, label)
+    elif password and label.endswith(tuple(_PASSWORDS)) and _is_password(password["span"], label):
+        yield _Span(*password.span("span"), _LABEL_RANK, label)
+
+
+def _is_labelled_secret(value: str) -> bool:
+    return _is_credible(value) and "://" not in value and not _FILE.fullmatch(value)
+
+
+def _storage_key(_text: str, at: int, _: _Known) -> Iterator[_Span]:
+    yield _Span(at - 86, at + 2, len(_FORMATS), "azure-key")
 
 
 def _masked(text: str, at: int, known: _Known) -> Iterator[_Span]:
@@ -457,21 +655,29 @@ def _masked(text: str, at: int, known: _Known) -> Iterator[_Span]:
 
 def _guard() -> tuple[re.Pattern[str], list[_Look]]:
     """The scan, and for each of its groups what looks closer; empty groups tell which alternative matched."""
-    by_pivot: dict[str, list[tuple[str, _Look]]] = {}
-    for rank, form in enumerate(_FORMATS):
-        for start in form.starts:
-            place = (_lookaround(start), _formatted(form, start, rank))
-            by_pivot.setdefault(start[_pivot(start)], []).append(place)
-    for places in by_pivot.values():  # csk- before sk-, sk-ant- before sk-: the first that fits is looked at
-        places.sort(key=lambda place: -len(place[0]))
-    by_pivot[":"] = [("(?=//)", _userinfo), (_LABELLED, _labelled)]
-    by_pivot["="] = [(_LABELLED, _labelled)]
-    by_pivot.setdefault("*", []).append((_MASK_START, _masked))
-    choices = [
-        re.escape(pivot) + "(?:" + "|".join(around + "()" for around, _ in places) + ")"
-        for pivot, places in by_pivot.items()
-    ]
-    looks = [look for places in by_pivot.values() for _, look in places]
+    places = [_place(form, start, rank) for rank, form in enumerate(_FORMATS) for start in form.starts]
+    # csk- before sk-, sk-ant- before sk-: the first that fits is looked at.
+    places.sort(key=lambda place: -len(place.around))
+    places += _Place(":", "(?=//)", _userinfo), _Place(":", _LABELLED, _labelled)
+    places += _Place("=", _STORAGE_START, _storage_key), _Place("=", _LABELLED, _labelled)
+    places.append(_Place("*", _MASK_START, _masked))
+    choices: list[str] = []
+    looks: list[_Look] = []
+    for pivot in dict.fromkeys(place.pivot for place in places):
+        # What stands right before decides first: most hyphens and underlines belong to no key.
+        groups: dict[str, list[_Place]] = {}
+        for place in places:
+            if place.pivot == pivot:
+                groups.setdefault(place.before, []).append(place)
+        branches = [
+            (f"(?<={re.escape(before)}.)" if before else "")
+            + "(?:"
+            + "|".join(f"{place.around}()" for place in group)
+            + ")"
+            for before, group in groups.items()
+        ]
+        looks += [place.look for group in groups.values() for place in group]
+        choices.append(f"{re.escape(pivot)}(?:{'|'.join(branches)})")
     return re.compile("|".join(choices), re.ASCII | re.DOTALL), looks
 
 
@@ -496,25 +702,39 @@ def shown_in_a_name(text: str) -> str:
         before, clean = clean, _replace(clean, list(_built_in(clean, ())))
     if clean == text:
         return text
-    return _PLACEHOLDER.sub(lambda found: found[0][1:-1].replace(":", "-"), clean)
+    return _PLACEHOLDER.sub(lambda found: "-".join(found[0][1:-1].split(":")[:2]), clean)
 
 
 def _replace(text: str, spans: list[_Span]) -> str:
     """Put placeholders in the place of spans; what is a placeholder already stays."""
     pieces: list[str] = []
     done = 0
-    for span in _settled(text, spans):
-        pieces += text[done : span.start], _placeholder(span.name)
-        done = span.end
+    for start, end, placeholder in _edits_of(text, spans):
+        pieces += text[done:start], placeholder
+        done = end
     return "".join([*pieces, text[done:]])
 
 
-def _settled(text: str, spans: list[_Span]) -> list[_Span]:
-    """Spans in order, joined where they overlap, without what is a placeholder already."""
+def _edits_of(text: str, spans: list[_Span]) -> list[tuple[int, int, str]]:
+    """The placeholders in order, each with the part of the text that it replaces; placeholders stay."""
     if spans and "<redacted:" in text:
         for kept in _PLACEHOLDER.finditer(text):
             spans = [piece for span in spans for piece in _outside(span, *kept.span())]
-    return _merged(spans)
+    known = [span for span in spans if span.rank >= _KNOWN_RANK]
+    return [
+        (span.start, span.end, _placeholder(span.name, _unknown(text, span, known)))
+        for span in _merged(spans)
+    ]
+
+
+def _unknown(text: str, span: _Span, known: list[_Span]) -> str:
+    """What of a span is no secret of this machine, nor what an own pattern takes out: others may have others."""
+    left, done = "", span.start
+    for own in sorted(known):
+        if own.start < span.end and own.end > done:
+            left += text[done : max(own.start, done)]
+            done = own.end
+    return left + text[done : span.end]
 
 
 def _outside(span: _Span, start: int, end: int) -> Iterator[_Span]:
@@ -673,17 +893,20 @@ class _Environment:
 
 
 class _Part(Enum):
-    """What is redacted: an answer, a call's arguments, and in both what a model wrote for a tool."""
+    """What a value is part of, which says what a secret's name means there."""
 
     ANSWER = auto()
-    REQUEST = auto()
-    FOR_TOOL = auto()
+    ARGUMENTS = auto()
+    HEADERS = auto()
+    CONTENT = auto()  # what a model reads or writes, also for a tool: names say nothing there, values do
 
 
-# Mappings that a model wrote for a tool: what stands under a secret's name is what the tool is called with.
-_FOR_TOOLS = frozenset({"arguments", "input"})
-
-# Arguments that hold what was asked: redacted as data, never a source of secrets to look for.
+# Within arguments and answers.
+_CONTENT = _set(
+    "arguments args chat_template_kwargs content contents documents function functions input input_schema instructions "
+    "json_schema messages parameters prompt properties query response_format schema system"
+)
+# Arguments that hold what was asked: never a source of secrets to look for.
 _QUESTION = frozenset(
     {"messages", "input", "prompt", "tools", "functions", "documents", "query", "response_format"}
 )
@@ -841,7 +1064,9 @@ class Redactor:
     def _learn_value(self, name: str, value: Any, found: dict[str, str], depth: int) -> None:
         if isinstance(value, str):
             secrets: Iterable[str] = ()
-            if is_secret_name(name) or (_may_be_secret(name) and _is_credible(_without_scheme(value))):
+            credible = (is_secret_name(name) or _may_be_secret(name)) and _is_credible(_without_scheme(value))
+            # Deeper down, the name of a password may be that of something else.
+            if credible or (is_secret_name(name) if depth == _DEEPEST else _is_credential_name(name)):
                 secrets = _secrets_in(name, value)
             elif "://" in value:
                 secrets = _secrets_in_url(value)
@@ -850,7 +1075,8 @@ class Redactor:
         elif depth and isinstance(value, Mapping):
             for inner, part in value.items():
                 told = _told_by(value) if inner == "key" else inner
-                self._learn_value(told if isinstance(told, str) else "", part, found, depth - 1)
+                inner_depth = depth if name.endswith("headers") else depth - 1
+                self._learn_value(told if isinstance(told, str) else "", part, found, inner_depth)
         elif depth and isinstance(value, list | tuple):
             for part in value:
                 self._learn_value(name, part, found, depth - 1)
@@ -866,7 +1092,7 @@ class Redactor:
     def request(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The same of a call's arguments, where an empty secret is one too: another machine may have none."""
         self._look_at_environment()
-        return self._mapping(arguments, _Part.REQUEST)
+        return self._mapping(arguments, _Part.ARGUMENTS)
 
     def stream(self, chunks: list[Any]) -> list[Any]:
         """Return a stream's chunks without their secrets, also those that are cut in pieces.
@@ -935,7 +1161,7 @@ class Redactor:
         has_parts = any(part is not None for chunk in chunks for part in _part(chunk))
         return self._joined_by(chunks, _part) if has_parts else chunks
 
-    def _joined_by(self, chunks: list[Any], part_of: Callable[[Any], _Place]) -> list[Any]:
+    def _joined_by(self, chunks: list[Any], part_of: Callable[[Any], _Path]) -> list[Any]:
         runs: list[_Run] = []
         first: Any = None
         for number, chunk in enumerate(chunks):
@@ -944,7 +1170,7 @@ class Redactor:
             else:
                 runs.append(_Run(number, list(_leaves(chunk, part_of(chunk))), []))
                 first = chunk
-        changed: dict[int, dict[_Place, str]] = {}
+        changed: dict[int, dict[_Path, str]] = {}
         for found in _in_pieces(runs):
             for (number, place, old), new in zip(
                 found, self._pieces([piece for *_, piece in found]), strict=True
@@ -959,10 +1185,9 @@ class Redactor:
     def _pieces(self, pieces: list[str]) -> list[str]:
         for _ in range(_ROUNDS):
             text = "".join(pieces)
-            spans = _settled(text, self._spans(text))
-            if not spans:
+            edits = _edits_of(text, self._spans(text))
+            if not edits:
                 break
-            edits = [(span.start, span.end, _placeholder(span.name)) for span in spans]
             pieces = list(_edited(pieces, edits))
         text = "".join(pieces)
         if self._functions and text:
@@ -999,36 +1224,53 @@ class Redactor:
         return value if tokens == value["tokens"] else {**value, "tokens": tokens, "top_logprobs": None}
 
     def _named(self, name: str, item: Any, part: _Part) -> Any:
-        if item is None:
-            return _placeholder(name.lower()) if part is _Part.REQUEST and is_secret_name(name) else None
-        if isinstance(item, str):
-            secret = is_secret_name(name)
-            if secret and part is not _Part.FOR_TOOL and (item or part is _Part.REQUEST):
-                mark = _placeholder(name.lower())
-                return item if item == mark else mark
-            clean = self._text(item)
-            if (
-                part is _Part.REQUEST and "://" in clean and " " not in clean
-            ):  # an address, not a prompt with one
-                clean = _EMPTY_IN_QUERY.sub(_filled, clean)
-            if not (secret or _may_be_secret(name)):
-                return clean
-            # Of the cleaned text too, or a second pass could find a credential where the first saw a sentence.
-            doubtful = _is_credible(_without_scheme(item)) or _is_credible(_without_scheme(clean))
-            mark = _placeholder(name.lower())
-            return mark if doubtful and item != mark else clean
-        if isinstance(item, list | tuple) and is_secret_name(name):
+        kind = _name_kind(name)
+        if item is None or isinstance(item, str):
+            if kind is _Name.OTHER:
+                is_address = part is _Part.ARGUMENTS and item is not None and "://" in item
+                return self._text(_address(item) if is_address else item) if item else item
+            return self._text_named(name, kind, item, part)
+        if kind is not _Name.OTHER and isinstance(item, list | tuple):
             named = [self._named(name, each, part) for each in item]
             return item if named == item else named
-        if isinstance(item, dict):
-            if name in _FOR_TOOLS:
-                part = _Part.FOR_TOOL
-            elif name == "extra_query" and part is not _Part.FOR_TOOL:
-                item = {
-                    key: _placeholder(key.lower()) if _is_query_text(key, text) else text
-                    for key, text in item.items()
-                }
+        if part is not _Part.CONTENT:
+            if name in _CONTENT:
+                part = _Part.CONTENT
+            elif name.lower().endswith("headers"):
+                part = _Part.HEADERS
+            elif name == "extra_query" and isinstance(item, dict):
+                return {key: self._parameter(key, text) for key, text in item.items()}
         return self._data(item, part)
+
+    def _text_named(self, name: str, kind: _Name, item: str | None, part: _Part) -> str | None:
+        if part is _Part.HEADERS or (part is _Part.ARGUMENTS and kind is _Name.CREDENTIAL):
+            mark = _placeholder(name.lower())
+            return item if item == mark else mark
+        if item is None:
+            return None
+        clean = self._text(_address(item) if part is _Part.ARGUMENTS else item)
+        if _PLACEHOLDER.fullmatch(item):
+            return clean
+        # Of the cleaned text too, or a second pass could find a credential where the first saw a sentence.
+        seen = [_without_scheme(_PLACEHOLDER.sub("", text)) for text in (item, clean)]
+        is_secret = any(map(_is_credible, seen))
+        if part is _Part.ARGUMENTS and kind is _Name.SECRET:
+            is_secret = is_secret or any(_is_password(text, name) for text in seen)
+        return self._marked(name, item) if is_secret else clean
+
+    def _marked(self, name: str, secret: str) -> str:
+        """The placeholder of a secret that is known by its name."""
+        secret = _without_scheme(secret)
+        known = [span for span in self._spans(secret) if span.rank >= _KNOWN_RANK]
+        return _placeholder(name.lower(), _unknown(secret, _Span(0, len(secret), 0, name), known))
+
+    def _parameter(self, name: Any, value: Any) -> Any:
+        """One of an address's parameters, as LiteLLM's ``extra_query`` has them."""
+        if not (isinstance(name, str) and isinstance(value, str)):
+            return self._data(value)
+        before = f"?{name}={value}"
+        after = _PARAMETER.sub(_own_parameter, before)
+        return self._text(value) if after == before else _placeholder(name.lower())
 
     def _sequence(self, value: list[Any] | tuple[Any, ...], part: _Part) -> list[Any]:
         if _is_logprobs(value):
@@ -1119,8 +1361,8 @@ class Redactor:
         self._know(tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item))))
 
 
-_Place: TypeAlias = tuple[Any, ...]
-_Leaf: TypeAlias = tuple[_Place, _Place, str]
+_Path: TypeAlias = tuple[Any, ...]
+_Leaf: TypeAlias = tuple[_Path, _Path, str]
 
 
 class _Run(NamedTuple):
@@ -1131,13 +1373,13 @@ class _Run(NamedTuple):
     said: list[str]
 
 
-def _in_pieces(runs: list[_Run]) -> Iterator[list[tuple[int, _Place, str]]]:
+def _in_pieces(runs: list[_Run]) -> Iterator[list[tuple[int, _Path, str]]]:
     """The texts that come in pieces: of each the pieces, with the number of the chunk and the place there."""
-    texts: dict[_Place, set[str]] = {}
+    texts: dict[_Path, set[str]] = {}
     for run in runs:
         for path, place, text in run.leaves:
             texts.setdefault(path, set()).update((text, *run.said) if _is_said(place) else (text,))
-    found: dict[_Place, list[tuple[int, _Place, str]]] = {
+    found: dict[_Path, list[tuple[int, _Path, str]]] = {
         path: [] for path, pieces in texts.items() if len(pieces) > 1
     }
     for run in runs:
@@ -1150,17 +1392,17 @@ def _in_pieces(runs: list[_Run]) -> Iterator[list[tuple[int, _Place, str]]]:
     yield from found.values()
 
 
-def _is_said(place: _Place) -> bool:
+def _is_said(place: _Path) -> bool:
     """Whether a text of a chat's chunk is its piece of text."""
     return place[:1] + place[2:] == ("choices", "delta", "content")
 
 
-def _whole(_chunk: Any) -> _Place:
+def _whole(_chunk: Any) -> _Path:
     """The one text of a stream."""
     return ()
 
 
-def _part(chunk: Any) -> _Place:
+def _part(chunk: Any) -> _Path:
     """Which of a stream's texts an event is of: those of several items may come in turn."""
     found = map(chunk.get, _PARTS) if isinstance(chunk, dict) else ()
     return tuple(part if isinstance(part, str | int) else None for part in found)
@@ -1169,7 +1411,7 @@ def _part(chunk: Any) -> _Place:
 _PARTS = ("type", "item_id", "output_index", "content_index", "summary_index", "index")
 
 
-def _leaves(value: Any, path: _Place = (), place: _Place = ()) -> Iterator[_Leaf]:
+def _leaves(value: Any, path: _Path = (), place: _Path = ()) -> Iterator[_Leaf]:
     """The texts of a chunk: what each continues in other chunks, where it is, and itself.
 
     An item of a list is at its own ``index`` if it has one; the tokens of logprobs are pieces of one text.

@@ -11,6 +11,7 @@ import random
 import re
 import sys
 from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import litellm
 import pytest
@@ -107,6 +108,33 @@ FORMATS = {
     "slack configuration": ("slack-token", "xox" + "e.xox" + "p-1-" + ALNUM),
     "slack app": ("slack-token", "xapp" + "-1-A012345-123456-" + HEX),
     "stripe": ("stripe-key", "sk" + "_live_" + ALNUM[:24]),
+    "npm": ("npm-token", "npm" + "_" + ALNUM[:36]),
+    "pypi": ("pypi-token", "pypi" + "-AgEI" + "cHlwaS5vcmcC" + ALNUM + "_-" + ALNUM[:20]),
+    "sendgrid": ("sendgrid-key", "SG" + "." + ALNUM[:22] + "." + ALNUM[:43]),
+    "databricks": ("databricks-token", "dapi" + HEX[:32]),
+    "databricks, numbered": ("databricks-token", "dapi" + HEX[:32] + "-2"),
+    "discord": ("discord-token", "MTIz" + ALNUM[:22] + "." + "G1a2b3" + "." + ALNUM[:38]),
+    "telegram": ("telegram-token", "123456789" + ":AA" + ALNUM[:33]),
+    "telegram, new": ("telegram-token", "7123456789" + ":AAH" + ALNUM[:16] + "-" + ALNUM[:15]),
+    "firebase": ("firebase-key", "AAAA" + ALNUM[:7] + ":" + "APA91b" + ALNUM + "-_" + ALNUM[:66]),
+    "supabase": ("supabase-token", "sbp" + "_" + HEX[:40]),
+    "vault": ("vault-token", "hvs" + "." + ALNUM[:24]),
+    "vault batch": ("vault-token", "hvb" + "." + ALNUM),
+    "digitalocean": ("digitalocean-token", "dop" + "_v1_" + HEX),
+    "shopify": ("shopify-token", "shpat" + "_" + HEX[:32]),
+    "shopify app": ("shopify-token", "shpss" + "_" + HEX[:32]),
+    **{
+        f"gitlab {kind}": ("gitlab-token", f"gl{kind}" + "-" + ALNUM[:20])
+        for kind in ["dt", "rt", "ptt", "cbt", "ft", "soat", "imt", "agent", "oas", "ffct"]
+    },
+    "gitlab runner": ("gitlab-token", "GR13" + "48941" + ALNUM[:20]),
+    "stripe webhook": ("stripe-secret", "whsec" + "_" + ALNUM[:32]),
+    "pinecone": ("pinecone-key", "pcsk" + "_" + ALNUM[:5] + "_" + ALNUM[:62]),
+    "jina": ("jina-key", "jina" + "_" + HEX[:32] + ALNUM[:28]),
+    "elevenlabs": ("elevenlabs-key", "sk" + "_" + HEX[:48]),
+    "twilio": ("twilio-key", "S" + "K" + HEX[:32]),
+    "voyage": ("voyage-key", "pa" + "-" + ALNUM[:20] + "_" + ALNUM[:22]),
+    "azure storage": ("azure-key", (ALNUM + ALNUM)[:50] + "+/" + ALNUM[:34] + "=="),
     "jwt": ("jwt", jwt()),
     "pem": ("private-key", pem()),
     "pem of a kind": ("private-key", pem("RSA ")),
@@ -115,10 +143,39 @@ FORMATS = {
 CASES = pytest.mark.parametrize(("kind", "secret"), FORMATS.values(), ids=FORMATS)
 
 
+HASH = re.compile(r"(?<=[A-Za-z0-9_.-]):[0-9a-f]{6}(?=>)")
+
+
+def bare(value: Any) -> Any:
+    """Data with its placeholders without their hashes; the same object where there are none."""
+    if isinstance(value, str):
+        return HASH.sub("", value) if HASH.search(value) else value
+    if isinstance(value, dict):
+        new: Any = {bare(name): bare(item) for name, item in value.items()}
+        return value if len(new) == len(value) and same(new, value) else new
+    if isinstance(value, list):
+        new = [bare(item) for item in value]
+        return value if same(new, value) else new
+    return value
+
+
+class Bare(Redactor):
+    """A redactor whose placeholders have no hashes: they show which rule took what out."""
+
+    def __call__(self, value: Any) -> Any:
+        return bare(super().__call__(value))
+
+    def request(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return bare(super().request(arguments))
+
+    def stream(self, chunks: list[Any]) -> list[Any]:
+        return bare(super().stream(chunks))
+
+
 @pytest.fixture
 def clean() -> Redactor:
     """A redactor on a machine without any key."""
-    return Redactor(environ={})
+    return Bare(environ={})
 
 
 # --- well-known formats ----------------------------------------------------------------------------------
@@ -144,6 +201,30 @@ def test_key_formats(clean, kind, secret, around):
 
 
 @CASES
+def test_key_formats_wherever_a_call_has_them(kind, secret):
+    """A key in a prompt, in what a tool is called with and in a provider's error leaves its kind and the same hash."""
+    redactor = Redactor(environ={})
+    mark = redactor(secret)
+    assert re.fullmatch(rf"<redacted:{kind}:[0-9a-f]{{6}}>", mark)
+    prompt = {"messages": [{"role": "user", "content": f"use {secret}, please"}]}
+    assert redactor.request(prompt)["messages"][0]["content"] == f"use {mark}, please"
+    written = json.dumps({"path": secret, "n": 1})
+    message = {
+        "tool_calls": [{"function": {"name": "save", "arguments": written}}],
+        "input": {"path": secret},
+    }
+    found = redactor(message)
+    assert json.loads(found["tool_calls"][0]["function"]["arguments"]) == {"path": mark, "n": 1}
+    assert found["input"] == {"path": mark}
+    assert redactor.request({"messages": [message]})["messages"] == [found], (
+        "the next question repeats the answer"
+    )
+    error = {"class": "AuthenticationError", "message": f"Incorrect key provided: {secret}."}
+    assert secret not in redactor(error)["message"]
+    assert f"<redacted:{kind}:" in redactor(error)["message"]
+
+
+@CASES
 @pytest.mark.parametrize("escape", ["\\n", "\\t", "\\u003e", "%3D", "\\\\n"])
 def test_key_after_an_escape(clean, kind, secret, escape):
     """A key right after an escape that ends in a letter or digit is seen, as in JSON inside a string."""
@@ -165,6 +246,15 @@ def test_bearer_token(clean, scheme):
     assert clean(f"curl -H 'X: {scheme} {MISTRAL}.'") == f"curl -H 'X: {scheme} <redacted:bearer-token>.'"
 
 
+@pytest.mark.parametrize("host", ["discord.com", "discordapp.com", "canary.discord.com"])
+def test_discord_webhook(clean, host):
+    """So is that of Discord's."""
+    url = f"https://{host}/api/" + "webhooks/123456789012345678/" + ALNUM + "_-ab"
+    assert (
+        clean(f"post to {url} now") == f"post to https://{host}/api/webhooks/<redacted:discord-webhook> now"
+    )
+
+
 def test_slack_webhook(clean):
     """The address of a webhook is its secret."""
     url = "https://hooks.slack.com/" + "services/T0123456/B0123456/" + ALNUM[:24]
@@ -174,7 +264,8 @@ def test_slack_webhook(clean):
 def test_service_account(clean):
     """A service account's JSON loses its key, as data and as text."""
     account = {"type": "service_account", "private_key": pem(), "client_email": "a@b.iam.example"}
-    assert clean(account) == {**account, "private_key": "<redacted:private_key>"}
+    assert clean(account) == {**account, "private_key": "<redacted:private-key>"}
+    assert clean.request({"extra_body": account})["extra_body"]["private_key"] == "<redacted:private_key>"
     text = clean(json.dumps(account))
     assert json.loads(text) == {**account, "private_key": "<redacted:private-key>"}
 
@@ -245,6 +336,21 @@ HARMLESS = [
     '{"name": "login", "arguments": "{\\"password\\": \\"hunter2\\"}"}',
     "ghp_ and github_pat_ begin GitHub's, ghp_deploymenttoken names one, github_pat_for_integration_tests too",
     "AKIA is how an access key id begins, AIza how a Google key does",
+    "Explain: secret_key=generateSecretKey12() and secret_key=generateSecretKey99",
+    "https://shop.example/?key=summer-sale-2025-shoes&token=2025-11-30T10:11:12.123456",
+    "Bearer authentication-scheme-v10",
+    "token: USDC4998400510945WETH",
+    "@include sk-Transition-Duration-Long-Running-Animation-0",
+    "password: ****34",
+    "ftp://anonymous:guest@ftp.example/pub, https://user:password@example.org, amqp://me:$PASSWORD@h",
+    "postgres://user:{password}@localhost/db, postgres://app:changeme@localhost",
+    "sk-Button_primary__olCNB sk-NavigationBar_item__a1B2c sk-Card_root__x9Y8z7W6",
+    "password=get_password(12), password=settings.db2_password, password=$PASSWORD_1, password=password123",
+    "password=None, password = os.environ['PW1'], PWD=/home/ann2/project, if password == x1y2z3w4: pass",
+    "api_key=load_api_key_v2(), api_key = settings.production.API_KEY_2025, secret: 2025-11-30T10:11:12.123456Z",
+    "SECRET_KEY=https://docs.example.org/howto/generate/a1b2c3d4e5f6a7b8",
+    "npm_config_registry pypi-AgE SG.1 dapi hvs.example pa-rt of jina_embeddings_v3_base_en SKU12345 sk_test",
+    "sha512-" + (ALNUM + ALNUM)[:86] + "==",
     DUMMY_KEY,
     f"Bearer {DUMMY_KEY}",
     f"api_key={DUMMY_KEY}",
@@ -289,6 +395,30 @@ def test_labelled_keys(clean, text, name, secret):
     found = clean(text.format(secret))
     assert re.sub(r"<redacted:[a-z_]+>", "{}", found) == text.format("{}")
     assert name in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "TELEGRAM_BOT_TOKEN=123456789" + ":AB" + ALNUM[:33],
+        "SESSION_COOKIE=sessionid=" + HEX[:32],
+        "api_key: id=" + ALNUM[:12] + ":" + HEX[:20],
+        "MAPBOX_TOKEN=" + MISTRAL,
+        "X-Auth: " + MISTRAL,
+        *("password=hunter2", "DB_PASSWORD=S3cr3t!pw", "password = 'Summer2024!'", 'pwd="p@ssw0rd-1"'),
+        *(
+            "Server=db;Password=Gr8%pass;Database=x",
+            "PGPASSWORD=xK9#mL2p psql",
+            "https://h/?password=hunter2",
+        ),
+        *("https://ann:hunter2@h", "--password=hunter2 --user=ann"),
+    ],
+)
+def test_more_labelled_secrets(clean, text):
+    """Colons and equals signs belong to a labelled value, and so do passwords that a person chose."""
+    found = clean(text)
+    assert re.search("<redacted:[a-z_-]+>", found)
+    assert not re.search(r"hunter2|S3cr|Summer|w0rd|Gr8|xK9|sessionid|[A-Za-z0-9]{20}", found)
 
 
 @pytest.mark.parametrize(
@@ -360,11 +490,15 @@ OTHER_NAMES = words("""
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
 def test_secret_names(name, clean):
-    """A text under a secret's name goes, whatever it is; nothing else that stands there does."""
+    """A text under a credential's name goes from a call's arguments, whatever it is, and from headers."""
     assert is_secret_name(name)
     mark = f"<redacted:{name.lower()}>"
-    assert clean({name: "x"}) == {name: mark}
-    assert clean({"extra_body": [{name: ["x", "y"]}]}) == {"extra_body": [{name: [mark, mark]}]}
+    assert clean({"response_headers": {name: "x; y=z"}}) == {"response_headers": {name: mark}}
+    asked = {"extra_body": [{name: ["x", "y"]}]}
+    if re.search("(?i)passw|passphrase|pwd|cookie|^secret", name) and "key" not in name:
+        assert clean.request(asked) is asked, "which may name something else than a credential"
+    else:
+        assert clean.request(asked) == {"extra_body": [{name: [mark, mark]}]}
     for other in ({"type": "string"}, 5, None, True, "", []):
         data = {"properties": {name: other}}
         assert clean(data) is data
@@ -388,10 +522,9 @@ def test_names_that_may_mean_a_secret(name, clean):
 
 def test_named_secret_does_not_depend_on_its_value(clean):
     """What stands under a name is named by it, so a machine with a dummy key writes the same text."""
-    values = (FORMATS["openai project"][1], DUMMY_KEY, "<redacted:openai-key>", "Bearer x")
-    assert {json.dumps(clean({"api_key": value})) for value in values} == {
-        '{"api_key": "<redacted:api_key>"}'
-    }
+    values = (FORMATS["openai project"][1], DUMMY_KEY, "<redacted:openai-key>", "Bearer x", "", None)
+    found = {json.dumps(Redactor(environ={}).request({"api_key": value})) for value in values}
+    assert found == {'{"api_key": "<redacted:api_key>"}'}
 
 
 def test_request(clean):
@@ -409,7 +542,7 @@ def test_request(clean):
         ],
         "api_base": f"https://me:{MISTRAL}@proxy.example/v1",
     }
-    assert clean(request) == {
+    assert clean.request(request) == {
         "model": "openai/gpt-4o-mini",
         "messages": [
             {"role": "user", "content": "Is <redacted:openai-key> valid?"},
@@ -448,10 +581,8 @@ def test_tool_call_arguments_that_are_a_mapping(clean, name):
         "api_key": "<redacted:api_key>",
         "l": [kept],
     }
-    assert found["password"] == "<redacted:password>"
     assert clean(found) is found
-    listed = clean({name: [{"password": "hunter2"}]})
-    assert listed == {name: [{"password": "<redacted:password>"}]}, "a list of messages is none"
+    assert clean.request(call)[name] == found["content"][0][name]
 
 
 def test_same_object_where_nothing_changed(clean):
@@ -511,11 +642,12 @@ def test_nothing_of_a_secret_is_in_a_placeholders_name(clean):
     assert clean(said)["key"] == "of the house"
 
 
-def test_secret_as_a_key_of_a_mapping(clean):
+def test_secret_as_a_key_of_a_mapping():
     """Names in data are texts too; two that look alike without their secrets both stay."""
-    one, two = FORMATS["groq"][1], FORMATS["groq"][1][:-1] + "x"
-    expected = {"<redacted:groq-key>": "a", "<redacted:groq-key-2>": "b", "<redacted:groq-key-3>": "c"}
-    found = clean({one: "a", two: "b", "<redacted:groq-key>": "c"})
+    one = FORMATS["groq"][1]
+    clean = Redactor(environ={"A_TOKEN": one})
+    expected = {"<redacted:groq-key>": "a", "<redacted:groq-key-2>": "c"}
+    found = clean({one: "a", "<redacted:groq-key>": "c"})
     assert found == expected
     assert clean(found) is found
 
@@ -628,6 +760,10 @@ def test_values_in_other_spellings():
         ("SORT_KEY_DEFAULT", "created_at"),
         ("BUDGET_TOKENS", "unlimited"),
         ("DB_CONNECTION_STRING", "sqlite:///app.db"),
+        ("LICENSE_KEY", "community-edition"),
+        ("SENTRY_AUTH_TOKEN", "disabled-in-ci"),
+        ("API_SECRET", "abcdefgh"),
+        ("DB_PASSWORD", "abcdefgh"),
         ("DB_CONNECTION_STRING", "mongodb://localhost:27017/"),
     ],
 )
@@ -699,7 +835,7 @@ def test_fresh_redactor_knows_nothing_of_other_tests():
     redactor.learn({"api_key": HEX})
     environ.clear()
     fresh = redactor.fresh()
-    assert fresh(f" cust-42 {MISTRAL} {HEX}") == f"<redacted:pattern> {MISTRAL} {HEX}"
+    assert bare(fresh(f" cust-42 {MISTRAL} {HEX}")) == f"<redacted:pattern> {MISTRAL} {HEX}"
     environ["B_API_KEY"] = MISTRAL
     fresh.learn({"api_key": ALNUM})
     assert fresh([MISTRAL, ALNUM]) == ["<redacted:B_API_KEY>", "<redacted:api_key>"]
@@ -749,21 +885,45 @@ def test_read_only_environment():
     assert Redactor(environ=MappingProxyType({"A_TOKEN": MISTRAL}))(MISTRAL) == "<redacted:A_TOKEN>"
 
 
+OF_ANY_MACHINE = [
+    *(
+        "key {}, ok",
+        "https://h/?key={}",
+        "MISTRAL_API_KEY={}",
+        "Authorization: Basic {}",
+        "https://a:{}@h",
+        "{}",
+    ),
+    *("Bearer {}", '{{"token": "{}"}}', "https://h/?a=b&sig={}#c"),
+]
+
+
+@pytest.mark.parametrize("text", OF_ANY_MACHINE)
 @CASES
-def test_formats_win_over_the_environment(kind, secret):
-    """A key that a developer has in the environment leaves the text that a machine without it leaves."""
-    texts = [f"key {secret}.", f"https://h/?key={secret}", f"api_key: {secret}", f"Bearer {secret}"]
-    with_key, without = Redactor(environ={"OPENAI_API_KEY": secret}), Redactor(environ={})
-    assert with_key(texts) == without(texts)
+def test_machines_with_different_keys_ask_the_same(kind, secret, text):
+    """A key of the environment leaves its kind and no hash, so that one with another key of its own finds the recording."""
+    end = re.search(r"[A-Za-z0-9](?=[^A-Za-z0-9]*$)", secret)
+    new = {"A": "B", "1": "2"}.get(end[0], "A" if end[0].isupper() else "1" if end[0].isdigit() else "b")
+    other = secret[: end.start()] + new + secret[end.end() :]
+    found = {
+        json.dumps(Redactor(environ={"OPENAI_API_KEY": key})([text.format(key), {"token": key}]))
+        for key in (secret, other)
+    }
+    assert len(found) == 1
+    assert "@h" in text or not HASH.search(found.pop()), "but of the user's name"
 
 
-@pytest.mark.parametrize(
-    "text", ["https://h/?key={}", "MISTRAL_API_KEY={}", "Authorization: Basic {}", "https://a:{}@h"]
-)
-def test_labels_win_over_the_environment(text):
-    """The same for a key that only its label gives away."""
-    text = text.format(MISTRAL)
-    assert Redactor(environ={"MISTRAL_API_KEY": MISTRAL})(text) == Redactor(environ={})(text)
+@pytest.mark.parametrize("text", OF_ANY_MACHINE)
+@pytest.mark.parametrize("name", ["api_key", "azure_ad_token"])
+def test_machines_that_pass_different_keys_ask_the_same(text, name):
+    """So does a key that is passed as an argument."""
+    found = set()
+    for key in (MISTRAL, AZURE_OLD):
+        redactor = Redactor(environ={})
+        redactor.learn({name: key})
+        found.add(redactor(text.format(key)))
+    assert len(found) == 1
+    assert "@h" in text or not HASH.search(found.pop())
 
 
 def test_nothing_is_left_of_a_key_that_a_format_sees_in_part():
@@ -919,14 +1079,14 @@ def test_learning_in_any_order():
 
 def test_own_patterns_add_to_the_defaults():
     """Own patterns take out what they match, after the built-in rules, and are counted from one."""
-    redactor = Redactor([r"cust-\d+", re.compile(r"ACME-(?P<secret>\w+)-\w+")], environ={})
+    redactor = Bare([r"cust-\d+", re.compile(r"ACME-(?P<secret>\w+)-\w+")], environ={})
     text = f"cust-42 and ACME-hidden-shown, {FORMATS['groq'][1]}"
     assert redactor(text) == "<redacted:pattern> and ACME-<redacted:pattern>-shown, <redacted:groq-key>"
 
 
 def test_own_pattern_as_a_single_text():
     """One pattern may be given without a list around it, and may match a short text."""
-    assert Redactor(r"\bBob\b", environ={})(["Bob", "Bobby"]) == ["<redacted:pattern>", "Bobby"]
+    assert Bare(r"\bBob\b", environ={})(["Bob", "Bobby"]) == ["<redacted:pattern>", "Bobby"]
 
 
 @pytest.mark.parametrize(
@@ -955,10 +1115,10 @@ def test_own_function():
         seen.append(text)
         return text.replace("Alice", "<name>")
 
-    redactor = Redactor(functions=[hide], environ={})
+    redactor = Bare(functions=[hide], environ={})
     found = redactor({"Alice": ["Alice", FORMATS["groq"][1], 3]})
     assert found == {"<name>": ["<name>", "<redacted:groq-key>", 3]}
-    assert seen == ["Alice", "Alice", "<redacted:groq-key>"]
+    assert list(map(bare, seen)) == ["Alice", "Alice", "<redacted:groq-key>"]
     assert redactor(found) is found
 
 
@@ -975,7 +1135,7 @@ def test_own_patterns_may_change_places():
 
 def test_own_function_cannot_bring_a_secret_back():
     """What an own function returns is looked at once more."""
-    assert Redactor(functions=[lambda text: FORMATS["groq"][1]], environ={})("x") == "<redacted:groq-key>"
+    assert Bare(functions=[lambda text: FORMATS["groq"][1]], environ={})("x") == "<redacted:groq-key>"
 
 
 def test_own_function_that_gives_no_text():
@@ -1245,10 +1405,16 @@ def test_what_is_no_secret_in_an_event_stays_as_written():
 def test_rewritten_event_of_an_odd_form():
     """An event whose names hold a secret or are doubled still is the JSON of its data without the secret."""
     redactor = Redactor(environ={"A_TOKEN": MISTRAL})
-    text = 'data: {"a": 1, "a": "x", "b": "\\ud800 ' + MISTRAL + '", "api_key": {"password": ["y"]}}\n'
+    text = (
+        'data: {"a": 1, "a": "x", "b": "\\ud800 '
+        + MISTRAL
+        + '", "api_key": {"token": ["'
+        + MISTRAL
+        + '"]}}\n'
+    )
     [found] = redactor.stream([{"bytes": text}])
     data = json.loads(found["bytes"].removeprefix("data: "))
-    expected = {"a": "x", "b": "\ud800 <redacted:A_TOKEN>", "api_key": {"password": ["<redacted:password>"]}}
+    expected = {"a": "x", "b": "\ud800 <redacted:A_TOKEN>", "api_key": {"token": ["<redacted:token>"]}}
     assert data == expected
 
 
@@ -1528,7 +1694,7 @@ def test_other_spellings_of_a_value(written):
 
 def test_a_type_names_its_key(clean):
     """Azure's way: what stands under ``key`` is what ``type`` says, and its echo is known."""
-    redactor = Redactor(environ={})
+    redactor = Bare(environ={})
     data = {"authentication": {"type": "api_key", "key": MISTRAL}}
     assert redactor(data) == {"authentication": {"type": "api_key", "key": "<redacted:api_key>"}}
     redactor.learn({"extra_body": {"data_sources": [{"parameters": data}]}})
@@ -1540,7 +1706,7 @@ def test_parameters_of_a_query(clean):
     """LiteLLM's extra_query is a URL's: its parameters are redacted like those."""
     query = {"code": MISTRAL, "sig": "x", "page": "2", "key": "PROJ-1"}
     expected = {"code": "<redacted:code>", "sig": "<redacted:sig>", "page": "2", "key": "PROJ-1"}
-    assert clean({"extra_query": query}) == {"extra_query": expected}
+    assert clean.request({"extra_query": query}) == {"extra_query": expected}
 
 
 @pytest.mark.parametrize("name", ["X-Auth", "Helicone-Auth"])
