@@ -197,6 +197,8 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
     """The exception of a stored error: its class, its message, its attributes."""
     fields = dict(data)
     home, message = fields.pop("class"), fields.pop("message")
+    if not isinstance(message, str):
+        raise TypeError("`message:` must be a text")  # DSPy looks into it
     if home.startswith("builtins."):
         builtin: Exception = {"builtins.ValueError": ValueError, "builtins.TypeError": TypeError}[home](
             message

@@ -725,7 +725,21 @@ def test_an_error_of_an_unknown_class(twice: Twice, provider: Provider) -> None:
     twice.record(lambda url: caught(url, "auto"))
     text = twice.path.read_text(encoding="utf-8")
     twice.path.write_text(text.replace("InvalidRequestError", "NoSuchError"), encoding="utf-8")
-    with pytest.raises(CassetteError, match="NoSuchError"):
+    with pytest.raises(CassetteError, match=r"x\.yaml:\d+: .*NoSuchError"):
+        twice.replay(lambda url: caught(url, "auto"))
+
+
+@native
+@pytest.mark.parametrize("message", ["5", "true", "[1]", "null"])
+def test_an_error_whose_message_was_edited(message: str, twice: Twice, provider: Provider) -> None:
+    """What DSPy would stumble over, far from the file, is told with the file's line."""
+    provider.answer = lambda _: Reply(failure="invalid_request")
+    twice.record(lambda url: caught(url, "auto"))
+    text = twice.path.read_text(encoding="utf-8")
+    twice.path.write_text(re.sub(r"\n  message: .*", f"\n  message: {message}", text), encoding="utf-8")
+    with pytest.raises(
+        CassetteError, match=r"x\.yaml:\d+: DSPy cannot read this answer: `message:` must be a text"
+    ):
         twice.replay(lambda url: caught(url, "auto"))
 
 
