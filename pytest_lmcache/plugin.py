@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_lmcache import import_warnings, origins
+from pytest_lmcache import import_warnings, origins, places
 from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.errors import (
     TOLD,
@@ -29,6 +29,7 @@ from pytest_lmcache.errors import (
     still_running,
 )
 from pytest_lmcache.origins import Late, Origin
+from pytest_lmcache.places import Place
 from pytest_lmcache.settings import ALIASES, CacheSettings, Mode, Settings, without_aliases
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ MARKER = (
 )
 INI = {
     "lm_mode": ("string", "replay (default), once, record, rewrite or live"),
-    "lm_cassette_dir": ("string", "folder of the cassettes under rootdir (default: cassettes)"),
+    "lm_cassette_dir": (
+        "string",
+        "folder of the cassettes under rootdir, {test_dir}/… for one beside each test file (default: cassettes)",
+    ),
     "lm_key": ("string", "key strategy: exact (default), messages, content, or a function's dotted path"),
     "lm_normalize": (
         "linelist",
@@ -199,7 +203,7 @@ class Run:
         self.layers = _configured(CacheSettings(), _ini_layers(config))
         self.is_auto = bool(_getini(config, "lm_auto", "true or false"))
         _check_names(self.settings)
-        self._folder(self.settings, "ini: lm_cassette_dir")
+        self._check_folder(self.settings, config.rootpath, "ini: lm_cassette_dir")
         self.current: pytest.Item | None = None
         self._origin: Origin | None = None  # of the test that runs
         self._origin_before: Origin | None = None
@@ -305,8 +309,10 @@ class Run:
                 if settings not in checked:
                     checked.append(settings)
                     _check(settings, item.nodeid)
-                    path = self._named(item, settings)
-                    if path is not None:
+                    place = Place(places.below_rootdir(item.path, self.config.rootpath), "")
+                    self._check_folder(settings, place.file, item.nodeid)
+                    if settings.cassette:
+                        _, path = self._cassette(place, settings, item.nodeid)
                         self.there[path] = path.exists()
             except SettingsError as error:
                 # A worker must not end its run: the test itself tells.
@@ -450,7 +456,8 @@ class Run:
         recorder = item.stash.get(recorder_key, None)
         if recorder is None:
             try:
-                recorder = self.recorder(item, _place(item), item.nodeid, item.nodeid)
+                nodeid = _nodeid(item)
+                recorder = self.recorder(item, _place(item), nodeid, nodeid)
                 self._follow()
                 self.session.enter(recorder)
             except LMCacheError as error:
@@ -459,62 +466,66 @@ class Run:
         return recorder
 
     def recorder(
-        self, node: pytest.Item | pytest.Collector, place: Sequence[str], label: str, record: str
+        self, node: pytest.Item | pytest.Collector, place: Place, label: str, record: str
     ) -> Recorder:
         """A recorder with the settings of a node, on the cassette that they name, or else on the place's own.
 
         ``record`` is what pytest is told to run to record it. Raises SettingsError.
         """
-        from pytest_lmcache.session import identity_of, own_cassette
+        from pytest_lmcache.session import identity_of
 
         settings = self.settings_of(node)
-        name, path = settings.cassette, self._named(node, settings)
-        if name == "":
-            path = own_cassette(place[:-1], place[-1], self._folder(settings, node.nodeid))
+        root, path = self.config.rootpath, None
+        if settings.cassette is not None:
+            root, path = self._cassette(place, settings, node.nodeid)
         if path is not None and (self.forced or settings.mode) not in {None, Mode.REPLAY, Mode.LIVE}:
-            self._check_links(path, settings, node.nodeid)
+            self._check_links(
+                path, places.folder_in(root, settings.cassette_dir, place.file), root, settings, node.nodeid
+            )
         # xdist's workers have all collected before one of them makes the first file.
         if path is not None and not self.there.get(path, path.exists()):
             self.new.add(path)
-        root, folder = self.config.rootpath, Path(settings.cassette_dir)
-        base = folder if folder.is_absolute() else root
+        folder = Path(settings.cassette_dir)
         # A fixture may be set up more than once, with other parameters each time.
-        owned = not name and path not in self.shared_places
+        owned = not settings.cassette and path not in self.shared_places
         return self.session.recorder(
             settings,
             path,
             owned=owned,
-            label="several tests" if name else label,
+            label="several tests" if settings.cassette else label,
             asker=label,
-            identity="" if path is None else identity_of(path, base),
+            identity="" if path is None else identity_of(path, folder if folder.is_absolute() else root),
             command=_command(self.config, record, node.path),
             is_new=path in self.new,
             backend=self._backend,
+            where=lambda: self._hints(place, settings),
         )
 
-    def _named(self, node: pytest.Item | pytest.Collector, settings: Settings) -> Path | None:
-        """The cassette that settings name, None where they name none. Raises SettingsError for one that cannot be."""
-        folder = self._folder(settings, node.nodeid)
-        if not settings.cassette:
-            return None
-        from pytest_lmcache.session import named_cassette
+    def _cassette(self, place: Place, settings: Settings, source: str) -> tuple[Path, Path]:
+        """The folder that has the cassette folder, and the cassette of a place, or the one that the settings name.
 
+        Raises SettingsError for one that cannot be.
+        """
+        self._check_folder(settings, place.file, source)
         try:
-            return named_cassette(settings.cassette, folder)
+            return places.locate(_cassette_in(place, settings), place.file, self.config.rootpath)
         except SettingsError as error:
-            raise SettingsError(f"{node.nodeid}: {error}") from None
+            raise SettingsError(f"{source}: {error}") from None
 
-    def _folder(self, settings: Settings, source: str) -> Path:
-        """The cassette folder. Raises SettingsError for one outside rootdir that the command line does not name."""
-        root = self.config.rootpath
-        folder = root / settings.cassette_dir
-        inside = Path(os.path.abspath(folder))  # noqa: PTH100 - links are another question
-        if not inside.is_relative_to(root) and not self._is_given(settings.cassette_dir):
+    def _hints(self, place: Place, settings: Settings) -> list[str]:
+        """What a miss says of a cassette that is not there."""
+        config = self.config
+        return places.hints(_cassette_in(place, settings), place.file, config.rootpath, config.inipath)
+
+    def _check_folder(self, settings: Settings, file: Path, source: str) -> None:
+        """Raise SettingsError for a cassette folder outside rootdir that the command line does not name."""
+        root = places.top(file, self.config.rootpath)
+        folder = os.path.abspath(places.folder_in(root, settings.cassette_dir, file))  # noqa: PTH100 - links are another question
+        if not Path(folder).is_relative_to(root) and not self._is_given(settings.cassette_dir):
             raise SettingsError(
                 f"{source}: the cassette folder {settings.cassette_dir!r} lies outside rootdir, {root}. Name one inside "
-                f"it, or give the absolute path on the command line: -o lm_cassette_dir={shlex.quote(str(inside))}"
+                f"it, or give the absolute path on the command line: -o lm_cassette_dir={shlex.quote(folder)}"
             )
-        return folder
 
     def _is_given(self, folder: str) -> bool:
         """Whether the command line names a folder, by its absolute path."""
@@ -522,11 +533,10 @@ class Run:
             given.replace(" ", "", 1) for given in self.config.getoption("override_ini") or ()
         )
 
-    def _check_links(self, path: Path, settings: Settings, source: str) -> None:
+    def _check_links(self, path: Path, folder: Path, root: Path, settings: Settings, source: str) -> None:
         """Raise SettingsError for a cassette to be written that a link leads out of its folder, or of rootdir."""
-        folder, real = self._folder(settings, source).resolve(), path.resolve()
-        root = self.config.rootpath.resolve()
-        is_inside = folder.is_relative_to(root) or self._is_given(settings.cassette_dir)
+        folder, real = folder.resolve(), path.resolve()
+        is_inside = folder.is_relative_to(root.resolve()) or self._is_given(settings.cassette_dir)
         if not is_inside or not real.is_relative_to(folder):
             raise SettingsError(
                 f"{source}: nothing is recorded into {path}: a link leads from there to {real}, outside of the cassette "
@@ -974,22 +984,61 @@ def _is_ours(frame: TracebackType) -> bool:
     return frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OWN_PACKAGES
 
 
-def _place(item: pytest.Item) -> list[str]:
-    """Where a test stands: the parts of its file's path from rootdir, and its name with its classes'."""
+def _place(item: pytest.Item) -> Place:
+    """Where a test stands: its file, and its name with its classes'."""
     nodes = [
         node
         for node in item.listchain()
         if not isinstance(node, pytest.Session | pytest.Directory | pytest.File)
     ]
-    names = [node.name for node in nodes]
+    names = [*(node.name for node in nodes[:-1]), _name(item)]
     # What is not Python's may have any name: apart, so that it never is that of a function.
     name = (
         ".".join(names) if isinstance(item, pytest.Function) else f"{type(item).__name__} {'::'.join(names)}"
     )
-    return [*_parts(_relative(item.path, item.config.rootpath)), name]
+    return Place(places.below_rootdir(item.path, item.config.rootpath), name)
 
 
-def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> list[str]:
+def _name(item: pytest.Item) -> str:
+    """A test's name without the parameters that only repeat it, as those of pytest-repeat and pytest-flakefinder."""
+    callspec: Any = getattr(item, "callspec", None)
+    if not isinstance(item, pytest.Function) or callspec is None:
+        return item.name
+    info: Any = item._fixtureinfo  # noqa: SLF001 - pytest has no other way
+    taken = {*info.initialnames, *info.argnames}
+    taken.update(name for found in info.name2fixturedefs.values() for each in found for name in each.argnames)
+    names, ids = list(callspec.params), list(callspec._idlist)  # noqa: SLF001 - as above
+    while names and ids and names[-1] not in taken:
+        del names[-1], ids[-1]
+    while names and ids and names[0] not in taken:
+        del names[0], ids[0]
+    if len(names) == len(callspec.params):
+        return item.name
+    return f"{item.originalname}[{'-'.join(ids)}]" if ids else item.originalname
+
+
+def _nodeid(item: pytest.Item) -> str:
+    """A test's id as it is typed: without what repeats it, and without what pytest-xdist appends for its groups."""
+    before, name, _ = item.nodeid.rpartition(item.name)
+    return before + _name(item) if name else item.nodeid
+
+
+def _cassette_in(place: Place, settings: Settings) -> Callable[[Path], Path]:
+    """Which file the cassette of a place is, by the folder that has the cassette folder."""
+    from pytest_lmcache.session import named_cassette, own_cassette
+
+    def cassette_in(folder: Path) -> Path:
+        inside = places.folder_in(folder, settings.cassette_dir, place.file)
+        if settings.cassette:
+            return named_cassette(settings.cassette, inside)
+        seen_from = places.test_folder(place.file) if places.TEST_DIR in settings.cassette_dir else folder
+        *parts, name = place.parts(seen_from)
+        return own_cassette(parts, name, inside)
+
+    return cassette_in
+
+
+def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Place:
     """Where a shared fixture stands: at the node that it lives for, or for a run's, at its own definition."""
     # Of pytest 9.0 and 9.2, one calls rootdir "", the other ".".
     node, base = (nodeid.removesuffix(".") for nodeid in (request.node.nodeid, fixturedef.baseid))
@@ -1006,12 +1055,18 @@ def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRe
     if callspec is not None:
         for other in sorted(_needs(fixturedef, item).intersection(callspec.params)):
             name += f"[{other}={_parameter(callspec.params[other], callspec.indices[other])}]"
+    rootdir = request.config.rootpath
+    definition = None
     # It may extend another of its own name.
     if node and base != node:
-        name += f" from {base.removesuffix('.py') or 'rootdir'}"
+        defined_in, _, within = base.partition("::")
+        definition = rootdir / defined_in, within
     elif not node and not base and not _is_in_conftest(fixturedef):
         name += f" from {fixturedef.func.__module__}"
-    return [*_parts(file), ".".join([*filter(None, classes.split("::")), name])]
+    # Of a test that lies elsewhere, such as one of --pyargs, the id says less.
+    path = request.node.path if node else Path(os.path.normpath(rootdir / file))
+    stands = places.below_rootdir(path, rootdir)
+    return Place(stands, ".".join([*filter(None, classes.split("::")), name]), definition)
 
 
 def _needs(fixturedef: pytest.FixtureDef[Any], item: Any) -> set[str]:
@@ -1061,24 +1116,19 @@ def _is_in_conftest(fixturedef: pytest.FixtureDef[Any]) -> bool:
     return fixturedef.func.__module__.rpartition(".")[2] == "conftest"
 
 
-@cache
-def _relative(file: Path, folder: Path) -> str:
-    """The way from one absolute path to another; a file's tests ask again and again."""
-    return os.path.relpath(file, folder)
-
-
-def _parts(file: str) -> list[str]:
-    return [part for part in file.replace(os.sep, "/").removesuffix(".py").split("/") if part]
-
-
 def _command(config: pytest.Config, nodeid: str, path: Path) -> str:
     """What records a test, or all that a collector holds, typed where pytest was started."""
     file, separator, names = nodeid.partition("::")
     place = config.rootpath / file
     # Of a test that lies elsewhere, such as one of --pyargs, the id says less.
-    shown = _relative(place if file and place.exists() else path, config.invocation_params.dir).replace(
-        os.sep, "/"
+    test = place if file and place.exists() else path
+    given = places.options(
+        test,
+        config.rootpath,
+        config.inipath,
+        config.invocation_params.dir,
+        is_given=bool(config.getoption("inifilename") or config.getoption("rootdir")),
     )
-    shown += separator + names
+    shown = places.relative(test, config.invocation_params.dir).replace(os.sep, "/") + separator + names
     quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
-    return f"pytest --lm-record {quoted}"
+    return f"pytest --lm-record {given}{quoted}"

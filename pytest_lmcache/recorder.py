@@ -240,6 +240,7 @@ class Recorder:
         shown_path: str = "",
         identity: str = "",
         asker: str = "",
+        where: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self.settings = settings
         self.mode = settings.mode or (Mode.RECORD if path is None else Mode.REPLAY)
@@ -253,6 +254,7 @@ class Recorder:
         self.shown_path = shown_path or str(path)
         self.identity = identity or str(path)
         self.asker = asker or label
+        self._where = where or tuple
         self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self._unsupported: list[NotRecorded] = []
@@ -750,7 +752,7 @@ class Recorder:
             return self._told(MissCause.NO_CASSETTE, asked, looked)
         cassette = self.cassette
         if not cassette.exists:
-            looked = [f"Looked in  {self.shown_path}: there is no such file yet."]
+            looked = [f"Looked in  {self.shown_path}: there is no such file yet.", *self._where()]
             return self._told(MissCause.NO_CASSETTE, asked, looked, mend=[STUBS])
         size = len(cassette.entries)
         looked = [

@@ -140,12 +140,14 @@ class Session:
         backend: Callable[[], Any] | None = None,
         identity: str = "",
         asker: str = "",
+        where: Callable[[], Sequence[str]] | None = None,
     ) -> Recorder:
         """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError.
 
         ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache
         of a test where its settings name none, None for the one of all. ``identity`` is what the layers know the
-        cassette by, on every machine; ``asker`` is who asks, where ``label`` does not say.
+        cassette by, on every machine; ``asker`` is who asks, where ``label`` does not say. ``where`` gives lines for
+        a miss about a cassette that is not there.
         """
         self._strategy(settings.key or "exact", settings.normalize)
 
@@ -177,6 +179,7 @@ class Session:
             shown_path="" if path is None else _shown(path),
             identity=identity,
             asker=asker,
+            where=where,
         )
         return recorder
 

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "locks": "clock errors",
     "not_recorded": "",
     "import_warnings": "",
+    "places": "cassette errors",
     "address": "",
     "interaction": "",
     "environment": "",
@@ -64,7 +65,7 @@ MAY_IMPORT = {
     "errors keys late_calls normalizers origins recorder redact settings",
     "report": "caches errors not_recorded recorder settings",
     "cli": "__init__ cassette errors keys",
-    "plugin": "children.starts doors.imports errors import_warnings normalizers not_recorded origins recorder report session settings",
+    "plugin": "children.starts doors.imports errors import_warnings normalizers not_recorded origins places recorder report session settings",
     "__init__": "caches errors session",
 }
 # Their price at start: LiteLLM alone takes five seconds.

@@ -143,7 +143,7 @@ class Door:
         if not is_there or (len(sys.modules), litellm) == (self._modules, self._litellm):
             return
         self._modules = len(sys.modules)
-        modules = [name for name in sys.modules if name == "litellm" or name.startswith("litellm.")]
+        modules = [name for name in [*sys.modules] if name == "litellm" or name.startswith("litellm.")]
         if len(modules) == self._scanned and litellm == self._litellm:
             return
         self._find_functions(modules)

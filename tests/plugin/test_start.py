@@ -57,6 +57,7 @@ def test_light_without_model_calls(suite, monkeypatch):
         ".doors.imports",
         ".import_warnings",
         ".origins",
+        ".places",
     }
     assert ours == {f"pytest_lmcache{name}" for name in light}
     assert "pytest_lmcache.doors.imports" not in found["meta_path"]
