@@ -488,7 +488,7 @@ class Recorder:
             record.kept = Interaction(record.key, call, answer, now)
             return
         self._keep(record, call, answer, now)
-        if answer.is_answered and answer.complete:
+        if answer.complete and (answer.is_answered or self._keeps_errors):
             record.is_cached = getattr(self.cache, "keeps", True)
             if record.is_cached:
                 meanwhile = self._from_cache(record.kept_as()) if record.may_race else None
@@ -525,7 +525,7 @@ class Recorder:
             return None
         try:
             answer, recorded = values.revive(value)
-            values.check(answer, recorded)
+            values.check(answer, recorded, errors=self._keeps_errors)
         except CacheError:
             if hasattr(value, "layer"):
                 return None  # of somebody else or of a newer form, in a layer of ours: asked anew, and put in its place
@@ -577,8 +577,13 @@ class Recorder:
             entry = entry_of(Interaction(record.key, call, answer, _now()), self.path)
         return Failure(why, entry, self.number(), replays=answer.ended is None)
 
+    @property
+    def _keeps_errors(self) -> bool:
+        """Whether the layers give a failing test's next recording the errors that it met."""
+        return self.path is not None and self.settings.record_errors is RecordErrors.ALL
+
     def keeps(self, *, lasting: bool) -> bool:
-        """Whether an error of the provider is recorded."""
+        """Whether an error of the provider is recorded at once, whatever comes after it."""
         return lasting or self.settings.record_errors is RecordErrors.ALL
 
     def refuse(self, name: str) -> None:

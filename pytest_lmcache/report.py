@@ -104,6 +104,7 @@ class Tally:
     unmarked: dict[str, int] = field(default_factory=dict)
     unstored: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by reason, by test
     left_early: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, list[str]] = field(default_factory=dict)  # by test, those that were recorded with it
     in_front: dict[str, list[str]] = field(default_factory=dict)
     from_layers: dict[str, list[str]] = field(default_factory=dict)  # by test, where layers' answers are from
     costs: dict[str, Cost] = field(default_factory=dict)
@@ -137,6 +138,7 @@ class Tally:
             if not is_told:
                 counts = self.missed if is_miss else self.refused
                 counts[test] = counts.get(test, 0) + 1
+        self._add_errors(test, calls if passed else [])
         self._add_unstored(test, [] if recorder.mode is Mode.LIVE else recorder.unstored)
         for name, found in {"in_front": recorder.in_front, "from_layers": from_layers(calls)}.items():
             if found:
@@ -155,6 +157,11 @@ class Tally:
         found = [getattr(fault, "normalizers", ()) for fault in faults]
         if found and all(found):
             self.normalizers[test] = [*dict.fromkeys(name for names in found for name in names)]
+
+    def _add_errors(self, test: str, calls: Iterable[CallRecord]) -> None:
+        for call in calls:
+            if call.failure is not None and call.failure.replays and call.is_new:
+                self.errors.setdefault(test, []).append(call.failure.why.what)
 
     def _add_unstored(self, test: str, calls: Iterable[NotRecorded]) -> None:
         for reason, what in calls:
@@ -213,7 +220,7 @@ class Tally:
             self._used(file, test)
             self.unused[file] = min(self.unused.get(file, data["unused"][file]), data["unused"][file])
         self.normalizers.update(data["normalizers"])
-        for name in ("in_front", "from_layers"):
+        for name in ("in_front", "from_layers", "errors"):
             for test, what in data[name].items():
                 getattr(self, name).setdefault(test, []).extend(what)
         for reason, by_test in data["unstored"].items():
@@ -344,12 +351,12 @@ class Tally:
         early = {test: number for test, number in self.left_early.items() if number}
         if early:
             yield from _list("streams recorded only as far as the test read them", early)
-        yield from self._not_recorded()
+        if self.errors:
+            title = "errors recorded because the test passed with them (pytest --lm-rewrite asks again)"
+            yield from _list(title, {test: _each(what) for test, what in self.errors.items()})
         if self.in_front:
             title = "caches that answer before a call can be recorded; switch them off in tests"
-            yield from _list(
-                title, {test: ", ".join(sorted(set(what))) for test, what in self.in_front.items()}
-            )
+            yield from _list(title, {test: _each(what) for test, what in self.in_front.items()})
         if self.unmarked:
             yield from _list(
                 f"{_number(sum(self.unmarked.values()), 'live call')} in tests without a mark "
@@ -359,6 +366,7 @@ class Tally:
 
         if self.unseen:
             yield f"live calls in tests without a mark were not counted: {self.unseen}"
+        yield from self._not_recorded()
 
     def _misses(self) -> Iterator[str]:
         missed = {test: number for test, number in self.missed.items() if test not in self.normalizers}
@@ -374,8 +382,7 @@ class Tally:
     def _not_recorded(self) -> Iterator[str]:
         for reason, heading in HEADINGS.items():
             if by_test := self.unstored.get(reason):
-                told = {test: ", ".join(sorted(set(what))) for test, what in by_test.items()}
-                yield from _list(heading, told)
+                yield from _list(heading, {test: _each(what) for test, what in by_test.items()})
 
     def _most_expensive(self, most: int) -> Iterator[str]:
         ranked = sorted(self.costs.items(), key=lambda item: (item[1].seconds, item[1].usd), reverse=True)
@@ -395,6 +402,10 @@ def from_layers(calls: Iterable[CallRecord]) -> list[str]:
         f"{len(times)} from {layer}, first asked{' by ' * bool(test)}{test} at {min(times)}"
         for (layer, test), times in found.items()
     ]
+
+
+def _each(what: Iterable[str]) -> str:
+    return ", ".join(sorted(set(what)))
 
 
 def _list(title: str, tests: dict[str, Any]) -> Iterator[str]:

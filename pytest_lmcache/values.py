@@ -99,15 +99,16 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
     return answer, recorded
 
 
-def check(answer: Answer, recorded: str) -> None:
-    """Refuse what a value holds where no provider can have answered so, or not then.
+def check(answer: Answer, recorded: str, *, errors: bool = False) -> None:
+    """Refuse what a value holds where no provider can have answered so, or not then; an error unless ``errors``.
 
     Raises CacheError. `revive` gives back whatever was stored; this is for what anybody may have put there.
     """
     is_stream = answer.kind is Kind.STREAM
     chunks = answer.data if is_stream else [answer.data]
+    failures = [answer.data] if answer.kind is Kind.ERROR else [] if answer.error is None else [answer.error]
     problems = {
-        "kind": answer.kind is not Kind.ERROR and answer.error is None and answer.complete is True,
+        "kind": answer.complete is True and all(errors and _is_error(found) for found in failures),
         "data": isinstance(answer.data, list if is_stream else dict)
         and all(isinstance(chunk, dict) for chunk in chunks),
         "hidden": isinstance(answer.hidden, dict | None),
@@ -118,6 +119,10 @@ def check(answer: Answer, recorded: str) -> None:
     wrong = [name for name, fits in problems.items() if not fits]
     if wrong:
         raise CacheError(no_value(f"its `{wrong[0]}` cannot be"))
+
+
+def _is_error(data: Any) -> bool:
+    return isinstance(data, dict) and all(isinstance(data.get(name), str) for name in ("class", "message"))
 
 
 def _is_amount(value: Any) -> bool:

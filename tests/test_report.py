@@ -26,6 +26,7 @@ class Call:
     usd: float | None = 0.25
     seconds: float = 1.0
     left_early: bool = False
+    failure: None = None
     model: str = "gpt"
     is_cached: bool = False
     raced: bool = False
@@ -189,12 +190,12 @@ def test_lines():
         "  h (3)",
         "streams recorded only as far as the test read them:",
         "  e (1)",
-        "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
-        "  d (completion() failed with Timeout)",
         "caches that answer before a call can be recorded; switch them off in tests:",
         "  j (another, one cache)",
         "1 live call in tests without a mark (add @pytest.mark.lm_cache, or set lm_auto = true):",
         "  g (1)",
+        "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
+        "  d (completion() failed with Timeout)",
         "slowest to record:",
         "      3.00 s        45 tokens       $0.75  h",
         "      3.00 s        45 tokens       $0.50  b",

@@ -237,15 +237,16 @@ def _acomplete(find: Find, original: Any) -> Any:
         if recorder is None:
             return await original(engine, request)
         call = Visit(recorder, engine, request)
-        for _ in call.queue(blocks=False):
-            await asyncio.sleep(POLL)
-        if call.stored is not None:
-            if call.stored.kind is Kind.UNANSWERED:
-                await call.wait(call.stored)
-            return call.replay(call.stored)
-        with call.asking():
-            response = await original(engine, request)
-        return call.answered(response)
+        if call.stored is None:
+            with call.asking():
+                for _ in call.queue(blocks=False):
+                    await asyncio.sleep(POLL)
+                response = await original(engine, request) if call.stored is None else None
+        if call.stored is None:
+            return call.answered(response)
+        if call.stored.kind is Kind.UNANSWERED:
+            await call.wait(call.stored)
+        return call.replay(call.stored)
 
     return answered
 

@@ -295,15 +295,16 @@ class Door:
             if recorder is None:
                 return await original(*args, **kwargs)
             call = Visit(recorder, name, parameters, args, kwargs)
-            for _ in call.queue(blocks=False):
-                await asyncio.sleep(POLL)
-            if call.stored is not None:
-                if call.stored.kind is Kind.UNANSWERED:
-                    await call.wait(call.stored)
-                return call.replay(call.stored)
-            with call.asking():
-                result = await original(*args, **kwargs)
-            return call.answered(result)
+            if call.stored is None:
+                with call.asking():
+                    for _ in call.queue(blocks=False):
+                        await asyncio.sleep(POLL)
+                    result = await original(*args, **kwargs) if call.stored is None else None
+            if call.stored is None:
+                return call.answered(result)
+            if call.stored.kind is Kind.UNANSWERED:
+                await call.wait(call.stored)
+            return call.replay(call.stored)
 
         return replacement
 

@@ -74,7 +74,7 @@ def gone(suite):
 def test_errors_that_a_test_expects(gone):
     """A wrong key, a limit that is reached, a fallback: what no later identical call made up for is raised again."""
     gone.provider.answer = answer
-    gone.both(
+    recorded, _ = gone.both(
         """
 def test_wrong_key():
     assert call()
@@ -105,6 +105,23 @@ def test_fallback():
     )
     assert "hello" in router.completion("first", [{"role": "user", "content": "hello"}]).choices[0].message.content
 
+async def stream(router):
+    chunks = await router.acompletion("first", [{"role": "user", "content": "stream"}], stream=True)
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+
+def test_router():
+    router = litellm.Router(
+        [
+            {"model_name": "first", "litellm_params": {**SAID, "model": "openai/full"}},
+            {"model_name": "second", "litellm_params": SAID},
+        ],
+        fallbacks=[{"first": ["second"]}],
+        num_retries=2,
+        retry_after=0,
+        disable_cooldowns=True,
+    )
+    assert "stream" in asyncio.run(stream(router))
+
 def test_retries_in_vain():
     with pytest.raises(litellm.RateLimitError):
         call(model="openai/full", num_retries=2)
@@ -112,8 +129,11 @@ def test_retries_in_vain():
         call(model="openai/full")
     assert limited.value.body["code"] == "rate_limit_exceeded"
 """,
-        passed=5,
+        passed=6,
     )
+    assert "errors recorded because the test passed with them (pytest --lm-rewrite asks again):" in recorded
+    assert "test_wrong_key_alone (completion() failed with AuthenticationError)" in recorded
+    assert "not recorded" not in recorded.replace("live and not recorded", "")
     assert "sk-bad" not in gone.cassette("test_wrong_key")
 
 
@@ -198,3 +218,56 @@ def test_left_at_the_end():
         passed=7,
     )
     assert "not recorded" not in recorded
+
+
+@pytest.mark.parametrize("errors", ["lasting", "all"])
+def test_errors_that_a_failing_test_met(gone, errors):
+    """With ``all`` the next recording meets them again, from the layers; else it asks again."""
+    from conftest import ALONE
+
+    gone.suite.options = (*ALONE, "-o", f"lm_record_errors={errors}")
+    gone.suite.pytester.makeini("[pytest]\nlm_disk_dir = kept\n")
+    text = """
+def test_it():
+    with pytest.raises(litellm.RateLimitError):
+        call(model="openai/full")
+    assert WORKS
+"""
+    gone.test(text.replace("WORKS", "False"))
+    gone.suite.run("--lm-record").assert_outcomes(failed=1)
+    asked = gone.provider.count
+    gone.test(text.replace("WORKS", "True"))
+    gone.suite.run("--lm-record").assert_outcomes(passed=1)
+    assert gone.provider.count - asked == (0 if errors == "all" else 1)
+    gone.provider.stop()
+    gone.suite.run().assert_outcomes(passed=1)
+
+
+def test_what_replay_cannot_repeat(gone):
+    """The last lines of the recording run name it, and the miss says what the call ended with."""
+    gone.test("""
+from litellm import CustomLLM
+
+class Odd(CustomLLM):
+    def completion(self, *args, **kwargs):
+        raise SystemExit("enough")
+
+def test_it(monkeypatch):
+    monkeypatch.setattr(litellm, "custom_provider_map", [{"provider": "odd", "custom_handler": Odd()}])
+    with pytest.raises(SystemExit):
+        call(model="odd/one")
+""")
+    recorded = gone.suite.run("--lm-record")
+    recorded.assert_outcomes(passed=1)
+    lines = [line for line in recorded.stdout.lines if line][-3:-1]
+    assert lines == [
+        "not recorded, ended without an answer that can be replayed; the call will miss on replay:",
+        "  test_it.py::test_it (completion() failed with SystemExit)",
+    ]
+    replayed = gone.suite.run()
+    replayed.assert_outcomes(failed=1)
+    replayed.stdout.fnmatch_lines(
+        [
+            "E*When it was recorded, this call of completion() ended with SystemExit. Replay cannot repeat that."
+        ]
+    )
