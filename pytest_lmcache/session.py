@@ -258,7 +258,8 @@ class Session:
     def _recorder_here(self) -> Recorder | None:
         """The recorder of what runs here and now, also where that is late."""
         own = _current.get()
-        return own if own in self._open else self._innermost()
+        found = own if own in self._open else self._innermost()
+        return self._in_parent.get(found, found)
 
     def _context(self, recorder: Recorder | None, origin: Origin | None) -> Context:
         context = Context()
@@ -267,7 +268,8 @@ class Session:
         return context
 
     def _before_fork(self) -> None:
-        self._children.before_fork(self._open)
+        own = [recorder for recorder in self._open if recorder not in self._in_parent]
+        self._children.before_fork(own)
         self._lock.acquire()  # nobody is in the middle of something
 
     def _after_fork(self) -> None:

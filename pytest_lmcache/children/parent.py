@@ -92,7 +92,8 @@ class Parent:
 
     def forked(self) -> dict[Recorder, str]:
         """Go on in the copy: the variables of the recorders, which stay with the other process."""
-        found, self._shown, self._scopes = self._at_fork, {}, {}
+        found, self._at_fork, self._scopes = self._at_fork, {}, {}
+        self._shown = {recorder: shown for recorder, shown in self._shown.items() if recorder not in found}
         if self._server is not None:
             self._server.forget()
             self._server = None

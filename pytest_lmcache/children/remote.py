@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from pytest_lmcache import errors
@@ -78,11 +79,11 @@ class RemoteRecorder:
         request = packed_request(call.request)
         got = self._ask("begin", name=call.name, request=request, at_once=at_once, address=address)
         record = CallRecord(order, call.name, got["key"], got["nth"], streamed=got["streamed"])
-        if got["number"] is not None:
-            self._numbers[record] = got["number"]
         answer = self._answer(record, got)
         if answer is not None:
-            record.entry = _Entry(self, record)  # type: ignore[assignment]
+            record.entry = _Entry(self, got["number"])  # type: ignore[assignment]
+        elif got["number"] is not None:
+            self._numbers[record] = got["number"]
         return record, answer
 
     def board(
@@ -91,8 +92,8 @@ class RemoteRecorder:
         """As `Recorder.board`; the lock is held there."""
         if self.mode not in {Mode.RECORD, Mode.ONCE} or record not in self._numbers:
             return LANDED, None
-        got = self._ask("board", record, again=again, waits=waits)
-        held = _Held(lambda: self._ask("release", record)) if got["held"] else None
+        got = self._ask("board", self._numbers[record], again=again, waits=waits)
+        held = _Held(partial(self._ask, "release", self._numbers[record])) if got["held"] else None
         return held, self._answer(record, got)
 
     def finish(self, record: CallRecord, _call: Call, answer: Answer) -> None:
@@ -101,15 +102,15 @@ class RemoteRecorder:
         record.tape = None
         if record not in self._numbers:
             return
-        self._ask("finish", record, answer=packed(answer))
-        self._numbers.pop(record, None)
+        self._ask("finish", self._numbers.pop(record), answer=packed(answer))
 
     def drop(self, record: CallRecord, _call: Call, answer: Answer, why: NotRecorded) -> None:
         """Hand over an error that may pass."""
         record.tape = None
         if record in self._numbers:
-            self._ask("drop", record, answer=packed(answer), reason=why.reason, text=why.what)
-            del self._numbers[record]
+            self._ask(
+                "drop", self._numbers.pop(record), answer=packed(answer), reason=why.reason, text=why.what
+            )
 
     def refuse(self, name: str) -> None:
         """Let a call of an entry point that is not recorded pass, or raise."""
@@ -117,7 +118,7 @@ class RemoteRecorder:
 
     def cut_off(self, record: CallRecord, answer: Answer, *, waited: float = 0.0) -> NoReturn:
         """What was cut off when it was recorded goes on now: a miss."""
-        self._ask("cut_off", record, answer=packed(answer), waited=waited)
+        self._ask("cut_off", self._number(record), answer=packed(answer), waited=waited)
         raise AssertionError
 
     def end(self) -> None:
@@ -142,9 +143,11 @@ class RemoteRecorder:
     def _report(self, fault: BaseException) -> None:
         self._ask("fault", kind=type(fault).__name__, text=str(fault))
 
-    def _ask(self, what: str, record: CallRecord | None = None, **more: Any) -> dict[str, Any]:
+    def _number(self, record: CallRecord) -> int | None:
+        return getattr(record.entry, "number", None) or self._numbers.get(record)
+
+    def _ask(self, what: str, number: int | None = None, **more: Any) -> dict[str, Any]:
         """Have the test's process do something. Raises what it raises there."""
-        number = self._numbers.get(record) if record is not None else None
         got = self._connected().ask({"do": what, "number": number, **self.redact.news(), **more})
         if "raised" in got:
             fault = _fault(*got["raised"])
@@ -242,13 +245,13 @@ class _Faults(list[BaseException]):
 class _Entry:
     """The recording of an answer, in the test's process."""
 
-    def __init__(self, recorder: RemoteRecorder, record: CallRecord) -> None:
+    def __init__(self, recorder: RemoteRecorder, number: int) -> None:
         self._recorder = recorder
-        self._record = record
+        self.number = number
 
     def broken(self, problem: str) -> LMCacheError:
         """The error for a recording that cannot be read, with its file and line."""
-        got = self._recorder._ask("broken", self._record, problem=problem)  # noqa: SLF001 - of this file
+        got = self._recorder._ask("broken", self.number, problem=problem)  # noqa: SLF001 - of this file
         return errors.CassetteError(got["text"])
 
 
@@ -284,7 +287,8 @@ class _Sender:
         return arguments
 
     def forget(self) -> None:
-        """Begin anew with another connection."""
+        """Begin anew with another connection, in another process perhaps."""
+        self._finder = Redactor()
         self._sent = None
 
     def news(self) -> dict[str, Any]:

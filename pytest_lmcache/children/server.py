@@ -9,15 +9,24 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_lmcache import errors
 from pytest_lmcache.children.starts import OFFLINE
-from pytest_lmcache.children.wire import LONGEST_PAUSE, Lines, Socket, packed, unpacked, unpacked_request
+from pytest_lmcache.children.wire import (
+    LONGEST_PAUSE,
+    Lines,
+    Socket,
+    connect,
+    packed,
+    unpacked,
+    unpacked_request,
+)
 from pytest_lmcache.errors import CassetteMiss
 from pytest_lmcache.interaction import Answer, Call
 from pytest_lmcache.locks import Held
@@ -27,8 +36,8 @@ from pytest_lmcache.settings import Mode
 
 # The recorder of a scope and of a process by its name. Raises CassetteMiss where its calls are late, and refused.
 Find = Callable[[str, str], Recorder | None]
-STOP = b"x"
 PATIENCE = 5.0  # seconds that a fork waits for an answer to be given
+KEPT = 1000  # replayed calls of a process of which there may still be a question
 
 
 class Server:
@@ -42,11 +51,13 @@ class Server:
         self._process = os.getpid()
         self._token = secrets.token_urlsafe(24)
         self._folder: str | None = None
-        self._listener, self.address = self._listening()
+        self._listener, self.address = self._bound()
+        self._listener.listen(128)
+        self._listener.setblocking(False)
         self._peers: dict[int, Peer] = {}
         self.lock = threading.RLock()
         self._thread: threading.Thread | None = None
-        self._wake = (0, 0)
+        self._is_stopping = False
         self.resume()
 
     def variable(self, scope: str, mode: str, *, is_offline: bool) -> str:
@@ -72,47 +83,40 @@ class Server:
     def pause(self) -> None:
         """Stop the thread, after the answer that it is giving."""
         if self._thread is not None:
-            os.write(self._wake[1], STOP)
+            self._is_stopping = True
+            with suppress(OSError):  # it is awake, and has very much to do
+                connect(self.address).close()
             self._thread.join(PATIENCE)
-            for descriptor in self._wake:
-                os.close(descriptor)
             self._thread = None
 
     def resume(self) -> None:
         """Go on."""
-        self._wake = os.pipe()
-        self._thread = threading.Thread(
-            target=self._serve, args=[self._wake[0]], name="pytest-lmcache children", daemon=True
-        )
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._serve, name="pytest-lmcache children", daemon=True)
         self._thread.start()
 
-    def _listening(self) -> tuple[Socket, str]:
+    def _bound(self) -> tuple[Socket, str]:
         if hasattr(socket, "AF_UNIX"):
             self._folder = tempfile.mkdtemp(prefix="lmcache-")  # for this user alone
             path = str(Path(self._folder) / "s")
             listener = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 listener.bind(path)
-                listener.listen(128)
             except OSError:  # such as a path that is too long for a socket
                 listener.close()
             else:
                 return listener, f"unix:{path}"
         listener = Socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.bind(("127.0.0.1", 0))
-        listener.listen(128)
         return listener, f"tcp:{listener.getsockname()[1]}"
 
-    def _serve(self, wake: int) -> None:
+    def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(wake, selectors.EVENT_READ)
             selector.register(self._listener, selectors.EVENT_READ)
             for descriptor in self._peers:
                 selector.register(descriptor, selectors.EVENT_READ)
-            while True:
+            while not self._is_stopping:
                 for key, _ in selector.select():
-                    if key.fd == wake:
-                        return
                     if key.fd == self._listener.fileno():
                         self._accept(selector)
                     elif not self._peers[key.fd].answer(self.lock):
@@ -123,7 +127,7 @@ class Server:
         try:
             descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - as socket.accept does
         except OSError:
-            return  # it is gone already
+            return  # it has gone already
         os.set_inheritable(descriptor, False)
         connection = Socket(fileno=descriptor)
         connection.settimeout(LONGEST_PAUSE)
@@ -141,8 +145,9 @@ class Peer:
         self._scope = ""
         self._who = ""
         self._secrets: list[list[tuple[str, str]]] = [[], []]
-        self._count = count()
+        self._count = count(1)
         self._calls: dict[int, tuple[Recorder, CallRecord, Call]] = {}
+        self._replayed: deque[int] = deque()
         self._held: dict[int, Held] = {}
 
     def answer(self, lock: AbstractContextManager[Any]) -> bool:
@@ -155,7 +160,7 @@ class Peer:
                 with lock:
                     got = self._answered(question)
                 self.lines.send(got)
-        except (OSError, ValueError, PermissionError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # nobody that we know
             return False
         return True
 
@@ -181,7 +186,7 @@ class Peer:
                     recorder.redact.learn_secrets(*self._secrets)
             act = getattr(self, f"_{what}")
             result: dict[str, Any] = act(recorder if number is None else number, **question)
-        except (Exception, CassetteMiss) as fault:  # noqa: BLE001 - the process that asked gets it
+        except BaseException as fault:  # noqa: BLE001 - the process that asked gets it
             if isinstance(fault, CassetteMiss):
                 errors.add_line(fault, f"Asked by   {self._who}")
             # Who raises a miss remembers it.
@@ -219,6 +224,10 @@ class Peer:
         is_begun = answer is not None or not at_once
         if is_begun:
             self._calls[given] = recorder, record, call
+        if answer is not None:
+            self._replayed.append(given)
+            if len(self._replayed) > KEPT:
+                self._calls.pop(self._replayed.popleft(), None)
         return {
             "number": given if is_begun else None,
             "key": record.key,

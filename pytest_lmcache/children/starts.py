@@ -134,7 +134,7 @@ class Starts:
         return started
 
     def _posix_spawn(self, original: Any) -> Any:
-        def started(path: Any, argv: Any, env: Any, /, **kwargs: Any) -> Any:
+        def started(path: Any, argv: Any, env: Any, **kwargs: Any) -> Any:
             return original(path, argv, self.environment(env), **kwargs)
 
         return started

@@ -40,6 +40,15 @@ def test_executor():
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=FORK) as pool:
         assert pool.submit(ask, "hello").result(60)
 
+def ask_in_a_fork(text):
+    with FORK.Pool(1) as pool:
+        return pool.map(ask, [text])[0]
+
+@marked
+def test_grandchild():
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=FORK) as pool:
+        assert pool.submit(ask_in_a_fork, "second").result(60)
+
 @marked
 def test_os_fork():
     reader, writer = os.pipe()
@@ -67,8 +76,8 @@ def test_forked_children_are_recorded_and_replayed(suite):
     suite.record().stdout.fnmatch_lines(["*3 recorded*"])
     assert suite.asked() == 3
     result = suite.run()
-    result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["4 replayed"])
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["5 replayed"])
     assert suite.asked() == 0
 
 
@@ -79,7 +88,7 @@ def test_a_miss_of_a_forked_child_fails_the_test(suite):
         "        assert pool.map(answer, ['never']) == ['MissInChild']\n"
     )
     result = suite.run()
-    result.assert_outcomes(failed=4)
+    result.assert_outcomes(failed=5)
     result.stdout.fnmatch_lines(
         [
             "E*MissInChild: No recording answers this call of completion(): *",
@@ -88,7 +97,7 @@ def test_a_miss_of_a_forked_child_fails_the_test(suite):
             "Asked by   process *, made by os.fork()",
             "No recording answers this call of completion(): *never",
             "Asked by   process *, ForkPoolWorker-*",
-            "missed in 4 tests*",
+            "missed in 5 tests*",
         ]
     )
     assert suite.asked() == 0
@@ -366,3 +375,40 @@ def test_streams_that_a_child_leaves_and_blocks(suite, monkeypatch):
     monkeypatch.delenv("RECORDS")
     suite.run("--disable-socket").assert_outcomes(passed=2)
     assert suite.asked() == 2
+
+
+def test_without_unix_sockets(suite, monkeypatch, tmp_path):
+    """Where a socket's path is too long, as where there are no such sockets, children use the loopback address."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    suite.test(FORK)
+    suite.record()
+    suite.run("--disable-socket").assert_outcomes(passed=4)
+    assert suite.asked() == 3
+    assert not [path for path in folder.iterdir() if path.name.startswith("lmcache-")]
+
+
+def test_a_child_whose_pytest_has_gone_is_refused(tmp_path):
+    """It gets an error that says why; nothing reaches a provider."""
+    from pytest_lmcache.children.remote import RemoteRecorder
+    from pytest_lmcache.errors import MissInChild
+
+    recorder = RemoteRecorder(f"1 token replay-offline unix:{tmp_path / 'gone'}")
+    with pytest.raises(MissInChild, match="pytest process cannot be reached any more"):
+        recorder.number()
+
+
+def test_a_miss_of_a_child_can_be_pickled():
+    """It passes through pools, and is a miss and an ordinary exception on the other side."""
+    import pickle
+
+    from pytest_lmcache import CassetteMiss, UnsupportedCall
+    from pytest_lmcache.errors import MissInChild, UnsupportedInChild
+
+    for kind in (MissInChild, UnsupportedInChild):
+        miss = pickle.loads(pickle.dumps(kind("what was asked")))
+        assert str(miss) == "what was asked"
+        assert isinstance(miss, Exception)
+        assert isinstance(miss, CassetteMiss)
+    assert isinstance(miss, UnsupportedCall)
