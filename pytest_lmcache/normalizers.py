@@ -6,10 +6,12 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_lmcache.errors import SettingsError
+from pytest_lmcache.time_limit import time_limit
 
 
 class Folders(NamedTuple):
@@ -240,7 +242,9 @@ class _Walk:
 
     def _string(self, text: str) -> str:
         for rule in self._rules:
-            text = rule.pattern.sub(lambda match, rule=rule: self._match(rule.name, match), text)  # type: ignore[misc]
+            is_own = rule.name not in _PATTERNS
+            with time_limit("normalize (lm_normalize)", rule.pattern.pattern) if is_own else nullcontext():
+                text = rule.pattern.sub(lambda match, rule=rule: self._match(rule.name, match), text)  # type: ignore[misc]
         return _WORDS.sub(self._repeated_id, text) if self._ids else text
 
     def _match(self, name: str, match: re.Match[str]) -> str:

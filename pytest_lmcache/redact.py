@@ -40,6 +40,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from pytest_lmcache.environment import DUMMY_KEY
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.interaction import Again
+from pytest_lmcache.time_limit import time_limit
 
 _PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}(?::[0-9a-f]{6}(?:-[0-9]+)?)?>")
 HASHLESS = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
@@ -1333,10 +1334,9 @@ class Redactor:
                 spans.append(_Span(at, len(text), _KNOWN_RANK, name))
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0
-            for found in pattern.finditer(text):
-                start, end = found.span(group)
-                if start < end:
-                    spans.append(_Span(start, end, _OWN_RANK, "pattern"))
+            with time_limit("redact (lm_redact)", pattern.pattern):
+                places = [found.span(group) for found in pattern.finditer(text)]
+            spans += (_Span(start, end, _OWN_RANK, "pattern") for start, end in places if start < end)
         return spans
 
     def _look_at_environment(self) -> None:
