@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VECTOR_LENGTH = 16  # a shorter list of floats is easier to review as numbers
 LONGEST_KEY = 900  # YAML wants `? ` before a key of more than 1024 characters
+PIECE = 500  # of these on each line, without which prettier takes the `? ` away
 LARGEST_INT_BITS = 2048  # Python may be set to refuse decimal numbers of 641 digits and more
 
 _STR, _INT, _FLOAT, _BOOL, _NULL, _MAP, _SEQ = (
@@ -128,6 +129,9 @@ def _write_mapping(data: Mapping[Any, Any], lead: str, pad: str, out: list[str])
         if len(name) <= LONGEST_KEY:
             _write(value, f"{lead}{name}:", pad, out)
         else:
+            if type(key) is str and not _SURROGATE.search(key):
+                pieces = [key[start : start + PIECE] for start in range(0, len(key), PIECE)]
+                name = _quoted_lines(pieces, pad + "  ", "")
             out.append(f"{lead}? {name}")
             _write(value, pad + ":", pad, out)
         lead = pad
@@ -219,12 +223,11 @@ def _is_fragile(text: str, lines: list[str]) -> bool:
     )
 
 
-def _quoted_lines(lines: list[str], pad: str) -> str:
+def _quoted_lines(lines: list[str], pad: str, end: str = r"\n") -> str:
     r"""Lines in double quotes, each on a line that ends in `\n\`; what begins with whitespace has it escaped."""
-    last = lines.pop()
-    quoted = [_INDENTED.sub(_as_first, _double_quoted(line)[1:-1]) + r"\n" for line in lines]
-    if last:
-        quoted.append(_INDENTED.sub(_as_first, _double_quoted(last)[1:-1]))
+    quoted = [_INDENTED.sub(_as_first, _double_quoted(line)[1:-1]) + end for line in lines[:-1]]
+    if lines[-1]:
+        quoted.append(_INDENTED.sub(_as_first, _double_quoted(lines[-1])[1:-1]))
     body = f"\\\n{pad}".join(quoted)
     return f'"{body}"'
 

@@ -529,9 +529,8 @@ class Run:
 
     def _is_given(self, folder: str) -> bool:
         """Whether the command line names a folder, by its absolute path."""
-        return Path(folder).is_absolute() and f"lm_cassette_dir={folder}" in (
-            given.replace(" ", "", 1) for given in self.config.getoption("override_ini") or ()
-        )
+        given = self.config.getoption("override_ini") or ()
+        return Path(folder).is_absolute() and f"lm_cassette_dir={folder}" in given
 
     def _check_links(self, path: Path, folder: Path, root: Path, settings: Settings, source: str) -> None:
         """Raise SettingsError for a cassette to be written that a link leads out of its folder, or of rootdir."""

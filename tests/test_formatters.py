@@ -40,6 +40,7 @@ TEXTS = [
     '"double" and a tab\t"\n',
     "long " * 60 + "\n" + "  long " * 60 + " \n",
     "long " * 60,
+    "very long: " * 120,
     "trailing ",
     " leading",
     "it's",
@@ -93,8 +94,12 @@ def contents(path: Path):
 
 
 def assert_same(cassette: Path, written: Path) -> None:
+    """The file holds what it held, to whoever replays it and to ``check``, and can be added to."""
     assert contents(cassette) == contents(written)
     assert main(["check", str(cassette)]) == 0
+    added = test_cassette.interaction("one more", "yes")
+    assert test_cassette.record(cassette, added, owned=False)
+    assert contents(cassette)[:-1] == contents(written)
 
 
 @pytest.mark.parametrize("hook", ["trailing_whitespace_fixer", "end_of_file_fixer", "mixed_line_ending"])
@@ -111,8 +116,8 @@ def test_line_endings_change_nothing(written, cassette, ends):
     from pre_commit_hooks.mixed_line_ending import main as fixed
 
     fixed([f"--fix={ends}", str(cassette)])
-    assert_same(cassette, written)
     assert (b"\r" in cassette.read_bytes()) == (ends != "lf")
+    assert_same(cassette, written)
 
 
 def test_an_editor_changes_nothing(written, cassette):

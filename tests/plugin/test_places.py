@@ -171,7 +171,7 @@ def test_a_folder_outside_of_rootdir_is_refused(suite, folder):
 
 def test_a_folder_that_the_command_line_names_may_lie_anywhere(suite, tmp_path_factory):
     """Who types an absolute path means it, and so does code that gives one to ``use_cassette``."""
-    out = tmp_path_factory.mktemp("out")
+    out = tmp_path_factory.mktemp("out of the way")
     suite.test(f"""
         from pytest_lmcache import use_cassette
 
