@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_lmcache import lm15
 from pytest_lmcache.interaction import Answer, Call, copied
 from pytest_lmcache.keys import request_of
 
@@ -27,6 +26,8 @@ def as_own(call: Call) -> Call | None:
     if call.request.get("n", 1) != 1:
         return None
     from dspy.lm15 import request_from_openai_chat
+
+    from pytest_lmcache import lm15
 
     body = {name: value for name, value in call.request.items() if name != "n"}
     try:
@@ -49,6 +50,8 @@ def _strict_format(form: Any) -> dict[str, Any]:
 
 def answer_for(call: Call, answer: Answer) -> Answer:
     """The other engine's recorded response as this call's engine gives it."""
+    from pytest_lmcache import lm15
+
     if call.name == OWN:
         from dspy.lm15 import response_from_openai_chat
 
