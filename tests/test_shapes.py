@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import litellm
@@ -20,6 +21,7 @@ from provider import Provider, Reply
 
 from pytest_lmcache import Cache, use_cassette
 from pytest_lmcache.answers import Message
+from pytest_lmcache.errors import CassetteMiss
 
 GONE = "http://127.0.0.1:9/v1"
 ASKED = [
@@ -351,6 +353,52 @@ def test_a_call_that_its_test_cancels_keeps_its_place(provider: Provider, tmp_pa
         (1, "cassette"),
         (2, "cassette"),
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_nothing_cancels_misses(
+    stream: bool, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled call, or the rest of a stream, waits for a time, or not at all if it is a sync one; then it misses."""
+
+    async def read(url: str) -> None:
+        answer = await achat(url, stream=stream)
+        async for _ in answer:
+            pass
+
+    with Provider(pause=0.2) as slow, use_cassette(tmp_path / "x.yaml", mode="record"):
+        slow.answer = lambda _: Reply(delay=0.0 if stream else 5.0)
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(read(slow.url), 0.5))
+    monkeypatch.setattr("pytest_lmcache.streams.LONGEST", 0.1)
+    for run, why in (
+        (lambda: asyncio.run(read(GONE)), "Now it has waited 0 seconds, and nothing cancelled it."),
+        (lambda: [*chat(GONE, stream=stream)], "Now it is a sync one, which nothing can cancel."),
+    ):
+        with pytest.raises(CassetteMiss) as missed, use_cassette(tmp_path / "x.yaml"):
+            run()
+        what = "stream" if stream else "call"
+        assert str(missed.value).startswith(
+            f"When it was recorded, this {what} of completion() was cancelled"
+        )
+        assert why in str(missed.value)
+
+
+def test_a_call_that_is_cancelled_while_another_process_asks_it(provider: Provider, tmp_path: Path) -> None:
+    """What waits for the answer of another process is recorded as cancelled too."""
+
+    class Busy(Cache):
+        flight = SimpleNamespace(try_acquire=lambda _: None)
+
+    async def impatient(url: str) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(achat(url), 0.2)
+
+    with use_cassette(tmp_path / "x.yaml", mode="record", cache=Busy()) as tape:
+        asyncio.run(impatient(provider.url))
+    assert (tape.recorded, tape.unstored) == (1, [])
+    with use_cassette(tmp_path / "x.yaml"):
+        asyncio.run(impatient(GONE))
 
 
 def test_none_and_nothing_stay_apart() -> None:

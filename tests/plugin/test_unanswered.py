@@ -22,8 +22,6 @@ def acall(text="hello", **more):
     return litellm.acompletion(**asked(text, more))
 """
 
-LIMITED = "Rate limit reached for gpt-4o-mini. Please try again in 1s."
-
 
 def answer(request):
     """What the tests' provider says: no to a bad key, to the third of three, to what is at its limit."""
@@ -74,8 +72,19 @@ def gone(suite):
 def test_errors_that_a_test_expects(gone):
     """A wrong key, a limit that is reached, a fallback: what no later identical call made up for is raised again."""
     gone.provider.answer = answer
+
+    def limited(request):
+        times = sum(asked.prompt == request.prompt for asked in gone.provider.requests)
+        return Reply(failure="rate_limit") if request.prompt == "thrice" and times > 2 else answer(request)
+
+    gone.provider.answer = limited
     recorded, _ = gone.both(
         """
+def test_rate_limit():
+    assert call("thrice") == call("thrice")
+    with pytest.raises(litellm.RateLimitError, match="Please try again in 1s"):
+        call("thrice")
+
 def test_wrong_key():
     assert call()
     with pytest.raises(litellm.AuthenticationError) as refused:
@@ -129,7 +138,7 @@ def test_retries_in_vain():
         call(model="openai/full")
     assert limited.value.body["code"] == "rate_limit_exceeded"
 """,
-        passed=6,
+        passed=7,
     )
     assert "errors recorded because the test passed with them (pytest --lm-rewrite asks again):" in recorded
     assert "test_wrong_key_alone (completion() failed with AuthenticationError)" in recorded
