@@ -446,6 +446,8 @@ class Run:
             from pytest_lmcache.not_recorded import advice
 
             _put_first(report, advice(failure, recorder.unstored, recorder.command))
+        if failure is not None and recorder is not None and (told := recorder.advice_on_failure()):
+            report.sections.append(("language-model calls of this failure", told))
         # What a child process raised is another exception with the same text.
         if report.failed and faults and str(failure) not in map(str, faults):
             report.sections.append(("language-model calls that missed", "\n\n".join(map(str, faults))))

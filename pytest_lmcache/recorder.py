@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
-from pytest_lmcache import errors, mends, two_engines, values
+from pytest_lmcache import answer_sources, errors, mends, two_engines, values
 from pytest_lmcache.address import is_loopback
 from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
 from pytest_lmcache.clock import RealTime
@@ -594,6 +594,11 @@ class Recorder:
             self._unsupported.append(NotRecorded(Reason.UNSUPPORTED, f"{name}()"))
         self._calls.append(CallRecord(self.number(), name, "", 0, "provider"))
 
+    def advice_on_failure(self) -> str:
+        """What to say beside the failure of what recorded; empty where no answer was to be recorded."""
+        is_recording = self.may_ask and self.mode in {Mode.RECORD, Mode.ONCE} and not self.faults
+        return answer_sources.advice(self.calls, self.rewrite_command) if is_recording else ""
+
     # The end of a test.
 
     def unused(self) -> int:
@@ -638,7 +643,7 @@ class Recorder:
             return False
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
         if self.owned and self.command:
-            comment.append(f"record again: {self._again}")
+            comment.append(f"record again: {self.rewrite_command}")
         # What a rewrite asked in vain keeps the answer that it had, and so does what it may not have come to.
         owned = self.owned and not self.unstored and not self.is_cut_short
         return self.cassette.save(
@@ -674,7 +679,8 @@ class Recorder:
         return asked
 
     @property
-    def _again(self) -> str:
+    def rewrite_command(self) -> str:
+        """What asks the provider for all of it again."""
         return self.command.replace("--lm-record", "--lm-rewrite").replace('"record"', '"rewrite"')
 
     def _find(self, key: str, nth: int) -> tuple[int, Entry] | None:
@@ -744,7 +750,7 @@ class Recorder:
             asked=[_cut_off(record.name, answer, waited)],
             looked=[f"Looked in  {self.shown_path}"],
             nearest=[],
-            mend=[f"Record it:  {self._again}"],
+            mend=[f"Record it:  {self.rewrite_command}"],
         )
         miss = CassetteMiss(told)
         miss.cause = MissCause.CUT_OFF

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from pytest_lmcache.answer_sources import from_layers
 from pytest_lmcache.errors import UnsupportedCall
 from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
 from pytest_lmcache.settings import Mode
@@ -390,18 +391,6 @@ class Tally:
         for test, cost in ranked[: most or None]:
             price = _dollars(cost.usd) if cost.usd else ""
             yield f"  {cost.seconds:8.2f} s  {cost.tokens:8,} tokens  {price:>10}  {test}"
-
-
-def from_layers(calls: Iterable[CallRecord]) -> list[str]:
-    """How many answers came from which layer, and which test or block asked for them first, and when."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for call in calls:
-        if call.asked_at:
-            found.setdefault((call.source, call.asked_by), []).append(call.asked_at)
-    return [
-        f"{len(times)} from {layer}, first asked{' by ' * bool(test)}{test} at {min(times)}"
-        for (layer, test), times in found.items()
-    ]
 
 
 def _each(what: Iterable[str]) -> str:

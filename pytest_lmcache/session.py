@@ -607,6 +607,8 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             session.tell(recorder, passed=is_kept, written=written)
         if kind is None and untold:
             raise untold[0]
+        if isinstance(error, Exception) and (told := recorder.advice_on_failure()):
+            error.add_note(told)
 
     def _closed(self) -> Recorder:
         """The block that ends here: this context's own, or, ended from another context, the last one begun."""

@@ -137,6 +137,19 @@ def test_a_paid_answer_outlives_a_failing_test(
     assert [asked.source for asked in tape.calls] == ["cassette"]
 
 
+def test_a_failing_block_says_where_its_answers_came_from(provider: Provider) -> None:
+    """What leaves a recording block as an error has a note of where the answers came from, and how to ask again."""
+    with pytest.raises(ZeroDivisionError) as failed, use_cassette("x.yaml", mode="record"):
+        ask("one", provider.url)
+        raise ZeroDivisionError
+    [note] = failed.value.__notes__
+    assert "1 from the provider, asked just now" in note
+    assert note.endswith('use_cassette("x.yaml", mode="rewrite")')
+    with pytest.raises(ZeroDivisionError) as failed, use_cassette("x.yaml", mode="live"):
+        raise ZeroDivisionError
+    assert not hasattr(failed.value, "__notes__")
+
+
 def test_promoted_to_memory(provider: Provider, cache: Cache) -> None:
     """What the disk had is in memory from then on; each call says where its answer came from."""
     sources = []

@@ -195,3 +195,32 @@ def test_a_value_of_share_that_cannot_be(suite):
     result = suite.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*share cannot be 'all'; it takes True or False."])
+
+
+def test_the_record_loop(suite):
+    """Beside a test that fails while recording stands where its answers came from, and what asks the provider again."""
+    suite.provider.script("a bad answer")
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_it():
+            assert ask() != "a bad answer"
+    """)
+    first = suite.run("--lm-record")
+    first.assert_outcomes(failed=1)
+    first.stdout.fnmatch_lines(["*1 from the provider, asked just now"])
+    second = suite.run("--lm-record")
+    second.stdout.fnmatch_lines(
+        [
+            "This test failed while its model calls were recorded. Its answers:",
+            "  1 from disk, first asked by test_it.py::test_it at 20*Z",
+            "*ask the provider again:",
+            '  pytest --lm-rewrite "test_it.py::test_it"',
+        ]
+    )
+    suite.run("--lm-rewrite", "test_it.py::test_it").assert_outcomes(passed=1)
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_it():
+            assert ask() == "another"
+    """)
+    suite.run("--lm-record").stdout.no_fnmatch_line("*while its model calls were recorded*")

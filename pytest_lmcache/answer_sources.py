@@ -1,0 +1,37 @@
+"""Where the answers of a test came from, in words: for the summary, and beside the failure of a test that recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+WORDS = {"provider": "from the provider, asked just now", "cassette": "from the cassette"}
+
+
+def from_layers(calls: Iterable[Any]) -> list[str]:
+    """How many answers came from which layer, and which test or block asked for them first, and when."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for call in calls:
+        if call.asked_at:
+            found.setdefault((call.source, call.asked_by), []).append(call.asked_at)
+    return [
+        f"{len(times)} from {layer}, first asked{' by ' * bool(test)}{test} at {min(times)}"
+        for (layer, test), times in found.items()
+    ]
+
+
+def advice(calls: Iterable[Any], command: str) -> str:
+    """Where a failed test's answers came from, and the command that asks again; empty where none was to be recorded."""
+    answered = [call for call in calls if call.answer is not None]
+    counts = {word: sum(call.source == source for call in answered) for source, word in WORDS.items()}
+    if len(answered) == counts[WORDS["cassette"]]:
+        return ""
+    lines = [*from_layers(answered), *(f"{count} {word}" for word, count in counts.items() if count)]
+    return "\n".join(
+        [
+            "This test failed while its model calls were recorded. Its answers:",
+            *(f"  {line}" for line in lines),
+            "Recording again takes kept answers from the cache. If one is bad, ask the provider again:",
+            f"  {command}",
+        ]
+    )
