@@ -306,6 +306,7 @@ class Run:
                 names.insert(0, BACKEND)
             try:
                 settings = self.settings_of(item)
+                self._check_layers(item, settings)
                 if settings not in checked:
                     checked.append(settings)
                     _check(settings, item.nodeid)
@@ -318,6 +319,19 @@ class Run:
                 # A worker must not end its run: the test itself tells.
                 if not hasattr(self.config, "workerinput"):
                     raise pytest.UsageError(str(error)) from None
+
+    def _check_layers(self, item: pytest.Item, settings: Settings) -> None:
+        """Raises SettingsError where a test is about to ask layers that need what is not installed."""
+        url = dict(settings.layers).get("url", self.layers.url)
+        if url is None or settings.cache is not None or settings.mode is Mode.LIVE or _has_own_backend(item):
+            return
+        asks = settings.cassette is None or settings.mode in {Mode.RECORD, Mode.REWRITE}
+        if settings.mode is Mode.ONCE and settings.cassette is not None:
+            asks = not self._cassette(_place(item), settings, item.nodeid)[1].exists()
+        if asks:
+            from pytest_lmcache.layers.redis import check_installed
+
+            check_installed()
 
     def _warn_of_near_marks(self, items: Sequence[pytest.Item]) -> None:
         """A misspelt mark leaves its test live and green. One that the project or a plugin registers is theirs."""

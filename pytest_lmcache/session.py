@@ -155,8 +155,11 @@ class Session:
             return self._cache(settings, backend)
 
         def keys() -> KeyStrategy:
-            own = _own_key(cache()) if settings.key is None else settings.key
-            return self._strategy(own, settings.normalize)
+            key = settings.key
+            if key is None:  # not by way of the layers: on replay they may be unusable
+                own = self._own_cache(settings, backend)
+                key = "exact" if own is None else _own_key(own)
+            return self._strategy(key, settings.normalize)
 
         def cassette() -> Cassette:
             rewrites = recorder.mode is Mode.REWRITE
@@ -424,21 +427,21 @@ class Session:
             return self._caches[wanted]
 
     def _cache(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:
-        cache = self._nearest_cache(settings, backend)
+        cache = self._own_cache(settings, backend)
+        if cache is None:
+            cache = self.cache(**dict(settings.layers))
         if isinstance(cache, Cache):
             self._used[id(cache)] = cache
         return cache
 
-    def _nearest_cache(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:
-        """The nearest cache: the test's own, that of its layers, its fixture's, the module's, the configuration's."""
-        if settings.cache is not None:
+    def _own_cache(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:
+        """The cache that a user made: the test's own, its fixture's, the module's; None for one by settings."""
+        if settings.cache is not None or settings.layers:
             return settings.cache
-        if settings.layers:
-            return self.cache(**dict(settings.layers))
         found, source = backend() if backend is not None else None, "the fixture lm_cache_backend"
         if found is None:
             found, source = vars(sys.modules[PACKAGE]).get("cache"), "pytest_lmcache.cache"
-        return self.cache() if found is None else Settings().updated({"cache": found}, source).cache
+        return None if found is None else Settings().updated({"cache": found}, source).cache
 
     def _strategy(self, key: Any, normalize: Sequence[str]) -> KeyStrategy:
         folders = self.folders()

@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "errors keys late_calls normalizers origins recorder redact settings",
     "report": "answer_sources caches errors not_recorded recorder settings",
     "cli": "__init__ cassette errors keys",
-    "plugin": "children.starts doors.imports errors import_warnings normalizers not_recorded origins places recorder report session settings",
+    "plugin": "children.starts doors.imports errors import_warnings layers.redis normalizers not_recorded origins places recorder report session settings",
     "__init__": "caches errors session",
 }
 # Their price at start: LiteLLM alone takes five seconds.

@@ -521,3 +521,23 @@ def test_old_recordings_are_told(suite):
     suite.record()
     assert suite.asked() == 1
     suite.run().stdout.no_fnmatch_line("*lm_max_age*")
+
+
+def test_without_the_redis_client(suite, monkeypatch):
+    """Where ``lm_cache_url`` is set and redis-py is missing, replay passes, and recording says so before any test runs."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_it():
+            ask()
+    """)
+    suite.record()
+    suite.file("pytest.ini", "[pytest]\nlm_cache_url = redis://localhost:1/0\n")
+    monkeypatch.setattr("pytest_lmcache.layers.redis.find_spec", lambda name: None)
+    for mode in ("replay", "once", "live"):
+        suite.run(f"--lm-mode={mode}").assert_outcomes(passed=1)
+    for mode in ("record", "rewrite", "once"):
+        result = suite.run(f"--lm-mode={mode}", "-o", f"lm_cassette_dir={mode}")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*pip install pytest-lmcache[[]redis[]]*"])
+    suite.file("conftest.py", BACKEND)
+    suite.record().assert_outcomes(passed=1)
