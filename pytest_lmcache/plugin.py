@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from threading import Timer
+from traceback import walk_stack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,7 @@ from pytest_lmcache.errors import (
     LMCacheError,
     LMCacheWarning,
     SettingsError,
+    UnsupportedCall,
     still_running,
 )
 from pytest_lmcache.origins import Late, Origin
@@ -133,9 +135,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
 
 
-def pytest_load_initial_conftests() -> None:
-    """Keep off the warnings of LiteLLM's own import; pytest has warning filters of its own for each of its phases."""
-    import_warnings.keep_off()
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Keep off the warnings of LiteLLM's own import; under ``lm_auto`` see what a conftest calls when imported."""
+    import_warnings.keep_off()  # pytest has warning filters of its own for each of its phases
+    if _getini(early_config, "lm_auto", "true or false"):
+        early_config.stash[run_key] = run = _run(early_config, early_config.known_args_namespace)
+        early_config.add_cleanup(run.stop)  # where the run ends before it is configured
+    try:
+        return (yield)
+    except UnsupportedCall as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -144,10 +154,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if boot is not None:  # a run of its own, also where a test has started it
         boot.start("")
     config.addinivalue_line("markers", MARKER)
-    try:
-        run = Run(config)
-    except SettingsError as error:
-        raise pytest.UsageError(str(error)) from None
+    run = config.stash.get(run_key, None) or _run(config, config.option)
     config.stash[run_key] = run
     config.pluginmanager.register(run, "lmcache-run")
 
@@ -196,10 +203,10 @@ def lm_cache_backend() -> Any:
 class Run:
     """One run of pytest: which test's calls go where, and what is told at the end."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, options: argparse.Namespace) -> None:
         self.config = config
         self.settings = _configured(Settings(), _ini(config))
-        self.forced = _forced_mode(config)
+        self.forced = _forced_mode(options)
         self.layers = _configured(CacheSettings(), _ini_layers(config))
         self.is_auto = bool(_getini(config, "lm_auto", "true or false"))
         _check_names(self.settings)
@@ -230,12 +237,13 @@ class Run:
         if self._outer is not None:
             session = sys.modules[ENGINE].session
             session.rules, session.rootdir, session.folders = self._outer
+            self._outer = None
         if self._follows:
             self._follows = False
             origins.THREADS.unfollow()
         if self._watcher is not None:
             engine = self.session
-            engine.ended, engine.missed, engine.layers, engine.late = self._before
+            engine.ended, engine.missed, engine.layers, engine.late, engine.outside = self._before
             self.session.leave(self._watcher)
             self.session.close_caches()
             self._watcher = None
@@ -244,12 +252,15 @@ class Run:
         if ENGINE in sys.modules:
             sys.modules[ENGINE].session.end_children()
 
+    @property
+    def _mode(self) -> Mode:
+        return self.forced or self.settings.mode or Mode.REPLAY
+
     # What the run says.
 
     def pytest_report_header(self) -> str | None:
         """Say the mode where it is not the default."""
-        mode = self.forced or self.settings.mode or Mode.REPLAY
-        return None if mode is Mode.REPLAY else f"lmcache: mode {mode}"
+        return None if self._mode is Mode.REPLAY else f"lmcache: mode {self._mode}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Tell what the run's calls were, saved and spent."""
@@ -268,7 +279,8 @@ class Run:
         self._count_watched(OUTSIDE)
         if self._watcher is not None:
             self._count_late()
-        if self._tally is not None and self._tally.late and session.exitstatus == pytest.ExitCode.OK:
+        is_refused = self._tally is not None and (self._tally.late or self._tally.outside)
+        if is_refused and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._tally is not None and self._watcher is not None:
             self.tally.count_layers(self.session.stats())
@@ -667,6 +679,25 @@ class Run:
         self._library_is_there()
         return self.session.membership()
 
+    def _outside(self, found: Recorder | None) -> Recorder | None:
+        """Under ``lm_auto``, refuse the call of a module that is imported, or of a hook, unless a block records it."""
+        origin = origins.current()
+        is_late = origin is not None and origin.late is not None
+        is_ours = self.is_auto and self.current is None and not is_late
+        is_recorded = found is not None and not found.watched
+        if not is_ours or is_recorded or self._mode not in {Mode.REPLAY, Mode.ONCE}:
+            return found
+        file, is_import = _calling_file()
+        where = places.relative(Path(file), self.config.rootpath) if file else "a thread"
+        self.tally.refuse_outside(where)
+        when = "while it is imported" if is_import else "outside of the tests"
+        raise UnsupportedCall(
+            f"{where} calls a language model {when}. Under lm_auto, mode {self._mode} lets nothing reach a provider "
+            "unrecorded, and this call belongs to no test.\n"
+            "Make it in a test or a fixture, or record it where it is: "
+            'with pytest_lmcache.use_cassette("cassettes/name.yaml"): ...'
+        )
+
     def _engine_is_there(self) -> None:
         """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""
         from pytest_lmcache.normalizers import Folders
@@ -729,9 +760,9 @@ class Run:
             # Below all others: the innermost recorder gets a call.
             watcher = session.watcher()
             session.enter(watcher)
-            self._before = session.ended, session.missed, session.layers, session.late
+            self._before = session.ended, session.missed, session.layers, session.late, session.outside
             session.ended, session.missed, session.layers = self._block_ended, self._missed, self.layers
-            session.late = session.new_late_calls()
+            session.late, session.outside = session.new_late_calls(), self._outside
             self._watcher = watcher
         return session
 
@@ -875,10 +906,16 @@ def _temporary_folders(config: pytest.Config) -> tuple[str, ...]:
     return (*given, tempfile.gettempdir())
 
 
-def _forced_mode(config: pytest.Config) -> Mode | None:
-    option = config.getoption
-    given = [f"--lm-{flag}" for flag in ("record", "rewrite") if option(f"--lm-{flag}")]
-    named = option("--lm-mode")
+def _run(config: pytest.Config, options: argparse.Namespace) -> Run:
+    try:
+        return Run(config, options)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _forced_mode(options: argparse.Namespace) -> Mode | None:
+    given = [f"--lm-{flag}" for flag in ("record", "rewrite") if getattr(options, f"lm_{flag}")]
+    named = options.lm_mode
     if len(given) + (named is not None) > 1:
         flags = " and ".join([*given, *(["--lm-mode"] if named is not None else [])])
         raise SettingsError(
@@ -986,6 +1023,20 @@ def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
 
 def _is_of_library(frame: TracebackType) -> bool:
     return frame.tb_frame.f_code.co_filename.startswith((*_libraries(), "<frozen"))
+
+
+def _calling_file() -> tuple[str, bool]:
+    """The user's file that makes the call of here and now, empty where none does, and whether it is being imported."""
+    caller = ""
+    for frame, _ in walk_stack(None):
+        package, file = frame.f_globals.get("__name__", "").partition(".")[0], frame.f_code.co_filename
+        if package in {"_pytest", "pluggy"}:
+            break
+        if package not in OWN_PACKAGES and not file.startswith((*_libraries(), "<")):
+            if frame.f_code.co_name == "<module>":
+                return file, True
+            caller = file
+    return caller, False
 
 
 @cache

@@ -113,6 +113,7 @@ class Tally:
     removed: list[str] = field(default_factory=list)
     unseen: str = ""
     late: dict[str, int] = field(default_factory=dict)  # refused calls, by the test that left them running
+    outside: dict[str, int] = field(default_factory=dict)  # refused calls of no test, by file
 
     def add(
         self, test: str, recorder: Recorder, *, passed: bool, written: bool, is_told: bool = False
@@ -201,6 +202,10 @@ class Tally:
         known = self.layers.get(name, [0, 0, 0])
         self.layers[name] = [sum(pair) for pair in zip(known, counts, strict=True)]
 
+    def refuse_outside(self, file: str) -> None:
+        """Count a call that was refused since it belongs to no test."""
+        self.outside[file] = self.outside.get(file, 0) + 1
+
     def count_late(self, refused: Mapping[str, int], passed: Iterable[tuple[str, list[NotRecorded]]]) -> None:
         """Take over the calls that came after their tests had ended."""
         for test, number in refused.items():
@@ -239,7 +244,7 @@ class Tally:
             self._add_layer(name, counts)
         self.prompt_cache.add(**data["prompt_cache"])
         self.raced += data["raced"]
-        for name in ("missed", "refused", "unmarked", "left_early", "old", "late"):
+        for name in ("missed", "refused", "unmarked", "left_early", "old", "late", "outside"):
             for test, number in data[name].items():
                 counts = getattr(self, name)
                 counts[test] = counts.get(test, 0) + number
@@ -265,6 +270,7 @@ class Tally:
             self.removed,
             self.unstored,
             self.late,
+            self.outside,
         )
         return not any(each.calls for each in sums) and not any(told)
 
@@ -325,6 +331,20 @@ class Tally:
         if self.refused:
             yield f"{sum(self.refused.values())} refused"
 
+    def _of_no_test(self) -> Iterator[str]:
+        if self.late:
+            yield from _list(
+                f"{_number(sum(self.late.values()), 'call')} refused, made after the test had ended; "
+                "join its threads and await its tasks, or start them in a fixture of scope module or session",
+                self.late,
+            )
+        if self.outside:
+            yield from _list(
+                f"{_number(sum(self.outside.values()), 'call')} refused outside of the tests (lm_auto); "
+                "make them in a test or a fixture, or in use_cassette",
+                self.outside,
+            )
+
     def _listed(self) -> Iterator[str]:
         yield from self._misses()
         if self.refused:
@@ -333,12 +353,7 @@ class Tally:
                 "see their messages",
                 self.refused,
             )
-        if self.late:
-            yield from _list(
-                f"{_number(sum(self.late.values()), 'call')} refused, made after the test had ended; "
-                "join its threads and await its tasks, or start them in a fixture of scope module or session",
-                self.late,
-            )
+        yield from self._of_no_test()
         if unused := self._unused:
             yield from _list(
                 f"{_number(sum(unused.values()), 'unused recording')} (pytest --lm-rewrite drops what no call asks for)",
