@@ -209,13 +209,16 @@ def _is_credible(value: str) -> bool:
 
 
 _RUNS = re.compile(r"[0-9]+(?:[-:./][0-9]+)*|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_UNSPEAKABLE = re.compile("(?i).*[bcdfghjklmnpqrstvwxz]{5}.*|[bcdfghjklmnpqrstvwxz]{4,}")
 _WORD_LENGTH = 4  # letters or digits: the words of identifiers have more, a key's runs of one kind fewer
 
 
 def _is_random(value: str) -> bool:
     """Whether letters and digits follow each other as in a key, and not as in words, identifiers, dates, numbers."""
     runs = _RUNS.findall(value)
-    return sum(map(len, runs)) <= _WORD_LENGTH * len(runs)
+    # Nor do words have five consonants in a row, or no vowel.
+    count = sum(len(run) / 2 if _UNSPEAKABLE.fullmatch(run) else 1 for run in runs)
+    return sum(map(len, runs)) <= _WORD_LENGTH * count
 
 
 _LONGEST_WORD = 15  # letters
@@ -584,7 +587,7 @@ def _address(url: str) -> str:
 
 def _own_parameter(parameter: re.Match[str]) -> str:
     separator, name, value = parameter.groups()
-    doubtful = name.lower() in _DOUBTFUL and (not value or _LIKE_A_KEY.match(f"={value}") is not None)
+    doubtful = name.lower() in _DOUBTFUL and (not value or _is_query_secret(name, value))
     is_secret = doubtful or (name.lower() not in _DOUBTFUL and _is_query_name(name))
     return f"{separator}{name}={_placeholder(name.lower())}" if is_secret else parameter[0]
 

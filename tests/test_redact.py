@@ -397,6 +397,22 @@ def test_labelled_keys(clean, text, name, secret):
     assert name in found
 
 
+@pytest.mark.parametrize("alphabet", ["base62", "base36", "base32", "hex"])
+@pytest.mark.parametrize("length", [20, 32, 40])
+def test_random_values_behind_a_label_are_no_words(clean, alphabet, length):
+    """Hardly a random key reads like words and numbers, whatever letters it is made of."""
+    letters = {
+        "base62": "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+        "base36": "abcdefghijklmnopqrstuvwxyz0123456789",
+        "base32": "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
+        "hex": "0123456789abcdef",
+    }[alphabet]
+    rng = random.Random(length)
+    keys = ["".join(rng.choices(letters, k=length)) for _ in range(500)]
+    found = [key for key in keys if clean(f"api_key={key}") == "api_key=<redacted:api_key>"]
+    assert len(found) > 470
+
+
 @pytest.mark.parametrize(
     "text",
     [

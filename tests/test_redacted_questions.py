@@ -95,6 +95,10 @@ QUESTIONS = [
         (called({"secret": "open", "password": "a"}, name), called({"secret": "shut", "password": "a"}, name))
         for name in ("arguments", "args", "input")
     ),
+    (
+        {"extra_body": {"url": "https://h/?key=summer-sale-2025-shoes"}},
+        {"extra_body": {"url": "https://h/?key=winter-sale-2026-boots"}},
+    ),
     (called({"api_key": ALNUM}), called({"api_key": OTHER})),
     (called({"headers": {"authorization": "no"}}), called({"headers": {"authorization": "yes"}})),
     (called(json.dumps({"token": ALNUM})), called(json.dumps({"token": OTHER}))),
