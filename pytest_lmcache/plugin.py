@@ -100,6 +100,9 @@ LIBRARIES = ("litellm", "dspy")
 ENGINE = "pytest_lmcache.session"
 STARTS = "pytest_lmcache.children.starts"
 
+# Older ones have ini keys of texts only.
+KNOWS_NUMBERS = pytest.version_tuple >= (8, 4)
+
 run_key: pytest.StashKey[Run] = pytest.StashKey()
 recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
 missed_key: pytest.StashKey[BaseException] = pytest.StashKey()
@@ -132,7 +135,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for alias, name in SPELLINGS.items():
         parser.addini(alias, f"another spelling of {name}", type=INI[name][0], default=None)  # type: ignore[arg-type]
     for name, (kind, _, text) in LAYERS.items():
-        parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
+        known = "string" if kind == "float" and not KNOWS_NUMBERS else kind
+        parser.addini(name, text, type=known, default=None)  # type: ignore[arg-type]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -432,7 +436,8 @@ class Run:
             if isinstance(fault, CassetteMiss) and self.current is not None:
                 self.current.stash[missed_key] = fault
             key = fixturedef.cache_key(request)  # type: ignore[arg-type]
-            fixturedef.cached_result = (None, key, (fault, fault.__traceback__))
+            failed_with: Any = (fault, fault.__traceback__) if pytest.version_tuple >= (8, 3) else fault
+            fixturedef.cached_result = (None, key, failed_with)
             raise
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -853,7 +858,9 @@ class SharedFixture:
 
 def _getini(config: pytest.Config, name: str, expected: str) -> Any:
     try:
-        return config.getini(name)
+        value = config.getini(name)
+        is_number = name in LAYERS and LAYERS[name][0] == "float"
+        return float(value) if is_number and isinstance(value, str) and value else value
     except (TypeError, ValueError, pytest.UsageError) as problem:
         raise pytest.UsageError(f"ini: {name}: {problem}. It takes: {expected}.") from None
 
