@@ -304,7 +304,11 @@ def _engines() -> list[tuple[type, str, Callable[[Find, Any], Any]]]:
             else:
                 wrong.append(f"{name}.{method}")
     if wrong:
-        raise DoorError(errors.hidden_engine(str(getattr(dspy, "__version__", "of unknown version")), wrong))
+        raise DoorError(
+            errors.hidden_engine(
+                str(getattr(dspy, "__version__", "of unknown version")), [*dict.fromkeys(wrong)]
+            )
+        )
     return found
 
 
