@@ -280,8 +280,10 @@ def test_a_layer_gives_what_the_provider_gave(shape: str, provider: Provider, tm
     ):
         live = contextvars.copy_context().run(call, provider.url)
         raise ZeroDivisionError
+    asked_before = provider.count
     with use_cassette(tmp_path / "x.yaml", mode="record", cache=cache) as again:
-        stored = contextvars.copy_context().run(call, GONE)
+        stored = contextvars.copy_context().run(call, provider.url)
+    assert provider.count == asked_before
     assert [asked.source for asked in again.calls] == ["disk"]
     with use_cassette(tmp_path / "x.yaml"):
         replayed = contextvars.copy_context().run(call, GONE)
