@@ -71,15 +71,15 @@ def writing(path: Path) -> Iterator[None]:
     system without locks it warns, and keeps nobody out.
     """
     beside = _lock_file(path)
-    descriptor = _wait(beside, path)
+    held = _wait(beside, path)
     try:
         yield
     finally:
-        if descriptor is not None:
+        if held is not None:
             # While it is locked: whoever has opened it meanwhile looks again. Windows removes no open file.
             with suppress(OSError):
                 beside.unlink()
-            Held(descriptor).release()
+            held.release()
             if os.name == "nt":
                 with suppress(OSError):
                     beside.unlink()
@@ -92,8 +92,8 @@ def _lock_file(path: Path) -> Path:
     return path.with_name(name)
 
 
-def _wait(beside: Path, path: Path) -> int | None:
-    """The locked descriptor of a lock file, as soon as nobody else has it; None where there are no locks."""
+def _wait(beside: Path, path: Path) -> Held | None:
+    """The lock of a lock file, as soon as nobody else has it; None where there are no locks."""
     holder, since = "", RealTime.seconds()
     while True:
         _clear(beside)
@@ -105,11 +105,13 @@ def _wait(beside: Path, path: Path) -> int | None:
             warnings.warn(_no_locks(path, problem), stacklevel=2)
             return None
         if is_ours:
+            held = Held(descriptor)
             if _is_there(descriptor, beside):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, _self().encode("utf-8", "backslashreplace"))
-                return descriptor
-            Held(descriptor).release()
+                with suppress(OSError):  # a full disk is told by what is written next
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, _self().encode("utf-8", "backslashreplace"))
+                return held
+            held.release()
             continue
         found, now = _holder(beside), RealTime.seconds()
         if found != holder:

@@ -135,3 +135,19 @@ def test_a_name_as_long_as_can_be(tmp_path):
     path = tmp_path / f"{'x' * 250}.yaml"
     assert record(path, interaction("a", "A"))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_no_lock(path, monkeypatch):
+    """Where nothing can be written any more that is what the error says, this time and the next."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        patch.setattr(Path, "write_bytes", full)
+        for _ in range(2):
+            with pytest.raises(CassetteError, match="cannot be written: No space left on device"):
+                record(path, interaction("b", "B"))
+    assert list(path.parent.iterdir()) == [path]
+    assert record(path, interaction("b", "B"))
