@@ -21,6 +21,7 @@ from pytest_lmcache import origins
 from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette import Cassette, cassette_path
 from pytest_lmcache.children.parent import Parent
+from pytest_lmcache.children.remote import RemoteRecorder  # here: a copy by fork had better import nothing
 from pytest_lmcache.children.starts import Forks, Membership
 from pytest_lmcache.doors.fronts import WATCHED, Fronts
 from pytest_lmcache.doors.imports import ExecutionWatch, ImportWatch
@@ -281,8 +282,6 @@ class Session:
 
     def _forked(self) -> None:
         """Go on in a process made by fork: calls still belong to the recorders of the process that it is a copy of."""
-        from pytest_lmcache.children.remote import RemoteRecorder
-
         self._lock = threading.RLock()
         for recorder, variable in self._children.forked().items():
             remote = cast("Recorder", RemoteRecorder(variable, is_fork=True))

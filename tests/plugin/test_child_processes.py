@@ -29,6 +29,7 @@ from app_main import answer
 
 FORK = multiprocessing.get_context("fork")
 marked = pytest.mark.lm_cache(cassette="shared")
+litellm.in_memory_llm_clients_cache.flush_cache()  # connections of the parent are no child's
 
 @marked
 def test_pool():
@@ -269,6 +270,7 @@ import multiprocessing
 from app_main import answer
 
 FORK = multiprocessing.get_context("fork")
+litellm.in_memory_llm_clients_cache.flush_cache()  # connections of the parent are no child's
 
 def serve(questions, answers):
     for text in iter(questions.get, None):
@@ -342,6 +344,7 @@ ODD = """
 import multiprocessing, os
 
 FORK = multiprocessing.get_context("fork")
+litellm.in_memory_llm_clients_cache.flush_cache()  # connections of the parent are no child's
 
 def leave_early():
     chunks = litellm.completion(messages=said("stream"), stream=True, **SETTINGS)
