@@ -70,12 +70,20 @@ class Visit(visit.Visit):
     def asking(self) -> Iterator[None]:
         """Around the provider's call: what LiteLLM calls meanwhile is a part of it."""
         __tracebackhide__ = True
+        self._open_to_callbacks()
         token = inside.set(True)
         try:
             with super().asking():
                 yield
         finally:
             inside.reset(token)
+
+    def _open_to_callbacks(self) -> None:
+        """What a callback asks while the provider is asked is no part of that: it is the test's own call."""
+        logging_obj = self.kwargs.get("litellm_logging_obj")
+        for name in ("pre_call", "post_call"):
+            if (tell := getattr(logging_obj, name, None)) is not None:
+                vars(logging_obj)[name] = functools.partial(_outside, tell)
 
     def replay(self, stored: Answer) -> Any:
         """The stored answer as LiteLLM would have given it; a stored error is raised."""
@@ -228,6 +236,14 @@ class Visit(visit.Visit):
 
     def _has_own_prices(self) -> bool:
         return any("cost_per" in name for name in self.kwargs) and not self.kwargs.get("model_info")
+
+
+def _outside(tell: Callable[..., Any], /, *args: Any, **more: Any) -> Any:
+    token = inside.set(False)
+    try:
+        return tell(*args, **more)
+    finally:
+        inside.reset(token)
 
 
 def _tell_nobody(*_: Any, **__: Any) -> None:
