@@ -75,6 +75,7 @@ _DATE = (
 
 _SLASH = r"(?:/+|\\+)"
 _TAIL = r"(?P<tail>(?:[/\\]+[\w.@~+-]+)*)"
+_OF_PYTEST = r"pytest-of-[^/\\\s]+[/\\]+pytest-(?:\d+|current)"
 # By tempfile.
 _MADE = rf"(?:{_SLASH}tmp[a-z0-9_]{{8}}(?![a-z0-9_]))?"
 _WINDOWS_SLASHES = re.compile(r"\\+")
@@ -94,14 +95,18 @@ def _folders(paths: Sequence[str]) -> str:
 
 def _tmp_path(folders: Folders) -> str:
     known = _folders(folders.temporary)
-    known = rf"(?<![\w.~-])(?:{known})(?![\w-])(?:{_SLASH}popen-gw\d+)?{_MADE}|" if known else ""
+    # pytest's own folder lies in the system's temporary one, and is masked as a whole.
+    known = (
+        rf"(?<![\w.~-])(?:{known})(?![\w-]|{_SLASH}{_OF_PYTEST})(?:{_SLASH}popen-gw\d+)?{_MADE}|"
+        if known
+        else ""
+    )
     return (
         # The folder alone: what lies in it, the tail, keeps its name.
         rf"(?:{known}"
         # From the beginning of a path only: a path of n parts is read once, and not n times.
         r"(?<![\w.@~+/\\-])(?:[A-Za-z]:)?[\w.@~+-]*+(?:[/\\]+[\w.@~+-]+)*?"
-        r"[/\\]+pytest-of-[^/\\\s]+[/\\]+pytest-(?:\d+|current)"
-        rf"(?:{_SLASH}popen-gw\d+)?"
+        rf"[/\\]+{_OF_PYTEST}(?:{_SLASH}popen-gw\d+)?"
         rf"|(?:(?<![\w.~-])(?:/private)?(?:/tmp|/var/tmp|/var/folders/[^/\s]+/[^/\s]+/[TC0])"
         rf"|\b[A-Za-z]:{_SLASH}Users{_SLASH}[^/\\\n\"']+{_SLASH}AppData{_SLASH}Local{_SLASH}Temp"
         rf"|\b[A-Za-z]:{_SLASH}(?:Windows{_SLASH})?Temp)(?![\w-]){_MADE})" + _TAIL

@@ -174,6 +174,20 @@ def test_known_temporary_folders(here, there, same):
 
 
 @pytest.mark.parametrize(
+    "temporary", ["/tmp", "/tmp/ann", "/var/folders/x9/k_1/T", r"C:\\Users\\Ann\\AppData\\Local\\Temp"]
+)
+def test_pytests_own_folder_lies_in_the_temporary_one(temporary):
+    """Without ``--basetemp``, ``tmp_path`` of the next run is masked as a whole, not only the folder that holds it."""
+    folders = Folders("/home/ann/shop", (temporary,))
+    first, next_run, other_file = (
+        key(f"read {temporary}/pytest-of-ann/{rest}", "tmp_path", folders=folders)
+        for rest in ("pytest-7/test_x0/a.txt", "pytest-8/popen-gw1/test_x0/a.txt", "pytest-8/test_x0/b.txt")
+    )
+    assert first == next_run
+    assert first != other_file
+
+
+@pytest.mark.parametrize(
     ("here", "there", "same"),
     [
         ("read /home/ann/shop/src/a.py.", "read /builds/7/shop/src/a.py.", True),

@@ -131,6 +131,24 @@ def test_temporary_folders_and_the_checkout(suite, monkeypatch, tmp_path_factory
     assert suite.asked() == 2
 
 
+def test_the_temporary_folder_of_the_next_run(suite, monkeypatch):
+    """A path in pytest's default folder, which is numbered anew in each run, misses with the normalizer that mends it."""
+    prompt = "f'read {tempfile.gettempdir()}/pytest-of-ann/pytest-{os.environ[\"RUN\"]}/test_one0/a.txt'"
+    suite.test(f"""
+        import os, tempfile
+
+        @pytest.mark.lm_cache
+        def test_one():
+            ask({prompt})
+    """)
+    monkeypatch.setenv("RUN", "7")
+    suite.record()
+    monkeypatch.setenv("RUN", "8")
+    suite.run().stdout.fnmatch_lines(['*all tests   lm_normalize = [[]"tmp_path"]*'])
+    suite.run("-o", "lm_normalize=tmp_path").assert_outcomes(passed=1)
+    assert suite.asked() == 1
+
+
 BAD = [
     (
         "lm_mode",
