@@ -208,6 +208,8 @@ def test_commands(reader, block):
                 reader.environment.setenv(name, value.replace("…", "local-123456"))
             case ["git", "add", path]:
                 assert (reader.folder / path).is_dir()
+            case ["python", "-m", "venv", folder, "&&", "source", activate]:
+                assert activate == f"{folder}/bin/activate"
             case ["pip", "install", path]:
                 project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
                 assert path == f"./{project['name']}"
