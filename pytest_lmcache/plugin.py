@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
+from inspect import iscoroutinefunction
 from pathlib import Path
 from threading import Timer
 from traceback import walk_stack
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 NEAR = 0.84  # how alike a mark's name is to ours for a slip of the pen: "lm_cashe" is 0.86, "cache" 0.83
 PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
+LEFT_RUNNING = 10.0  # seconds to wait for the threads that tests have left running, as Python does for ever
 _Settings = TypeVar("_Settings", Settings, CacheSettings)
 MARKER = (
     "lm_cache(cassette, mode, key, normalize, repeat, record_errors, usage, max_age, redact, redact_with, "
@@ -235,7 +237,10 @@ class Run:
         self._watches.append(ImportWatch(ENGINE, self._engine_is_there))
 
     def stop(self) -> None:
-        """Watch for LiteLLM and DSPy, and over their calls, no more."""
+        """Watch for LiteLLM and DSPy, and over their calls, no more; but while a replaying test's threads go on, do."""
+        is_last = self._watcher is None or self.session.is_alone(self._watcher)
+        if self._follows and is_last and origins.THREADS.has_left():
+            return
         for watch in self._watches:
             watch.stop()
         if self._outer is not None:
@@ -280,6 +285,8 @@ class Run:
         """End what an interrupt left open, fail for refused calls, hand a worker's tally to its controller."""
         if self.current is not None:
             self._end(self.current, passed=False)
+        if self._follows and session.exitstatus != pytest.ExitCode.INTERRUPTED:
+            origins.THREADS.wait(LEFT_RUNNING)
         self._count_watched(OUTSIDE)
         if self._watcher is not None:
             self._count_late()
@@ -407,6 +414,18 @@ class Run:
         result = yield
         _raise_fault(item)
         return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        """Let tests that anyio runs in one task, whose context is nobody's, have what they start as their own."""
+        inner = getattr(pyfuncitem.obj, "hypothesis", None)
+        place, name = (pyfuncitem, "obj") if inner is None else (inner, "inner_test")
+        function = getattr(place, name)
+        if self._origin is None or not self._follows or not iscoroutinefunction(function):
+            return (yield)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(place, name, origins.coroutine_of(self._origin, function))
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -228,6 +228,10 @@ class Session:
                 recorder.in_front.update(self._fronts.standing())
                 self._children.admit(recorder)
 
+    def is_alone(self, recorder: Recorder) -> bool:
+        """Whether it is the last one that keeps the interception on."""
+        return self._open == (recorder,)
+
     def leave(self, recorder: Recorder) -> None:
         """Calls belong to this recorder no more; after the last, nothing of ours is left in LiteLLM or DSPy."""
         if self._parent is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 HEAD = """
-import concurrent.futures, contextlib, contextvars, threading
+import _thread, concurrent.futures, multiprocessing.pool, contextlib, contextvars, threading
 
 TEST_MAY_END, HAS_CALLED = threading.Event(), threading.Event()
 
@@ -29,6 +29,8 @@ LEFT = {
     thread.join()
     """,
     "timer": "threading.Timer(0.01, late).start()",
+    "raw thread": "_thread.start_new_thread(late, ())",
+    "pool of multiprocessing": "KEPT.append(multiprocessing.pool.ThreadPool(1)); KEPT[0].apply_async(late)",
     "pool": "POOL.submit(late)",
     "new pool": "concurrent.futures.ThreadPoolExecutor().submit(late)",
     "map": "concurrent.futures.ThreadPoolExecutor().map(late, [ask])",
@@ -40,7 +42,7 @@ SUITE = (
     + """
 POOL = concurrent.futures.ThreadPoolExecutor(1)
 LOOP = asyncio.new_event_loop()
-LEFT = []
+LEFT, KEPT = [], []
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 async def later():
@@ -117,3 +119,79 @@ def test_while_recording_it_passes_and_is_counted(suite, how, mark):
         ["not recorded, called after the test had ended; *", "  test_it.py::test_first (completion()*"]
     )
     result.stdout.no_fnmatch_line("*tests that are not marked*")
+
+
+ALONE = """
+import atexit, sys, threading, time
+
+def late(seconds):
+    time.sleep(seconds)
+    try:
+        ask()
+    except BaseException as error:
+        print("REFUSED", seconds, type(error).__name__, file=sys.__stderr__)
+
+@pytest.mark.lm_cache
+def test_marked():
+    threading.Thread(target=late, args=[0.2]).start()
+    threading.Thread(target=late, args=[0.4], daemon=True).start()
+    daemon = threading.Thread(target=late, args=[4], daemon=True)
+    daemon.start()
+    atexit.register(daemon.join)
+"""
+
+
+def test_a_call_after_the_last_test_is_refused(suite):
+    """Threads that Python waits for are waited for, and counted; what goes on longer is refused all the same."""
+    suite.test(ALONE)
+    result = suite.spawn("-s")
+    assert suite.asked() == 0
+    assert result.returncode == 1
+    assert "1 passed" in result.stdout
+    assert "  test_it.py::test_marked (" in result.stdout
+    assert result.stderr.count("REFUSED") == 3, result.stdout + result.stderr
+
+
+ONE_LOOP = """
+LEFT = []
+FREE = []
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio"
+
+@pytest.fixture(scope="module")
+async def shared(anyio_backend):
+    yield
+
+async def later():
+    await FREE[0].wait()
+    return await aask()
+
+@pytest.mark.lm_cache
+MARK
+async def test_marked(FIXTURE):
+    FREE.append(asyncio.Event())
+    LEFT.append(asyncio.get_running_loop().create_task(later()))
+
+MARK
+async def test_unmarked(FIXTURE):
+    FREE[0].set()
+    with pytest.raises(BaseException, match="test_marked has ended"):
+        await LEFT[0]
+"""
+PLUGINS = {
+    "anyio": ("@pytest.mark.anyio", "shared"),
+    "pytest-asyncio": ('@pytest.mark.asyncio(loop_scope="module")', ""),
+}
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_task_on_a_loop_that_several_tests_share(suite, plugin):
+    """It belongs to the test that started it, whichever task the plugin runs the tests in."""
+    mark, fixture = PLUGINS[plugin]
+    suite.test(ONE_LOOP.replace("MARK", mark).replace("FIXTURE", fixture))
+    result = suite.run()
+    result.assert_outcomes(passed=2)
+    assert suite.asked() == 0
+    result.stdout.fnmatch_lines(["  test_it.py::test_marked (1)"])
