@@ -340,13 +340,28 @@ class Cassette:
         """
         if not any(call.new for call in asked) and not (rewrite and self.exists):
             return False
+
+        def text() -> bytes | None:
+            return self._merged(asked, owned=owned, rewrite=rewrite, comment=comment)
+
+        if rewrite and text() is None:
+            return False  # it needs no lock, so the folder may be read-only
         with self._writing():
-            on_disk = Cassette(self.path, self.strategy, replaces=self._replaces)
-            entries = merge(on_disk.entries, asked, owned=owned, rewrite=rewrite)
-            if entries == on_disk.entries:
+            merged = text()
+            if merged is None:
                 return False
-            self._replace(b"".join(on_disk._file(entries, comment)) if entries else None)
+            self._replace(merged or None)
         return True
+
+    def _merged(
+        self, asked: Sequence[Asked], *, owned: bool, rewrite: bool, comment: Sequence[str]
+    ) -> bytes | None:
+        """The file as it is to be after a test, empty for no file; None where nothing changes."""
+        on_disk = Cassette(self.path, self.strategy, replaces=self._replaces)
+        entries = merge(on_disk.entries, asked, owned=owned, rewrite=rewrite)
+        if entries == on_disk.entries:
+            return None
+        return b"".join(on_disk._file(entries, comment)) if entries else b""
 
     def fragile(self) -> Sequence[CassetteError]:
         """One for each interaction with a text that formatters would change; see ``make_robust``."""

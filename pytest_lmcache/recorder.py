@@ -251,7 +251,7 @@ class Recorder:
         self.owned = owned
         self.watched = watched
         self.is_new = is_new
-        self.shown_path = shown_path or str(path)
+        self.shown_path = shown_path or str(path or "no cassette")
         self.identity = identity or str(path)
         self.asker = asker or label
         self._where = where or tuple
@@ -654,14 +654,19 @@ class Recorder:
         """Record the errors that belong to a test that passed, those that no later identical call made up for."""
         in_vain = not any(record.is_answered and record.source != "cassette" for record in self._calls)
         for record in self._calls:
-            # A provider that is down takes away nothing that was recorded.
-            replaces = record.renews or self.mode is Mode.REWRITE
-            if record.failure is not None and not (in_vain and replaces):
+            failure = record.failure
+            # A provider that is down takes away no answer that was recorded.
+            if failure is not None and not (in_vain and self._has_answer(record)):
                 is_made_up_for = any(
-                    other.is_answered and other.key == record.key and other.order > record.failure.at
+                    other.is_answered and other.key == record.key and other.order > failure.at
                     for other in self._calls
                 )
-                record.entry = None if is_made_up_for else record.failure.entry
+                record.entry = None if is_made_up_for else failure.entry
+
+    def _has_answer(self, record: CallRecord) -> bool:
+        """Whether the cassette has an answer, and no error, in the place of a call."""
+        recorded = [] if self.path is None else self.cassette.answers(record.key)
+        return record.nth < len(recorded) and recorded[record.nth].is_answered
 
     def _asked_for(self) -> list[Asked]:
         fresh: Counter[str] = Counter()

@@ -797,6 +797,24 @@ def test_a_rewrite_with_the_same_answers_leaves_the_file_alone(three: Path, owne
     assert three.stat().st_mtime == 1
 
 
+def test_a_rewrite_with_the_same_answers_needs_no_writable_folder(
+    three: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is to be written, so no lock is needed; what changed still is an error that says why."""
+    really = os.open
+
+    def read_only(path: str, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return really(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr("os.open", read_only)  # root may write all
+    again = [interaction(text, reply(text.upper(), run=2)) for text in "abc"]
+    assert not record(three, *again, rewrite=True)
+    with pytest.raises(CassetteError, match="cannot be written: Permission denied"):
+        record(three, interaction("a", "changed"), rewrite=True)
+
+
 def test_a_rewrite_changes_only_the_answers_that_changed(three: Path) -> None:
     """A reviewer's diff shows the one answer that is new, not every id."""
     before = three.read_text().split("--- ")

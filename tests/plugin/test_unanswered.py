@@ -146,6 +146,32 @@ def test_retries_in_vain():
     assert "sk-bad" not in gone.cassette("test_wrong_key")
 
 
+def test_a_rewrite_of_nothing_but_an_error(gone):
+    """A rewrite records the error that a test expects, the first time and again; it takes the place of no answer."""
+    gone.test("""
+def test_it():
+    with pytest.raises(litellm.AuthenticationError):
+        call(api_key="sk-bad-key-123456")
+""")
+    for _ in range(2):
+        rewritten = gone.suite.run("--lm-rewrite")
+        rewritten.assert_outcomes(passed=1)
+        rewritten.stdout.fnmatch_lines(["0 replayed, 1 recorded"])
+        gone.suite.run().assert_outcomes(passed=1)
+    gone.test("""
+def test_it():
+    try:
+        call()
+    except litellm.InternalServerError:
+        pass
+""")
+    gone.suite.run("--lm-rewrite").assert_outcomes(passed=1)
+    answered = gone.cassette("test_it")
+    gone.provider.stop()
+    gone.suite.run("--lm-rewrite").assert_outcomes(passed=1)
+    assert gone.cassette("test_it") == answered
+
+
 def test_calls_that_a_test_cancels(gone):
     """Replay waits where life did: no patience, the loser of a race, a stop button, tasks left at the end."""
     recorded, _ = gone.both(
