@@ -1,8 +1,8 @@
-"""Finds what was recorded before placeholders had a hash.
+"""Finds what was recorded under other rules of redaction.
 
-A placeholder without a hash stood for whatever the rules of that time took out, so it matches any one value.
-In newer recordings it stands for a secret of the machine, and matches itself alone: their keys begin with
-``keys.OWN_SECRETS``.
+What today's rules take out besides is taken out of the recorded question too. A placeholder without a hash stood
+for whatever the rules of that time took out, so it matches any one value. In newer recordings it stands for a
+secret of the machine, and matches itself alone: their keys begin with ``keys.OWN_SECRETS``.
 """
 
 from __future__ import annotations
@@ -19,25 +19,32 @@ if TYPE_CHECKING:
     from pytest_lmcache.cassette import Entry
     from pytest_lmcache.interaction import Call
     from pytest_lmcache.keys import KeyStrategy
+    from pytest_lmcache.redact import Redactor
 
 # Under a name, as in "api_key":"<redacted:api_key>", any text may have stood there, or null.
 _NAME_BEFORE = re.compile(r'"([^"\\]{1,80})":"$')
 _WHOLE = r'(?:"(?:[^"\\]|\\.)*+"|null)'
-_WITHIN = r'(?:<redacted:[^<>"]{1,100}>|(?:[^\s"\\<>]|\\[^"])+?)'
+_WITHIN = r'(?:<redacted:[^<>"]{1,100}>|[^\s"\\<>]|\\[^"])+?'
+# In an address that was an argument, with a prompt's words behind it.
+_PARAMETER_BEFORE = re.compile(r"[?&][\w.\-]{2,40}=$")
+_PARAMETER = r'(?:<redacted:[^<>"]{1,100}>|[^&#"\\<>]|\\.)*?'
 
 
 class OldRecording(NamedTuple):
-    """A recording that holds such placeholders."""
+    """A recording whose question today's rules would write in another way."""
 
     key: str
     name: str
     streamed: bool
     text: str
+    is_exact: bool
 
     def matches(self, call: Call, text: str) -> bool:
         """Whether a call is what was recorded, but for what the placeholders stand for."""
         if call.name != self.name or bool(call.request.get("stream")) != self.streamed:
             return False
+        if self.is_exact:
+            return text == self.text
         kept, gaps = self._parts()
         if not (text.startswith(kept[0]) and text.endswith(kept[-1])):
             return False
@@ -54,20 +61,30 @@ class OldRecording(NamedTuple):
                 start, end = start - 1, end + 1
                 gaps.append(_WHOLE)
             else:
-                gaps.append(_WITHIN)
+                is_parameter = _PARAMETER_BEFORE.search(self.text[max(0, start - 45) : start])
+                gaps.append(_PARAMETER if is_parameter else _WITHIN)
             kept.append(self.text[done:start])
             done = end
         return [*kept, self.text[done:]], gaps
 
 
-def old_recordings(entries: Iterable[Entry], strategy: KeyStrategy) -> Iterator[OldRecording]:
-    """The recordings of a cassette that hold such placeholders; the miss names those that cannot be read."""
+def old_recordings(
+    entries: Iterable[Entry], strategy: KeyStrategy, redact: Redactor
+) -> Iterator[OldRecording]:
+    """The recordings of a cassette that are such; the miss names those that cannot be read."""
     for entry in entries:
-        if HASHLESS.search(entry.question.decode(errors="replace")) is None:
+        question = entry.question.decode(errors="replace")
+        has_own = HASHLESS.search(question) is not None
+        is_same = redact(question) == question
+        if is_same and not has_own:
             continue
         try:
             is_new, call = entry.stored_key().startswith(OWN_SECRETS), entry.call()
         except CassetteError:
             continue
-        if not is_new:
-            yield OldRecording(entry.key, call.name, bool(call.request.get("stream")), strategy.text(call))
+        if is_new and is_same:
+            continue
+        text = strategy.text(call._replace(request=redact.request(call.request)))
+        yield OldRecording(
+            entry.key, call.name, bool(call.request.get("stream")), text, is_new or not has_own
+        )

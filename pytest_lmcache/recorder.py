@@ -412,13 +412,13 @@ class Recorder:
         return record, None
 
     def _recorded_key(self, call: Call, text: str) -> str:
-        """A call's key, or that of a recording from before placeholders had hashes."""
+        """A call's key, or that of a recording that was made under other rules of redaction."""
         key = self.strategy.key(call, text)
         if self.path is None or self.mode is Mode.REWRITE or self.cassette.answers(key):
             return key
         with self._lock:
             if self._old_recordings is None:
-                self._old_recordings = list(old_recordings(self.cassette.entries, self.strategy))
+                self._old_recordings = list(old_recordings(self.cassette.entries, self.strategy, self.redact))
         return next((old.key for old in self._old_recordings if old.matches(call, text)), key)
 
     def _owner(self, address: str, *, has_own_key: bool) -> str:

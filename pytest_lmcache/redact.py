@@ -361,12 +361,12 @@ _FORMATS = (
     _Format("azure-secret", ("7Q~", "8Q~"), r"[A-Za-z0-9_.~-]{37,}", "[A-Za-z0-9_.~-]", back=(3,)),
     _Format("huggingface-token", ("hf_", "api_org_"), _NO_NAME + _LONG, "[A-Za-z0-9-]"),
     _Format("groq-key", ("gsk_",), _LONG),
-    _Format("xai-key", ("xai-",), _LONG),
+    _Format("xai-key", ("xai-",), r"[A-Za-z0-9_]{20,}"),
     _Format("perplexity-key", ("pplx-",), _LONG),
     _Format("nvidia-key", ("nvapi-",), _DASHED),
     _Format("cerebras-key", ("csk-",), _LONG),
     _Format("fireworks-key", ("fw_",), _LONG, _RUN),
-    _Format("replicate-token", ("r8_",), _LONG, _RUN),
+    _Format("replicate-token", ("r8_",), rf"(?={_RUN}{{0,99}}[0-9]){_DASHED}", _RUN),
     _Format("together-key", ("tgp_v1_",), _DASHED),
     _Format("tavily-key", ("tvly-",), _DASHED),
     _Format("langsmith-key", ("lsv2_pt_", "lsv2_sk_"), r"[a-f0-9_]{20,}"),
@@ -375,7 +375,7 @@ _FORMATS = (
     _Format("github-token", ("github_pat_",), rf"(?:{_CUT}|11[A-Z0-9]{{7,}})[A-Za-z0-9_]*"),
     _Format(
         "gitlab-token",
-        tuple(f"gl{kind}-" for kind in _set("agent cbt dt ffct ft imt oas pat ptt rt soat wt")),
+        tuple(f"gl{kind}-" for kind in _set("agent cbt dt ffct ft imt oas pat ptt rt rtr soat wt")),
         r"[A-Za-z0-9_.-]{20,}(?<!\.)",
     ),
     _Format("gitlab-token", ("GR1348941",), _DASHED),
@@ -399,23 +399,29 @@ _FORMATS = (
         _RUN,
         ahead=rf"{_RUN}{{21,26}}\.",
     ),
+    _Format("discord-webhook", ("/webhooks/",), rf"[0-9]{{16,20}}/{_RUN}{{30,}}", " ", keep=True),
+    # In the address of its interface it follows "bot".
     _Format(
-        "discord-webhook",
-        ("discord.com/api/webhooks/", "discordapp.com/api/webhooks/"),
-        rf"[0-9]{{16,20}}/{_RUN}{{30,}}",
-        keep=True,
+        "telegram-token",
+        (":AA",),
+        rf"[0-9]{{8,10}}:AA{_RUN}{{30,}}",
+        "[A-Za-z0-9](?<!/bot)",
+        back=(8, 9, 10),
     ),
-    _Format("telegram-token", (":AA",), rf"[0-9]{{8,10}}:AA{_RUN}{{30,}}", back=(8, 9, 10)),
     _Format("firebase-key", ("AAAA",), rf"{_RUN}{{7}}:{_RUN}{{100,}}", _RUN, ahead=rf"{_RUN}{{7}}:"),
-    _Format("supabase-token", ("sbp_",), r"(?:oauth_|v[0-9]_)?[a-f0-9]{32,}"),
+    _Format("supabase-token", ("sbp_",), r"(?:oauth_|v[0-9]_)?(?=[a-z]*[0-9])[a-z0-9]{32,}"),
     _Format("vault-token", ("hvs.", "hvb.", "hvr."), _DASHED),
     _Format("digitalocean-token", ("dop_v1_", "doo_v1_", "dor_v1_"), r"[a-f0-9]{32,}"),
-    _Format("shopify-token", ("shpat_", "shpca_", "shppa_", "shpss_"), r"[A-Fa-f0-9]{32,}"),
+    _Format(
+        "shopify-token",
+        ("shpat_", "shpca_", "shppa_", "shpss_", "shptka_", "shpua_", "prtapi_"),
+        r"[A-Fa-f0-9]{32,}",
+    ),
     _Format("stripe-secret", ("whsec_",), r"[A-Za-z0-9+/]{24,}={0,2}"),
     _Format("pinecone-key", ("pcsk_",), r"[A-Za-z0-9]{2,8}_[A-Za-z0-9]{30,}"),
     _Format("jina-key", ("jina_",), rf"[A-Za-z0-9]{{20,}}{_RUN}*"),
     _Format("elevenlabs-key", ("sk_",), r"[a-f0-9]{48}(?![A-Za-z0-9])"),
-    _Format("twilio-key", ("SK",), r"[a-f0-9]{32}(?![A-Za-z0-9])", ahead="[a-f0-9]{32}"),
+    _Format("twilio-key", ("SK",), r"[A-Fa-f0-9]{32}(?![A-Za-z0-9])", ahead="[A-Fa-f0-9]{32}"),
     _Format("voyage-key", ("pa-",), _RUN + "{40,}", _RUN, random=True),
     _Format("stripe-key", ("sk_live_", "sk_test_", "rk_live_", "rk_test_"), _LONG),
     _Format("jwt", ("eyJ",), rf"{_RUN}{{8,}}+\.{_RUN}{{8,}}+(?:\.{_RUN}*+){{0,3}}", _RUN),
@@ -579,8 +585,6 @@ def _is_query_secret(name: str, value: str) -> bool:
 
 def _address(url: str) -> str:
     """An address that a call goes to without credentials: other machines have others in it, or none."""
-    if "://" not in url or " " in url:  # a prompt with one
-        return url
     bare = _PARAMETER.sub(_own_parameter, _CREDENTIALS.sub(f"://{_placeholder('url-credentials')}@", url))
     return url if bare == url else bare
 
@@ -905,15 +909,26 @@ class _Part(Enum):
     CONTENT = auto()  # what a model reads or writes, also for a tool: names say nothing there, values do
 
 
-# Within arguments and answers.
+# Within arguments and answers. What JSON schemas have users' names and values under is listed, "parameters" are not:
+# those of Azure's data sources hold credentials.
 _CONTENT = _set(
-    "arguments args chat_template_kwargs content contents documents function functions input input_schema instructions "
-    "json_schema messages parameters prompt properties query response_format schema system"
+    "$defs arguments args chat_template_kwargs content contents default definitions documents examples function "
+    "functions guided_json input input_examples instructions messages prompt properties query response_format system"
 )
-# Arguments that hold what was asked: never a source of secrets to look for.
-_QUESTION = frozenset(
-    {"messages", "input", "prompt", "tools", "functions", "documents", "query", "response_format"}
-)
+
+
+def _is_content(name: str) -> bool:
+    """Whether a model reads or writes what stands under this name: never a source of secrets to look for."""
+    return name in _CONTENT or name.lower().endswith(("schema", "instruction"))
+
+
+@lru_cache(maxsize=4096)
+def _is_address_name(name: str) -> bool:
+    """Whether an argument of this name says where a call goes to."""
+    return bool(_ADDRESSES.intersection(_words(name)[-1:]))
+
+
+_ADDRESSES = _set("base dsn endpoint host server uri url")
 # Attributes of the module litellm that users set a provider's key on; the alphabetically first names a value.
 _MODULE_KEYS = tuple(
     sorted(
@@ -1024,7 +1039,7 @@ class Redactor:
             with suppress(
                 Exception
             ):  # a caller's odd mapping must not stop the call, nor hide what else is given
-                if name not in _QUESTION:
+                if name != "tools" and not _is_content(name):
                     self._learn_value(name, value, found, _DEEPEST)
                 if value is not None and name.endswith("client"):
                     self._learn_value("api_key", getattr(value, "api_key", None), found, 0)
@@ -1072,12 +1087,14 @@ class Redactor:
             # Deeper down, the name of a password may be that of something else.
             if credible or (is_secret_name(name) if depth == _DEEPEST else _is_credential_name(name)):
                 secrets = _secrets_in(name, value)
-            elif "://" in value:
+            elif "://" in value and _is_address_name(name):
                 secrets = _secrets_in_url(value)
             for secret in secrets:
                 found[secret] = min(name.lower(), found.get(secret, "\uffff"))
         elif depth and isinstance(value, Mapping):
             for inner, part in value.items():
+                if isinstance(inner, str) and _is_content(inner):
+                    continue
                 told = _told_by(value) if inner == "key" else inner
                 inner_depth = depth if name.endswith("headers") else depth - 1
                 self._learn_value(told if isinstance(told, str) else "", part, found, inner_depth)
@@ -1231,14 +1248,14 @@ class Redactor:
         kind = _name_kind(name)
         if item is None or isinstance(item, str):
             if kind is _Name.OTHER:
-                is_address = part is _Part.ARGUMENTS and item is not None and "://" in item
+                is_address = item and part is _Part.ARGUMENTS and "://" in item and _is_address_name(name)
                 return self._text(_address(item) if is_address else item) if item else item
             return self._text_named(name, kind, item, part)
         if kind is not _Name.OTHER and isinstance(item, list | tuple):
             named = [self._named(name, each, part) for each in item]
             return item if named == item else named
         if part is not _Part.CONTENT:
-            if name in _CONTENT:
+            if _is_content(name):
                 part = _Part.CONTENT
             elif name.lower().endswith("headers"):
                 part = _Part.HEADERS
@@ -1252,7 +1269,7 @@ class Redactor:
             return item if item == mark else mark
         if item is None:
             return None
-        clean = self._text(_address(item) if part is _Part.ARGUMENTS else item)
+        clean = self._text(item)
         if _PLACEHOLDER.fullmatch(item):
             return clean
         # Of the cleaned text too, or a second pass could find a credential where the first saw a sentence.
@@ -1264,7 +1281,6 @@ class Redactor:
 
     def _marked(self, name: str, secret: str) -> str:
         """The placeholder of a secret that is known by its name."""
-        secret = _without_scheme(secret)
         known = [span for span in self._spans(secret) if span.rank >= _KNOWN_RANK]
         return _placeholder(name.lower(), _unknown(secret, _Span(0, len(secret), 0, name), known))
 

@@ -117,15 +117,18 @@ FORMATS = {
     "telegram": ("telegram-token", "123456789" + ":AA" + ALNUM[:33]),
     "telegram, new": ("telegram-token", "7123456789" + ":AAH" + ALNUM[:16] + "-" + ALNUM[:15]),
     "firebase": ("firebase-key", "AAAA" + ALNUM[:7] + ":" + "APA91b" + ALNUM + "-_" + ALNUM[:66]),
+    "supabase, letters": ("supabase-token", "sbp" + "_" + ALNUM[:40].lower()),
     "supabase": ("supabase-token", "sbp" + "_" + HEX[:40]),
     "vault": ("vault-token", "hvs" + "." + ALNUM[:24]),
     "vault batch": ("vault-token", "hvb" + "." + ALNUM),
     "digitalocean": ("digitalocean-token", "dop" + "_v1_" + HEX),
     "shopify": ("shopify-token", "shpat" + "_" + HEX[:32]),
+    "shopify theme": ("shopify-token", "shptka" + "_" + HEX[:32]),
+    "shopify partner": ("shopify-token", "prtapi" + "_" + HEX[:32]),
     "shopify app": ("shopify-token", "shpss" + "_" + HEX[:32]),
     **{
         f"gitlab {kind}": ("gitlab-token", f"gl{kind}" + "-" + ALNUM[:20])
-        for kind in ["dt", "rt", "ptt", "cbt", "ft", "soat", "imt", "agent", "oas", "ffct"]
+        for kind in ["dt", "rt", "rtr", "ptt", "cbt", "ft", "soat", "imt", "agent", "oas", "ffct"]
     },
     "gitlab runner": ("gitlab-token", "GR13" + "48941" + ALNUM[:20]),
     "stripe webhook": ("stripe-secret", "whsec" + "_" + ALNUM[:32]),
@@ -133,6 +136,12 @@ FORMATS = {
     "jina": ("jina-key", "jina" + "_" + HEX[:32] + ALNUM[:28]),
     "elevenlabs": ("elevenlabs-key", "sk" + "_" + HEX[:48]),
     "twilio": ("twilio-key", "S" + "K" + HEX[:32]),
+    "twilio, capitals": ("twilio-key", "S" + "K" + HEX[:32].upper()),
+    "xai, with lines": ("xai-key", "xai" + "-" + ALNUM[:12] + "_" + ALNUM[:50] + "_" + ALNUM[:16]),
+    "replicate, with lines": (
+        "replicate-token",
+        "r8" + "_" + ALNUM[:8] + "-" + ALNUM[:14] + "_" + ALNUM[:13],
+    ),
     "voyage": ("voyage-key", "pa" + "-" + ALNUM[:20] + "_" + ALNUM[:22]),
     "azure storage": ("azure-key", (ALNUM + ALNUM)[:50] + "+/" + ALNUM[:34] + "=="),
     "jwt": ("jwt", jwt()),
@@ -246,13 +255,17 @@ def test_bearer_token(clean, scheme):
     assert clean(f"curl -H 'X: {scheme} {MISTRAL}.'") == f"curl -H 'X: {scheme} <redacted:bearer-token>.'"
 
 
-@pytest.mark.parametrize("host", ["discord.com", "discordapp.com", "canary.discord.com"])
-def test_discord_webhook(clean, host):
+@pytest.mark.parametrize("base", ["discord.com/api", "discordapp.com/api/v6", "canary.discord.com/api/v10"])
+def test_discord_webhook(clean, base):
     """So is that of Discord's."""
-    url = f"https://{host}/api/" + "webhooks/123456789012345678/" + ALNUM + "_-ab"
-    assert (
-        clean(f"post to {url} now") == f"post to https://{host}/api/webhooks/<redacted:discord-webhook> now"
-    )
+    url = f"https://{base}/" + "webhooks/123456789012345678/" + ALNUM + "_-ab"
+    assert clean(f"post to {url} now") == f"post to https://{base}/webhooks/<redacted:discord-webhook> now"
+
+
+def test_telegrams_address(clean):
+    """A bot's token goes from the address of Telegram's interface."""
+    url = "https://api.telegram.org/bot{}/getMe"
+    assert clean(url.format("123456789" + ":AA" + ALNUM[:33])) == url.format("<redacted:telegram-token>")
 
 
 def test_slack_webhook(clean):
@@ -619,8 +632,10 @@ def test_a_call_without_a_secret_is_the_same(clean, key):
     url = f"https://mcp.example/?exaApiKey={key or ''}&v=1&apikey={key or ''}"
     tool = {"type": "mcp", "server_url": url, "authorization": key}
     asked = {"tools": [{**tool, "headers": {"X-API-Key": key}}], "extra_body": {"search_api_key": key}}
-    sources = [{"type": "azure_search", "authentication": {"type": "api_key", "key": key}}]
+    login = {"authentication": {"type": "api_key", "key": key}}
+    sources = [{"type": "azure_search", **login, "parameters": login}]
     found = clean.request({**asked, "data_sources": sources})
+    same_login = {"authentication": {"type": "api_key", "key": "<redacted:api_key>"}}
     assert found == {
         "tools": [
             {
@@ -631,9 +646,7 @@ def test_a_call_without_a_secret_is_the_same(clean, key):
             }
         ],
         "extra_body": {"search_api_key": "<redacted:search_api_key>"},
-        "data_sources": [
-            {"type": "azure_search", "authentication": {"type": "api_key", "key": "<redacted:api_key>"}}
-        ],
+        "data_sources": [{"type": "azure_search", **same_login, "parameters": same_login}],
     }
     assert clean.request(found) is found
 

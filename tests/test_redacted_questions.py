@@ -45,6 +45,11 @@ def called(arguments: Any, name: str = "arguments") -> dict[str, Any]:
     return {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", name: arguments}}]}]}
 
 
+def read(name: str, value: Any) -> dict[str, Any]:
+    """An argument that a model reads, alone and in a list."""
+    return {name: value, "extra_body": {name: [value]}}
+
+
 PROMPTS = [
     ("Explain: secret_key=generateSecretKey12()", "Explain: secret_key=generateSecretKey99()"),
     ("https://h/?key=summer-sale-2025-shoes", "https://h/?key=winter-sale-2026-boots"),
@@ -105,6 +110,43 @@ QUESTIONS = [
     (
         {"contents": [{"parts": [{"functionCall": {"name": "f", "args": {"password": "open"}}}]}]},
         {"contents": [{"parts": [{"functionCall": {"name": "f", "args": {"password": "shut"}}}]}]},
+    ),
+    *(
+        (
+            {"contents": {"parts": [{name: {"api_key": ALNUM}}]}},
+            {"contents": {"parts": [{name: {"api_key": OTHER}}]}},
+        )
+        for name in ("args", "response")
+    ),
+    (
+        {"extra_body": {"chat_template_kwargs": {"api_key": ALNUM}}},
+        {"extra_body": {"chat_template_kwargs": {"api_key": OTHER}}},
+    ),
+    *(
+        (
+            {"tools": [{"name": "f", name: [{"api_key": "x"}]}]},
+            {"tools": [{"name": "f", name: [{"api_key": "y"}]}]},
+        )
+        for name in ("examples", "input_examples", "inputSchema", "parametersJsonSchema", "$defs", "default")
+    ),
+    (called({"authorization": f"Bearer {ALNUM}"}), called({"authorization": f"Basic {ALNUM}"})),
+    *(
+        (read(name, f"https://h/a.png?sig={ALNUM}"), read(name, f"https://h/a.png?sig={OTHER}"))
+        for name in (
+            "prompt",
+            "input",
+            "system",
+            "instructions",
+            "query",
+            "suffix",
+            "stop",
+            "contents",
+            "user",
+        )
+    ),
+    *(
+        (read(name, {"text": f"https://{ALNUM}@h"}), read(name, {"text": f"https://{OTHER}@h"}))
+        for name in ("contents", "system_instruction", "systemInstruction", "prediction", "documents")
     ),
 ]
 
@@ -231,6 +273,37 @@ def test_what_was_recorded_without_hashes_is_found(
     assert (path.read_text(), provider.count) == (before, count)
     with pytest.raises(CassetteMiss), use_cassette(path):
         ask(asked.format(ALNUM, "x1y2z3") + " and more")
+
+
+@pytest.mark.parametrize(
+    "stored", ["password=hunter2", f"npm_{ALNUM[:36]}", f"is hf_{ALNUM} and <redacted:jwt>"]
+)
+def test_what_was_recorded_before_a_rule_is_found(tmp_path: Path, provider: Provider, stored: str) -> None:
+    """What no rule took out when it was recorded replays, and the file stays as it is."""
+    path = tmp_path / "c.yaml"
+    provider.script("the answer")
+    with use_cassette(path, mode="record"):
+        ask("the question", provider.url)
+    as_once(path, stored)
+    before = path.read_text()
+    with use_cassette(path):
+        assert (
+            ask(stored.replace("<redacted:jwt>", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"))
+            == "the answer"
+        )
+    assert path.read_text() == before
+    with pytest.raises(CassetteMiss), use_cassette(path):
+        ask(stored + " 1")
+
+
+def test_a_pattern_that_is_added_keeps_the_recordings(tmp_path: Path, provider: Provider) -> None:
+    """Nothing has to be recorded anew because `redact` takes more out than it did."""
+    path = tmp_path / "c.yaml"
+    with use_cassette(path, mode="record"):
+        said = ask("who is customer-12345678?", provider.url)
+        ask("who is customer-7?", provider.url)
+    with use_cassette(path, redact=[r"customer-(?P<secret>[0-9]{8})"]):
+        assert ask("who is customer-12345678?") == said
 
 
 def test_a_tools_credentials_that_were_recorded_before_are_found(tmp_path: Path, provider: Provider) -> None:
