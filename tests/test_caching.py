@@ -363,6 +363,25 @@ def test_a_value_that_cannot_be_is_asked_anew(name: str, provider: Provider, cac
         assert Path("x.yaml").read_text().count("\n--- ") == 1
 
 
+@pytest.mark.parametrize("path", ["x.yaml", None])
+def test_an_answer_of_a_layer_that_litellm_cannot_read(
+    path: str | None, provider: Provider, cache: Cache
+) -> None:
+    """The error names the layer, not the cassette, and the command that asks the provider again."""
+    with use_cassette(path, mode="record") as tape:
+        ask("odd", provider.url)
+    fresh_process(cache)
+    key = tape.calls[0].kept_as()
+    cache.put(key, {**(cache.get(key) or {}), "data": {"choices": 5}})
+    if path:
+        lose(path)
+    message = r"LiteLLM cannot read the answer from memory: .*\nAsk the provider again: .*rewrite"
+    with pytest.raises(CacheError, match=message), use_cassette(path, mode="record"):
+        ask("odd", provider.url)
+    with use_cassette(path, mode="rewrite"):
+        ask("odd", provider.url)
+
+
 def test_an_own_cache_that_gives_what_cannot_be(provider: Provider) -> None:
     """A cache of the user's that gives something else than it was given fails the test, by the field's name."""
     own = Own()

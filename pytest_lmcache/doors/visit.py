@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from pytest_lmcache import errors
 from pytest_lmcache.doors.fronts import call_seen
-from pytest_lmcache.errors import CassetteError, UnkeyableCallError
+from pytest_lmcache.errors import CacheError, CassetteError, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.locks import Held
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
@@ -159,11 +159,16 @@ class Visit:
         __tracebackhide__ = True
         fault: Exception = problem
         entry = self.record.entry
-        if entry is not None and isinstance(problem, CassetteError):
+        what = errors.shorten((str(problem).splitlines() or [type(problem).__name__])[0])
+        if self.record.asked_at:
+            fault = CacheError(
+                f"{self.library} cannot read the answer from {self.record.source}: {what}\n"
+                f"Ask the provider again:  {self.recorder.rewrite_command}"
+            )
+        elif entry is not None and isinstance(problem, CassetteError):
             fault = CassetteError(f"{entry.place}: {problem}")
         elif entry is not None:
-            what = str(problem).splitlines() or [type(problem).__name__]
-            fault = entry.broken(f"{self.library} cannot read this answer: {errors.shorten(what[0])}")
+            fault = entry.broken(f"{self.library} cannot read this answer: {what}")
         self.recorder.faults.append(fault)
         raise fault from None
 
