@@ -56,9 +56,9 @@ class Starts:
             )
         if self._watches or self._originals:
             return
-        for name in ("posix_spawn", "posix_spawnp"):
+        for name in ("posix_spawn", "posix_spawnp", "execve"):
             if hasattr(os, name):
-                self._replace(os, name, self._posix_spawn)
+                self._replace(os, name, self._with_environment)
         self._replace(os, "system", self._system)
         self._watches = [
             ImportWatch("subprocess", self._subprocess_is_there),
@@ -133,7 +133,7 @@ class Starts:
 
         return started
 
-    def _posix_spawn(self, original: Any) -> Any:
+    def _with_environment(self, original: Any) -> Any:
         def started(path: Any, argv: Any, env: Any, **kwargs: Any) -> Any:
             return original(path, argv, self.environment(env), **kwargs)
 

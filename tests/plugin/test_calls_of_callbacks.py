@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from provider import Reply
 
 TEXT = """
 import threading
@@ -21,7 +22,12 @@ class Asking(CustomLogger):
             self.has_asked.set()
 
     def log_success_event(self, kwargs, *_, **__):
-        if WHEN == "after" and kwargs["messages"][0]["content"] == "outer":
+        if WHEN in ("after", "after a stream") and kwargs["messages"][0]["content"] == "outer":
+            ask("inner")
+            self.has_asked.set()
+
+    def log_failure_event(self, kwargs, *_, **__):
+        if WHEN == "failure" and kwargs["messages"][0]["content"] == "outer":
             ask("inner")
             self.has_asked.set()
 
@@ -29,6 +35,15 @@ class Asking(CustomLogger):
         if WHEN == "after, async" and kwargs["messages"][0]["content"] == "outer":
             await aask("inner")
             self.has_asked.set()
+
+def outer():
+    if WHEN == "failure":
+        with pytest.raises(litellm.BadRequestError):
+            ask("outer")
+    elif WHEN == "after a stream":
+        assert list(litellm.completion(messages=said("outer"), stream=True, **SETTINGS))
+    else:
+        ask("outer")
 
 @pytest.mark.lm_cache
 def test_it(lm_cache, monkeypatch):
@@ -43,15 +58,17 @@ def test_it(lm_cache, monkeypatch):
                 await asyncio.sleep(0.01)
         asyncio.run(asyncio.wait_for(go(), 20))
     else:
-        ask("outer")
+        outer()
         assert asking.has_asked.wait(20)
     assert len(lm_cache.calls) == 2
 """
 
 
-@pytest.mark.parametrize("when", ["before", "after", "after, async"])
+@pytest.mark.parametrize("when", ["before", "after", "after, async", "failure", "after a stream"])
 def test_recorded_and_replayed(suite, when):
     """Both calls are in the cassette, and neither is asked again."""
+    if when == "failure":
+        suite.provider.script(Reply(failure="invalid_request"))
     suite.test(f"WHEN = {when!r}\n{TEXT}")
     suite.record().assert_outcomes(passed=1)
     assert suite.asked() == 2

@@ -213,6 +213,16 @@ def test_keys(monkeypatch):
     assert open("out").read() == "lmcache-dummy-key"
     assert os.environ["OPENAI_API_KEY"] == "sk-other-1234567890"
 
+@pytest.mark.lm_cache
+def test_exec():
+    show = SHOW + "; print('PYTEST_LMCACHE_PARENT' in os.environ)"
+    file = open("out", "w+")
+    saved = os.dup(1)
+    os.dup2(file.fileno(), 1)
+    os.spawnve(os.P_WAIT, sys.executable, [sys.executable, "-I", "-S", "-c", show], {"OPENAI_API_KEY": "sk-real-1234567890"})
+    os.dup2(saved, 1)
+    assert open("out").read() == "lmcache-dummy-key None\\nTrue\\n"
+
 @pytest.mark.lm_cache(mode="record")
 def test_recording():
     assert shown().startswith("sk-real-1234567890 ")
@@ -227,7 +237,7 @@ def test_processes_that_cannot_be_seen_get_dummy_keys(suite, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-real-1234567890")
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
     suite.test(KEYS)
-    suite.run().assert_outcomes(passed=3)
+    suite.run().assert_outcomes(passed=4)
 
 
 LATE = """

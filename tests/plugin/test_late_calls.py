@@ -30,7 +30,7 @@ LEFT = {
     """,
     "timer": "threading.Timer(0.01, late).start()",
     "raw thread": "_thread.start_new_thread(late, ())",
-    "pool of multiprocessing": "KEPT.append(multiprocessing.pool.ThreadPool(1)); KEPT[0].apply_async(late)",
+    "pool of multiprocessing": "pool = multiprocessing.pool.ThreadPool(1); pool.apply_async(late); pool.close()",
     "pool": "POOL.submit(late)",
     "new pool": "concurrent.futures.ThreadPoolExecutor().submit(late)",
     "map": "concurrent.futures.ThreadPoolExecutor().map(late, [ask])",
@@ -42,7 +42,7 @@ SUITE = (
     + """
 POOL = concurrent.futures.ThreadPoolExecutor(1)
 LOOP = asyncio.new_event_loop()
-LEFT, KEPT = [], []
+LEFT = []
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 async def later():
@@ -195,3 +195,28 @@ def test_a_task_on_a_loop_that_several_tests_share(suite, plugin):
     result.assert_outcomes(passed=2)
     assert suite.asked() == 0
     result.stdout.fnmatch_lines(["  test_it.py::test_marked (1)"])
+
+
+def test_a_worker_of_xdist_hands_over_what_it_refused(suite):
+    """The summary names the test, and the exit status is that of a failed run."""
+    suite.test(ALONE.partition("    threading.Thread(target=late, args=[0.4]")[0])
+    result = suite.spawn("-n1")
+    assert suite.asked() == 0
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "  test_it.py::test_marked (1)" in result.stdout
+
+
+def test_mode_once_is_not_refused_where_it_has_just_recorded(suite):
+    """A run that records lets late calls pass and says so; the next one, which replays, refuses them."""
+    leaving(suite, "thread", refused=False)
+    suite.test(
+        (suite.folder / "test_it.py")
+        .read_text()
+        .replace("def test_first():", "def test_first():\n    ask('recorded')")
+    )
+    result = suite.run("--lm-mode=once")
+    assert (result.ret, suite.asked()) == (0, 2)
+    result.stdout.fnmatch_lines(["not recorded, called after the test had ended; *"])
+    result = suite.run("--lm-mode=once")
+    assert (result.ret, suite.asked()) == (1, 0)
+    result.stdout.fnmatch_lines(["  test_it.py::test_first (1)"])
