@@ -392,14 +392,25 @@ _FORMATS = (
     _Format("pypi-token", ("pypi-AgE",), _RUN + "{16,}"),
     _Format("sendgrid-key", ("SG.",), rf"{_RUN}{{16,}}\.{_RUN}{{30,}}"),
     _Format("databricks-token", ("dapi",), r"[a-f0-9]{32}(?:-[0-9]+)?"),
+    # It begins with a number in base64.
     _Format(
         "discord-token",
-        ("MT", "Mj", "Mz", "ND", "NT", "Nj", "Nz", "OD", "OT"),
-        rf"{_RUN}{{21,26}}\.{_RUN}{{6}}\.{_RUN}{{27,}}",
+        (".",),
+        rf"(?:M[Tjz]|N[DTjz]|O[DT]){_RUN}{{21,26}}\.{_RUN}{{6}}\.{_RUN}{{27,}}",
         _RUN,
-        ahead=rf"{_RUN}{{21,26}}\.",
+        back=tuple(range(23, 29)),
+        ahead=rf"{_RUN}{{6}}\.",
     ),
-    _Format("discord-webhook", ("/webhooks/",), rf"[0-9]{{16,20}}/{_RUN}{{30,}}", " ", keep=True),
+    _Format(
+        "discord-webhook",
+        tuple(
+            f"{host}.com/api/{version}webhooks/"
+            for host in ("discord", "discordapp")
+            for version in ("", "v6/", "v7/", "v8/", "v9/", "v10/")
+        ),
+        rf"[0-9]{{16,20}}/{_RUN}{{30,}}",
+        keep=True,
+    ),
     # In the address of its interface it follows "bot".
     _Format(
         "telegram-token",
@@ -408,7 +419,9 @@ _FORMATS = (
         "[A-Za-z0-9](?<!/bot)",
         back=(8, 9, 10),
     ),
-    _Format("firebase-key", ("AAAA",), rf"{_RUN}{{7}}:{_RUN}{{100,}}", _RUN, ahead=rf"{_RUN}{{7}}:"),
+    _Format(
+        "firebase-key", (":",), rf"AAAA{_RUN}{{7}}:{_RUN}{{100,}}", _RUN, back=(11,), ahead=f"{_RUN}{{60}}"
+    ),
     _Format("supabase-token", ("sbp_",), r"(?:oauth_|v[0-9]_)?(?=[a-z]*[0-9])[a-z0-9]{32,}"),
     _Format("vault-token", ("hvs.", "hvb.", "hvr."), _DASHED),
     _Format("digitalocean-token", ("dop_v1_", "doo_v1_", "dor_v1_"), r"[a-f0-9]{32,}"),
@@ -512,7 +525,9 @@ def _place(form: _Format, start: str, rank: int) -> _Place:
     look = _formatted(form, start, rank)
     if form.ahead:
         after_escape = "|".join(f"(?<={escape}.)" for escape in _ESCAPES)
-        around = f"(?:(?<!{form.left}.)|{after_escape})(?={re.escape(start[1:])}{form.ahead})"
+        around = f"(?={re.escape(start[1:])}{form.ahead})"
+        if not any(form.back):
+            around = f"(?:(?<!{form.left}.)|{after_escape}){around}"
         return _Place(start[0], around, look)
     at = _pivot(start)
     around = f"(?<={re.escape(start[: at + 1])})" if at else ""
