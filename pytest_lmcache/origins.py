@@ -136,7 +136,7 @@ class Threads:
 
     def _wrap(self, kind: Any, name: str, wrap: Callable[[Any], Any]) -> None:
         original = vars(kind)[name]
-        wrapped = wrap(original)
+        wrapped = wrap(getattr(kind, name))  # not the original, which may be a descriptor, such as wrapt's
         self._wrapped.append((kind, name, original, wrapped))
         setattr(kind, name, wrapped)
 

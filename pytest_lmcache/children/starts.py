@@ -101,7 +101,7 @@ class Starts:
 
     def _replace(self, place: Any, name: str, wrapped: Callable[[Any], Any]) -> None:
         original = vars(place)[name]
-        wrapper = functools.wraps(original)(wrapped(original))
+        wrapper = functools.wraps(original)(wrapped(getattr(place, name)))  # the original may be a descriptor
         self._originals.append((place, name, wrapper, original))
         setattr(place, name, wrapper)
 

@@ -95,7 +95,7 @@ class Door:
         is_known = any(known is kind and method == name for known, method, _ in self._originals)
         if original is not None and not is_known:
             self._originals.append((kind, name, original))
-            setattr(kind, name, functools.wraps(original)(stand_in(original)))
+            setattr(kind, name, functools.wraps(original)(stand_in(getattr(kind, name))))
 
     def _refuse(self) -> None:
         module, name = REFUSED

@@ -283,6 +283,43 @@ def test_collect_only(suite):
     assert not (suite.folder / "cassettes").exists()
 
 
+def test_instrumented_threads_and_processes(suite):
+    """OpenTelemetry and others wrap what starts threads and processes with wrapt before the first test."""
+    suite.file(
+        "conftest.py",
+        """
+        import concurrent.futures, subprocess, threading, wrapt
+
+        def traced(wrapped, instance, args, kwargs):
+            instance.is_traced = True
+            return wrapped(*args, **kwargs)
+
+        wrapt.wrap_function_wrapper(threading.Thread, "start", traced)
+        wrapt.wrap_function_wrapper(concurrent.futures.ThreadPoolExecutor, "submit", traced)
+        wrapt.wrap_function_wrapper(subprocess.Popen, "__init__", traced)
+        """,
+    )
+    suite.test("""
+        import subprocess, sys, threading
+        from concurrent.futures import ThreadPoolExecutor
+
+        @pytest.mark.lm_cache
+        def test_one():
+            thread = threading.Thread(target=ask)
+            thread.start()
+            thread.join()
+            with ThreadPoolExecutor() as pool:
+                assert pool.submit(ask).result() == "You said: hello"
+            with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
+                assert process.wait() == 0
+            assert thread.is_traced and pool.is_traced and process.is_traced
+    """)
+    assert "1 passed" in suite.spawn("--lm-record").stdout
+    assert suite.asked() == 2
+    assert "1 passed" in suite.spawn().stdout
+    assert suite.asked() == 0
+
+
 def test_inner_run_nests(suite):
     """A suite that runs pytest within a recorded test keeps both recordings apart."""
     suite.test("""
