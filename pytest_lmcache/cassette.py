@@ -49,6 +49,11 @@ ANSWER = re.compile(rb"\n(?:response|shared|chunks|error|cancelled|ended_with):"
 NO_ANSWER = (b"\nerror:", b"\ncancelled:", b"\nended_with:")
 CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- #].*)?\n)*)")
 KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
+# Nothing that a shell would take for more than the options and the name of a test.
+REWRITE = re.compile(
+    rb"""^# record again: (pytest --lm-rewrite (?:(?:-c |--rootdir=)[\w./-]+ )*"[^"$`\\!\r\n]+")\r?$""",
+    re.MULTILINE,
+)
 VERSION = re.compile(rb"^lmcache: *([0-9]{1,9}) *(?:#.*)?$", re.MULTILINE)
 CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |\r?$)", re.MULTILINE)
 RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
@@ -77,6 +82,12 @@ DATA: dict[Kind, type] = {
 }
 # What a model says to a tool: every name in there is the model's own.
 SAID = frozenset({"input", "arguments"})
+
+
+def _rewrite_command(data: bytes) -> str:
+    """The command that records a cassette anew, as its first lines say it; that for all tests if they do not."""
+    found = REWRITE.search(data, 0, 8192)
+    return found[1].decode(errors="replace") if found is not None else "pytest --lm-rewrite"
 
 
 class Entry:
@@ -264,7 +275,7 @@ class Entry:
         conflict = CONFLICT.search(self.data, self.start, self.end)
         if conflict is not None:
             line = self._line(conflict.start() - self.start)
-            return CassetteError(conflicted_cassette(str(self.path), line))
+            return CassetteError(conflicted_cassette(str(self.path), line, _rewrite_command(self.data)))
         mark = getattr(problem, "problem_mark", None)
         line = self._line(offset) + (mark.line if mark is not None else 0)
         what = getattr(problem, "problem", None) or str(problem)
@@ -463,7 +474,7 @@ class Cassette:
     def _header(self, end: int) -> dict[str, Any]:
         if self._is_conflicted():
             line = self._data[: self._data.find(b"<<<<<<< ")].count(b"\n") + 1
-            raise CassetteError(conflicted_cassette(str(self.path), line))
+            raise CassetteError(conflicted_cassette(str(self.path), line, _rewrite_command(self._data)))
         head = Entry("", self._data, 0, end, self.path)
         version = VERSION.search(head.text)
         if version is not None and int(version[1]) > FORMAT:

@@ -165,13 +165,15 @@ def a_folder(path: str) -> str:
     return f"{path} is a folder; a cassette is a file. Name one in it, such as {path}/x.yaml."
 
 
-def conflicted_cassette(path: str, line: int) -> str:
-    """The message for a cassette with git's conflict markers."""
+def conflicted_cassette(path: str, line: int, rewrite: str) -> str:
+    """The message for a cassette with git's conflict markers; ``rewrite`` is the command that replaces the file."""
     return (
         f"{path}:{line}: git left a merge conflict here.\n"
-        f'Take one side (git checkout --ours "{path}", or --theirs) and run: pytest --lm-record. That adds what '
-        "this side lacks; answers that are still in the cache on disk cost nothing.\n"
-        "Or run: pytest --lm-rewrite. That replaces the file and asks the provider everything again."
+        "Keep one side, and record what it lacks. Answers that the cache on disk still has cost nothing:\n"
+        f'  git checkout --ours "{path}"  # or --theirs\n'
+        f"  {rewrite.replace('--lm-rewrite', '--lm-record')}\n"
+        "Or replace the file, which asks the provider everything in it again:\n"
+        f"  {rewrite}"
     )
 
 

@@ -274,10 +274,14 @@ def explain(found: Nearest) -> list[str]:
 
 def _other_engine(difference: Difference) -> list[str]:
     """Advice for what DSPy asks by another engine than it was recorded by."""
-    engines = {"completion": ("litellm", "LiteLLM"), "dspy": ("lm15", "DSPy's own engine")}
-    if {difference.recorded, difference.asked} != engines.keys():
+    engines = dict.fromkeys(("completion", "text_completion", "responses"), ("litellm", "LiteLLM"))
+    engines["dspy"] = ("lm15", "DSPy's own engine")
+    none = ("", "")
+    (name, recorded), (other, asked) = (
+        engines.get(each, none) for each in (difference.recorded, difference.asked)
+    )
+    if {name, other} != {"litellm", "lm15"}:
         return []
-    (name, recorded), (_, asked) = engines[difference.recorded], engines[difference.asked]
     return [
         f"recorded through {recorded}, asked through {asked}, which DSPy chooses by OPENAI_API_BASE and the like:",
         f'set that as it was, or give dspy.LM(..., engine="{name}")',

@@ -245,7 +245,7 @@ class Run:
             watch.stop()
         if self._outer is not None:
             session = sys.modules[ENGINE].session
-            session.rules, session.rootdir, session.folders = self._outer
+            session.rules, session.place, session.folders = self._outer
             self._outer = None
         if self._follows:
             self._follows = False
@@ -727,11 +727,26 @@ class Run:
         from pytest_lmcache.normalizers import Folders
 
         session = sys.modules[ENGINE].session
-        self._outer = session.rules, session.rootdir, session.folders
+        self._outer = session.rules, session.place, session.folders
         session.rules = Settings(redact=self.settings.redact, redact_with=self.settings.redact_with)
-        session.rootdir = self.config.rootpath
+        session.place = self._place_of_block
         folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
         session.folders = lambda: folders
+
+    def _place_of_block(self, path: Path) -> Any:
+        """Where the cassette of a ``use_cassette`` lies: a relative path begins where that of the test's mark would."""
+        from pytest_lmcache.session import Place as PlaceOfBlock
+
+        rootdir = self.config.rootpath
+        file = rootdir if self.current is None else places.below_rootdir(self.current.path, rootdir)
+
+        def cassette_in(folder: Path) -> Path:
+            return Path(os.path.abspath(folder / path))  # noqa: PTH100 - no link is resolved: the file may be one
+
+        return PlaceOfBlock(
+            *places.locate(cassette_in, file, rootdir),
+            lambda: places.hints(cassette_in, file, rootdir, self.config.inipath),
+        )
 
     def _late(self, item: pytest.Item) -> Late:
         """What happens to the calls that a test leaves running."""

@@ -95,7 +95,8 @@ class Tally:
     layers: dict[str, list[int]] = field(default_factory=dict)
     old: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
-    in_blocks: bool = False  # a miss of a `use_cassette`
+    in_tests: bool = False  # a miss that pytest's command records
+    in_blocks: bool = False  # one of a `use_cassette`, whose mode is in the code
     normalizers: dict[str, list[str]] = field(default_factory=dict)  # that mend a test's misses
     refused: dict[str, int] = field(default_factory=dict)
     unused: dict[str, int] = field(default_factory=dict)  # by file
@@ -136,7 +137,9 @@ class Tally:
         for fault in recorder.faults:
             # No miss is an ordinary exception; a call without a key, or a broken file, is recorded by nothing.
             is_miss = not isinstance(fault, Exception | UnsupportedCall)
-            self.in_blocks |= is_miss and not recorder.command.startswith("pytest ")
+            is_of_test = recorder.command.startswith("pytest ")
+            self.in_tests |= is_miss and is_of_test
+            self.in_blocks |= is_miss and not is_of_test
             if not is_told:
                 counts = self.missed if is_miss else self.refused
                 counts[test] = counts.get(test, 0) + 1
@@ -254,6 +257,7 @@ class Tally:
         self.written.extend(data["written"])
         self.removed.extend(data["removed"])
         self.unseen = self.unseen or data["unseen"]
+        self.in_tests |= data["in_tests"]
         self.in_blocks |= data["in_blocks"]
 
     @property
@@ -387,7 +391,9 @@ class Tally:
     def _misses(self) -> Iterator[str]:
         missed = {test: number for test, number in self.missed.items() if test not in self.normalizers}
         if missed:
-            record = "pytest --lm-record" + ', or use_cassette(…, mode="record"),' * self.in_blocks
+            block = 'use_cassette(…, mode="record")'
+            record = block if self.in_blocks and not self.in_tests else "pytest --lm-record"
+            record += f", or {block}," * (self.in_blocks and self.in_tests)
             title = f"missed in {_number(len(missed), 'test')} ({record} records what is missing)"
             yield from _list(title, missed)
         if self.normalizers:

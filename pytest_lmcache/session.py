@@ -15,7 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from pytest_lmcache import origins
 from pytest_lmcache.caches import Cache, Stats, Troubles
@@ -61,6 +61,20 @@ def prefer_local_prices() -> None:
     os.environ.setdefault(COST_MAP, "True")
 
 
+class Place(NamedTuple):
+    """Where the cassette of a ``use_cassette`` lies, the folder that its path begins in, and hints if it is not there."""
+
+    folder: Path
+    path: Path
+    hints: Callable[[], Sequence[str]] | None = None
+
+
+def _from_current_folder(path: Path) -> Place:
+    here = Path.cwd()
+    # No link is resolved: the file may be one.
+    return Place(here, Path(os.path.abspath(here / path)))  # noqa: PTH100
+
+
 class Session:
     """The recorders that are open in this process, the innermost last, and the doors they need."""
 
@@ -83,7 +97,7 @@ class Session:
         self.ended: Callable[[Recorder, bool, bool, bool], None] | None = None
         self.missed: Callable[[CassetteMiss], None] | None = None
         self.rules = Settings()
-        self.rootdir = Path()  # where the relative paths of `use_cassette` begin
+        self.place: Callable[[Path], Place] | None = None  # None: paths begin in the current folder
         self.folders: Callable[[], Folders] = folders_here
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
         self.layers = CacheSettings()
@@ -583,15 +597,14 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
 
     def __enter__(self) -> Recorder:
         name = "None" if self._path is None else f'"{self._path}"'
+        place = None if self._path is None else (session.place or _from_current_folder)(self._path)
         recorder = session.recorder(
             self._updated(session.rules),
-            # No link is resolved: the file may be one.
-            None if self._path is None else Path(os.path.abspath(session.rootdir / self._path)),  # noqa: PTH100
+            None if place is None else place.path,
             label="" if self._path is None else str(self._path),
-            identity=""
-            if self._path is None
-            else identity_of(self._path, Path(os.path.abspath(session.rootdir))),  # noqa: PTH100
+            identity="" if place is None else identity_of(place.path, place.folder),
             command=f'use_cassette({name}, mode="record")',
+            where=None if place is None else place.hints,
         )
         session.enter(recorder, own_context=True)
         self._open.append(recorder)

@@ -33,7 +33,7 @@ def no_layers(monkeypatch):
     monkeypatch.setattr(session, "layers", CacheSettings(enable_memory_cache=False, enable_disk_cache=False))
     monkeypatch.setattr(session, "configured", {})
     # Its blocks find their files from the current folder, as they do without pytest.
-    monkeypatch.setattr(session, "rootdir", Path())
+    monkeypatch.setattr(session, "place", None)
 
 
 @pytest.fixture

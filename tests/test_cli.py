@@ -83,6 +83,28 @@ def test_a_fix_changes_nothing_else(tmp_path):
     assert path.read_text() == text.replace("choices:   []  ", "choices: []")
 
 
+@pytest.mark.parametrize(
+    ("head", "command"),
+    [
+        ('pytest --lm-rewrite "tests/test_a.py::test_b[c d]"', 'pytest --lm-rewrite "tests/test_a.py::test_b[c d]"'),
+        ('pytest --lm-rewrite -c ci/pytest.ini "test_a.py::test_b"', 'pytest --lm-rewrite -c ci/pytest.ini "test_a.py::test_b"'),
+        ('pytest --lm-rewrite "test_a.py"; rm -r "$HOME"', "pytest --lm-rewrite"),
+        ('pytest --lm-rewrite "$(rm x)"', "pytest --lm-rewrite"),
+        ("", "pytest --lm-rewrite"),
+    ],
+)  # fmt: skip
+def test_the_commands_for_a_conflict(tmp_path, capsys, head, command):
+    """They are those of the test that the cassette names, if it names nothing else, and both ways out are given."""
+    path = write(tmp_path / "conflict.yaml", "x")
+    conflicted = path.read_text().replace("recorded:", "<<<<<<< HEAD\nrecorded:")
+    path.write_text(f"# record again: {head}\n{conflicted}")
+    assert main(["check", str(path)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert f'  git checkout --ours "{path}"  # or --theirs' in lines
+    assert f"  {command.replace('--lm-rewrite', '--lm-record')}" in lines
+    assert f"  {command}" in lines
+
+
 def test_names_each_broken_place(tmp_path, capsys):
     """Every broken cassette is named with file and line, the sound rest is counted; the exit code is 1."""
     write(tmp_path / "sound.yaml", "x")

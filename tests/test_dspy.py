@@ -1160,11 +1160,12 @@ def test_the_engine_follows_the_environment(twice: Twice, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("recorded", "asked", "way"), [("litellm", "auto", "litellm"), ("auto", "litellm", "lm15")]
 )
-def test_a_miss_names_the_other_engine(recorded: str, asked: str, way: str, twice: Twice) -> None:
+@pytest.mark.parametrize("kind", ["chat", "responses"])
+def test_a_miss_names_the_other_engine(recorded: str, asked: str, way: str, kind: str, twice: Twice) -> None:
     """What cannot be converted, such as another question, misses, and the miss names both ways out."""
 
     def program(engine: str, text: str, url: str) -> Any:
-        return model(url, engine, cache=False)(text)
+        return model(url, engine, cache=False, model_type=kind)(text)
 
     twice.record(functools.partial(program, recorded, "hello"))
     with pytest.raises(CassetteMiss, match=f'OPENAI_API_BASE(?s:.*)engine="{way}"'):

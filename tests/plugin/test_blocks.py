@@ -65,7 +65,10 @@ def test_a_miss_belongs_to_its_own_test(suite):
     result = suite.run()
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
-        ["*1 recorded, 1 missed*", '*pytest --lm-record, or use_cassette(…, mode="record")*']
+        [
+            "*1 recorded, 1 missed*",
+            'missed in 1 test (use_cassette(…, mode="record") records what is missing):',
+        ]
     )
     result.stdout.no_fnmatch_line("*test_3*")
     assert (suite.folder / "wide.yaml").exists()

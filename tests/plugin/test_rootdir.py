@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 
 import pytest
 
@@ -168,3 +169,42 @@ def test_an_installed_package(suite, tmp_path_factory, monkeypatch):
         "cassettes/known_pkg/test_it/@module.shared.yaml",
         "cassettes/known_pkg/test_it/test_one.yaml",
     ]
+
+
+def test_blocks_have_one_cassette_too(suite, monkeypatch):
+    """What ``use_cassette`` recorded for a package, or without ``-c``, replays with another rootdir."""
+    suite.file("ci/pytest.ini", "[pytest]\n")
+    suite.file("pyproject.toml", PACKAGE)
+    suite.file("pkg/pyproject.toml", PACKAGE)
+    text = f"""
+        import sys; sys.path.insert(0, {str(suite.folder)!r})
+        from app import ask
+        from pytest_lmcache import use_cassette
+
+        def test_one():
+            with use_cassette("cassettes/one.yaml", mode="MODE"):
+                ask()
+    """
+    suite.file("pkg/tests/test_it.py", textwrap.dedent(text).replace("MODE", "once"))
+    monkeypatch.chdir(suite.folder / "pkg")
+    suite.run().assert_outcomes(passed=1)
+    assert files(suite) == ["pkg/cassettes/one.yaml"]
+    suite.asked()
+    monkeypatch.chdir(suite.folder)
+    for arguments in ([], ["-c", "ci/pytest.ini", "pkg"]):
+        suite.run(*arguments).assert_outcomes(passed=1)
+    (suite.folder / "pkg/cassettes/one.yaml").rename(suite.folder / "one.yaml")
+    (suite.folder / "cassettes").mkdir()
+    (suite.folder / "one.yaml").rename(suite.folder / "cassettes/one.yaml")
+    suite.run("-c", "ci/pytest.ini", "pkg").assert_outcomes(passed=1)
+    assert suite.asked() == 0
+    suite.file("pkg/tests/test_it.py", textwrap.dedent(text).replace("MODE", "replay"))
+    monkeypatch.chdir(suite.folder / "pkg")
+    result = suite.run()
+    result.stdout.fnmatch_lines(
+        [
+            f"*rootdir    {suite.folder}/pkg, from pyproject.toml",
+            f"*Found      {suite.folder}/cassettes/one.yaml: recorded with another rootdir.*",
+            'missed in 1 test (use_cassette(…, mode="record") records what is missing):',
+        ]
+    )
