@@ -18,9 +18,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_lmcache import redact
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.redact import DUMMY_KEY, Redactor, is_secret_name
+from pytest_lmcache.redact import DUMMY_KEY, Redactor, is_secret_name, known_values, scan
 
 
 def words(text: str) -> list[str]:
@@ -896,7 +895,7 @@ def test_a_variable_that_another_thread_sets_meanwhile_is_seen(monkeypatch):
     environ = {"PATH": "/bin"}
     redactor = Redactor(environ=environ)
     redactor("some text")
-    looks = redact._is_told
+    looks = known_values.may_hold_secret
 
     def meanwhile(*pair):
         environ.setdefault("ACME_API_KEY", MISTRAL)
@@ -904,7 +903,7 @@ def test_a_variable_that_another_thread_sets_meanwhile_is_seen(monkeypatch):
 
     environ["PATH"] = "/usr/bin"
     with monkeypatch.context() as patched:
-        patched.setattr(redact, "_is_told", meanwhile)
+        patched.setattr(known_values, "may_hold_secret", meanwhile)
         redactor("some other text")
     assert redactor(MISTRAL) == "<redacted:ACME_API_KEY>"
 
@@ -1080,7 +1079,7 @@ def test_headers_that_are_set_on_litellm(monkeypatch, clean):
 def test_every_key_of_litellm_is_known():
     """LiteLLM has no attribute for a key that is not looked at."""
     names = {name for name, value in vars(litellm).items() if name.endswith("_key") and (value is None)}
-    assert names <= set(redact._MODULE_KEYS)
+    assert names <= set(known_values.MODULE_KEYS)
 
 
 def test_environment_names_before_arguments():
@@ -1581,10 +1580,10 @@ def steps():
 
         return counted
 
-    before = redact._LOOKS[:]
-    redact._LOOKS[:] = [counting(look) for look in before]
+    before = scan.LOOKS[:]
+    scan.LOOKS[:] = [counting(look) for look in before]
     yield count
-    redact._LOOKS[:] = before
+    scan.LOOKS[:] = before
 
 
 def test_ordinary_text_is_scanned_once(clean, steps):
