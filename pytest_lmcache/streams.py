@@ -16,7 +16,8 @@ from typing import Any, NoReturn, Protocol, Self, TypeAlias
 from pytest_lmcache.answers import chunk_reviver, forget_answer_classes, plain, revive_error, text_as_chat
 from pytest_lmcache.interaction import CANCELLED, Answer
 
-LEAVING = 0.05  # seconds that another task has at least to end a reader where it left when it was recorded
+LEAVING = 1.0  # seconds that another task has at least to end a reader where it left when it was recorded
+POLL = 0.02  # seconds between two looks at whether a thread's task was cancelled
 LONGEST = 30.0  # seconds that what was cancelled when it was recorded waits to be cancelled
 
 
@@ -198,6 +199,7 @@ class Chunks:
         if self.answer.error is not None:
             raise self.guarded(revive_error, self.answer.error)
         if not self.answer.complete and not self._is_over:
+            wait_in_thread(self.answer)
             self._cut_off(self.answer)
         return None
 
@@ -231,9 +233,9 @@ async def wait_to_be_cancelled(answer: Answer) -> float:
     """
     from anyio import CapacityLimiter, to_thread  # the caller's loop may be trio's
 
-    if answer.ended not in {None, CANCELLED}:
+    seconds = _patience(answer)
+    if not seconds:
         return 0.0
-    seconds = LONGEST if answer.ended else LEAVING + min(answer.seconds, LONGEST)
     over = threading.Event()
     try:
         # In a thread: freezegun stops the loop's clock.
@@ -241,6 +243,29 @@ async def wait_to_be_cancelled(answer: Answer) -> float:
     finally:
         over.set()
     return seconds
+
+
+def wait_in_thread(answer: Answer) -> None:
+    """The same in a thread in which a task runs sync code; raises what the task's cancellation raises there.
+
+    In any other thread nothing can cancel a reader.
+    """
+    from anyio import from_thread
+
+    over = threading.Event()
+    for _ in range(round(_patience(answer) / POLL)):
+        try:
+            from_thread.check_cancelled()
+        except RuntimeError:
+            return
+        over.wait(POLL)
+
+
+def _patience(answer: Answer) -> float:
+    """The seconds to wait where a recording was cut off."""
+    if answer.ended not in {None, CANCELLED}:
+        return 0.0
+    return LONGEST if answer.ended else LEAVING + min(answer.seconds, LONGEST)
 
 
 def replay_stream(

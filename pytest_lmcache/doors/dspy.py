@@ -186,6 +186,7 @@ class Visit(visit.Visit):
         if stored.error is not None:
             raise self.revived(lm15.revive_error, stored.error)
         if not stored.complete:
+            streams.wait_in_thread(stored)
             self.cut_off(stored)
 
 

@@ -8,6 +8,7 @@ import sys
 
 import dspy
 import pytest
+from provider import Provider
 
 native = pytest.mark.skipif(not hasattr(dspy, "lm15"), reason="this DSPy calls LiteLLM only")
 APP = """
@@ -124,3 +125,26 @@ def test_a_developers_poisoned_cache(program, monkeypatch, tmp_path_factory):
     assert program.asked() == 1
     assert sorted(path.name for path in home.rglob("*")) == kept
     assert run(warm).stdout == "['poison']\n"
+
+
+STOPPED = """
+import dspy
+
+@pytest.mark.lm_cache
+def test_stop_button():
+    async def go():
+        lm = dspy.LM("openai/gpt-4o-mini", api_base={url!r}, api_key="sk-local-123456", num_retries=0, cache=False)
+        with dspy.context(lm=lm), pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                async for _ in dspy.streamify(dspy.Predict("question -> answer"))(question="a " * 100):
+                    pass
+    asyncio.run(go())
+"""
+
+
+def test_a_stop_button_of_streamify(suite):
+    """A program that DSPy runs in a thread waits there on replay, to be cancelled where it was when it was recorded."""
+    with Provider(pause=0.03) as provider:
+        suite.test(STOPPED.format(url=provider.url))
+        suite.record().assert_outcomes(passed=1)
+    suite.run().assert_outcomes(passed=1)
