@@ -245,7 +245,7 @@ class Run:
             watch.stop()
         if self._outer is not None:
             session = sys.modules[ENGINE].session
-            session.rules, session.place, session.folders = self._outer
+            session.rules, session.place, session.folders, session.configuration = self._outer
             self._outer = None
         if self._follows:
             self._follows = False
@@ -727,9 +727,11 @@ class Run:
         from pytest_lmcache.normalizers import Folders
 
         session = sys.modules[ENGINE].session
-        self._outer = session.rules, session.place, session.folders
+        self._outer = session.rules, session.place, session.folders, session.configuration
         session.rules = Settings(redact=self.settings.redact, redact_with=self.settings.redact_with)
         session.place = self._place_of_block
+        if self.config.inipath is not None:
+            session.configuration = self.config.inipath.name
         folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
         session.folders = lambda: folders
 

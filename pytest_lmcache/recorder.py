@@ -241,6 +241,7 @@ class Recorder:
         identity: str = "",
         asker: str = "",
         where: Callable[[], Sequence[str]] | None = None,
+        configuration: str = "pyproject.toml",
     ) -> None:
         self.settings = settings
         self.mode = settings.mode or (Mode.RECORD if path is None else Mode.REPLAY)
@@ -255,6 +256,7 @@ class Recorder:
         self.identity = identity or str(path)
         self.asker = asker or label
         self._where = where or tuple
+        self._configuration = configuration
         self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self._unsupported: list[NotRecorded] = []
@@ -796,7 +798,7 @@ class Recorder:
             every = tuple(dict.fromkeys((*self.settings.normalize, *more)))
             return self._told(MissCause.NOT_NORMALIZED, asked, looked, near, normalizers=every)
         folders = mends.folders_in(self.strategy, call, closest.call)
-        mend = mends.folder_lines([*self.settings.normalize, *folders]) if folders else ()
+        mend = mends.folder_lines([*self.settings.normalize, *folders], self.command) if folders else ()
         return self._told(MissCause.CHANGED, asked, looked, near, mend=mend)
 
     def _told(
@@ -812,7 +814,9 @@ class Recorder:
         mode = self.mode
         looked.append(f"Mode       {mode}: {MODE_SAYS[mode]}; key {self.strategy.name}")
         mend = (
-            mends.lines(normalizers, self.command) if normalizers else [*mend, f"Record it:  {self.command}"]
+            mends.lines(normalizers, self.command, self._configuration)
+            if normalizers
+            else [*mend, f"Record it:  {self.command}"]
         )
         miss = CassetteMiss(errors.miss(asked=asked, looked=looked, nearest=near, mend=mend))
         miss.cause, miss.normalizers = cause, normalizers

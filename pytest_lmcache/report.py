@@ -398,7 +398,7 @@ class Tally:
             yield from _list(title, missed)
         if self.normalizers:
             names = json.dumps(sorted(set().union(*self.normalizers.values())))
-            title = f"missed in {_number(len(self.normalizers), 'test')} (lm_normalize = {names} lets them replay)"
+            title = f"missed in {_number(len(self.normalizers), 'test')} ({'' if self.in_blocks else 'lm_'}normalize = {names} lets them replay)"
             yield from _list(title, {test: ", ".join(names) for test, names in self.normalizers.items()})
 
     def _not_recorded(self) -> Iterator[str]:

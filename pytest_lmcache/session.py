@@ -99,6 +99,7 @@ class Session:
         self.rules = Settings()
         self.place: Callable[[Path], Place] | None = None  # None: paths begin in the current folder
         self.folders: Callable[[], Folders] = folders_here
+        self.configuration = "pyproject.toml"  # the file that has the settings of all tests
         self._cassettes: dict[Path, tuple[Any, Cassette]] = {}
         self.layers = CacheSettings()
         self.configured: dict[str, Any] = {}
@@ -198,6 +199,7 @@ class Session:
             identity=identity,
             asker=asker,
             where=where,
+            configuration=self.configuration,
         )
         return recorder
 

@@ -183,6 +183,51 @@ def test_a_normalizer_mends_what_changes_from_run_to_run(suite, monkeypatch, cas
     assert suite.asked() == 0
 
 
+def test_the_normalizers_of_an_ini_file(suite, monkeypatch):
+    """What to paste has the form of the file that pytest reads, which is not always pyproject.toml."""
+    suite.file("pytest.ini", "[pytest]\n")
+    suite.test("""
+        import os
+
+        @pytest.mark.lm_cache
+        def test_one():
+            ask(os.environ["SAID"])
+    """)
+    monkeypatch.setenv("SAID", "5b3f5b6e-8b7a-4c43-9d68-1d1ad9e3a0f1 of 2026-11-29")
+    suite.record()
+    monkeypatch.setenv("SAID", "0c7f0f0e-1b9a-4f0e-8a0c-5d0a6f0b7c11 of 2026-11-30")
+    lines = [line.removeprefix("E").strip() for line in suite.run().outlines if line.startswith("E  ")]
+    assert lines[-4] == "all tests   in pytest.ini:"
+    suite.file("pytest.ini", "\n  ".join(["[pytest]", *lines[-3:]]).replace("\n  lm_", "\nlm_"))
+    suite.run().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("setting", ["", 'lm_normalize = ["uuid"]'])
+def test_a_normalizer_mends_a_block(suite, monkeypatch, setting):
+    """A block has settings of its own, so what to paste is its call; the configuration does not hold for it."""
+    suite.file("pyproject.toml", f"[tool.pytest]\n{setting}\n")
+    body = """
+        import os
+        from pytest_lmcache import use_cassette
+
+        def test_one():
+            with {call}:
+                ask(os.environ["SAID"])
+    """
+    suite.test(body.replace("{call}", 'use_cassette("x.yaml", mode="record")'))
+    monkeypatch.setenv("SAID", "5b3f5b6e-8b7a-4c43-9d68-1d1ad9e3a0f1")
+    suite.run().assert_outcomes(passed=1)
+    monkeypatch.setenv("SAID", "0c7f0f0e-1b9a-4f0e-8a0c-5d0a6f0b7c11")
+    suite.test(body.replace("{call}", 'use_cassette("x.yaml")'))
+    result = suite.run()
+    pasted = [line.removeprefix("E").strip() for line in result.outlines if line.startswith("E  ")][-1]
+    assert pasted == 'use_cassette("x.yaml", normalize=["uuid"])'
+    assert 'missed in 1 test (normalize = ["uuid"] lets them replay):' in result.outlines
+    suite.test(body.replace("{call}", pasted))
+    suite.run().assert_outcomes(passed=1)
+    assert suite.asked() == 1
+
+
 def test_normalizers_add_to_those_that_are_set(suite, monkeypatch):
     """The line to paste keeps the normalizers that the test has, own patterns too."""
     suite.test(r"""
