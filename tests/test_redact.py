@@ -1057,8 +1057,9 @@ def test_key_of_a_client(clean, name):
     assert clean(f"no such user: {MISTRAL}") == "no such user: <redacted:api_key>"
 
 
-def test_key_that_is_set_on_litellm(monkeypatch, clean):
-    """A key that is set on the module, as in litellm.openai_key = ..., is taken out like one that is passed."""
+def test_key_that_is_set_on_litellm(monkeypatch):
+    """A key that is set on the module, as in litellm.openai_key = ..., leaves no hash, like one that is passed."""
+    clean = Redactor(environ={})
     for name, value in {"openai_key": MISTRAL, "api_key": AZURE_OLD, "azure_key": AZURE_OLD}.items():
         monkeypatch.setattr(litellm, name, value)
     clean.learn({"model": "x"})
@@ -1067,8 +1068,9 @@ def test_key_that_is_set_on_litellm(monkeypatch, clean):
     assert clean([MISTRAL, AZURE_OLD]) == ["<redacted:openai_key>", "<redacted:api_key>"]
 
 
-def test_headers_that_are_set_on_litellm(monkeypatch, clean):
-    """So is one in ``litellm.headers``, which go with every call, however often they change."""
+def test_headers_that_are_set_on_litellm(monkeypatch):
+    """Nor does one in ``litellm.headers``, which go with every call, however often they change."""
+    clean = Redactor(environ={})
     monkeypatch.setattr(litellm, "headers", {"X-API-Key": MISTRAL})
     clean.learn({"model": "x"})
     litellm.headers["Authorization"] = f"Bearer {AZURE_OLD}"
