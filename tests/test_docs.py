@@ -11,6 +11,8 @@ from plugin.conftest import ALONE, Suite, imported  # noqa: F401 - a fixture
 
 import pytest_lmcache
 from pytest_lmcache import Cache
+from pytest_lmcache.cassette import Cassette
+from pytest_lmcache.keys import strategy
 from pytest_lmcache.plugin import LAYERS
 from pytest_lmcache.settings import LAYER_NAMES
 
@@ -100,4 +102,14 @@ def test_every_setting_of_the_layers_is_named():
 def test_there_are_blocks():
     """The pages have examples at all, and in no language that nobody runs."""
     assert len(BLOCKS) >= 6
-    assert {language for page in PAGES for _, language, _ in blocks(page)} == {"python"}
+    assert {language for page in PAGES for _, language, _ in blocks(page)} == {"python", "yaml"}
+
+
+def test_cassettes_are_read(tmp_path):
+    """A cassette that a page shows is one, but for what it leaves out."""
+    for text in (text for page in PAGES for _, language, text in blocks(page) if language == "yaml"):
+        path = tmp_path / "c.yaml"
+        path.write_text(text.replace("  …\n", ""), encoding="utf-8")
+        [entry] = Cassette(path, strategy("exact")).entries
+        assert entry.call().request["messages"]
+        assert entry.answer().data["id"]
