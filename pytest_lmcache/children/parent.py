@@ -135,8 +135,9 @@ class Parent:
     def membership(self) -> Membership | None:
         """Whose the calls of a process are that is started here and now; None for nobody's."""
         recorder, origin = self._here(), origins.current()
-        is_late = origin is not None and origin.late not in {None, Late.AS_ANY}
-        if (recorder is None or recorder.watched) and not is_late:
+        if recorder is not None and recorder.watched:
+            recorder = None
+        if recorder is None and (origin is None or not origin.is_late(Late.REFUSED, Late.NOT_RECORDED)):
             return None
         return Membership(self._variable(recorder), _is_offline(recorder, origin))
 
@@ -150,5 +151,5 @@ class Parent:
 
 
 def _is_offline(recorder: Recorder | None, origin: Origin | None) -> bool:
-    is_refused = origin is not None and origin.late is Late.REFUSED
+    is_refused = origin is not None and origin.is_late(Late.REFUSED)
     return is_refused or (recorder is not None and recorder.is_offline)

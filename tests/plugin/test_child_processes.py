@@ -241,7 +241,7 @@ def test_processes_that_cannot_be_seen_get_dummy_keys(suite, monkeypatch):
 
 
 LATE = """
-import multiprocessing, time
+import multiprocessing, os, subprocess, sys, threading
 from app_main import answer
 
 FORK = multiprocessing.get_context("fork")
@@ -260,17 +260,37 @@ def test_marked():
 def test_unmarked():
     started["event"].set()
     assert started["answers"].get(timeout=60) == "UnsupportedInChild"
+
+def start_when(event):
+    event.wait(60)
+    command = [sys.executable, "app_main.py", "hello"]
+    started["out"] = subprocess.run(command, capture_output=True, text=True, cwd=os.path.dirname(__file__)).stdout
+
+@pytest.mark.lm_cache
+def test_marked_thread():
+    started["event"] = threading.Event()
+    started["thread"] = threading.Thread(target=start_when, args=[started["event"]])
+    started["thread"].start()
+
+def test_unmarked_again():
+    started["event"].set()
+    started["thread"].join(60)
+    assert started["out"] == "UnsupportedInChild\\n"
 """
 
 
 def test_a_child_that_outlives_its_test_is_refused(suite):
-    """Its call reaches no provider; the run fails, and says which test started which process."""
+    """Its call reaches no provider, nor that of a child that a thread starts then; the run fails and names the tests."""
     suite.test(LATE)
     result = suite.run()
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=4)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["1 call refused, made after the test had ended*", "*test_it.py::test_marked (1)"]
+        [
+            "2 calls refused, made after the test had ended*",
+            "*test_it.py::test_marked (1)",
+            "*test_it.py::test_marked_thread (1)",
+        ]
     )
     assert suite.asked() == 0
 
