@@ -16,7 +16,7 @@ from pytest_lmcache.keys import OWN_SECRETS
 from pytest_lmcache.redact import HASHLESS
 
 if TYPE_CHECKING:
-    from pytest_lmcache.cassette import Entry
+    from pytest_lmcache.cassette.document import Entry
     from pytest_lmcache.interaction import Call
     from pytest_lmcache.keys import KeyStrategy
     from pytest_lmcache.redact import Redactor

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from pytest_lmcache import answer_sources, errors, mends, two_engines, values
 from pytest_lmcache.address import is_loopback
-from pytest_lmcache.cassette import Asked, Cassette, Entry, entry_of
+from pytest_lmcache.cassette.document import Entry, entry_of
+from pytest_lmcache.cassette.file import Cassette
+from pytest_lmcache.cassette.merge import Asked
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import (
     CacheError,

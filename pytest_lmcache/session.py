@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from pytest_lmcache import origins
 from pytest_lmcache.caches import Cache, Stats, Troubles
-from pytest_lmcache.cassette import Cassette, cassette_path
+from pytest_lmcache.cassette.file import Cassette
+from pytest_lmcache.cassette.names import cassette_path
 from pytest_lmcache.children.parent import Parent
 from pytest_lmcache.children.remote import RemoteRecorder  # here: a copy by fork had better import nothing
 from pytest_lmcache.children.starts import Forks, Membership

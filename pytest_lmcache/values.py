@@ -25,8 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from pytest_lmcache.clock import CLOCKS_DIFFER, RealTime, stamps
-from pytest_lmcache.document import (
+from pytest_lmcache.cassette.yaml_writer import (
     BASES,
     LARGEST_INT_BITS,
     is_vector,
@@ -34,6 +33,7 @@ from pytest_lmcache.document import (
     type_name,
     unpack_vector,
 )
+from pytest_lmcache.clock import CLOCKS_DIFFER, RealTime, stamps
 from pytest_lmcache.errors import CacheError, newer_value, no_value, shorten, unstorable
 from pytest_lmcache.interaction import Again, Answer, Kind
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_document import exactly
 
 from pytest_lmcache import answers, redact, values
-from pytest_lmcache.cassette import entry_of
+from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.interaction import Again, Answer, Call, Interaction, Kind, copied, framed
 
 KEY = "sk-proj-" + "a1B2c3D4" * 5

@@ -23,9 +23,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_lmcache import cassette as cassette_module
-from pytest_lmcache import document
-from pytest_lmcache.cassette import Asked, Cassette, cassette_path, entry_of
+from pytest_lmcache.cassette import document, file, yaml_reader
+from pytest_lmcache.cassette.document import entry_of
+from pytest_lmcache.cassette.file import Cassette
+from pytest_lmcache.cassette.merge import Asked
+from pytest_lmcache.cassette.names import cassette_path
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import KeyStrategy, strategy
@@ -246,8 +248,8 @@ def test_one_answer_is_read_without_parsing_the_others(path: Path, monkeypatch: 
     """A cassette of 500 answers costs a test that asks one of them one document's parsing."""
     record(path, *(interaction(f"question {number}", f"answer {number}") for number in range(500)))
     parsed: list[bytes] = []
-    load = document.load
-    monkeypatch.setattr(document, "load", lambda text: parsed.append(text) or load(text))
+    load = yaml_reader.load
+    monkeypatch.setattr(yaml_reader, "load", lambda text: parsed.append(text) or load(text))
     cassette = Cassette(path, EXACT)
     header = sum(map(len, parsed))
     (found,) = cassette.answers(EXACT.key(call("question 250")))
@@ -683,9 +685,9 @@ def test_a_miss_among_very_many_broken_interactions_takes_no_longer_than_reading
     record(path, *(interaction(f"q{number}", "A") for number in range(200)))
     path.write_bytes(path.read_bytes().replace(b"call: completion", b"call: ["))
     counted = []
-    line_ends = cassette_module._line_ends.__wrapped__
+    line_ends = document._line_ends.__wrapped__
     monkeypatch.setattr(
-        cassette_module, "_line_ends", lru_cache(1)(lambda data: counted.append(1) or line_ends(data))
+        document, "_line_ends", lru_cache(1)(lambda data: counted.append(1) or line_ends(data))
     )
     for entry in Cassette(path, EXACT).entries:
         with pytest.raises(CassetteError):
@@ -1243,8 +1245,8 @@ def test_opening_a_cassette_parses_its_header_alone(path: Path, monkeypatch: pyt
     """Of thousands of answers one is found by its key line, without parsing the others."""
     record(path, *big(300))
     parsed: list[int] = []
-    load = document.load
-    monkeypatch.setattr(document, "load", lambda text: parsed.append(len(text)) or load(text))
+    load = yaml_reader.load
+    monkeypatch.setattr(yaml_reader, "load", lambda text: parsed.append(len(text)) or load(text))
     cassette = Cassette(path, EXACT)
     assert len(cassette.entries) == 300
     assert len(parsed) == 1
@@ -1255,7 +1257,7 @@ def test_opening_a_cassette_parses_its_header_alone(path: Path, monkeypatch: pyt
 @pytest.fixture
 def looked_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Cassette, list[int]]]:
     """Opens the cassette as a large one; tells how often all of it was indexed."""
-    monkeypatch.setattr(cassette_module, "LARGE", 0)
+    monkeypatch.setattr(file, "LARGE", 0)
 
     def opened() -> tuple[Cassette, list[int]]:
         indexed: list[int] = []
@@ -1323,7 +1325,7 @@ def test_a_large_cassette_is_refused_as_a_small_one_is(path: Path, looked_up: An
 
 def test_the_module_under_test_is_the_projects() -> None:
     """These tests read this checkout's code, not an installed copy."""
-    assert Path(cassette_module.__file__).is_relative_to(Path(__file__).parents[1])
+    assert Path(file.__file__).is_relative_to(Path(__file__).parents[1])
 
 
 @pytest.mark.parametrize(
@@ -1350,4 +1352,4 @@ def test_what_chunks_share_is_written_once(chunks: list[dict[str, Any]], shared:
     assert [list(map(type, chunk.values())) for chunk in entry.answer().data] == [
         list(map(type, chunk.values())) for chunk in chunks
     ]
-    assert document.load(entry.text).get("shared", {}) == shared
+    assert yaml_reader.load(entry.text).get("shared", {}) == shared

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from pytest_lmcache import __version__
-from pytest_lmcache.cassette import Asked, Cassette, entry_of
+from pytest_lmcache.cassette.document import entry_of
+from pytest_lmcache.cassette.file import Cassette
+from pytest_lmcache.cassette.merge import Asked
 from pytest_lmcache.cli import main
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys import strategy

@@ -16,8 +16,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pytest_lmcache import document
-from pytest_lmcache.document import Lines, dump, load, load_lines
+from pytest_lmcache.cassette import yaml_reader
+from pytest_lmcache.cassette.yaml_reader import load, load_lines
+from pytest_lmcache.cassette.yaml_writer import Lines, dump
 
 NASTY = [
     *"\x00\x01\x07\x08\t\n\r\x0b\x0c\x1b\x1f \x7f\x80\x85\x9f\xa0\xad\u2028\u2029\ufeff\ufffe\uffff\ufffd\ud800\ude00\udfff",
@@ -250,7 +251,7 @@ def test_lines_are_the_same_by_json_and_by_yaml(chunks: list[dict[Any, Any]]) ->
     text = dump({"chunks": Lines(chunks)})
     body = text.removeprefix("chunks:\n")
     assert exactly(load(text)["chunks"]) == exactly(load_lines(body)) == exactly(chunks)
-    by_json = document._load_json_lines(body)
+    by_json = yaml_reader._load_json_lines(body)
     assert by_json is None or exactly(by_json) == exactly(chunks)
 
 
@@ -313,13 +314,13 @@ def test_pyyaml_without_libyaml_reads_the_same(data: dict[Any, Any]) -> None:
     text = dump(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(yaml, "CSafeLoader", raising=False)
-        document._loader_class.cache_clear()
-        loader = document._loader_class()
+        yaml_reader._loader_class.cache_clear()
+        loader = yaml_reader._loader_class()
         assert issubclass(loader, yaml.SafeLoader)
         try:
             assert exactly(load(text)) == exactly(data)
         finally:
-            document._loader_class.cache_clear()
+            yaml_reader._loader_class.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -649,7 +650,7 @@ def test_lines_are_read_by_json() -> None:
         {"choices": [{"delta": {"content": f"ü🐐\x00\u2028 {i}"}, "p": i / 7, "q": 1e-9}]} for i in range(50)
     ]
     body = dump({"a": {"chunks": Lines(chunks)}}).removeprefix("a:\n  chunks:\n")
-    assert document._load_json_lines(body) == chunks
+    assert yaml_reader._load_json_lines(body) == chunks
 
 
 @pytest.mark.parametrize(
@@ -769,5 +770,5 @@ def test_the_module_starts_without_yaml() -> None:
     """Starting pytest with the plugin does not pay for a YAML library."""
     import subprocess
 
-    code = "import sys, pytest_lmcache.document; sys.exit('yaml' in sys.modules)"
+    code = "import sys, pytest_lmcache.cassette.yaml_reader; sys.exit('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

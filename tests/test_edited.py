@@ -16,8 +16,9 @@ import pytest
 from litellm.integrations.custom_logger import CustomLogger
 from test_cassette import EXACT, GOLDEN
 
-from pytest_lmcache import document, use_cassette
-from pytest_lmcache.cassette import Cassette
+from pytest_lmcache import use_cassette
+from pytest_lmcache.cassette import yaml_reader, yaml_writer
+from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.errors import CassetteError
 
 HEADER = "lmcache: 1\nkey: exact/1\n--- # 1\n"
@@ -32,7 +33,7 @@ def recordings() -> dict[str, dict[str, Any]]:
     golden = next(path for path in GOLDEN if path.stem == "calls")
     found = {}
     for number, entry in enumerate(Cassette(golden, EXACT).entries):
-        fields = document.load(entry.text)
+        fields = yaml_reader.load(entry.text)
         kind = next(name for name in ("response", "chunks", "error") if name in fields)
         found[f"{number}-{fields['call']}-{kind}"] = fields
     return found
@@ -70,7 +71,7 @@ EDITS = [
 
 
 def write(path: Path, fields: dict[str, Any]) -> Path:
-    path.write_text(HEADER + document.dump(fields), encoding="utf-8")
+    path.write_text(HEADER + yaml_writer.dump(fields), encoding="utf-8")
     return path
 
 
@@ -165,7 +166,7 @@ def test_whatever_a_field_holds_is_answered_or_refused(tmp_path, part, quiet):
 
 
 def text_of(kind: str) -> str:
-    return HEADER + document.dump(RECORDED[next(name for name in RECORDED if name.endswith(kind))])
+    return HEADER + yaml_writer.dump(RECORDED[next(name for name in RECORDED if name.endswith(kind))])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import test_cassette
 from test_document import NASTY
 
-from pytest_lmcache.cassette import Cassette
+from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cli import main
 from pytest_lmcache.interaction import Answer, Kind
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_lmcache.cassette import Entry
+from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.not_recorded import NotRecorded, Reason

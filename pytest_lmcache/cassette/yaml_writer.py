@@ -1,4 +1,4 @@
-"""Plain data to the YAML text of one document, and back, exact to the bit."""
+"""Plain data to the YAML text of one document; `yaml_reader` gives the same data back, exact to the bit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import re
 import struct
 import sys
 from array import array
-from binascii import a2b_base64, b2a_base64
-from functools import cache, lru_cache
-from json import JSONDecoder
+from binascii import b2a_base64
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +22,11 @@ LONGEST_KEY = 900  # YAML wants `? ` before a key of more than 1024 characters
 PIECE = 500  # of these on each line, without which prettier takes the `? ` away
 LARGEST_INT_BITS = 2048  # Python may be set to refuse decimal numbers of 641 digits and more
 
-_STR, _INT, _FLOAT, _BOOL, _NULL, _MAP, _SEQ = (
-    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
-)
-
 # What YAML's readers refuse, or take for a line break or a byte order mark. Tab and newline are not here.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
-_ESCAPED = re.compile(_UNPRINTABLE.pattern[:-1] + r"\t\n\\]")
-_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_ESCAPED = re.compile(UNPRINTABLE.pattern[:-1] + r"\t\n\\]")
 _INDENTED = re.compile(r"\A\s")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 # ASCII text in which no reader of YAML 1.1 or 1.2 finds an indicator, a comment or a key.
 _PLAIN = re.compile(r'[0-9A-Za-z_/(](?:[ !"$-9;-~]++|:(?=[0-9A-Za-z/]))*+(?<! )')
 # Numbers, dates and times of any YAML version, and a little more.
@@ -41,9 +34,6 @@ _NUMBER_LIKE = re.compile(r"0[xXoObB].*|[0-9_][0-9_.,:+\-eEtTzZ ]*")
 _WORDS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "null", "none", "nan", "inf"))
 # Plain all the same, for the reader's eye: YAML 1.2 and `load` see text, YAML 1.1 a time.
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
-_YAML_FLOAT = re.compile(r"-?[0-9]+\.[0-9]+(?:[eE][-+][0-9]+)?")
-# What an anchor begins with, and `R&D` or the `&b=` of an address does not hold.
-_ANCHOR = re.compile(rb"(?:\A|\W)&[\w-]")
 _NAN = struct.pack(">d", math.nan)
 
 
@@ -77,41 +67,6 @@ def dump(data: Mapping[str, Any]) -> str:
         raise TypeError(next(_faults(data, ""))) from None
     out.append("")
     return "\n".join(out)
-
-
-def load(text: str | bytes) -> Any:
-    """What `dump` was given; yaml.YAMLError for text that is not one document of plain data without anchors."""
-    import yaml
-
-    try:
-        if _may_refer(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")):
-            _refuse_references(text)
-        loader = _loader_class()(text)
-        try:
-            node = loader.get_single_node()
-            return None if node is None else _build(node, loader)
-        finally:
-            loader.dispose()
-    except (ValueError, RecursionError) as error:
-        raise yaml.YAMLError(str(error)) from error
-
-
-def load_lines(text: str | bytes) -> list[Any]:
-    """The list that the lines after a key hold: read as JSON if every line allows it, else as YAML.
-
-    Both give the same: lines that JSON and YAML read differently are left to YAML. Errors as for `load`.
-    """
-    items = _load_json_lines(text if isinstance(text, str) else text.decode("utf-8", "surrogateescape"))
-    if items is None:
-        items = load(text)
-    if not isinstance(items, list):
-        import yaml
-
-        raise yaml.YAMLError(f"expected lines that begin with a dash, found {type(items).__name__}")
-    return items
-
-
-# Writing
 
 
 class _UnwritableError(Exception):
@@ -219,7 +174,7 @@ def _is_fragile(text: str, lines: list[str]) -> bool:
         or "\n\n\n" in text
         or "\t" in text
         or any(line[-1:].isspace() for line in lines)
-        or _UNPRINTABLE.search(text) is not None
+        or UNPRINTABLE.search(text) is not None
     )
 
 
@@ -242,7 +197,7 @@ def _one_line(text: str) -> str:
         return text
     if _SURROGATE.search(text):
         return "!text " + _single_quoted(_ESCAPED.sub(_as_escape, text))
-    if "\n" in text or "\t" in text or _UNPRINTABLE.search(text):
+    if "\n" in text or "\t" in text or UNPRINTABLE.search(text):
         return _double_quoted(text)
     if "'" in text and '"' not in text and "\\" not in text:
         return f'"{text}"'
@@ -258,7 +213,7 @@ def _double_quoted(text: str) -> str:
     quoted = encode_basestring(text)
     if quoted.isascii() and "\x7f" not in quoted:
         return quoted
-    return _UNPRINTABLE.sub(_as_escape, quoted)
+    return UNPRINTABLE.sub(_as_escape, quoted)
 
 
 def _as_escape(character: re.Match[str]) -> str:
@@ -405,181 +360,3 @@ def _faults(value: Any, path: str) -> Iterator[str]:
 def type_name(value: Any) -> str:
     """A value's type as an error tells it."""
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-
-
-# Reading
-
-
-@cache
-def _loader_class() -> Any:
-    """PyYAML's safe loader, on libyaml where there is one, that finds no dates and no merge keys."""
-    import yaml
-
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    scalar, mapping = yaml.ScalarNode, yaml.MappingNode
-    patterns = {
-        first: [(tag, pattern.match) for tag, pattern in resolvers if tag in (_INT, _FLOAT, _BOOL, _NULL)]
-        for first, resolvers in base.yaml_implicit_resolvers.items()
-    }
-
-    class Loader(base):  # type: ignore[misc]
-        def resolve(self, kind: type[Any], value: str, implicit: tuple[bool, bool]) -> str:
-            """The tag of an untagged node; PyYAML's own takes a quarter of the reading time."""
-            if kind is not scalar:
-                return _MAP if kind is mapping else _SEQ
-            if implicit[0]:
-                for tag, matches in patterns.get(value[:1], ()):
-                    if matches(value):
-                        return str(tag)
-            return _STR
-
-        def descend_resolver(self, *_: Any) -> None:
-            """No tag depends on where its node is."""
-
-        def ascend_resolver(self) -> None:
-            """As above."""
-
-    return Loader
-
-
-def _may_refer(text: bytes) -> bool:
-    """Whether there may be an anchor, without which there is no alias, or a merge key."""
-    return (b"&" in text and _ANCHOR.search(text) is not None) or (b"<" in text and b"<<" in text)
-
-
-def _refuse_references(text: str | bytes) -> None:
-    """Raise YAMLError for an anchor, which a few lines can multiply beyond any memory, or a merge key."""
-    import yaml
-
-    for event in yaml.parse(text, Loader=_loader_class()):
-        if getattr(event, "anchor", None) is not None:
-            raise _fault_at(event, "anchors and aliases (&, *) are not read: write out what they stand for")
-        if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
-            raise _fault_at(event, "merge keys (<<) are not read: write out what they stand for")
-
-
-def _build(node: Any, loader: Any) -> Any:
-    """A parsed node as plain data; PyYAML's constructor, which minds cycles, takes three times as long."""
-    tag, value, kind = node.tag, node.value, node.id
-    if kind == "scalar":
-        if tag == _STR:
-            return value
-        try:
-            return _READERS[tag](node, loader)
-        except (ValueError, LookupError, struct.error) as error:
-            raise _fault_at(node, f"cannot read {value[:40]!r} as {tag}") from error
-    if kind == "mapping" and tag == _MAP:
-        mapping = {}
-        for key_node, item in value:
-            if key_node.id != "scalar":
-                raise _fault_at(key_node, f"a {key_node.id} cannot be a key")
-            mapping[_build(key_node, loader)] = _build(item, loader)
-        if len(mapping) < len(value):
-            raise _repeated(value)
-        return mapping
-    if kind == "sequence" and tag == _SEQ:
-        items = []
-        for item in value:  # one frame a level, so that whatever was written can be read
-            items.append(_build(item, loader))  # noqa: PERF401
-        return items
-    raise _fault_at(node, f"cannot read a {kind} as {tag}")
-
-
-def _repeated(pairs: list[tuple[Any, Any]]) -> Exception:
-    """The fault of a mapping in which a key stands twice, as after a merge."""
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key.value in seen:
-            return _fault_at(key, f"the key {key.value[:40]!r} stands here twice")
-        seen.add(key.value)
-    return _fault_at(pairs[0][0], "two keys of this mapping are the same")
-
-
-def _fault_at(node: Any, problem: str) -> Exception:
-    from yaml.constructor import ConstructorError
-
-    return ConstructorError(None, None, problem, node.start_mark)
-
-
-def _read_int(node: Any, loader: Any) -> Any:
-    text: str = node.value
-    return int(text) if text.isdecimal() and text[0] != "0" else loader.construct_yaml_int(node)
-
-
-def _read_float(node: Any, loader: Any) -> Any:
-    return math.nan if node.value.lower() == ".nan" else loader.construct_yaml_float(node)
-
-
-def _read_nan(node: Any, _loader: Any) -> Any:
-    return struct.unpack(">d", bytes.fromhex(node.value))[0]
-
-
-def _read_text(node: Any, _loader: Any) -> str:
-    """Text with a lone surrogate; not by JSON, which makes one character of two surrogates side by side."""
-    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), node.value)
-
-
-def _read_bytes(node: Any, _loader: Any) -> bytes:
-    return a2b_base64(node.value, strict_mode=True)
-
-
-def _read_vector(node: Any, _loader: Any) -> list[float]:
-    return unpack_vector("f" if node.tag == "!f32" else "d", a2b_base64(node.value, strict_mode=True))
-
-
-_READERS: dict[str, Callable[[Any, Any], Any]] = {
-    _NULL: lambda _node, _loader: None,
-    _BOOL: lambda node, loader: loader.bool_values[node.value.lower()],
-    _INT: _read_int,
-    _FLOAT: _read_float,
-    "!nan": _read_nan,
-    "!text": _read_text,
-    "!bytes": _read_bytes,
-    "!f32": _read_vector,
-    "!f64": _read_vector,
-}
-
-
-def _load_json_lines(text: str) -> list[Any] | None:
-    """The items of lines that are each `- {...}` in JSON that YAML reads alike; None if any line is not."""
-    lead = text[: text.find("{") + 1]
-    if lead.strip(" ") != "- {":
-        return None
-    if "\\u" in text and _SURROGATE_ESCAPE.search(text):
-        return None
-    if (not text.isascii() or "\x7f" in text) and _UNPRINTABLE.search(text):
-        return None
-    width = len(lead) - 1
-    items = []
-    try:
-        for line in text.removesuffix("\n").split("\n"):
-            if not line.startswith(lead):
-                return None
-            items.append(_decode_json(line[width:]))
-    except (ValueError, RecursionError):
-        return None
-    return items
-
-
-def _parse_float(text: str) -> float:
-    """A JSON number that is one in YAML 1.1 too: with a dot, and with the exponent's sign."""
-    if _YAML_FLOAT.fullmatch(text) is None:
-        raise ValueError(text)
-    return float(text)
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(text)
-
-
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which no key stands twice; YAML tells the line of one that does."""
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        raise ValueError
-    return mapping
-
-
-_decode_json = JSONDecoder(
-    object_pairs_hook=_mapping, parse_float=_parse_float, parse_constant=_refuse
-).decode

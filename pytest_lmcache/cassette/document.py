@@ -1,0 +1,327 @@
+"""One interaction and its YAML document, in both directions."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from pytest_lmcache.cassette import yaml_reader, yaml_writer
+from pytest_lmcache.errors import (
+    CassetteError,
+    broken_cassette,
+    conflicted_cassette,
+)
+from pytest_lmcache.interaction import CANCELLED, Again, Answer, Call, Interaction, Kind
+
+ANSWER = re.compile(rb"\n(?:response|shared|chunks|error|cancelled|ended_with):")
+NO_ANSWER = (b"\nerror:", b"\ncancelled:", b"\nended_with:")
+CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- #].*)?\n)*)")
+KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
+# Nothing that a shell would take for more than the options and the name of a test.
+REWRITE = re.compile(
+    rb"""^# record again: (pytest --lm-rewrite (?:(?:-c |--rootdir=)[\w./-]+ )*"[^"$`\\!\r\n]+")\r?$""",
+    re.MULTILINE,
+)
+CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |\r?$)", re.MULTILINE)
+RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
+LARGEST_NUMBER = 1e12
+# How 0.1.0 wrote texts that formatters change; see `yaml_writer`.
+FRAGILE = re.compile(rb"[ \t]\n|\t|\|[2+]|\n\n\n|\xc2\xa0\n|\xe3\x80\x80\n")
+# What an answer's data is, by its kind.
+DATA: dict[Kind, type] = {
+    Kind.RESPONSE: dict,
+    Kind.STREAM: list,
+    Kind.ERROR: dict,
+    Kind.UNANSWERED: type(None),
+}
+
+
+def rewrite_command(data: bytes) -> str:
+    """The command that records a cassette anew, as its first lines say it; that for all tests if they do not."""
+    found = REWRITE.search(data, 0, 8192)
+    return found[1].decode(errors="replace") if found is not None else "pytest --lm-rewrite"
+
+
+class Entry:
+    """One recorded interaction, kept as the bytes of its YAML document; parsed only where it is asked for.
+
+    ``key`` is the key under the strategy in use; ``start`` and ``end`` are the document's place in ``data``.
+    """
+
+    __slots__ = ("data", "end", "key", "path", "start")
+
+    def __init__(self, key: str, data: bytes, start: int, end: int, path: Path) -> None:
+        self.key = key
+        self.data = data
+        self.start = start
+        self.end = end
+        self.path = path
+
+    @property
+    def text(self) -> bytes:
+        """The document's text, without the line that separates it from the one before."""
+        return self.data[self.start : self.end]
+
+    @property
+    def place(self) -> str:
+        """The file and the line in which the document begins."""
+        return f"{self.path}:{self._line(0)}"
+
+    @property
+    def question(self) -> bytes:
+        """What was asked, as it stands in the file: the document's part before the answer, without the key."""
+        return KEY_LINE.sub(b"", self.text[: self._answer_at() + 1], count=1)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is an answer that came to its end, or was left: no error, nothing that was cut off."""
+        return all(self.data.find(field, self.start, self.end) < 0 for field in NO_ANSWER)
+
+    def answer(self) -> Answer:
+        """The answer alone: the request, the longer part as a rule, is not parsed.
+
+        Raises CassetteError where the document is broken.
+        """
+        at = self._answer_at()
+        tail = self.text[at:]
+        found = CHUNKS.search(tail)
+        if found is None:
+            return self._answer(self.load(tail, at), None)
+        chunks = self._load_lines(found[1], at + found.start(1))
+        # Empty lines in their place, so that an error in what follows tells its line.
+        rest = b"".join((tail[: found.start()], b"\n" * found[0].count(b"\n"), tail[found.end() :]))
+        fields = self.load(rest, at)
+        if "chunks" in fields:
+            raise self.broken("the key 'chunks' stands here twice", at)
+        return self._answer(fields, chunks)
+
+    def interaction(self) -> Interaction:
+        """The whole interaction. Raises CassetteError where the document is broken or lacks a field."""
+        fields = self.load(self.text, 0)
+        return Interaction(self.key, self._call(fields), self.answer(), str(fields["recorded"]))
+
+    def call(self) -> Call:
+        """The call alone. Raises CassetteError where the document is broken or lacks a field."""
+        return self._call(self.load(self.text[: self._answer_at() + 1], 0))
+
+    def stored_key(self) -> str:
+        """The key as the document has it. Raises CassetteError where it has none."""
+        line = KEY_LINE.search(self.data, self.start, self.end)
+        key = self.load(line[0], line.start() - self.start).get("key") if line is not None else None
+        if not isinstance(key, str) or not key:
+            raise self.broken("this interaction has no `key:`, a text")
+        return key
+
+    def recorded(self) -> str:
+        """When the provider answered, as the document has it; empty where it does not say."""
+        line = RECORDED.search(self.data, self.start, self.end)
+        return line[1].decode("ascii", "replace").strip("\"' ") if line is not None else ""
+
+    def rekeyed(self, key: str) -> Entry:
+        """The same interaction with another key in its key line."""
+        line = b"key: " + scalar(key).encode()
+        text = KEY_LINE.sub(lambda _: line, self.text, count=1)
+        return Entry(key, text, 0, len(text), self.path)
+
+    def fragile(self) -> CassetteError | None:
+        """What is to be said of a text that formatters would change, None where there is none.
+
+        Raises CassetteError where the document is broken.
+        """
+        found = FRAGILE.search(self.data, self.start, self.end)
+        if found is None or self.robust() == self.text:
+            return None
+        line = self._line(found.start() - self.start)
+        return CassetteError(
+            f"{self.path}:{line}: formatters and editors would change this text.\n"
+            f"Write it as pytest-lmcache does now: pytest-lmcache check --fix {self.path}"
+        )
+
+    def robust(self) -> bytes:
+        """The document as it is written now. Raises CassetteError where it is broken."""
+        return entry_of(self.interaction()._replace(key=self.stored_key()), self.path).text
+
+    def broken(self, problem: str, offset: int = 0) -> CassetteError:
+        """The error that names this document's file and line."""
+        return CassetteError(broken_cassette(str(self.path), self._line(offset), problem))
+
+    def _line(self, offset: int) -> int:
+        return bisect_left(_line_ends(self.data), self.start + offset) + 1
+
+    def _answer_at(self) -> int:
+        found = ANSWER.search(self.data, self.start, self.end)
+        if found is None:
+            raise self.broken(
+                "this interaction has neither `response:`, `chunks:`, `error:` nor `cancelled:`"
+            )
+        return found.start() - self.start
+
+    def _call(self, fields: dict[str, Any]) -> Call:
+        name, request = fields.get("call"), fields.get("request")
+        if not isinstance(name, str) or not isinstance(request, dict):
+            raise self.broken("this interaction needs `call:`, a name, and `request:`, a mapping")
+        return Call(name, request)
+
+    def _answer(self, fields: dict[str, Any], chunks: list[Any] | None) -> Answer:
+        kind, data, error = Kind.RESPONSE, fields.get("response"), fields.get("error")
+        chunks = fields.get("chunks") if chunks is None else chunks
+        ended = CANCELLED if fields.get("cancelled") else fields.get("ended_with")
+        if chunks is not None:
+            shared = fields.get("shared", {})
+            is_list = isinstance(chunks, list) and all(isinstance(chunk, dict) for chunk in chunks)
+            if not is_list or not isinstance(shared, dict):
+                raise self.broken("`shared:` must be a mapping and `chunks:` a list of mappings")
+            # A chunk that gives a shared field itself is whole as it stands.
+            whole = [chunk if shared.keys() & chunk.keys() else {**shared, **chunk} for chunk in chunks]
+            kind, data = Kind.STREAM, whole
+        elif "response" not in fields and "error" not in fields and ended:
+            kind = Kind.UNANSWERED
+        elif "response" not in fields:
+            kind, data, error = Kind.ERROR, error, None
+        is_one = "response" not in fields or (kind is Kind.RESPONSE and error is None)
+        if not is_one or not isinstance(data, DATA[kind]):
+            raise self.broken(
+                "this interaction needs one of `response:`, a mapping, `chunks:` or `error:`, with content"
+            )
+        seconds, usd = fields.get("seconds"), fields.get("usd")
+        if "recorded" not in fields or not _is_number(seconds):
+            raise self.broken("this interaction lacks `recorded:` or `seconds:`, a number, which ends each")
+        if not isinstance(error, dict | None) or not (usd is None or _is_number(usd)):
+            raise self.broken("`error:` must be a mapping and `usd:` a number")
+        if not isinstance(hidden := fields.get("hidden"), dict | None):
+            raise self.broken("`hidden:` must be a mapping")
+        if not isinstance(ended, str | None):
+            raise self.broken("`ended_with:` must be the name of an exception")
+        return Answer(
+            kind,
+            data,
+            error=error,
+            complete=not fields.get("left_early", ended is not None),
+            hidden=hidden,
+            seconds=float(seconds),
+            usd=usd,
+            ended=ended,
+        )
+
+    def load(self, text: bytes, offset: int) -> dict[str, Any]:
+        """The fields of a piece of the document that begins at ``offset``. Raises CassetteError where it is broken."""
+        import yaml
+
+        try:
+            fields = yaml_reader.load(text)
+        except (yaml.YAMLError, ValueError) as problem:
+            raise self._unreadable(problem, offset) from None
+        if not isinstance(fields, dict):
+            raise self.broken("this interaction is not a mapping", offset)
+        return fields
+
+    def _load_lines(self, text: bytes, offset: int) -> list[Any]:
+        import yaml
+
+        try:
+            chunks = yaml_reader.load_lines(text)
+        except (yaml.YAMLError, ValueError) as problem:
+            raise self._unreadable(problem, offset) from None
+        return chunks
+
+    def _unreadable(self, problem: Exception, offset: int) -> CassetteError:
+        conflict = CONFLICT.search(self.data, self.start, self.end)
+        if conflict is not None:
+            line = self._line(conflict.start() - self.start)
+            return CassetteError(conflicted_cassette(str(self.path), line, rewrite_command(self.data)))
+        mark = getattr(problem, "problem_mark", None)
+        line = self._line(offset) + (mark.line if mark is not None else 0)
+        what = getattr(problem, "problem", None) or str(problem)
+        return CassetteError(broken_cassette(str(self.path), line, f"this is not readable YAML: {what}"))
+
+
+@lru_cache(maxsize=1)
+def _line_ends(data: bytes) -> array[int]:
+    """Where each line of a file ends: kept, as a file may be broken in very many places."""
+    return array("Q", (found.start() for found in re.finditer(b"\n", data)))
+
+
+def entry_of(interaction: Interaction, path: Path) -> Entry:
+    """The document of an interaction, ready to be written."""
+    answer = interaction.answer
+    fields: dict[str, Any] = {
+        "key": interaction.key,
+        "call": interaction.call.name,
+        "request": interaction.call.request,
+    }
+    if answer.kind is Kind.STREAM:
+        shared = _shared(answer.data)
+        if shared:
+            fields["shared"] = shared
+        chunks = list(_rests(answer.data, shared))
+        # Server-sent events are text of several lines, all others read best as on the wire: one line each.
+        fields["chunks"] = chunks if any("bytes" in chunk for chunk in chunks) else yaml_writer.Lines(chunks)
+        if answer.error is not None:
+            fields["error"] = answer.error
+        if not answer.complete and answer.ended is None:
+            fields["left_early"] = True
+    elif answer.kind is not Kind.UNANSWERED:
+        fields["response" if answer.kind is Kind.RESPONSE else "error"] = answer.data
+    if answer.ended is not None:
+        fields |= {"cancelled": True} if answer.ended == CANCELLED else {"ended_with": answer.ended}
+    if answer.hidden:
+        fields["hidden"] = answer.hidden
+    text = yaml_writer.dump(fields) + f"recorded: {interaction.recorded}\n"
+    if answer.usd is not None:
+        text += yaml_writer.dump({"usd": answer.usd})
+    text += f"seconds: {answer.seconds:.3f}\n"
+    data = text.encode()
+    return Entry(interaction.key, data, 0, len(data), path)
+
+
+def _shared(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the chunks of a stream have in common, the last aside where it has less."""
+    shared = _common(chunks[:-1])
+    return shared if len(shared) > 1 and shared.keys() & chunks[-1].keys() else _common(chunks)
+
+
+def _common(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if len(chunks) < 2:  # noqa: PLR2004 - nothing is shared by one
+        return {}
+    # Those that are like another but for their text share what that one shares.
+    first, *rest = (chunk for chunk in chunks if type(chunk) is not Again)
+    return {
+        name: value
+        for name, value in first.items()
+        if isinstance(value, str | int | None) and all(_has(chunk, name, value) for chunk in rest)
+    }
+
+
+def _has(chunk: dict[str, Any], name: str, value: Any) -> bool:
+    return name in chunk and type(chunk[name]) is type(value) and bool(chunk[name] == value)
+
+
+def _rests(chunks: Iterable[dict[str, Any]], shared: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    first, rest = None, {}
+    for chunk in chunks:
+        if type(chunk) is Again and chunk.first is first:
+            yield Again(rest, chunk.text)
+        else:
+            first, rest = chunk, _rest(chunk, shared)
+            yield rest
+
+
+def _rest(chunk: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    if not all(_has(chunk, name, value) for name, value in shared.items()):
+        return chunk
+    return {name: value for name, value in chunk.items() if name not in shared}
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number of seconds or of USD; an integer may have more digits than a float has range."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
+
+
+def scalar(text: str) -> str:
+    """A text as YAML writes it after its key."""
+    return yaml_writer.dump({"key": text})[len("key: ") :].rstrip("\n")
