@@ -135,9 +135,10 @@ def test_stop_button():
     async def go():
         lm = dspy.LM("openai/gpt-4o-mini", api_base={url!r}, api_key="sk-local-123456", num_retries=0, cache=False)
         with dspy.context(lm=lm), pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                async for _ in dspy.streamify(dspy.Predict("question -> answer"))(question="a " * 100):
-                    pass
+            async with asyncio.timeout(None) as limit:
+                async for _ in dspy.streamify(dspy.Predict("question -> answer"))(question="a " * 200):
+                    if limit.when() is None:
+                        limit.reschedule(asyncio.get_running_loop().time() + 0.1)
     asyncio.run(go())
 """
 
