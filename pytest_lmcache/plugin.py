@@ -734,6 +734,7 @@ class Run:
             session.configuration = self.config.inipath.name
         folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
         session.folders = lambda: folders
+        self._follow()  # what a block in a test without a mark starts is known as the block's
 
     def _place_of_block(self, path: Path) -> Any:
         """Where the cassette of a ``use_cassette`` lies: a relative path begins where that of the test's mark would."""

@@ -206,6 +206,25 @@ def test_a_worker_of_xdist_hands_over_what_it_refused(suite):
     assert "  test_it.py::test_marked (1)" in result.stdout
 
 
+BLOCK = """
+import threading, time
+from pytest_lmcache import use_cassette
+
+def test_unmarked():
+    with use_cassette("x.yaml"):
+        threading.Thread(target=lambda: (time.sleep(0.3), ask())).start()
+"""
+
+
+def test_what_a_block_in_a_test_without_a_mark_leaves_running(suite):
+    """Its call is refused too, where no test of the run has a mark; the summary names the block."""
+    suite.test(BLOCK)
+    result = suite.spawn()
+    assert suite.asked() == 0
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert '  use_cassette("x.yaml") (1)' in result.stdout
+
+
 def test_mode_once_is_not_refused_where_it_has_just_recorded(suite):
     """A run that records lets late calls pass and says so; the next one, which replays, refuses them."""
     leaving(suite, "thread", refused=False)
