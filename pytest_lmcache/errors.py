@@ -154,9 +154,8 @@ def unwritable_cassette(path: str, reason: str) -> str:
     """The message for a cassette that cannot be written."""
     return (
         f"{path} cannot be written: {reason}.\n"
-        "Make it and its folder such that they can be written, or name another one (lm_cassette_dir), and record again: "
-        "pytest --lm-record\n"
-        "What the provider answered comes from the cache on disk then, where that is on."
+        "Make the file and its folder writable, or set lm_cassette_dir, and record again: pytest --lm-record\n"
+        "Answers that the cache on disk has cost nothing then."
     )
 
 
@@ -237,8 +236,8 @@ def unsupported_call(name: str, mode: str) -> str:
 def still_running(test: str, seconds: float, miss: str) -> str:
     """What is told of a miss whose test does not end; ``seconds`` is for how long it has not."""
     return (
-        f"\n{test} has not ended {seconds:.0f} seconds after this miss. If it hangs, it waits for a thread or a task "
-        f"that the miss has ended, and that passes on Exceptions only.\n\n{miss}\n"
+        f"\n{test} has not ended {seconds:.0f} seconds after this miss. If it hangs, it may be "
+        f"waiting for a thread or a task that the miss has ended.\n\n{miss}\n"
     )
 
 
@@ -338,8 +337,8 @@ def redis_trouble(place: str, problem: str) -> str:
 def no_redis() -> str:
     """The message for a URL where there is no client for it."""
     return (
-        "A URL for the cache needs the Redis client, which is not installed: "
-        "pip install pytest-lmcache[redis]"
+        "A URL for the cache (lm_cache_url, url=...) needs the Redis client, which is not installed: "
+        'pip install "redis>=5"'
     )
 
 

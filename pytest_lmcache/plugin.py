@@ -495,7 +495,9 @@ class Run:
         ):
             from pytest_lmcache.not_recorded import advice
 
-            _put_first(report, advice(failure, recorder.unstored, recorder.command))
+            is_rewrite = recorder.mode is Mode.REWRITE
+            command = recorder.rewrite_command if is_rewrite else recorder.command
+            _put_first(report, advice(failure, recorder.unstored, command))
         if failure is not None and recorder is not None and (told := recorder.advice_on_failure()):
             report.sections.append(("language-model calls of this failure", told))
         # What a child process raised is another exception with the same text.

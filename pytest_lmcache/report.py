@@ -285,8 +285,9 @@ class Tally:
         """
         yield ", ".join(self._counts())
         for word, by in (("saved", self.saved_by), ("spent", self.spent_by)):
-            if by:
-                yield f"{word} {_money(_total(by))}"
+            total = _total(by)
+            if total.tokens or total.usd:
+                yield f"{word} {_money(total)}"
                 if sum(part.tokens > 0 for part in by.values()) > 1 or verbose:
                     told = sorted((model, part) for model, part in by.items() if part.tokens or part.usd)
                     yield from (f"  {model}: {_money(part)}" for model, part in told)

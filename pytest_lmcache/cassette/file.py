@@ -144,7 +144,7 @@ class Cassette:
             raise CassetteError(
                 f"{self.path} cannot be written: {problem}.\n"
                 "It has not let go for ten seconds. If it hangs, end it, and record again: pytest --lm-record\n"
-                "What the provider answered comes from the cache on disk then, where that is on."
+                "Answers that the cache on disk has cost nothing then."
             ) from None
         except OSError as problem:
             reason = problem.strerror or str(problem)

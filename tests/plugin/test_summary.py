@@ -207,15 +207,17 @@ def test_no_key_or_no_provider(suite, monkeypatch, settings, heading, mend):
         def test_one():
             litellm.completion(**(SETTINGS | {settings}), messages=said("Hello"))
     """)
-    result = suite.run("--lm-record")
+    option = "--lm-record" if heading is Reason.CREDENTIALS else "--lm-rewrite"
+    result = suite.run(option)
     result.assert_outcomes(failed=1)
     lines = result.stdout.lines
     first = next(line for line in lines[lines.index(next(filter(TITLE.match, lines))) + 1 :] if line)
     assert fnmatch(
         first,
-        f"completion() failed with InternalServerError: the provider*{mend}, then record it:  pytest --lm-record *",
+        f"completion() failed with InternalServerError: the provider*{mend}, then record it:  pytest {option} *",
     )
-    assert told(result)[-2:] == [
+    assert told(result)[-3:] == [
+        "0 replayed, 1 live and not recorded",
         f"{HEADINGS[heading]}:",
         "  test_it.py::test_one (completion() failed with InternalServerError)",
     ]
