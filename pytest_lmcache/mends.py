@@ -20,7 +20,7 @@ FOLDERS = ("tmp_path", "rootdir")
 
 def normalizers_for(strategy: KeyStrategy, asked: Call, recorded: Call) -> tuple[str, ...]:
     """The fewest normalizers, beside those of the strategy, with which both calls have one key; none if there are none."""
-    if not _are_same(strategy, NORMALIZERS, asked, recorded):
+    if not is_same_normalized(strategy, asked, recorded):
         return ()
     needed = list(NORMALIZERS)
     for name in NORMALIZERS:
@@ -28,6 +28,11 @@ def normalizers_for(strategy: KeyStrategy, asked: Call, recorded: Call) -> tuple
         if _are_same(strategy, fewer, asked, recorded):
             needed = fewer
     return tuple(needed)
+
+
+def is_same_normalized(strategy: KeyStrategy, asked: Call, recorded: Call) -> bool:
+    """Whether both calls have one key with all the normalizers there are."""
+    return _are_same(strategy, NORMALIZERS, asked, recorded)
 
 
 def folders_in(strategy: KeyStrategy, asked: Call, recorded: Call) -> tuple[str, ...]:

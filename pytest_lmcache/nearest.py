@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_lmcache.keys import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_lmcache.interaction import Call
 
@@ -66,8 +66,12 @@ _FINALISTS = 12
 _ALIGNED = 400
 
 
-def nearest(asked: Call, recorded: Iterable[Call]) -> Nearest | None:
-    """The recording most like ``asked``; None where nothing is recorded. Of equals the first.
+def nearest(
+    asked: Call, recorded: Iterable[Call], is_same: Callable[[Call], bool] = lambda _: False
+) -> Nearest | None:
+    """The recording most like ``asked``, of equals the first, but before all one that ``is_same`` takes for it.
+
+    None where nothing is recorded.
 
     A recording of another entry point is looked at only where the same one has none. All are compared by the
     words they share, reading at most 4,000 characters of each text; the dozen best by their differences.
@@ -80,7 +84,9 @@ def nearest(asked: Call, recorded: Iterable[Call]) -> Nearest | None:
     scored = ((_overlap(wanted, _glance(call.request)), -index, call) for index, call in candidates)
     finalists = heapq.nlargest(_FINALISTS, scored, key=lambda entry: entry[:2])
     found = (Nearest(-minus, call, tuple(_between(call, asked))) for _, minus, call in finalists)
-    return min(found, key=lambda each: (sum(map(_weight, each.differences)), each.index))
+    return min(
+        found, key=lambda each: (not is_same(each.call), sum(map(_weight, each.differences)), each.index)
+    )
 
 
 def _glance(request: Any) -> set[str]:

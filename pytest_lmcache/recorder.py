@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -786,7 +787,8 @@ class Recorder:
             return self._told(MissCause.USED_UP, asked, [f"Looked in  {self.shown_path}: {why}"])
         from pytest_lmcache.nearest import explain, nearest
 
-        closest = nearest(call, self._readable()) if len(self.faults) < EXPLAINED else None
+        is_same = functools.partial(mends.is_same_normalized, self.strategy, call)
+        closest = nearest(call, self._readable(), is_same) if len(self.faults) < EXPLAINED else None
         looked += self._unreadable[:FAULTS_SHOWN]
         if len(self._unreadable) > FAULTS_SHOWN:
             looked.append(

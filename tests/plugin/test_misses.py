@@ -228,6 +228,28 @@ def test_a_normalizer_mends_a_block(suite, monkeypatch, setting):
     assert suite.asked() == 1
 
 
+def test_ids_that_an_agent_makes_itself_are_normalized(suite):
+    """A tool's result with a new id each time: the turn that a normalizer lets answer is shown, not the one before."""
+    suite.test("""
+        import uuid
+
+        def test_one(lm_cache):
+            asked = said("Weather?")
+            ask(messages=asked)
+            called = {"name": "weather", "arguments": "{}"}
+            named = uuid.uuid4().hex[:9]
+            calls = [{"id": named, "type": "function", "function": called}]
+            asked += [{"role": "assistant", "tool_calls": calls}]
+            ask(messages=[*asked, {"role": "tool", "tool_call_id": named, "content": "sunny"}])
+    """.replace("ask(messages=", "litellm.completion(**SETTINGS, messages="))
+    suite.record()
+    output = suite.run().stdout.str()
+    assert '@pytest.mark.lm_cache(normalize=["tool_call_id"])' in output
+    assert "only in the call" not in output
+    suite.file("pytest.ini", "[pytest]\nlm_normalize = tool_call_id\n")
+    suite.run().assert_outcomes(passed=1)
+
+
 def test_normalizers_add_to_those_that_are_set(suite, monkeypatch):
     """The line to paste keeps the normalizers that the test has, own patterns too."""
     suite.test(r"""
