@@ -845,10 +845,11 @@ def test_an_error_of_the_moment(failure: str, errors: str, provider: Provider, t
         stored = failing(GONE)
     assert same_error(stored, live) or failure == "authentication"
     assert type(stored) is type(live)
-    if failure != "authentication":  # which repeats a part of the key
+    assert hasattr(stored, "response") == hasattr(live, "response")
+    has_body = bool(getattr(live, "response", None) and live.response.content)  # none in LiteLLM 1.83
+    if has_body and failure != "authentication":  # which repeats a part of the key
         assert stored.response.json() == live.response.json()
         assert stored.response.json()["error"]["message"] in str(stored)
-    assert hasattr(stored, "response") == hasattr(live, "response")
     sent = dict(getattr(live, "litellm_response_headers", None) or {}).get("retry-after")
     assert dict(getattr(stored, "litellm_response_headers", None) or {}).get("retry-after") == sent
     assert (sent is not None) == (failure == "rate_limit")

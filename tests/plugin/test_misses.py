@@ -230,7 +230,8 @@ def test_a_normalizer_mends_a_block(suite, monkeypatch, setting):
 
 def test_ids_that_an_agent_makes_itself_are_normalized(suite):
     """A tool's result with a new id each time: the turn that a normalizer lets answer is shown, not the one before."""
-    suite.test("""
+    suite.test(
+        """
         import uuid
 
         def test_one(lm_cache):
@@ -241,7 +242,8 @@ def test_ids_that_an_agent_makes_itself_are_normalized(suite):
             calls = [{"id": named, "type": "function", "function": called}]
             asked += [{"role": "assistant", "tool_calls": calls}]
             ask(messages=[*asked, {"role": "tool", "tool_call_id": named, "content": "sunny"}])
-    """.replace("ask(messages=", "litellm.completion(**SETTINGS, messages="))
+    """.replace("ask(messages=", "litellm.completion(**SETTINGS, messages=")
+    )
     suite.record()
     output = suite.run().stdout.str()
     assert '@pytest.mark.lm_cache(normalize=["tool_call_id"])' in output
