@@ -82,7 +82,7 @@ def _is_of_vcrpy(path: Path) -> bool:
 def _read(path: Path, *, fix: bool) -> tuple[int, list[str], list[str]]:
     """How many interactions of a cassette can be read, what is wrong with it, and what formatters would change."""
     from pytest_lmcache.cassette.file import Cassette
-    from pytest_lmcache.keys import strategy
+    from pytest_lmcache.keys.strategies import strategy
 
     exact = strategy("exact")
     try:

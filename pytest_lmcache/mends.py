@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_lmcache.errors import UnkeyableCallError
-from pytest_lmcache.normalizers import NORMALIZERS
+from pytest_lmcache.keys.normalizers import NORMALIZERS
 
 if TYPE_CHECKING:
     from pytest_lmcache.interaction import Call
-    from pytest_lmcache.keys import KeyStrategy
+    from pytest_lmcache.keys.strategies import KeyStrategy
 
 
 RECORDS = 'mode="record"'

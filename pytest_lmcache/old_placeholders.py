@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_lmcache.errors import CassetteError
-from pytest_lmcache.keys import OWN_SECRETS
+from pytest_lmcache.keys.strategies import OWN_SECRETS
 from pytest_lmcache.redact import HASHLESS
 
 if TYPE_CHECKING:
     from pytest_lmcache.cassette.document import Entry
     from pytest_lmcache.interaction import Call
-    from pytest_lmcache.keys import KeyStrategy
+    from pytest_lmcache.keys.strategies import KeyStrategy
     from pytest_lmcache.redact import Redactor
 
 # Under a name, as in "api_key":"<redacted:api_key>", any text may have stood there, or null.

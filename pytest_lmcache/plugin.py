@@ -726,7 +726,7 @@ class Run:
 
     def _engine_is_there(self) -> None:
         """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""
-        from pytest_lmcache.normalizers import Folders
+        from pytest_lmcache.keys.normalizers import Folders
 
         session = sys.modules[ENGINE].session
         self._outer = session.rules, session.place, session.folders, session.configuration

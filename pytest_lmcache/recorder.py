@@ -37,7 +37,7 @@ from pytest_lmcache.old_placeholders import OldRecording, old_recordings
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:
-    from pytest_lmcache.keys import KeyStrategy
+    from pytest_lmcache.keys.strategies import KeyStrategy
     from pytest_lmcache.redact import Redactor
 
 

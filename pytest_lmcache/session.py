@@ -37,9 +37,9 @@ from pytest_lmcache.errors import (
     not_a_function,
     outside,
 )
-from pytest_lmcache.keys import KeyStrategy, strategy
+from pytest_lmcache.keys.normalizers import Folders, folders_here
+from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.late_calls import LateCalls
-from pytest_lmcache.normalizers import Folders, folders_here
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import Redactor, shown_in_a_name

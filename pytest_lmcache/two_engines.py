@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_lmcache.interaction import Answer, Call, copied
-from pytest_lmcache.keys import request_of
+from pytest_lmcache.keys.plain import request_of
 
 OWN, LITELLM = "dspy", "completion"
 OTHER = {OWN: LITELLM, LITELLM: OWN}

@@ -30,7 +30,7 @@ from pytest_lmcache.cassette.merge import Asked
 from pytest_lmcache.cassette.names import cassette_path
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
-from pytest_lmcache.keys import KeyStrategy, strategy
+from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.session import own_cassette
 
 EXACT = strategy("exact")

@@ -15,7 +15,7 @@ from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import Asked
 from pytest_lmcache.cli import main
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
-from pytest_lmcache.keys import strategy
+from pytest_lmcache.keys.strategies import strategy
 
 
 def write(path: Path, *texts: str) -> Path:

@@ -12,7 +12,7 @@ from plugin.conftest import ALONE, Suite, imported  # noqa: F401 - a fixture
 import pytest_lmcache
 from pytest_lmcache import Cache
 from pytest_lmcache.cassette.file import Cassette
-from pytest_lmcache.keys import strategy
+from pytest_lmcache.keys.strategies import strategy
 from pytest_lmcache.plugin import LAYERS
 from pytest_lmcache.settings import LAYER_NAMES
 

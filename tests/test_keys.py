@@ -32,15 +32,16 @@ from hypothesis import strategies as st
 from pytest_lmcache import keys
 from pytest_lmcache.errors import SettingsError, UnkeyableCallError
 from pytest_lmcache.interaction import Call
-from pytest_lmcache.normalizers import NORMALIZERS
+from pytest_lmcache.keys import plain, strategies
+from pytest_lmcache.keys.normalizers import NORMALIZERS
 
 CHAT = ("model", "messages", "timeout", "temperature")
 USER = {"role": "user", "content": "Who is the GOAT?"}
-EXACT = keys.strategy("exact")
+EXACT = strategies.strategy("exact")
 
 
 def request(*args, **kwargs):
-    return keys.request_of(CHAT, args, kwargs, "completion")
+    return plain.request_of(CHAT, args, kwargs, "completion")
 
 
 def key(*args, by=EXACT, name="completion", **kwargs):
@@ -74,16 +75,16 @@ def test_the_order_of_arguments_and_of_dict_keys_never_changes_a_key(arguments, 
         return [shuffled(item) for item in value] if isinstance(value, list) else value
 
     assert key(**shuffled(arguments)) == key(**arguments)
-    everything = keys.strategy("exact", NORMALIZERS)
+    everything = strategies.strategy("exact", NORMALIZERS)
     assert key(**shuffled(arguments), by=everything) == key(**arguments, by=everything)
 
 
 @given(PLAIN)
 def test_plain_data_is_normal_already(value):
     """What a cassette holds is what was keyed: normalizing it again changes nothing."""
-    once = keys.normalize(value)
-    assert keys.canonical(once) == keys.canonical(value)
-    assert keys.canonical(keys.normalize(once)) == keys.canonical(once)
+    once = plain.normalize(value)
+    assert plain.canonical(once) == plain.canonical(value)
+    assert plain.canonical(plain.normalize(once)) == plain.canonical(once)
 
 
 @given(ARGUMENTS)
@@ -91,7 +92,7 @@ def test_a_stored_request_keys_to_the_key_it_was_stored_under(arguments):
     """A key can be computed again from the cassette, through JSON as well."""
     stored = request(**arguments)
     assert key(**stored) == key(**arguments)
-    assert EXACT.key(Call("completion", keys.normalize(stored))) == key(**arguments)
+    assert EXACT.key(Call("completion", plain.normalize(stored))) == key(**arguments)
     assert EXACT.key(Call("completion", json.loads(json.dumps(stored, ensure_ascii=False)))) == key(
         **arguments
     )
@@ -113,8 +114,8 @@ def test_another_leaf_gives_another_key(value, leaf, data):
     """No changed word, number or type anywhere in a prompt is ever answered by an old recording."""
     value = [value]
     path, old = data.draw(st.sampled_from(list(leaves(value)) or [((0,), None)]))
-    assume(keys.canonical(old) != keys.canonical(leaf))
-    changed = keys.normalize(value)
+    assume(plain.canonical(old) != plain.canonical(leaf))
+    changed = plain.normalize(value)
     around = changed
     for step in path[:-1]:
         around = around[step]
@@ -126,7 +127,7 @@ def test_another_leaf_gives_another_key(value, leaf, data):
 def test_what_the_caller_does_afterwards_changes_nothing(arguments):
     """An agent that appends to its messages after the call does not change what was recorded."""
     taken = request(**arguments)
-    before = keys.canonical(taken)
+    before = plain.canonical(taken)
 
     def spoil(value):
         for item in list(value.values() if isinstance(value, dict) else value):
@@ -135,7 +136,7 @@ def test_what_the_caller_does_afterwards_changes_nothing(arguments):
         value.clear()
 
     spoil(arguments)
-    assert keys.canonical(taken) == before
+    assert plain.canonical(taken) == before
 
 
 @given(ARGUMENTS)
@@ -401,13 +402,18 @@ def test_another_question_has_another_key(case):
     assert key(**one) != key(**two)
     if case != "a seed":
         return
-    everything = keys.strategy("exact", NORMALIZERS)
+    everything = strategies.strategy("exact", NORMALIZERS)
     assert key(**one, by=everything) != key(**two, by=everything)
 
 
 def test_entry_points_and_streams_have_keys_of_their_own():
     """An embedding never answers a completion, a stream never a whole response, under any strategy."""
-    for by in (EXACT, keys.strategy("messages"), keys.strategy("content"), keys.strategy(lambda _: "same")):
+    for by in (
+        EXACT,
+        strategies.strategy("messages"),
+        strategies.strategy("content"),
+        strategies.strategy(lambda _: "same"),
+    ):
         assert key(messages=[USER], by=by) != key(messages=[USER], by=by, name="responses")
         assert key(messages=[USER], by=by) != key(messages=[USER], by=by, stream=True)
 
@@ -452,7 +458,7 @@ def test_a_dataclass_as_response_format_is_its_schema_too():
         return pydantic.dataclasses.dataclass(dataclasses.make_dataclass("Outer", [("inner", inner)]))
 
     assert key(response_format=of(int)) == key(response_format=of(int)) != key(response_format=of(str))
-    assert keys.normalize(Colour)["schema"]["enum"] == ["red"]
+    assert plain.normalize(Colour)["schema"]["enum"] == ["red"]
 
 
 def test_reading_a_file_for_the_key_leaves_it_where_it_was():
@@ -533,9 +539,9 @@ def test_a_generator_is_not_consumed_by_the_refusal():
 def test_a_value_that_is_no_plain_data_is_refused_alone_too():
     """normalize names the place inside the value."""
     with pytest.raises(UnkeyableCallError, match=r"^`a\[1\]` cannot"):
-        keys.normalize({"a": [1, object()]})
+        plain.normalize({"a": [1, object()]})
     with pytest.raises(UnkeyableCallError, match=r"^the value cannot"):
-        keys.normalize(object())
+        plain.normalize(object())
 
 
 def test_the_bottom_of_deep_data_is_still_keyed():
@@ -551,14 +557,14 @@ def test_the_bottom_of_deep_data_is_still_keyed():
 
 def test_messages_tells_calls_apart_by_everything_but_the_model():
     """Changing the model keeps the recordings, changing a parameter does not."""
-    by = keys.strategy("messages")
+    by = strategies.strategy("messages")
     assert key("a", [USER], by=by) == key("b", [USER], custom_llm_provider="groq", by=by)
     assert key("a", [USER], by=by) != key("a", [USER], temperature=1, by=by)
 
 
 def test_content_tells_calls_apart_by_the_text_alone():
     """One recording serves several models, parameters, roles and ways to write the same text."""
-    by = keys.strategy("content")
+    by = strategies.strategy("content")
     system = {"role": "system", "content": "Be brief."}
     developer = {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}
     one = key("a", [system, USER], temperature=1, by=by)
@@ -572,7 +578,7 @@ def test_content_tells_calls_apart_by_the_text_alone():
 
 def test_content_reads_tool_results_and_passes_over_calls_and_thoughts():
     """Ids of tool calls do not matter to content, what the tools said does."""
-    by = keys.strategy("content")
+    by = strategies.strategy("content")
 
     def chat(result, ident):
         return key(
@@ -607,7 +613,7 @@ def test_content_reads_tool_results_and_passes_over_calls_and_thoughts():
 
 def test_content_never_makes_calls_without_a_text_alike():
     """Two recordings to transcribe, or two questions without any text, are two questions."""
-    by = keys.strategy("content")
+    by = strategies.strategy("content")
     assert key("a", file=b"one", by=by) == key("b", file=b"one", by=by)
     assert key(file=b"one", prompt="?", by=by) != key(file=b"two", prompt="?", by=by)
     assert key(response_id="1", by=by) != key(response_id="2", by=by)
@@ -618,7 +624,7 @@ def test_own_functions_can_build_on_the_named_ones():
     taken = request("m", [USER], seed=1, temperature=1)
     assert keys.exact(taken) == keys.exact(dict(reversed(taken.items())))
     assert len({keys.exact(taken), keys.messages(taken), keys.content(taken)}) == 3
-    by = keys.strategy(lambda asked: keys.messages({**asked, "seed": None}))
+    by = strategies.strategy(lambda asked: keys.messages({**asked, "seed": None}))
     assert key("m", [USER], seed=1, by=by) == key("n", [USER], seed=2, by=by)
 
 
@@ -633,9 +639,9 @@ def says_x(_):
 def test_an_own_function_decides_alone():
     """A function given in the marker or by dotted path says what counts."""
     for by in (
-        keys.strategy(last_message),
-        keys.strategy(f"{__name__}:last_message"),
-        keys.strategy(f"{__name__}.last_message"),
+        strategies.strategy(last_message),
+        strategies.strategy(f"{__name__}:last_message"),
+        strategies.strategy(f"{__name__}.last_message"),
     ):
         assert by.name == f"own:{__name__}.last_message"
         assert not by.stable
@@ -651,23 +657,23 @@ def test_an_own_function_cannot_change_what_is_stored():
         return ""
 
     taken = request(messages=[USER])
-    keys.strategy(careless).key(Call("completion", taken))
+    strategies.strategy(careless).key(Call("completion", taken))
     assert taken == {"messages": [USER]}
 
 
 def test_an_own_function_that_fails_is_named():
     """A broken strategy says so by name, with what went wrong."""
     with pytest.raises(UnkeyableCallError, match=r"last_message raised KeyError: 'messages'"):
-        key("a", by=keys.strategy(last_message))
+        key("a", by=strategies.strategy(last_message))
     with pytest.raises(
         UnkeyableCallError, match=r"lambda.* returned an object of type dict; it must return a str"
     ):
-        key("a", by=keys.strategy(lambda taken: taken))
+        key("a", by=strategies.strategy(lambda taken: taken))
 
 
 def test_own_functions_with_the_same_text_do_not_share_recordings():
     """Two strategies never answer for each other in a shared cache."""
-    assert key("a", by=keys.strategy(lambda _: "x")) != key("a", by=keys.strategy(says_x))
+    assert key("a", by=strategies.strategy(lambda _: "x")) != key("a", by=strategies.strategy(says_x))
 
 
 @pytest.mark.parametrize(
@@ -688,19 +694,20 @@ def test_own_functions_with_the_same_text_do_not_share_recordings():
 def test_a_strategy_that_is_none_names_the_valid_ones(spec):
     """A typo in ini is answered with the list of what is valid."""
     with pytest.raises(SettingsError, match="exact, messages, content"):
-        keys.strategy(spec)
+        strategies.strategy(spec)
 
 
 def test_names_say_strategy_version_and_normalizers():
     """The header of a cassette says by what its keys were made."""
-    assert (keys.strategy("exact").name, keys.strategy("exact").stable) == ("exact/1", True)
-    assert keys.strategy("content", ["date", "uuid", "date"]).name == "content/1+uuid+date/2"
+    assert (strategies.strategy("exact").name, strategies.strategy("exact").stable) == ("exact/1", True)
+    assert strategies.strategy("content", ["date", "uuid", "date"]).name == "content/1+uuid+date/2"
     assert re.fullmatch(
-        r"exact/1\+re:[0-9a-f]{8}\+epoch", keys.strategy("exact", ["epoch", "re:run-\\d+"]).name
+        r"exact/1\+re:[0-9a-f]{8}\+epoch", strategies.strategy("exact", ["epoch", "re:run-\\d+"]).name
     )
-    assert keys.strategy("exact", ["re:a"]).name == keys.strategy("exact", [re.compile("a")]).name
+    assert strategies.strategy("exact", ["re:a"]).name == strategies.strategy("exact", [re.compile("a")]).name
     assert (
-        keys.strategy("exact", ["re:a"]).name != keys.strategy("exact", [re.compile("a", re.IGNORECASE)]).name
+        strategies.strategy("exact", ["re:a"]).name
+        != strategies.strategy("exact", [re.compile("a", re.IGNORECASE)]).name
     )
 
 
@@ -765,14 +772,14 @@ NORMALIZED = [
 @pytest.mark.parametrize(("normalizer", "one", "two", "same"), NORMALIZED)
 def test_a_normalizer_makes_alike_what_it_names_and_nothing_else(normalizer, one, two, same):
     """A declared normalizer lets changing ids and times replay; any other change still misses."""
-    by = keys.strategy("exact", [normalizer])
+    by = strategies.strategy("exact", [normalizer])
     assert (key(messages=says(one), by=by) == key(messages=says(two), by=by)) is same
     assert key(messages=says(one)) != key(messages=says(two))
 
 
 def test_a_normalizer_acts_on_the_key_only():
     """What is stored stays real."""
-    by = keys.strategy("exact", NORMALIZERS)
+    by = strategies.strategy("exact", NORMALIZERS)
     taken = request(messages=says("it is 2026-11-23"))
     by.key(Call("completion", taken))
     assert taken == {"messages": says("it is 2026-11-23")}
@@ -781,7 +788,7 @@ def test_a_normalizer_acts_on_the_key_only():
 def test_the_same_value_gets_the_same_number():
     """Which ids are equal still counts: swapping two of them is another question."""
     a, b = "0b7c1d5e-3f43-4f4e-9a57-1e6a5d1c2b3a", "5a1c9a3e-8d2f-4a64-8f0b-3d2e9c7b6a51"
-    by = keys.strategy("exact", ["uuid"])
+    by = strategies.strategy("exact", ["uuid"])
 
     def asked(*ids):
         return key(messages=says("move {} to {}, then {}".format(*ids)), user=ids[0], by=by)
@@ -794,7 +801,7 @@ def test_the_same_value_gets_the_same_number():
 def test_numbers_do_not_depend_on_the_order_of_arguments():
     """Two ids in two arguments, or two fields, are numbered alike however the caller orders them."""
     a, b = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
-    by = keys.strategy("exact", ["uuid"])
+    by = strategies.strategy("exact", ["uuid"])
     one = {"user": b, "prompt": f"{a} {b}", "extra_body": {"first": a, "second": b}}
     two = {"extra_body": {"second": b, "first": a}, "prompt": f"{a} {b}", "user": b}
     swapped = {"extra_body": {"second": a, "first": b}, "prompt": f"{a} {b}", "user": b}
@@ -804,7 +811,7 @@ def test_numbers_do_not_depend_on_the_order_of_arguments():
 
 def test_tool_call_ids_are_alike_wherever_they_stand():
     """An agent whose framework invents a new id for every tool call still replays."""
-    by = keys.strategy("exact", ["tool_call_id"])
+    by = strategies.strategy("exact", ["tool_call_id"])
 
     def turn(ident, other):
         return key(
@@ -824,7 +831,7 @@ def test_tool_call_ids_are_alike_wherever_they_stand():
 def test_content_is_normalized_by_itself():
     """An id in a parameter does not shift the numbers of those in the text."""
     one, two = uuid.UUID(int=1 << 100), uuid.UUID(int=1 << 101)
-    by = keys.strategy("content", ["uuid"])
+    by = strategies.strategy("content", ["uuid"])
     assert key(messages=says(f"run {one}"), by=by) == key(
         messages=says(f"run {two}"), extra_body={"a": one}, by=by
     )
@@ -832,7 +839,7 @@ def test_content_is_normalized_by_itself():
 
 def test_numbers_are_moments_too():
     """A timestamp given as a number, in extra_body for instance, is normalized as in text."""
-    by = keys.strategy("exact", ["epoch"])
+    by = strategies.strategy("exact", ["epoch"])
     assert key(extra_body={"now": 1763887964}, by=by) == key(extra_body={"now": 1763887965}, by=by)
     assert key(extra_body={"now": 1763887964.5}, by=by) == key(extra_body={"now": 1763887965.25}, by=by)
     assert key(extra_body={"now": True}, by=by) != key(extra_body={"now": 1763887965}, by=by)
@@ -841,13 +848,13 @@ def test_numbers_are_moments_too():
 
 def test_a_dated_model_is_not_a_date():
     """A newer snapshot of a model is another model under every normalizer."""
-    by = keys.strategy("exact", NORMALIZERS)
+    by = strategies.strategy("exact", NORMALIZERS)
     assert key("gpt-4o-2024-08-06", by=by) != key("gpt-4o-2024-11-20", by=by)
 
 
 def test_normalizers_act_before_own_functions():
     """An own strategy does not have to know about dates."""
-    by = keys.strategy(last_message, ["date"])
+    by = strategies.strategy(last_message, ["date"])
     assert by.name == f"own:{__name__}.last_message+date/2"
     assert key(messages=says("2026-11-23"), by=by) == key(messages=says("2026-11-24"), by=by)
 
@@ -855,7 +862,7 @@ def test_normalizers_act_before_own_functions():
 def test_an_own_pattern_that_matches_nothing_at_all_changes_nothing():
     """A pattern with an empty match puts no placeholders between the letters."""
     seen = []
-    by = keys.strategy(lambda taken: seen.append(last_message(taken)) or "", ["re:x*"])
+    by = strategies.strategy(lambda taken: seen.append(last_message(taken)) or "", ["re:x*"])
     key(messages=says("abxx"), by=by)
     assert re.fullmatch(r"ab<re:[0-9a-f]{8}-1>", seen[0])
 
@@ -876,7 +883,7 @@ def test_an_own_pattern_that_matches_nothing_at_all_changes_nothing():
 def test_a_normalizer_that_is_none_is_refused(normalizers):
     """A typo in ini is answered at once, and does not quietly normalize nothing."""
     with pytest.raises(SettingsError, match=r"uuid|regular expression"):
-        keys.strategy("exact", normalizers)
+        strategies.strategy("exact", normalizers)
 
 
 # ---- for ever ------------------------------------------------------------------------------------------
@@ -913,29 +920,29 @@ GOLDEN_KEYS = {
 def test_the_keys_of_this_version_never_change(case):
     """Committed cassettes name keys: a changed algorithm needs a new version in the strategy's name."""
     arguments, spec, normalizers = GOLDEN[case]
-    assert key(**arguments, by=keys.strategy(spec, normalizers)) == GOLDEN_KEYS[case]
+    assert key(**arguments, by=strategies.strategy(spec, normalizers)) == GOLDEN_KEYS[case]
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
 def test_a_key_is_the_same_in_every_process(hash_seed):
     """Recorded on one machine, found on another: nothing depends on hash seeds."""
     program = """
-        from pytest_lmcache import keys
+        from pytest_lmcache.keys import plain, strategies
         from pytest_lmcache.interaction import Call
         asked = {"stop": {"a", "b", "c", 1, None}, "messages": [{"role": "user", "content": "2026-11-23"}], "n": 1}
-        request = keys.request_of((), (), asked, "completion")
-        print(keys.strategy("exact", ["date"]).key(Call("completion", request)))
+        request = plain.request_of((), (), asked, "completion")
+        print(strategies.strategy("exact", ["date"]).key(Call("completion", request)))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        cwd=Path(keys.__file__).parents[1],
+        cwd=Path(keys.__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,
     )
     asked = {"n": 1, "messages": says("2026-11-23"), "stop": {None, 1, "c", "b", "a"}}
-    assert done.stdout.strip() == key(**asked, by=keys.strategy("exact", ["date"]))
+    assert done.stdout.strip() == key(**asked, by=strategies.strategy("exact", ["date"]))
 
 
 def test_the_keys_module_needs_none_of_the_heavy_libraries():
@@ -943,7 +950,7 @@ def test_the_keys_module_needs_none_of_the_heavy_libraries():
     program = "import sys, pytest_lmcache.keys; print([m for m in ('litellm', 'pydantic', 'yaml') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=Path(keys.__file__).parents[1],
+        cwd=Path(keys.__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,

@@ -290,7 +290,7 @@ PLAIN = st.recursive(
 @given(PLAIN, PLAIN)
 def test_any_two_requests_can_be_told_apart(one, other):
     """There is a difference exactly where the keys differ, and it can always be printed."""
-    from pytest_lmcache.keys import canonical
+    from pytest_lmcache.keys.plain import canonical
 
     found = nearest(Call("completion", {"x": one}), [Call("completion", {"x": other})])
     assert bool(found.differences) is (canonical(one) != canonical(other))

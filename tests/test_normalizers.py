@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_lmcache.interaction import Call
-from pytest_lmcache.keys import strategy
-from pytest_lmcache.normalizers import Folders
+from pytest_lmcache.keys.normalizers import Folders
+from pytest_lmcache.keys.strategies import strategy
 
 NOWHERE = Folders()
 

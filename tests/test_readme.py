@@ -14,7 +14,7 @@ from plugin.conftest import Suite, imported  # noqa: F401 - a fixture
 from provider import Provider, Reply
 
 from pytest_lmcache.doors.litellm import RECORDED
-from pytest_lmcache.normalizers import NORMALIZERS
+from pytest_lmcache.keys.normalizers import NORMALIZERS
 from pytest_lmcache.plugin import INI, MARKER
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat
 

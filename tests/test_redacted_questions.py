@@ -13,7 +13,8 @@ from provider import Provider, Request
 
 from pytest_lmcache import CassetteMiss, use_cassette
 from pytest_lmcache.interaction import Call
-from pytest_lmcache.keys import request_of, strategy
+from pytest_lmcache.keys.plain import request_of
+from pytest_lmcache.keys.strategies import strategy
 from pytest_lmcache.redact import Redactor
 
 GONE = "http://127.0.0.1:9/v1"

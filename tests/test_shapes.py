@@ -976,7 +976,7 @@ def test_secrets_stay_out_of_the_cassette(provider: Provider, tmp_path: Path) ->
 def test_a_stored_call_has_the_key_that_it_is_stored_under(provider: Provider, tmp_path: Path) -> None:
     """Every recorded request can be keyed again, so that a new strategy needs no new recording."""
     from pytest_lmcache.cassette.file import Cassette
-    from pytest_lmcache.keys import strategy
+    from pytest_lmcache.keys.strategies import strategy
 
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         for call in ANSWERS.values():

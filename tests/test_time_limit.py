@@ -11,7 +11,7 @@ import pytest
 from pytest_lmcache import time_limit
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.interaction import Call
-from pytest_lmcache.keys import strategy
+from pytest_lmcache.keys.strategies import strategy
 from pytest_lmcache.redact import Redactor
 
 HANGS = "(a+)+!"

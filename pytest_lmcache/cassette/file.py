@@ -26,7 +26,7 @@ from pytest_lmcache.errors import (
     shorten,
     unwritable_cassette,
 )
-from pytest_lmcache.keys import KeyStrategy
+from pytest_lmcache.keys.strategies import KeyStrategy
 from pytest_lmcache.locks import HeldTooLongError, writing
 
 FORMAT = 1

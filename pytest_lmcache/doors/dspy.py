@@ -20,7 +20,7 @@ from pytest_lmcache.doors import visit
 from pytest_lmcache.doors.visit import POLL, StreamTape, outer_call
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.interaction import Answer, Kind
-from pytest_lmcache.keys import request_of
+from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Usage
 

@@ -15,7 +15,7 @@ from pytest_lmcache.address import plain
 from pytest_lmcache.doors import visit
 from pytest_lmcache.doors.visit import StreamTape, after_call
 from pytest_lmcache.interaction import Again, Answer, Kind
-from pytest_lmcache.keys import request_of
+from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
 

@@ -1,40 +1,35 @@
-"""What makes two calls the same question: request -> key, by strategy and declared normalizers."""
+"""The arguments of a call as plain data, without those that are not the question, and its canonical text."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextvars import ContextVar
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from functools import cache
 from os import PathLike
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from pytest_lmcache.errors import SettingsError, UnkeyableCallError
-from pytest_lmcache.normalizers import Folders, normalized, rules_of
-from pytest_lmcache.redact import HASHLESS, is_secret_name
-
-if TYPE_CHECKING:
-    from pytest_lmcache.interaction import Call
+from pytest_lmcache.errors import UnkeyableCallError
+from pytest_lmcache.redact import is_secret_name
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text, each once."""
     return frozenset(text.split())
 
 
 # ---- what is not the question --------------------------------------------------------------------------
 
-DROPPED: frozenset[str] = _words(
+DROPPED: frozenset[str] = words(
     """
     api_base api_key api_type api_version base_url bucket_name client client_id
     organization provider_affinity_header region_name secret_fields tenant_id use_client use_xai_oauth
@@ -242,14 +237,16 @@ def _plain(value: Any, depth: int, *, prune: bool = False) -> Any:  # noqa: C901
         return sorted(_list(list(value), depth, prune=prune), key=canonical)
     if isinstance(value, Iterator):
         raise _UnplainError(
-            f"it is {_a(kind)}, which can be read only once", "Make a list of it before the call."
+            f"it is {an_object_of(kind)}, which can be read only once", "Make a list of it before the call."
         )
     if isinstance(value, Collection):
         return _list(list(value), depth, prune=prune)
     if callable(value):
-        raise _UnplainError(f"it is {_a(kind)}, which has no content to compare", "Pass data, or a class.")
+        raise _UnplainError(
+            f"it is {an_object_of(kind)}, which has no content to compare", "Pass data, or a class."
+        )
     raise _UnplainError(
-        f"it is {_a(kind)}, which is no plain data",
+        f"it is {an_object_of(kind)}, which is no plain data",
         "Pass what the provider gets: dicts, lists, strings, numbers, pydantic objects or dataclasses.",
     )
 
@@ -296,7 +293,9 @@ def _name(key: Any) -> str:
         return str.__str__(key)
     if key is None or isinstance(key, (int, float)):
         return canonical(key).strip('"')
-    raise _UnplainError(f"this key is {_a(type(key))}, which JSON does not have", "Use strings as keys.")
+    raise _UnplainError(
+        f"this key is {an_object_of(type(key))}, which JSON does not have", "Use strings as keys."
+    )
 
 
 def _is_function(tool: Any) -> bool:
@@ -311,7 +310,8 @@ def _dump(value: Any) -> Any:
         return value.model_dump()
     except Exception as error:
         raise _UnplainError(
-            f"it is {_a(type(value))} that cannot be dumped ({type(error).__name__})", "Pass a dict instead."
+            f"it is {an_object_of(type(value))} that cannot be dumped ({type(error).__name__})",
+            "Pass a dict instead.",
         ) from error
 
 
@@ -349,14 +349,18 @@ def _file(file: Any) -> str:
             file.seek(position)
     except (AttributeError, OSError, ValueError) as error:
         raise _UnplainError(
-            f"it is {_a(type(file))} that cannot be read twice ({error})", "Pass its content as bytes."
+            f"it is {an_object_of(type(file))} that cannot be read twice ({error})",
+            "Pass its content as bytes.",
         ) from error
     if not isinstance(data, (bytes, str)):
-        raise _UnplainError(f"it is {_a(type(file))} that reads no bytes", "Pass its content as bytes.")
+        raise _UnplainError(
+            f"it is {an_object_of(type(file))} that reads no bytes", "Pass its content as bytes."
+        )
     return _digest(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
 
 
-def _a(kind: type) -> str:
+def an_object_of(kind: type) -> str:
+    """A value of a type, as an error calls it."""
     where = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return f"an object of type {where}{kind.__qualname__}"
 
@@ -392,255 +396,3 @@ def _hexed(plain: Any) -> Any:
     if isinstance(plain, list):
         return [_hexed(item) for item in plain]
     return plain
-
-
-# ---- strategies ----------------------------------------------------------------------------------------
-
-
-def exact(request: Mapping[str, Any]) -> str:
-    """Everything that was asked."""
-    return _text(_all_of(request))
-
-
-def messages(request: Mapping[str, Any]) -> str:
-    """Everything but the model."""
-    return _text(_but_the_model(request))
-
-
-def content(request: Mapping[str, Any]) -> str:
-    """Only what the messages say, so that one recording serves several models and settings.
-
-    The texts of ``instructions``, ``system``, ``messages``, ``input``, ``prompt``, ``query`` and
-    ``documents``, in this order and in their own. Images, audio and files count, in a message as they were
-    given. Roles, names, ids, tools, tool calls, thinking and every parameter do not. A call that says nothing
-    in any of these is told apart by everything.
-    """
-    return _text(_contents(request))
-
-
-def _all_of(request: Mapping[str, Any]) -> Any:
-    return request
-
-
-def _but_the_model(request: Mapping[str, Any]) -> Any:
-    return {key: value for key, value in request.items() if key not in {"model", "custom_llm_provider"}}
-
-
-_CONTENT = (
-    *("instructions", "system", "messages", "input", "prompt", "query", "documents"),
-    *("file", "image", "mask"),
-)
-_NOT_SAID = _words(
-    """
-    tool_use server_tool_use mcp_tool_use tool_call function_call custom_tool_call computer_call file_search_call
-    web_search_call code_interpreter_call mcp_call item_reference
-    thinking redacted_thinking reasoning
-    """
-)
-
-
-def _contents(request: Mapping[str, Any]) -> Any:
-    return [piece for key in _CONTENT if key in request for piece in _said(request[key])] or request
-
-
-def _said(value: Any) -> Iterator[Any]:
-    """The pieces of a message, a part of it, or a list of such."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _said(item)
-    elif not isinstance(value, dict):
-        if value is not None:
-            yield value
-    elif _type(value) in _NOT_SAID:
-        return
-    elif isinstance(value.get("text"), str):
-        yield value["text"]
-    elif "content" in value:
-        yield from _said(value["content"])
-    elif "output" in value:  # a tool's result in the Responses API
-        yield from _said(value["output"])
-    elif value.keys().isdisjoint({"role", "tool_use_id", "call_id"}):
-        yield value
-
-
-def _type(part: Mapping[str, Any]) -> str:
-    """What a part of a message says it is; a JSON schema may have a list there."""
-    kind = part.get("type")
-    return kind if isinstance(kind, str) else ""
-
-
-def _text(question: Any) -> str:
-    """The canonical text, blind to a provider's prompt cache being switched on."""
-    text = canonical(question)
-    if '"cache_control":' in text or '"type":"text"' in text:
-        return canonical(_without_caching(question))
-    return text
-
-
-def _without_caching(value: Any) -> Any:
-    """Without ``cache_control`` marks; a sole text part is the text, since a mark needs a part to stand in."""
-    if isinstance(value, list):
-        return [_without_caching(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    bare = {key: _without_caching(item) for key, item in value.items() if not _is_mark(key, item)}
-    for key in ("content", "system"):
-        parts = bare.get(key)
-        if isinstance(parts, list) and len(parts) == 1 and _is_text(parts[0]):
-            bare[key] = parts[0]["text"]
-    return bare
-
-
-def _is_mark(key: str, value: Any) -> bool:
-    return key == "cache_control" and isinstance(value, dict) and value.get("type") == "ephemeral"
-
-
-def _is_text(part: Any) -> bool:
-    return isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text"
-
-
-class KeyStrategy(NamedTuple):
-    """One way to tell calls apart.
-
-    ``name`` is what a cassette's header says. ``stable`` is True where a key stored under the same name may
-    be trusted; it is False for own functions, whose body may have changed since. ``also`` gives the same strategy
-    with more normalizers.
-    """
-
-    name: str
-    stable: bool
-    family: str
-    text_of: Callable[[Call], str]
-    also: Callable[[Sequence[str]], KeyStrategy]
-
-    def text(self, call: Call) -> str:
-        """What of a call makes it the same as another. Raises UnkeyableCallError."""
-        return self.text_of(call)
-
-    def key(self, call: Call, text: str | None = None) -> str:
-        """``k`` and 24 hex digits, always a plain YAML scalar; ``text`` is the call's, where it is known.
-
-        ``OWN_SECRETS`` takes the place of the ``k`` if the text has a placeholder without a hash.
-        Raises UnkeyableCallError.
-        """
-        streamed = "stream" if call.request.get("stream") else ""
-        text = self.text_of(call) if text is None else text
-        identity = f"{self.family}\0{call.name}\0{streamed}\0{text}"
-        digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=12)
-        has_own = "<redacted:" in text and HASHLESS.search(text) is not None
-        return f"{OWN_SECRETS if has_own else 'k'}{digest.hexdigest()}"
-
-
-OWN_SECRETS = "h"
-"""How the key of a question begins that held a secret of the machine which recorded it.
-
-With ``k`` it was recorded before placeholders had hashes, and any secret may have stood there.
-"""
-
-
-_STRATEGIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
-    "exact": _all_of,
-    "messages": _but_the_model,
-    "content": _contents,
-}
-_VERSION = 1
-
-
-def strategy(
-    spec: str | Callable[[dict[str, Any]], str],
-    normalizers: Sequence[str | re.Pattern[str]] = (),
-    folders: Folders = Folders(),  # noqa: B008 - it cannot change
-) -> KeyStrategy:
-    """The strategy of a name, a dotted path (``package.module:function``) or a function ``request -> str``.
-
-    ``normalizers`` are names of ``NORMALIZERS`` or own regular expressions, compiled or as ``re:<pattern>``;
-    what they match counts as the same everywhere but for which matches equal each other. Own ones act first,
-    in the order given; then the named ones, in a fixed order. ``folders`` are those that two of them look for.
-    Raises SettingsError.
-    """
-    rules = rules_of(normalizers, folders)
-    suffix = "".join(f"+{rule.versioned}" for rule in rules)
-
-    def also(more: Sequence[str]) -> KeyStrategy:
-        return strategy(spec, [*normalizers, *more], folders)
-
-    if isinstance(spec, str) and spec in _STRATEGIES:
-        pick = _STRATEGIES[spec]
-        family = f"{spec}/{_VERSION}"
-
-        def text_of(call: Call) -> str:
-            question = pick(call.request)
-            return _text(normalized(question, rules, call.request))
-
-        return KeyStrategy(family + suffix, stable=True, family=family, text_of=text_of, also=also)
-
-    function = _imported(spec) if isinstance(spec, str) else spec
-    if not callable(function):
-        raise SettingsError(
-            f"{spec!r} is no key strategy: give {_names(_STRATEGIES)}, or a function request -> str."
-        )
-    family = f"own:{_where(function)}"
-
-    def own_text_of(call: Call) -> str:
-        # A copy, so that the function cannot change what is stored.
-        request = _plain(call.request, 1)
-        return _answer_of(function, normalized(request, rules, request), call.name)
-
-    return KeyStrategy(family + suffix, stable=False, family=family, text_of=own_text_of, also=also)
-
-
-_keying: ContextVar[bool] = ContextVar("pytest_lmcache_keying", default=False)
-
-
-def _answer_of(function: Callable[[dict[str, Any]], str], request: dict[str, Any], name: str) -> str:
-    where = _where(function)
-    if _keying.get():
-        raise UnkeyableCallError(
-            f"{name}(): the key strategy {where} calls a model itself; a key is made of the request alone."
-        )
-    token = _keying.set(True)
-    try:
-        text: Any = function(request)
-    except UnkeyableCallError:
-        raise
-    except Exception as error:
-        raise UnkeyableCallError(
-            f"{name}(): the key strategy {where} raised {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        _keying.reset(token)
-    if not isinstance(text, str):
-        raise UnkeyableCallError(
-            f"{name}(): the key strategy {where} returned {_a(type(text))}; it must return a str."
-        )
-    return text
-
-
-def _imported(path: str) -> Any:
-    """The function that a dotted path names."""
-    module_name, colon, function_name = path.partition(":")
-    if not colon:
-        module_name, _, function_name = path.rpartition(".")
-    valid = f"Valid are {_names(_STRATEGIES)}, or a function's dotted path such as package.module:function."
-    if not module_name or not function_name:
-        raise SettingsError(f"There is no key strategy {path!r}. {valid}")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in function_name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise SettingsError(
-            f"The key strategy {path!r} cannot be imported: {type(error).__name__}: {error}. {valid}"
-        ) from error
-    if not callable(found):
-        raise SettingsError(f"The key strategy {path!r} is {_a(type(found))}, not a function. {valid}")
-    return found
-
-
-def _where(function: Any) -> str:
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(names)
