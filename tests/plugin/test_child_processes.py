@@ -71,24 +71,34 @@ def suite(suite):
     return suite
 
 
-def test_forked_children_are_recorded_and_replayed(suite):
+@pytest.fixture
+def apart(suite):
+    """Runs the suite in a process of its own: a fork takes none of the locks that this run's threads hold."""
+
+    def run(*args):
+        return suite.pytester.runpytest_subprocess(*suite.options, *args, timeout=120)
+
+    return run
+
+
+def test_forked_children_are_recorded_and_replayed(suite, apart):
     """What forked processes ask, streams too, is recorded in the test's cassette, and replayed from it."""
     suite.test(FORK)
-    suite.record().stdout.fnmatch_lines(["*3 recorded*"])
+    apart("--lm-record").stdout.fnmatch_lines(["*3 recorded*"])
     assert suite.asked() == 3
-    result = suite.run()
+    result = apart()
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["5 replayed"])
     assert suite.asked() == 0
 
 
-def test_a_miss_of_a_forked_child_fails_the_test(suite):
+def test_a_miss_of_a_forked_child_fails_the_test(suite, apart):
     """A pool hands a child's miss to its caller; one that the child swallows fails the test all the same."""
     suite.test(
         FORK + "\n@marked\ndef test_swallowed():\n    with FORK.Pool(1) as pool:\n"
         "        assert pool.map(answer, ['never']) == ['MissInChild']\n"
     )
-    result = suite.run()
+    result = apart()
     result.assert_outcomes(failed=5)
     result.stdout.fnmatch_lines(
         [
@@ -399,25 +409,25 @@ def test_block():
 """
 
 
-def test_streams_that_a_child_leaves_and_blocks(suite, monkeypatch):
+def test_streams_that_a_child_leaves_and_blocks(suite, apart, monkeypatch):
     """A stream that ends with its child is recorded up to there; a block's child is the block's."""
     suite.test(ODD)
     monkeypatch.setenv("RECORDS", "1")
-    suite.record()
+    apart("--lm-record")
     assert suite.cassettes() == ["block.yaml", "test_it/test_left_early.yaml"]
     monkeypatch.delenv("RECORDS")
-    suite.run("--disable-socket").assert_outcomes(passed=2)
+    apart("--disable-socket").assert_outcomes(passed=2)
     assert suite.asked() == 2
 
 
-def test_without_unix_sockets(suite, monkeypatch, tmp_path):
+def test_without_unix_sockets(suite, apart, monkeypatch, tmp_path):
     """Where a socket's path is too long, as where there are no such sockets, children use the loopback address."""
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
     suite.test(FORK)
-    suite.record()
-    suite.run("--disable-socket").assert_outcomes(passed=4)
+    apart("--lm-record")
+    apart("--disable-socket").assert_outcomes(passed=4)
     assert suite.asked() == 3
     assert not [path for path in folder.iterdir() if path.name.startswith("lmcache-")]
 
