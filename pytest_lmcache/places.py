@@ -46,6 +46,9 @@ def relative(path: Path, folder: Path) -> str:
     return os.path.relpath(path, folder)
 
 
+BESIDE_THE_TEST = 'lm_cassette_dir = "{test_dir}/cassettes"'
+
+
 def below_rootdir(file: Path, rootdir: Path) -> Path:
     """A test file; one of an installed package, outside of rootdir, as if the package were there."""
     if not file.is_relative_to(rootdir):
@@ -92,7 +95,8 @@ def locate(cassette_in: Callable[[Path], Path], file: Path, rootdir: Path) -> tu
     if len(found) > 1:
         raise SettingsError(
             f"several cassettes can be the one of this test, and {path} is not there: {', '.join(map(str, found))}. "
-            f"They were recorded with different rootdirs (this run's is {rootdir}): keep one of them."
+            f"They were recorded with different rootdirs (this run's is {rootdir}): keep one of them. "
+            f"For cassettes that no rootdir moves, set {BESIDE_THE_TEST} and record again."
         )
     for each, folder in found.items():
         return folder, each
@@ -107,6 +111,9 @@ def hints(cassette_in: Callable[[Path], Path], file: Path, rootdir: Path, inipat
         if _is_cassette(path):
             said.append(
                 f"Found      {path}: recorded with another rootdir. Replay it with --rootdir={shlex.quote(str(folder))}"
+            )
+            said.append(
+                f"           For cassettes that no rootdir moves, set {BESIDE_THE_TEST} and record again."
             )
             break
     return said

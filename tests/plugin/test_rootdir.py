@@ -205,6 +205,7 @@ def test_blocks_have_one_cassette_too(suite, monkeypatch):
         [
             f"*rootdir    {suite.folder}/pkg, from pyproject.toml",
             f"*Found      {suite.folder}/cassettes/one.yaml: recorded with another rootdir.*",
+            '*set lm_cassette_dir = "{test_dir}/cassettes" and record again.*',
             'missed in 1 test (use_cassette(…, mode="record") records what is missing):',
         ]
     )
