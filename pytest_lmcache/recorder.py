@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from pytest_lmcache import answer_sources, errors, mends, two_engines, values
 from pytest_lmcache.address import is_loopback
+from pytest_lmcache.call_record import UNIT, CallRecord, Failure, described
 from pytest_lmcache.cassette.document import Entry, entry_of
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import Asked
@@ -40,12 +40,10 @@ if TYPE_CHECKING:
     from pytest_lmcache.keys.strategies import KeyStrategy
     from pytest_lmcache.redact import Redactor
 
-
 # How many misses of one test are compared with all recordings: a program that goes on after one may have many.
 EXPLAINED = 10
 FAULTS_SHOWN = 3  # of the recordings that cannot be read
 WITH_THE_TEST = "the test, still unanswered"
-UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
 
 
 class Decision(Enum):
@@ -73,13 +71,6 @@ def decide(mode: Mode, *, exists: bool, found: bool) -> Decision:
     return Decision.MISS
 
 
-class Tape(Protocol):
-    """A stream that is still being recorded."""
-
-    def left(self) -> None:
-        """Its reader reads no further."""
-
-
 class Store(Protocol):
     """What keeps answers behind the cassette: a Cache of ours, or a user's own."""
 
@@ -88,100 +79,6 @@ class Store(Protocol):
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value."""
-
-
-class Failure(NamedTuple):
-    """How a call ended that got no answer: in words, as a recording, and when, as the number of a call then.
-
-    ``replays`` says whether replay can repeat it.
-    """
-
-    why: NotRecorded
-    entry: Entry | None
-    at: int
-    replays: bool
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class CallRecord:
-    """One call of a test, as ``lm_cache.calls`` shows it.
-
-    ``source`` is where the answer came from: ``cassette``, ``memory``, ``disk``, ``redis``, ``cache`` (an own
-    one), ``provider``, or empty for a miss. ``seconds`` is how long the provider took, when it was recorded
-    or now; ``tokens`` are input and output tokens; ``cached`` are those of the input that the provider read
-    from its own prompt cache and those that it wrote there; ``usd`` is the price, None where LiteLLM knows
-    none.
-    """
-
-    order: int
-    name: str
-    key: str
-    nth: int
-    source: str = ""
-    seconds: float = 0.0
-    model: str = ""
-    tokens: tuple[int, int] = (0, 0)
-    cached: tuple[int, int] = (0, 0)
-    cached_usd: float = 0.0
-    is_cached: bool = False
-    usd: float | None = None
-    left_early: bool = False
-    renews: bool = False
-    may_race: bool = False
-    raced: bool = False
-    age: float = 0.0
-    started: float = 0.0
-    streamed: bool = False
-    own_key: str | None = None
-    owner: str = ""
-    nth_in_layers: int = 0
-    asked_by: str = ""
-    asked_at: str = ""
-    entry: Entry | None = None
-    kept: Interaction | None = None
-    live_request: dict[str, Any] = field(default_factory=dict)
-    tape: Tape | None = None
-    is_answered: bool = False
-    failure: Failure | None = None
-
-    def kept_as(self, nth: int | None = None) -> str:
-        """The layers' key of the n-th answer, from 0, or of this one: they keep one value for each key.
-
-        A cache that has a ``cache_key`` of its own gets what that gave, with what tells kinds of calls, owners
-        and numbers apart behind it.
-        """
-        nth = self.nth_in_layers if nth is None else nth
-        number = f"#{nth + 1}" if nth else ""
-        if self.own_key is None:
-            return f"{self.key}{self.owner}{number}"
-        kind = f"{self.name} stream" if self.streamed else self.name
-        is_bare = kind == "completion" and UNIT not in self.own_key
-        return UNIT.join((self.own_key, *filter(None, ("" if is_bare else kind, self.owner, number))))
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """The normalized request; empty for a call of which nothing is kept."""
-        if self.kept is not None:
-            return self.kept.call.request
-        return self.entry.call().request if self.entry is not None else self.live_request
-
-    @property
-    def answer(self) -> Answer | None:
-        """The answer as plain data, None where nothing is kept."""
-        if self.kept is not None:
-            return self.kept.answer
-        return self.entry.answer() if self.entry is not None else None
-
-    def __repr__(self) -> str:
-        request = self.request
-        said = _described(request) if request else f"model {self.model}"
-        came_from = f"from {self.source}" if self.source else "missed"
-        return f"<{self.name}() {came_from}: {said}>"
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the answer is no recording's and will be written to the cassette."""
-        return self.source != "cassette" and self.entry is not None
 
 
 class Numbers:
@@ -770,7 +667,7 @@ class Recorder:
         self._raise(miss)
 
     def _explained(self, call: Call, *, used_up: bool) -> CassetteMiss:
-        asked = [f"No recording answers this call of {call.name}(): {_described(call.request)}"]
+        asked = [f"No recording answers this call of {call.name}(): {described(call.request)}"]
         if self.path is None:
             looked = ["Looked in  the cache layers; there is no cassette."]
             return self._told(MissCause.NO_CASSETTE, asked, looked)
@@ -880,18 +777,3 @@ MODE_SAYS = {
     Mode.REWRITE: "records everything again",
     Mode.LIVE: "everything goes to the provider",
 }
-
-
-def _described(request: Mapping[str, Any]) -> str:
-    text = [f"model {request.get('model', '?')}"]
-    if request.get("stream"):
-        text.append("streamed")
-    for name in ("messages", "input", "prompt"):
-        value = request.get(name)
-        if isinstance(value, list):
-            text.append(f"{len(value)} {name if len(value) != 1 else name.rstrip('s')}")
-        if value:
-            last = value[-1] if isinstance(value, list) else value
-            content = last.get("content") if isinstance(last, dict) else last
-            text.append(errors.shorten(content if isinstance(content, str) else str(content), 60))
-    return ", ".join(text)

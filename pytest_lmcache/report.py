@@ -16,7 +16,8 @@ from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
     from pytest_lmcache.caches import Stats
-    from pytest_lmcache.recorder import CallRecord, Recorder
+    from pytest_lmcache.call_record import CallRecord
+    from pytest_lmcache.recorder import Recorder
 
 SHOWN = 10
 TEN_CENTS = 0.1

@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any, NoReturn
 
 from pytest_lmcache import errors
+from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.children.starts import OFFLINE
 from pytest_lmcache.children.wire import Lines, connect, packed, packed_request, unpacked
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, MissInChild, UnsupportedInChild
 from pytest_lmcache.interaction import Answer, Call
 from pytest_lmcache.locks import Held
 from pytest_lmcache.not_recorded import NotRecorded
-from pytest_lmcache.recorder import LANDED, CallRecord
+from pytest_lmcache.recorder import LANDED
 from pytest_lmcache.redact import Redactor
 from pytest_lmcache.settings import Mode, RecordErrors, Settings
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_lmcache import errors
+from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.children.starts import OFFLINE
 from pytest_lmcache.children.wire import (
     LONGEST_PAUSE,
@@ -31,7 +32,7 @@ from pytest_lmcache.errors import CassetteMiss
 from pytest_lmcache.interaction import Answer, Call
 from pytest_lmcache.locks import Held
 from pytest_lmcache.not_recorded import NotRecorded, Reason
-from pytest_lmcache.recorder import LANDED, CallRecord, Recorder
+from pytest_lmcache.recorder import LANDED, Recorder
 from pytest_lmcache.settings import Mode
 
 # The recorder of a scope and of a process by its name. Raises CassetteMiss where its calls are late, and refused.

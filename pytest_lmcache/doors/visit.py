@@ -9,12 +9,13 @@ from contextvars import ContextVar
 from typing import Any, ClassVar, NoReturn
 
 from pytest_lmcache import errors
+from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.doors.fronts import call_seen
 from pytest_lmcache.errors import CacheError, CassetteError, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.locks import Held
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
-from pytest_lmcache.recorder import LANDED, CallRecord, Recorder
+from pytest_lmcache.recorder import LANDED, Recorder
 from pytest_lmcache.settings import Mode
 from pytest_lmcache.streams import wait_to_be_cancelled
 

@@ -1,0 +1,131 @@
+"""One call of a test, as `lm_cache.calls` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from pytest_lmcache.cassette.document import Entry
+from pytest_lmcache.errors import shorten
+from pytest_lmcache.interaction import Answer, Interaction
+from pytest_lmcache.not_recorded import NotRecorded
+
+UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
+
+
+class Tape(Protocol):
+    """A stream that is still being recorded."""
+
+    def left(self) -> None:
+        """Its reader reads no further."""
+
+
+class Failure(NamedTuple):
+    """How a call ended that got no answer: in words, as a recording, and when, as the number of a call then.
+
+    ``replays`` says whether replay can repeat it.
+    """
+
+    why: NotRecorded
+    entry: Entry | None
+    at: int
+    replays: bool
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class CallRecord:
+    """One call of a test, as ``lm_cache.calls`` shows it.
+
+    ``source`` is where the answer came from: ``cassette``, ``memory``, ``disk``, ``redis``, ``cache`` (an own
+    one), ``provider``, or empty for a miss. ``seconds`` is how long the provider took, when it was recorded
+    or now; ``tokens`` are input and output tokens; ``cached`` are those of the input that the provider read
+    from its own prompt cache and those that it wrote there; ``usd`` is the price, None where LiteLLM knows
+    none.
+    """
+
+    order: int
+    name: str
+    key: str
+    nth: int
+    source: str = ""
+    seconds: float = 0.0
+    model: str = ""
+    tokens: tuple[int, int] = (0, 0)
+    cached: tuple[int, int] = (0, 0)
+    cached_usd: float = 0.0
+    is_cached: bool = False
+    usd: float | None = None
+    left_early: bool = False
+    renews: bool = False
+    may_race: bool = False
+    raced: bool = False
+    age: float = 0.0
+    started: float = 0.0
+    streamed: bool = False
+    own_key: str | None = None
+    owner: str = ""
+    nth_in_layers: int = 0
+    asked_by: str = ""
+    asked_at: str = ""
+    entry: Entry | None = None
+    kept: Interaction | None = None
+    live_request: dict[str, Any] = field(default_factory=dict)
+    tape: Tape | None = None
+    is_answered: bool = False
+    failure: Failure | None = None
+
+    def kept_as(self, nth: int | None = None) -> str:
+        """The layers' key of the n-th answer, from 0, or of this one: they keep one value for each key.
+
+        A cache that has a ``cache_key`` of its own gets what that gave, with what tells kinds of calls, owners
+        and numbers apart behind it.
+        """
+        nth = self.nth_in_layers if nth is None else nth
+        number = f"#{nth + 1}" if nth else ""
+        if self.own_key is None:
+            return f"{self.key}{self.owner}{number}"
+        kind = f"{self.name} stream" if self.streamed else self.name
+        is_bare = kind == "completion" and UNIT not in self.own_key
+        return UNIT.join((self.own_key, *filter(None, ("" if is_bare else kind, self.owner, number))))
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The normalized request; empty for a call of which nothing is kept."""
+        if self.kept is not None:
+            return self.kept.call.request
+        return self.entry.call().request if self.entry is not None else self.live_request
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer as plain data, None where nothing is kept."""
+        if self.kept is not None:
+            return self.kept.answer
+        return self.entry.answer() if self.entry is not None else None
+
+    def __repr__(self) -> str:
+        request = self.request
+        said = described(request) if request else f"model {self.model}"
+        came_from = f"from {self.source}" if self.source else "missed"
+        return f"<{self.name}() {came_from}: {said}>"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the answer is no recording's and will be written to the cassette."""
+        return self.source != "cassette" and self.entry is not None
+
+
+def described(request: Mapping[str, Any]) -> str:
+    """What a request asks, in one line."""
+    text = [f"model {request.get('model', '?')}"]
+    if request.get("stream"):
+        text.append("streamed")
+    for name in ("messages", "input", "prompt"):
+        value = request.get(name)
+        if isinstance(value, list):
+            text.append(f"{len(value)} {name if len(value) != 1 else name.rstrip('s')}")
+        if value:
+            last = value[-1] if isinstance(value, list) else value
+            content = last.get("content") if isinstance(last, dict) else last
+            text.append(shorten(content if isinstance(content, str) else str(content), 60))
+    return ", ".join(text)
