@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
@@ -15,9 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
-from pytest_lmcache import answer_sources, errors, mends, two_engines, values
+from pytest_lmcache import answer_sources, errors, two_engines, values
 from pytest_lmcache.address import is_loopback
-from pytest_lmcache.call_record import UNIT, CallRecord, Failure, described
+from pytest_lmcache.call_record import UNIT, CallRecord, Failure
 from pytest_lmcache.cassette.document import Entry, entry_of
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import Asked
@@ -27,11 +26,11 @@ from pytest_lmcache.errors import (
     CassetteError,
     CassetteMiss,
     LMCacheWarning,
-    MissCause,
     UnsupportedCall,
 )
-from pytest_lmcache.interaction import CANCELLED, Answer, Call, Interaction, Kind, copied
+from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.locks import Held
+from pytest_lmcache.miss import EXPLAINED, Misses
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.old_placeholders import OldRecording, old_recordings
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
     from pytest_lmcache.keys.strategies import KeyStrategy
     from pytest_lmcache.redact import Redactor
 
-# How many misses of one test are compared with all recordings: a program that goes on after one may have many.
-EXPLAINED = 10
-FAULTS_SHOWN = 3  # of the recordings that cannot be read
 WITH_THE_TEST = "the test, still unanswered"
 
 
@@ -155,8 +151,14 @@ class Recorder:
         self.shown_path = shown_path or str(path or "no cassette")
         self.identity = identity or str(path)
         self.asker = asker or label
-        self._where = where or tuple
-        self._configuration = configuration
+        self._misses = Misses(
+            settings,
+            self.mode,
+            command=command,
+            shown_path=self.shown_path,
+            where=where or tuple,
+            configuration=configuration,
+        )
         self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self._unsupported: list[NotRecorded] = []
@@ -175,9 +177,7 @@ class Recorder:
         self._numbers_in_layers = Numbers()
         self._in_layers: Counter[str] = Counter()
         self._unanswered: dict[CallRecord, Call] = {}
-        self._recorded_calls: list[Call] | None = None
         self._old_recordings: list[OldRecording] | None = None
-        self._unreadable: list[str] = []
         self._other_keys: dict[str, dict[str, str]] = {}
 
     # What a test may look at.
@@ -647,7 +647,9 @@ class Recorder:
         return answer._replace(data=data, error=error, hidden=hidden)
 
     def _miss(self, call: Call, *, used_up: bool) -> NoReturn:
-        self._raise(self._explained(call, used_up=used_up))
+        cassette = None if self.path is None else self.cassette
+        compares = len(self.faults) < EXPLAINED
+        self._raise(self._misses.explained(call, cassette, self.strategy, used_up=used_up, compares=compares))
 
     def _raise(self, miss: CassetteMiss) -> NoReturn:
         self.faults.append(miss)
@@ -656,84 +658,7 @@ class Recorder:
 
     def cut_off(self, record: CallRecord, answer: Answer, *, waited: float = 0.0) -> NoReturn:
         """What was cut off when it was recorded goes on now: a miss. ``waited``: seconds to be cancelled."""
-        told = errors.miss(
-            asked=[_cut_off(record.name, answer, waited)],
-            looked=[f"Looked in  {self.shown_path}"],
-            nearest=[],
-            mend=[f"Record it:  {self.rewrite_command}"],
-        )
-        miss = CassetteMiss(told)
-        miss.cause = MissCause.CUT_OFF
-        self._raise(miss)
-
-    def _explained(self, call: Call, *, used_up: bool) -> CassetteMiss:
-        asked = [f"No recording answers this call of {call.name}(): {described(call.request)}"]
-        if self.path is None:
-            looked = ["Looked in  the cache layers; there is no cassette."]
-            return self._told(MissCause.NO_CASSETTE, asked, looked)
-        cassette = self.cassette
-        if not cassette.exists:
-            looked = [f"Looked in  {self.shown_path}: there is no such file yet.", *self._where()]
-            return self._told(MissCause.NO_CASSETTE, asked, looked, mend=[STUBS])
-        size = len(cassette.entries)
-        looked = [
-            f"Looked in  {self.shown_path}: {size} recording{'s' if size != 1 else ''}, none with this key."
-        ]
-        if used_up:
-            why = "its recordings of this call are used up, and repeat = error allows each once."
-            return self._told(MissCause.USED_UP, asked, [f"Looked in  {self.shown_path}: {why}"])
-        from pytest_lmcache.nearest import explain, nearest
-
-        is_same = functools.partial(mends.is_same_normalized, self.strategy, call)
-        closest = nearest(call, self._readable(), is_same) if len(self.faults) < EXPLAINED else None
-        looked += self._unreadable[:FAULTS_SHOWN]
-        if len(self._unreadable) > FAULTS_SHOWN:
-            looked.append(
-                f"{len(self._unreadable) - FAULTS_SHOWN} more recordings cannot be read: pytest-lmcache check"
-            )
-        if closest is None:
-            return self._told(MissCause.NOT_RECORDED, asked, looked)
-        near = explain(closest)
-        more = mends.normalizers_for(self.strategy, call, closest.call) if closest.differences else ()
-        if more:
-            every = tuple(dict.fromkeys((*self.settings.normalize, *more)))
-            return self._told(MissCause.NOT_NORMALIZED, asked, looked, near, normalizers=every)
-        folders = mends.folders_in(self.strategy, call, closest.call)
-        mend = mends.folder_lines([*self.settings.normalize, *folders], self.command) if folders else ()
-        return self._told(MissCause.CHANGED, asked, looked, near, mend=mend)
-
-    def _told(
-        self,
-        cause: MissCause,
-        asked: Sequence[str],
-        looked: list[str],
-        near: Sequence[str] = (),
-        *,
-        mend: Sequence[str] = (),
-        normalizers: tuple[str, ...] = (),
-    ) -> CassetteMiss:
-        mode = self.mode
-        looked.append(f"Mode       {mode}: {MODE_SAYS[mode]}; key {self.strategy.name}")
-        mend = (
-            mends.lines(normalizers, self.command, self._configuration)
-            if normalizers
-            else [*mend, f"Record it:  {self.command}"]
-        )
-        miss = CassetteMiss(errors.miss(asked=asked, looked=looked, nearest=near, mend=mend))
-        miss.cause, miss.normalizers = cause, normalizers
-        return miss
-
-    def _readable(self) -> Iterable[Call]:
-        """What the recordings were asked; of those that cannot be read, what is wrong is kept for the message."""
-        with self._lock:
-            if self._recorded_calls is None:
-                self._recorded_calls = []
-                for entry in self.cassette.entries:
-                    try:
-                        self._recorded_calls.append(entry.call())
-                    except CassetteError as fault:
-                        self._unreadable.append(str(fault))
-            return self._recorded_calls
+        self._raise(self._misses.cut_off(record.name, answer, waited, self.rewrite_command))
 
 
 def _now() -> str:
@@ -747,33 +672,3 @@ def _age(recorded: str) -> float:
     except ValueError:
         return 0.0
     return (RealTime.now(UTC) - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds()
-
-
-def _cut_off(name: str, answer: Answer, waited: float) -> str:
-    """What ended a call, or a stream, when it was recorded, and why replay cannot repeat it."""
-    is_stream = answer.kind is Kind.STREAM
-    size = len(answer.data) if is_stream else 0
-    after = f" after {size} chunk{'' if size == 1 else 's'}" if is_stream else ""
-    what = f"{'stream' if is_stream else 'call'} of {name}()"
-    if answer.ended is None:
-        return (
-            f"The recorded {what} ends{after}: the test left it there when it was recorded, and reads on now."
-        )
-    if answer.ended != CANCELLED:
-        return (
-            f"When it was recorded, this {what} ended with {answer.ended}{after}. Replay cannot repeat that."
-        )
-    now = f"Now it has waited {waited:.0f} seconds, and nothing cancelled it."
-    if not waited:
-        now = "Now it is a sync one, which nothing can cancel."
-    return f"When it was recorded, this {what} was cancelled{after}. {now}"
-
-
-STUBS = 'If the test stubs the provider (respx, a fake client), give it mode="live", or patch litellm.completion itself.'
-MODE_SAYS = {
-    Mode.REPLAY: "nothing is recorded unasked",
-    Mode.ONCE: "records only where there is no cassette yet",
-    Mode.RECORD: "records what is missing",
-    Mode.REWRITE: "records everything again",
-    Mode.LIVE: "everything goes to the provider",
-}

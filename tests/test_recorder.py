@@ -14,8 +14,9 @@ import pytest
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.miss import EXPLAINED
 from pytest_lmcache.not_recorded import NotRecorded, Reason
-from pytest_lmcache.recorder import EXPLAINED, Decision, Recorder, decide
+from pytest_lmcache.recorder import Decision, Recorder, decide
 from pytest_lmcache.session import Session
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
