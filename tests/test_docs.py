@@ -13,7 +13,7 @@ import pytest_lmcache
 from pytest_lmcache import Cache
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.keys.strategies import strategy
-from pytest_lmcache.plugin import LAYERS
+from pytest_lmcache.plugin.options import LAYERS
 from pytest_lmcache.settings import LAYER_NAMES
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -152,7 +152,12 @@ def test_source_archive_can_be_tested(built):
     [path] = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    tracked = {"pytest_lmcache/plugin.py", "tests/test_package.py", "examples/test_assistant.py", "LICENSE"}
+    tracked = {
+        "pytest_lmcache/plugin/hooks.py",
+        "tests/test_package.py",
+        "examples/test_assistant.py",
+        "LICENSE",
+    }
     assert tracked <= held
     assert any(name.startswith("cassettes/examples/") for name in held)
     assert not any(

@@ -15,7 +15,7 @@ from provider import Provider, Reply
 
 from pytest_lmcache.doors.litellm import RECORDED
 from pytest_lmcache.keys.normalizers import NORMALIZERS
-from pytest_lmcache.plugin import INI, MARKER
+from pytest_lmcache.plugin.options import INI, MARKER
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -51,6 +51,12 @@ def test_light_without_model_calls(suite, monkeypatch):
     light = {
         "",
         ".plugin",
+        ".plugin.cassette_names",
+        ".plugin.commands",
+        ".plugin.hooks",
+        ".plugin.items",
+        ".plugin.options",
+        ".plugin.tracebacks",
         ".errors",
         ".settings",
         ".doors",

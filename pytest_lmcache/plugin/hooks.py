@@ -1,4 +1,4 @@
-"""The pytest plugin: every hook, option, ini key, marker and fixture; the only file that imports pytest."""
+"""The plugin's hooks and fixtures, and a run of pytest with its shared fixtures."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
-from functools import cache
 from inspect import iscoroutinefunction
 from pathlib import Path
 from threading import Timer
-from traceback import walk_stack
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,119 +30,55 @@ from pytest_lmcache.errors import (
 )
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.places import Place
-from pytest_lmcache.settings import ALIASES, CacheSettings, Mode, Settings, without_aliases
+from pytest_lmcache.plugin.cassette_names import cassette_by_folder, fixture_place, test_place, typed_nodeid
+from pytest_lmcache.plugin.commands import record_command
+from pytest_lmcache.plugin.items import (
+    BACKEND,
+    backend_key,
+    has_own_backend,
+    is_marked,
+    is_nearly_ours,
+    missed_key,
+    passed_key,
+    raise_fault,
+    recorder_key,
+    stopped_itself,
+)
+from pytest_lmcache.plugin.options import (
+    MARKER,
+    check_names,
+    check_settings,
+    configured,
+    forced_mode,
+    ini_layers,
+    ini_settings,
+    read_ini,
+)
+from pytest_lmcache.plugin.tracebacks import calling_file, miss_behind, users_part
+from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
     from pytest_lmcache.report import Tally
     from pytest_lmcache.session import Session
 
-NEAR = 0.84  # how alike a mark's name is to ours for a slip of the pen: "lm_cashe" is 0.86, "cache" 0.83
 PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
 LEFT_RUNNING = 10.0  # seconds to wait for the threads that tests have left running, as Python does for ever
-_Settings = TypeVar("_Settings", Settings, CacheSettings)
-MARKER = (
-    "lm_cache(cassette, mode, key, normalize, repeat, record_errors, usage, max_age, redact, redact_with, "
-    "cassette_dir, share, cache): record and replay the test's language-model calls; takes the cache layers' settings too"
-)
-INI = {
-    "lm_mode": ("string", "replay (default), once, record, rewrite or live"),
-    "lm_cassette_dir": (
-        "string",
-        "folder of the cassettes under rootdir, {test_dir}/… for one beside each test file (default: cassettes)",
-    ),
-    "lm_key": ("string", "key strategy: exact (default), messages, content, or a function's dotted path"),
-    "lm_normalize": (
-        "linelist",
-        "normalizers that act on keys: uuid, date, epoch, tmp_path, rootdir, tool_call_id, re:…",
-    ),
-    "lm_repeat": ("string", "an identical call after the last recording: last (default), cycle or error"),
-    "lm_record_errors": ("string", "which errors of the provider are recorded: lasting (default) or all"),
-    "lm_usage": ("string", "what a replayed answer says of its tokens: recorded (default) or empty"),
-    "lm_max_age": (
-        "string",
-        "age, as text such as '90d' or '90' for seconds, from which recordings are told and recorded anew",
-    ),
-    "lm_redact": ("linelist", "regular expressions of own secrets, beside the built-in ones"),
-    "lm_redact_with": ("string", "dotted path of a function str -> str that takes own secrets out"),
-    "lm_share": ("bool", "let tests use answers that the cache keeps for other tests (default: false)"),
-}
-SPELLINGS = {f"lm_{alias}": f"lm_{name}" for alias, name in ALIASES.items()}
-LAYERS = {
-    "lm_enable_memory_cache": ("bool", "enable_memory_cache", "keep answers in memory (default: true)"),
-    "lm_enable_disk_cache": ("bool", "enable_disk_cache", "keep answers on disk (default: true)"),
-    "lm_disk_dir": (
-        "string",
-        "disk_cache_dir",
-        "folder of the disk layer (default: in pytest's cache folder)",
-    ),
-    "lm_disk_size_limit_bytes": ("float", "disk_size_limit_bytes", "size of the disk layer (default: 1 GB)"),
-    "lm_memory_max_entries": ("float", "memory_max_entries", "answers kept in memory (default: 1,000,000)"),
-    "lm_ttl": ("float", "ttl", "seconds after which a layer forgets an answer (default: never)"),
-    "lm_cache_url": ("string", "url", "redis://… of a layer that machines share (default: none)"),
-}
-SIZE = "a whole number above 0, or inf"
-TAKES = {
-    "lm_enable_memory_cache": "true or false",
-    "lm_enable_disk_cache": "true or false",
-    "lm_disk_dir": "a path, as text",
-    "lm_disk_size_limit_bytes": SIZE,
-    "lm_memory_max_entries": SIZE,
-    "lm_ttl": "a number of seconds above 0",
-    "lm_cache_url": "a URL such as redis://host:port/0, as text",
-}
-BACKEND = "lm_cache_backend"
 OUTSIDE = "outside of the tests, such as while a module is imported: use_cassette records them"
-OWN_PACKAGES = ("pytest_lmcache", "litellm")
 # DSPy has an engine of its own, and may be there without LiteLLM.
 LIBRARIES = ("litellm", "dspy")
 ENGINE = "pytest_lmcache.session"
 STARTS = "pytest_lmcache.children.starts"
 
-# Older ones have ini keys of texts only.
-KNOWS_NUMBERS = pytest.version_tuple >= (8, 4)
 
 run_key: pytest.StashKey[Run] = pytest.StashKey()
-recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
-missed_key: pytest.StashKey[BaseException] = pytest.StashKey()
-backend_key: pytest.StashKey[Any] = pytest.StashKey()
-passed_key: pytest.StashKey[bool | None] = pytest.StashKey()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options and ini keys; before any other file can import it, have LiteLLM stay offline."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    group = parser.getgroup("lmcache", "language-model calls")
-    group.addoption(
-        "--lm-record", action="store_true", help="replay recorded language-model calls, record missing ones"
-    )
-    group.addoption(
-        "--lm-rewrite",
-        action="store_true",
-        help="record all calls of the selected tests again when they pass",
-    )
-    group.addoption("--lm-mode", metavar="MODE", help="replay, once, record, rewrite or live")
-    group.addoption(
-        "--lm-durations",
-        type=_count,
-        metavar="N",
-        help="show the N tests that are slowest to record, with tokens and USD (0 for all)",
-    )
-    parser.addini("lm_auto", "record and replay every test, marked or not", type="bool", default=False)
-    for name, (kind, text) in INI.items():
-        parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
-    for alias, name in SPELLINGS.items():
-        parser.addini(alias, f"another spelling of {name}", type=INI[name][0], default=None)  # type: ignore[arg-type]
-    for name, (kind, _, text) in LAYERS.items():
-        known = "string" if kind == "float" and not KNOWS_NUMBERS else kind
-        parser.addini(name, text, type=known, default=None)  # type: ignore[arg-type]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     """Keep off the warnings of LiteLLM's own import; under ``lm_auto`` see what a conftest calls when imported."""
     import_warnings.keep_off()  # pytest has warning filters of its own for each of its phases
-    if _getini(early_config, "lm_auto", "true or false"):
+    if read_ini(early_config, "lm_auto", "true or false"):
         early_config.stash[run_key] = run = _run(early_config, early_config.known_args_namespace)
         early_config.add_cleanup(run.stop)  # where the run ends before it is configured
     try:
@@ -177,9 +110,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Show a miss by the user's own lines, not by those of the libraries between them and the miss."""
     # Not a wrapper: pytest gives the exception of a unittest.TestCase to the call only in its own hook.
     excinfo = call.excinfo
-    if excinfo is not None and (miss := _miss_behind(item, excinfo)) is not None:
+    if excinfo is not None and (miss := miss_behind(item, excinfo)) is not None:
         if not isinstance(excinfo.value, BaseExceptionGroup):  # which holds the miss itself
-            miss.__cause__ = excinfo.value.with_traceback(_users_part(excinfo.tb))
+            miss.__cause__ = excinfo.value.with_traceback(users_part(excinfo.tb))
         excinfo = call.excinfo = pytest.ExceptionInfo.from_exception(miss)
     if excinfo is None or not isinstance(excinfo.value, CassetteMiss | LMCacheError):
         return
@@ -189,7 +122,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if type(excinfo.value.__cause__).__module__.startswith("pytest_lmcache."):
             excinfo.value.__cause__ = None
         call.excinfo = pytest.ExceptionInfo.from_exception(
-            excinfo.value.with_traceback(_users_part(excinfo.tb))
+            excinfo.value.with_traceback(users_part(excinfo.tb))
         )
 
 
@@ -211,11 +144,11 @@ class Run:
 
     def __init__(self, config: pytest.Config, options: argparse.Namespace) -> None:
         self.config = config
-        self.settings = _configured(Settings(), _ini(config))
-        self.forced = _forced_mode(options)
-        self.layers = _configured(CacheSettings(), _ini_layers(config))
-        self.is_auto = bool(_getini(config, "lm_auto", "true or false"))
-        _check_names(self.settings)
+        self.settings = configured(Settings(), ini_settings(config))
+        self.forced = forced_mode(options)
+        self.layers = configured(CacheSettings(), ini_layers(config))
+        self.is_auto = bool(read_ini(config, "lm_auto", "true or false"))
+        check_names(self.settings)
         self._check_folder(self.settings, config.rootpath, "ini: lm_cassette_dir")
         self.current: pytest.Item | None = None
         self._origin: Origin | None = None  # of the test that runs
@@ -318,13 +251,13 @@ class Run:
         self._warn_of_near_marks(session.items)
         checked: list[Settings] = []  # a key may be any callable, hashable or not
         for item in session.items:
-            if _is_marked(item):
+            if is_marked(item):
                 for found in getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).values():
                     self._marked_fixtures.update(found)
             elif not self.is_auto:
                 continue
             names = getattr(item, "fixturenames", None)
-            if names is not None and BACKEND not in names and _has_own_backend(item):
+            if names is not None and BACKEND not in names and has_own_backend(item):
                 # First of all: other fixtures may call.
                 names.insert(0, BACKEND)
             try:
@@ -332,7 +265,7 @@ class Run:
                 self._check_layers(item, settings)
                 if settings not in checked:
                     checked.append(settings)
-                    _check(settings, item.nodeid)
+                    check_settings(settings, item.nodeid)
                     place = Place(places.below_rootdir(item.path, self.config.rootpath), "")
                     self._check_folder(settings, place.file, item.nodeid)
                     if settings.cassette:
@@ -346,11 +279,11 @@ class Run:
     def _check_layers(self, item: pytest.Item, settings: Settings) -> None:
         """Raises SettingsError where a test is about to ask layers that need what is not installed."""
         url = dict(settings.layers).get("url", self.layers.url)
-        if url is None or settings.cache is not None or settings.mode is Mode.LIVE or _has_own_backend(item):
+        if url is None or settings.cache is not None or settings.mode is Mode.LIVE or has_own_backend(item):
             return
         asks = settings.cassette is None or settings.mode in {Mode.RECORD, Mode.REWRITE}
         if settings.mode is Mode.ONCE and settings.cassette is not None:
-            asks = not self._cassette(_place(item), settings, item.nodeid)[1].exists()
+            asks = not self._cassette(test_place(item), settings, item.nodeid)[1].exists()
         if asks:
             from pytest_lmcache.layers.redis import check_installed
 
@@ -366,7 +299,7 @@ class Run:
                 if known is None:
                     lines = self.config.getini("markers")
                     known = {re.split("[:(]", line, maxsplit=1)[0].strip() for line in lines}
-                if name not in known and _is_nearly_ours(name):
+                if name not in known and is_nearly_ours(name):
                     warning = LMCacheWarning(
                         f"{item.nodeid}: @pytest.mark.{name} does nothing: its calls are neither recorded nor "
                         "replayed. The mark is @pytest.mark.lm_cache. If it is another tool's, register it: "
@@ -380,7 +313,7 @@ class Run:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """What a recorded test starts has to be known as its own."""
-        if self.is_auto or any(map(_is_marked, session.items)):
+        if self.is_auto or any(map(is_marked, session.items)):
             self._follow()
         if self.is_auto:
             from pytest_lmcache.children.starts import starts
@@ -397,7 +330,7 @@ class Run:
         self._origin = Origin(item.nodeid)
         self._origin_before = origins.replace(self._origin)
         item.stash[passed_key] = None
-        if _is_marked(item):
+        if is_marked(item):
             self.recorder_of(item)
         elif any(name in sys.modules for name in LIBRARIES) or (self.is_auto and ENGINE in sys.modules):
             self._library_is_there()
@@ -405,14 +338,14 @@ class Run:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """A miss that the test, or a fixture before it, swallowed fails it all the same."""
-        if _is_marked(item):
+        if is_marked(item):
             self.recorder_of(item)  # where a fixture has marked it
         # Where a plugin runs once more what failed: a call that is not recorded fails its test for good.
         if (missed := item.stash.get(missed_key, None)) is not None:
             raise missed.with_traceback(None)
-        _raise_fault(item)
+        raise_fault(item)
         result = yield
-        _raise_fault(item)
+        raise_fault(item)
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -434,7 +367,7 @@ class Run:
         try:
             result = yield
             if item.stash.get(passed_key, None):
-                _raise_fault(item)
+                raise_fault(item)
             passed = item.stash.get(passed_key, None) is True
             return result
         finally:
@@ -471,7 +404,7 @@ class Run:
         if call.when == "call":
             # An expected failure is how the test goes. Of subtests, each has a report before the test's own.
             passed = report.passed or hasattr(report, "wasxfail") or is_skip
-            if recorder is not None and _stopped_itself(call):
+            if recorder is not None and stopped_itself(call):
                 recorder.is_cut_short = True
             item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
         elif call.when == "setup" and report.skipped and recorder is not None:
@@ -510,8 +443,8 @@ class Run:
         recorder = item.stash.get(recorder_key, None)
         if recorder is None:
             try:
-                nodeid = _nodeid(item)
-                recorder = self.recorder(item, _place(item), nodeid, nodeid)
+                nodeid = typed_nodeid(item)
+                recorder = self.recorder(item, test_place(item), nodeid, nodeid)
                 self._follow()
                 self.session.enter(recorder)
             except LMCacheError as error:
@@ -549,7 +482,7 @@ class Run:
             label="several tests" if settings.cassette else label,
             asker=label,
             identity="" if path is None else identity_of(path, folder if folder.is_absolute() else root),
-            command=_command(self.config, record, node.path),
+            command=record_command(self.config, record, node.path),
             is_new=path in self.new,
             backend=self._backend,
             where=lambda: self._hints(place, settings),
@@ -562,14 +495,14 @@ class Run:
         """
         self._check_folder(settings, place.file, source)
         try:
-            return places.locate(_cassette_in(place, settings), place.file, self.config.rootpath)
+            return places.locate(cassette_by_folder(place, settings), place.file, self.config.rootpath)
         except SettingsError as error:
             raise SettingsError(f"{source}: {error}") from None
 
     def _hints(self, place: Place, settings: Settings) -> list[str]:
         """What a miss says of a cassette that is not there."""
         config = self.config
-        return places.hints(_cassette_in(place, settings), place.file, config.rootpath, config.inipath)
+        return places.hints(cassette_by_folder(place, settings), place.file, config.rootpath, config.inipath)
 
     def _check_folder(self, settings: Settings, file: Path, source: str) -> None:
         """Raise SettingsError for a cassette folder outside rootdir that the command line does not name."""
@@ -713,7 +646,7 @@ class Run:
         is_recorded = found is not None and not found.watched
         if not is_ours or is_recorded or self._mode not in {Mode.REPLAY, Mode.ONCE}:
             return found
-        file, is_import = _calling_file()
+        file, is_import = calling_file()
         where = places.relative(Path(file), self.config.rootpath) if file else "a thread"
         self.tally.refuse_outside(where)
         when = "while it is imported" if is_import else "outside of the tests"
@@ -850,7 +783,7 @@ class SharedFixture:
             return
         node, nodeid = self.request.node, self.request.node.nodeid or self.fixturedef.baseid or "."
         label = f"the {self.fixturedef.scope} fixture {self.fixturedef.argname} of {nodeid}"
-        self._recorder = self.run.recorder(node, _fixture_place(self.fixturedef, self.request), label, nodeid)
+        self._recorder = self.run.recorder(node, fixture_place(self.fixturedef, self.request), label, nodeid)
         self.resume()
 
     def pause(self) -> None:
@@ -895,55 +828,6 @@ class SharedFixture:
             self.run.session.leave(self._recorder)
 
 
-def _getini(config: pytest.Config, name: str, expected: str) -> Any:
-    try:
-        value = config.getini(name)
-        is_number = name in LAYERS and LAYERS[name][0] == "float"
-        return float(value) if is_number and isinstance(value, str) and value else value
-    except (TypeError, ValueError, pytest.UsageError) as problem:
-        raise pytest.UsageError(f"ini: {name}: {problem}. It takes: {expected}.") from None
-
-
-def _configured(settings: _Settings, given: Mapping[str, tuple[str, Any]]) -> _Settings:
-    """Settings with those of the configuration: of each the option, and name and value of what it sets."""
-    for option, (name, value) in given.items():
-        try:
-            settings = settings.updated({name: value}, "ini")
-        except SettingsError as error:
-            raise SettingsError(str(error).replace(f"ini: {name} ", f"ini: {option} ", 1)) from None
-    return settings
-
-
-def _ini(config: pytest.Config) -> dict[str, tuple[str, Any]]:
-    takes = {name: text for name, (_, text) in INI.items()}
-    takes.update((alias, takes[name]) for alias, name in SPELLINGS.items())
-    values = {name: _getini(config, name, text) for name, text in takes.items()}
-    given = without_aliases({name: value for name, value in values.items() if value}, "ini", "lm_")
-    return {name: (name.removeprefix("lm_"), value) for name, value in given.items()}
-
-
-def _ini_layers(config: pytest.Config) -> dict[str, tuple[str, Any]]:
-    has_folder = config.pluginmanager.has_plugin("cacheprovider")
-    folder = _folder(config, config.getini("cache_dir") if has_folder else ".pytest_cache")
-    given: dict[str, tuple[str, Any]] = {"": ("disk_cache_dir", str(folder / "d" / "lmcache"))}
-    for name, (_, setting, _) in LAYERS.items():
-        value = _getini(config, name, TAKES[name])
-        if value not in (None, ""):
-            given[name] = setting, str(_folder(config, value)) if name == "lm_disk_dir" else value
-    return given
-
-
-def _has_own_backend(item: pytest.Item) -> bool:
-    """Whether anything that the test sees overrides ``lm_cache_backend``."""
-    fixtures = item.session._fixturemanager.getfixturedefs(BACKEND, item)  # noqa: SLF001 - pytest has no other way
-    return fixtures is not None and len(fixtures) > 1
-
-
-def _folder(config: pytest.Config, text: str) -> Path:
-    """A folder as pytest takes its ``cache_dir``: under rootdir, with ``~`` and environment variables."""
-    return config.rootpath / os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111 - which fails for ~nobody
-
-
 def _temporary_folders(config: pytest.Config) -> tuple[str, ...]:
     import tempfile
 
@@ -959,72 +843,6 @@ def _run(config: pytest.Config, options: argparse.Namespace) -> Run:
         raise pytest.UsageError(str(error)) from None
 
 
-def _forced_mode(options: argparse.Namespace) -> Mode | None:
-    given = [f"--lm-{flag}" for flag in ("record", "rewrite") if getattr(options, f"lm_{flag}")]
-    named = options.lm_mode
-    if len(given) + (named is not None) > 1:
-        flags = " and ".join([*given, *(["--lm-mode"] if named is not None else [])])
-        raise SettingsError(
-            f"{flags} exclude each other: give one of them. The place for a mode of all runs is lm_mode in the "
-            "configuration, not addopts."
-        )
-    if named is None and not given:
-        return None
-    value = given[0].removeprefix("--lm-") if given else named
-    return Settings().updated({"mode": value}, "--lm-mode").mode
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"takes a number from 0, not {text!r}")
-    return int(text)
-
-
-def _check_names(settings: Settings) -> None:
-    """Refuse names that do not exist, as far as that can be told without importing the user's modules."""
-    key = settings.key
-    is_path = isinstance(key, str) and bool({".", ":"} & set(key))
-    _check(settings._replace(key="exact" if is_path else key, redact_with=()), "ini")
-
-
-def _check(settings: Settings, source: str) -> None:
-    """Have the engine look at settings before the first call; ``source`` has them. Raises SettingsError."""
-    default = Settings()
-    names = ("key", "normalize", "redact", "redact_with")
-    if any(getattr(settings, name) != getattr(default, name) for name in names):
-        from pytest_lmcache.session import session
-
-        try:
-            session.recorder(settings, Path())
-        except SettingsError as error:
-            raise SettingsError(f"{source}: {error}") from None
-
-
-def _stopped_itself(call: pytest.CallInfo[None]) -> bool:
-    """Whether a test ended by skipping itself, or by saying that it fails: what it would have asked is not known."""
-    from unittest import SkipTest
-
-    stops = (pytest.skip.Exception, pytest.xfail.Exception, SkipTest)
-    return call.excinfo is not None and isinstance(call.excinfo.value, stops)
-
-
-def _is_nearly_ours(mark: str) -> bool:
-    from difflib import get_close_matches
-
-    return bool(get_close_matches(mark.lower().replace("_", ""), ["lmcache"], 1, NEAR))
-
-
-def _is_marked(item: pytest.Item) -> bool:
-    return item.get_closest_marker("lm_cache") is not None or "lm_cache" in getattr(item, "fixturenames", ())
-
-
-def _raise_fault(item: pytest.Item) -> None:
-    __tracebackhide__ = True
-    recorder = item.stash.get(recorder_key, None)
-    if recorder is not None and recorder.faults:
-        raise recorder.faults[0]
-
-
 def _put_first(report: pytest.TestReport, line: str | None) -> None:
     """Show a line above the traceback of a failed test."""
     chain = getattr(report.longrepr, "chain", None)  # which --tb=native has not
@@ -1034,213 +852,3 @@ def _put_first(report: pytest.TestReport, line: str | None) -> None:
         chain.insert(0, (type(chain[0][0])([], None, "long"), None, line))
     else:
         report.sections.append(("language-model calls", line))
-
-
-def _miss_behind(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> CassetteMiss | None:
-    """The miss that a library has answered with an error of its own: cancelled what waited for it, or grouped it.
-
-    None for what the test's own code raises: that has seen the miss, or not, as it wishes.
-    """
-    outcomes = (pytest.fail.Exception, pytest.skip.Exception, pytest.exit.Exception)
-    recorder = item.stash.get(recorder_key, None)
-    if recorder is None or isinstance(excinfo.value, (*outcomes, LMCacheError, KeyboardInterrupt)):
-        return None
-    misses = [fault for fault in recorder.faults if isinstance(fault, CassetteMiss)]
-    *_, last = _frames(excinfo.tb)
-    return misses[0] if misses and _is_of_library(last) else None
-
-
-def _users_part(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback without the frames of installed packages and of Python's own, as far as others remain."""
-    frames = list(_frames(traceback))
-    kept = [frame for frame in frames if not _is_ours(frame)] or frames
-    kept = [frame for frame in kept if not _is_of_library(frame)] or kept
-    traceback = None
-    for frame in reversed(kept):
-        traceback = TracebackType(traceback, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return traceback
-
-
-def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
-    while traceback is not None:
-        yield traceback
-        traceback = traceback.tb_next
-
-
-def _is_of_library(frame: TracebackType) -> bool:
-    return frame.tb_frame.f_code.co_filename.startswith((*_libraries(), "<frozen"))
-
-
-def _calling_file() -> tuple[str, bool]:
-    """The user's file that makes the call of here and now, empty where none does, and whether it is being imported."""
-    caller = ""
-    for frame, _ in walk_stack(None):
-        package, file = frame.f_globals.get("__name__", "").partition(".")[0], frame.f_code.co_filename
-        if package in {"_pytest", "pluggy"}:
-            break
-        if package not in OWN_PACKAGES and not file.startswith((*_libraries(), "<")):
-            if frame.f_code.co_name == "<module>":
-                return file, True
-            caller = file
-    return caller, False
-
-
-@cache
-def _libraries() -> tuple[str, ...]:
-    import sysconfig
-
-    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-def _is_ours(frame: TracebackType) -> bool:
-    return frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OWN_PACKAGES
-
-
-def _place(item: pytest.Item) -> Place:
-    """Where a test stands: its file, and its name with its classes'."""
-    nodes = [
-        node
-        for node in item.listchain()
-        if not isinstance(node, pytest.Session | pytest.Directory | pytest.File)
-    ]
-    names = [*(node.name for node in nodes[:-1]), _name(item)]
-    # What is not Python's may have any name: apart, so that it never is that of a function.
-    name = (
-        ".".join(names) if isinstance(item, pytest.Function) else f"{type(item).__name__} {'::'.join(names)}"
-    )
-    return Place(places.below_rootdir(item.path, item.config.rootpath), name)
-
-
-def _name(item: pytest.Item) -> str:
-    """A test's name without the parameters that only repeat it, as those of pytest-repeat and pytest-flakefinder."""
-    callspec: Any = getattr(item, "callspec", None)
-    if not isinstance(item, pytest.Function) or callspec is None:
-        return item.name
-    info: Any = item._fixtureinfo  # noqa: SLF001 - pytest has no other way
-    taken = {*info.initialnames, *info.argnames}
-    taken.update(name for found in info.name2fixturedefs.values() for each in found for name in each.argnames)
-    names, ids = list(callspec.params), list(callspec._idlist)  # noqa: SLF001 - as above
-    while names and ids and names[-1] not in taken:
-        del names[-1], ids[-1]
-    while names and ids and names[0] not in taken:
-        del names[0], ids[0]
-    if len(names) == len(callspec.params):
-        return item.name
-    return f"{item.originalname}[{'-'.join(ids)}]" if ids else item.originalname
-
-
-def _nodeid(item: pytest.Item) -> str:
-    """A test's id as it is typed: without what repeats it, and without what pytest-xdist appends for its groups."""
-    before, name, _ = item.nodeid.rpartition(item.name)
-    return before + _name(item) if name else item.nodeid
-
-
-def _cassette_in(place: Place, settings: Settings) -> Callable[[Path], Path]:
-    """Which file the cassette of a place is, by the folder that has the cassette folder."""
-    from pytest_lmcache.session import named_cassette, own_cassette
-
-    def cassette_in(folder: Path) -> Path:
-        inside = places.folder_in(folder, settings.cassette_dir, place.file)
-        if settings.cassette:
-            return named_cassette(settings.cassette, inside)
-        seen_from = places.test_folder(place.file) if places.TEST_DIR in settings.cassette_dir else folder
-        *parts, name = place.parts(seen_from)
-        return own_cassette(parts, name, inside)
-
-    return cassette_in
-
-
-def _fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Place:
-    """Where a shared fixture stands: at the node that it lives for, or for a run's, at its own definition."""
-    # Of pytest 9.0 and 9.2, one calls rootdir "", the other ".".
-    node, base = (nodeid.removesuffix(".") for nodeid in (request.node.nodeid, fixturedef.baseid))
-    file, _, classes = (node or base).partition("::")
-    if fixturedef.scope == "class":
-        # Classes within a class may get the one of the outermost.
-        classes = base.partition("::")[2] or classes.partition("::")[0]
-        node = f"{file}::{classes}"
-    name = f"@{fixturedef.scope}.{fixturedef.argname}"
-    if hasattr(request, "param"):
-        name += f"[{_parameter(request.param, request.param_index)}]"  # type: ignore[attr-defined]
-    item: Any = request._pyfuncitem  # noqa: SLF001 - pytest has no other way to the parameters of other fixtures
-    callspec = getattr(item, "callspec", None)
-    if callspec is not None:
-        for other in sorted(_needs(fixturedef, item).intersection(callspec.params)):
-            name += f"[{other}={_parameter(callspec.params[other], callspec.indices[other])}]"
-    rootdir = request.config.rootpath
-    definition = None
-    # It may extend another of its own name.
-    if node and base != node:
-        defined_in, _, within = base.partition("::")
-        definition = rootdir / defined_in, within
-    elif not node and not base and not _is_in_conftest(fixturedef):
-        name += f" from {fixturedef.func.__module__}"
-    # Of a test that lies elsewhere, such as one of --pyargs, the id says less.
-    path = request.node.path if node else Path(os.path.normpath(rootdir / file))
-    stands = places.below_rootdir(path, rootdir)
-    return Place(stands, ".".join([*filter(None, classes.split("::")), name]), definition)
-
-
-def _needs(fixturedef: pytest.FixtureDef[Any], item: Any) -> set[str]:
-    """The names of all fixtures and parameters that a fixture asks for, and those that they ask for."""
-    known = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - as above
-    found: set[str] = set()
-    own = list(known.get(fixturedef.argname, ()))
-    # Nearer ones of its name are not for it; who asks for a name again gets the one that the first overrides.
-    seen = {fixturedef, *own[own.index(fixturedef) if fixturedef in own else 0 :]}
-    todo = [fixturedef]
-    while todo:
-        for name in todo.pop().argnames:
-            found.add(name)
-            unseen = [each for each in known.get(name, ()) if each not in seen][-1:]
-            seen.update(unseen)
-            todo += unseen
-    return found - {fixturedef.argname}
-
-
-def _parameter(value: Any, index: int) -> str:
-    """What tells a parameter from others in a name: itself, a hash of JSON data, the number of anything else."""
-    if isinstance(value, str):
-        return repr(value) if _reads_as_another(value) else value
-    if isinstance(value, int | float | None):
-        return str(value)
-    import hashlib
-    import json
-
-    try:
-        # Nothing else: a path is another on the next machine, and an object may hold an id of this run.
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return str(index)
-    return hashlib.blake2b(repr(value).encode(errors="surrogatepass"), digest_size=4).hexdigest()
-
-
-def _reads_as_another(text: str) -> bool:
-    """Whether a text reads as a number or as None, which may be another parameter."""
-    try:
-        float(text)
-    except ValueError:
-        return text in {"None", "True", "False"}
-    return True
-
-
-def _is_in_conftest(fixturedef: pytest.FixtureDef[Any]) -> bool:
-    return fixturedef.func.__module__.rpartition(".")[2] == "conftest"
-
-
-def _command(config: pytest.Config, nodeid: str, path: Path) -> str:
-    """What records a test, or all that a collector holds, typed where pytest was started."""
-    file, separator, names = nodeid.partition("::")
-    place = config.rootpath / file
-    # Of a test that lies elsewhere, such as one of --pyargs, the id says less.
-    test = place if file and place.exists() else path
-    given = places.options(
-        test,
-        config.rootpath,
-        config.inipath,
-        config.invocation_params.dir,
-        is_given=bool(config.getoption("inifilename") or config.getoption("rootdir")),
-    )
-    shown = places.relative(test, config.invocation_params.dir).replace(os.sep, "/") + separator + names
-    quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
-    return f"pytest --lm-record {given}{quoted}"
