@@ -27,10 +27,10 @@ help:
 demo: .venv/.demo
 	$(BIN)/python -m pytest examples
 
-# Files are not split over processes: the tests of a file share their provider.
+# Files are not split over processes: the tests of a file share their provider. They run in the order of a plain run.
 test: .venv/.dev
 	@echo "The test suite takes about 4 minutes on two cores. Only the first make needs a network: it installs what the tests use."
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile $(TESTS)
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 # Python 3.11 may refuse to trace many threads that start at once.
 coverage: .venv/.dev
