@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import socket
 import threading
 import time
@@ -94,16 +95,28 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever other tests have left in LiteLLM: nothing looks at a call."""
     for name in (
         "callbacks",
         "success_callback",
         "_async_success_callback",
         "failure_callback",
+        "_async_failure_callback",
         "input_callback",
+        "service_callback",
+        "pre_call_rules",
+        "post_call_rules",
     ):
         monkeypatch.setattr(litellm, name, [])
-    monkeypatch.setattr(litellm, "_async_failure_callback", [])
+    monkeypatch.setattr(litellm, "set_verbose", False)
+    monkeypatch.setattr(litellm.utils, "add_breadcrumb", None)
+    monkeypatch.setattr(litellm.verbose_logger, "level", logging.WARNING)
+    monkeypatch.setattr(litellm.verbose_logger, "_cache", {})
+
+
+@pytest.fixture
+def listener(nobody_listens: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     # LiteLLM sets callbacks up once in a process: what listens here first would be all that a later test may use.
     monkeypatch.setattr(litellm.utils, "callback_list", [])
     # LiteLLM carries what other tests' loops left unlogged into the next loop.
@@ -513,8 +526,7 @@ def test_replay_needs_no_network(
     with use_cassette(path, mode="record", key="messages"):
         answer = litellm.completion("openai/gpt-4o-mini", api_base=provider.url, **asked)
         recorded = list(answer) if stream else [answer]
-    if heard:
-        request.getfixturevalue("listener")
+    request.getfixturevalue("listener" if heard else "nobody_listens")
     with use_cassette(path, key="messages") as tape:
         answer = litellm.completion(model, **asked)
         replayed = list(answer) if stream else [answer]
