@@ -17,7 +17,7 @@ LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGG
 
 help:
 	@echo "make demo         replay the example suite from its cassettes, offline"
-	@echo "make test         run the whole test suite (4 minutes on two cores)"
+	@echo "make test         run the whole test suite (6 minutes on two cores)"
 	@echo "make coverage     the same, with the coverage of branches"
 	@echo "make lint         check style, format and types"
 	@echo "make check        lint, test and demo: everything"
@@ -29,7 +29,7 @@ demo: .venv/.demo
 
 # Files are not split over processes: the tests of a file share their provider. They run in the order of a plain run.
 test: .venv/.dev
-	@echo "The test suite takes about 4 minutes on two cores. Only the first make needs a network: it installs what the tests use."
+	@echo "The test suite takes about 6 minutes on two cores. Only the first make needs a network: it installs what the tests use."
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 # Python 3.11 may refuse to trace many threads that start at once.
