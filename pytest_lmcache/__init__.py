@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_lmcache.caches import Cache as Cache
     from pytest_lmcache.errors import CacheError as CacheError
     from pytest_lmcache.errors import CassetteError as CassetteError
     from pytest_lmcache.errors import CassetteMiss as CassetteMiss
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.errors import SettingsError as SettingsError
     from pytest_lmcache.errors import UnkeyableCallError as UnkeyableCallError
     from pytest_lmcache.errors import UnsupportedCall as UnsupportedCall
+    from pytest_lmcache.layers.stack import Cache as Cache
     from pytest_lmcache.session import configure_cache as configure_cache
     from pytest_lmcache.session import use_cassette as use_cassette
 
@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
     ``cache`` is what stands behind the cassettes; assign another Cache to replace it.
     """
     if name == "Cache":
-        from pytest_lmcache.caches import Cache
+        from pytest_lmcache.layers.stack import Cache
 
         return Cache
     if name in {"cache", "configure_cache", "use_cassette"}:

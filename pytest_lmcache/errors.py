@@ -300,7 +300,7 @@ def no_value(problem: object) -> str:
     """The message for something that is not what the cache keeps of an answer."""
     return (
         f"This is no value of the cache ({shorten(str(problem))}). A cache gives back what it was given by put(), "
-        "unchanged; pytest_lmcache.values.store() makes a value of an answer."
+        "unchanged; pytest_lmcache.layers.values.store() makes a value of an answer."
     )
 
 

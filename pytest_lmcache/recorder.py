@@ -14,12 +14,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
-from pytest_lmcache import answer_sources, errors, two_engines, values
+from pytest_lmcache import answer_sources, errors
 from pytest_lmcache.address import is_loopback
 from pytest_lmcache.call_record import UNIT, CallRecord, Failure
 from pytest_lmcache.cassette.document import Entry, entry_of
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import Asked
+from pytest_lmcache.cassette.old_placeholders import OldRecording, old_recordings
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import (
     CacheError,
@@ -29,10 +30,11 @@ from pytest_lmcache.errors import (
     UnsupportedCall,
 )
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
+from pytest_lmcache.layers import values
+from pytest_lmcache.libraries.dspy import two_engines
 from pytest_lmcache.locks import Held
 from pytest_lmcache.miss import EXPLAINED, Misses
 from pytest_lmcache.not_recorded import NotRecorded, Reason
-from pytest_lmcache.old_placeholders import OldRecording, old_recordings
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
 
 if TYPE_CHECKING:

@@ -18,14 +18,11 @@ from types import ModuleType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from pytest_lmcache import origins
-from pytest_lmcache.caches import Cache, Stats, Troubles
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.names import cassette_path
 from pytest_lmcache.children.parent import Parent
 from pytest_lmcache.children.remote import RemoteRecorder  # here: a copy by fork had better import nothing
 from pytest_lmcache.children.starts import Forks, Membership
-from pytest_lmcache.doors.fronts import WATCHED, Fronts
-from pytest_lmcache.doors.imports import ExecutionWatch, ImportWatch
 from pytest_lmcache.environment import DUMMY_KEY, PROVIDER_KEYS
 from pytest_lmcache.errors import (
     TOLD,
@@ -40,6 +37,9 @@ from pytest_lmcache.errors import (
 from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.late_calls import LateCalls
+from pytest_lmcache.layers.stack import Cache, Stats, Troubles
+from pytest_lmcache.libraries.bypassed_caches import WATCHED, Fronts
+from pytest_lmcache.libraries.import_hook import ExecutionWatch, ImportWatch
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import Redactor, shown_in_a_name
@@ -368,11 +368,11 @@ class Session:
             return
         # What a run without DSPy does not need is not imported.
         if name == "litellm" and name not in self._doors:
-            from pytest_lmcache.doors import litellm
+            from pytest_lmcache.libraries.litellm import intercept as litellm
 
             self._doors[name] = litellm.Door(self.current)
         if name == "dspy" and name not in self._doors:
-            from pytest_lmcache.doors import dspy
+            from pytest_lmcache.libraries.dspy import intercept as dspy
 
             self._doors[name] = dspy.Door(self.current)
         if name in self._doors:

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from helpers import Suite, keep
 from hypothesis import settings
 from provider import Provider
 
@@ -119,3 +120,17 @@ def collected():
     """
     yield
     gc.collect()
+
+
+@pytest.fixture
+def imported():
+    """What inner runs import; asked for before pytester, whose own end comes first then."""
+    modules = {}
+    yield modules
+    keep(modules)
+
+
+@pytest.fixture
+def suite(imported, pytester, loopback):
+    """An empty suite of a user's."""
+    return Suite(pytester, loopback, imported)

@@ -96,7 +96,7 @@ def test_entry_points(wheel):
     found = ConfigParser()
     found.read_string(dist_info(wheel, "entry_points.txt"))
     assert dict(found["pytest11"]) == {"lmcache": "pytest_lmcache.plugin"}
-    assert dict(found["console_scripts"]) == {"pytest-lmcache": "pytest_lmcache.cli:main"}
+    assert dict(found["console_scripts"]) == {"pytest-lmcache": "pytest_lmcache.cli.main:main"}
     assert set(found.sections()) == {"pytest11", "console_scripts"}
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from plugin.conftest import Suite, imported  # noqa: F401 - a fixture
+from helpers import Suite
 from provider import Provider, Reply
 
-from pytest_lmcache.doors.litellm import RECORDED
 from pytest_lmcache.keys.normalizers import NORMALIZERS
+from pytest_lmcache.libraries.litellm.intercept import RECORDED
 from pytest_lmcache.plugin.options import INI, MARKER
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat
 
@@ -111,7 +111,7 @@ def geographer():
 
 
 @pytest.fixture
-def reader(imported, pytester, geographer, monkeypatch):  # noqa: F811 - the fixture
+def reader(imported, pytester, geographer, monkeypatch):
     return Reader(monkeypatch, pytester, geographer, imported)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lmcache.caches import Cache
 from pytest_lmcache.errors import SettingsError
+from pytest_lmcache.layers.stack import Cache
 from pytest_lmcache.settings import CacheSettings, Mode, RecordErrors, Repeat, Settings, Usage
 
 CACHE = Cache(enable_disk_cache=False)
@@ -108,7 +108,7 @@ def test_values(name, value, becomes):
         (
             "cache",
             Cache,
-            "cache cannot be <class 'pytest_lmcache.caches.Cache'>; it takes a pytest_lmcache.Cache.",
+            "cache cannot be <class 'pytest_lmcache.layers.stack.Cache'>; it takes a pytest_lmcache.Cache.",
         ),
         ("cache", {}, "cache cannot be {}; it takes a pytest_lmcache.Cache."),
         ("cassette_dir", 3, "cassette_dir cannot be 3; it takes a path."),

@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from pytest_lmcache.children.starts import OFFLINE, VARIABLE, Membership, starts
-from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.environment import ALL_PROVIDER_KEYS, DUMMY_KEY
+from pytest_lmcache.libraries.import_hook import ImportWatch
 
 
 class Child:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from pytest_lmcache.doors.imports import ImportWatch
 from pytest_lmcache.environment import ALL_PROVIDER_KEYS, DUMMY_KEY
+from pytest_lmcache.libraries.import_hook import ImportWatch
 
 VARIABLE = "PYTEST_LMCACHE_PARENT"
 OFFLINE = "-offline"  # behind the mode in that variable

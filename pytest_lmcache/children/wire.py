@@ -6,8 +6,8 @@ import json
 import socket
 from typing import Any
 
-from pytest_lmcache import values
 from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.layers import values
 
 # The C class itself: plugins that forbid sockets replace `socket.socket`.
 Socket = socket.SocketType

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import LayerError, disk_trouble
-from pytest_lmcache.layers import from_text, is_fresh, make_folder, plain_key, to_text
-from pytest_lmcache.layers.flight import Flight
+from pytest_lmcache.layers.contract import from_text, is_fresh, make_folder, plain_key, to_text
+from pytest_lmcache.layers.single_flight import Flight
 
 LOOK_AFTER = 0.01  # of the size limit: after putting so much a layer looks how full the database is
 PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked

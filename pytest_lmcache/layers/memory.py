@@ -7,7 +7,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from pytest_lmcache.interaction import copied
-from pytest_lmcache.layers import from_text, is_fresh, to_text
+from pytest_lmcache.layers.contract import from_text, is_fresh, to_text
 
 
 class MemoryLayer:

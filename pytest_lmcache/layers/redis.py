@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pytest_lmcache.errors import LayerError, SettingsError, bad_url, no_redis, redis_trouble
-from pytest_lmcache.layers import from_text, is_fresh, plain_key, seconds_left, to_text
+from pytest_lmcache.layers.contract import from_text, is_fresh, plain_key, seconds_left, to_text
 
 LARGEST_ANSWER = 100_000_000  # bytes
 WHOLE_ANSWER = 5  # times the time-out of one step

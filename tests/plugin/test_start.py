@@ -59,14 +59,14 @@ def test_light_without_model_calls(suite, monkeypatch):
         ".plugin.tracebacks",
         ".errors",
         ".settings",
-        ".doors",
-        ".doors.imports",
-        ".import_warnings",
+        ".libraries",
+        ".libraries.import_hook",
+        ".plugin.import_warnings",
         ".origins",
         ".places",
     }
     assert ours == {f"pytest_lmcache{name}" for name in light}
-    assert "pytest_lmcache.doors.imports" not in found["meta_path"]
+    assert "pytest_lmcache.libraries.import_hook" not in found["meta_path"]
 
 
 def test_litellm_is_imported_offline(suite, monkeypatch):
@@ -116,6 +116,12 @@ def test_a_replay_loads_no_more_than_it_needs(suite, monkeypatch):
     suite.test("@pytest.mark.lm_cache\ndef test_one():\n    ask()\n")
     suite.record().assert_outcomes(passed=1)
     found, _ = facts(suite, monkeypatch)
-    assert "pytest_lmcache.doors.litellm" in found["modules"]
-    unneeded = {"doors.dspy", "lm15", "layers.disk", "layers.flight", "layers.redis"}
+    assert "pytest_lmcache.libraries.litellm.intercept" in found["modules"]
+    unneeded = {
+        "libraries.dspy.intercept",
+        "libraries.dspy.answers",
+        "layers.disk",
+        "layers.single_flight",
+        "layers.redis",
+    }
     assert not {f"pytest_lmcache.{name}" for name in unneeded} & set(found["modules"])

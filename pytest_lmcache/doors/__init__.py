@@ -1,1 +1,0 @@
-"""Where calls are seen: one file a library."""

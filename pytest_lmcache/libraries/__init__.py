@@ -1,0 +1,1 @@
+"""The libraries whose calls are intercepted, a folder for each."""

@@ -1,0 +1,308 @@
+"""DSPy's own requests, responses, stream events and errors <-> plain data (its types are called lm15, DSPy 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
+from functools import cache
+from typing import Any
+
+from pytest_lmcache.address import plain as plain_address
+from pytest_lmcache.errors import CassetteError, unknown_exception
+from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.libraries.litellm.answers import LASTING, plain, saved_at
+
+HOME = "dspy.lm15."
+# Arguments that all of lm15's errors take; what else they hold is set after they are made.
+ERROR_ARGUMENTS = (
+    *("code", "provider", "provider_code", "status", "request_id", "retry_after", "rate_limit_headers"),
+)
+# A provider's raw answer repeats the text: from this length on it is stored once.
+LONG = 20
+TEXT_OF_PART = "text_of_part"
+
+
+# ---------------------------------------------------------------- requests
+
+
+def question(request: Any, model_type: str, *, stream: bool) -> dict[str, Any]:
+    """What a request asks, in the words of every other call: model, messages, tools, parameters."""
+    from dspy._vendor.lm15.serde import request_to_dict
+
+    data = request_to_dict(request)
+    messages = [_message(**message) for message in data["messages"]]
+    if "system" in data:
+        messages.insert(0, {"role": "system", "content": _content(data["system"])})
+    asked = {**data.get("config", {}), "model": data["model"], "messages": messages}
+    if "tools" in data:
+        asked["tools"] = data["tools"]
+    # How the provider caches is not the question; what lies in a cache of its own is.
+    if resource := (asked.pop("cache", None) or {}).get("resource"):
+        asked["cached_content"] = resource
+    if model_type != "chat":
+        asked["model_type"] = model_type
+    return {**asked, "stream": True} if stream else asked
+
+
+def _message(role: str, parts: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": _content(parts), **more}
+
+
+def _content(parts: str | list[dict[str, Any]]) -> Any:
+    """A text alone as the text."""
+    if len(parts) == 1 and isinstance(parts[0], dict) and parts[0].keys() == {"type", "text"}:
+        return parts[0]["text"]
+    return parts
+
+
+def address(request: Any, engine: Any) -> str:
+    """Where an engine sends a request: the URL that it was given, else the provider's name."""
+    try:
+        provider: str = engine.resolve(request.model).provider
+    except Exception:  # noqa: BLE001 - the call itself says what is wrong
+        provider = request.model.partition("/")[0]
+    return plain_address((engine.config.base_urls or {}).get(provider) or provider)
+
+
+# ---------------------------------------------------------------- responses
+
+
+def store_response(response: Any) -> dict[str, Any]:
+    """A response as plain data, with what the provider sent, its long texts told once."""
+    from dspy._vendor.lm15.serde import response_to_dict
+
+    data: dict[str, Any] = plain(response_to_dict(response, include_provider_data=True))
+    if "provider_data" in data:
+        data["provider_data"] = _referring(data["provider_data"], _texts(data))
+    return data
+
+
+def revive_response(data: Mapping[str, Any]) -> Any:
+    """The response as the engine gave it."""
+    from dspy._vendor.lm15.serde import response_from_dict
+
+    whole = dict(data)
+    if "provider_data" in whole:
+        whole["provider_data"] = _referred(whole["provider_data"], _texts(whole))
+    return response_from_dict(whole)
+
+
+def mark_hit(response: Any) -> Any:
+    """The same response, which says by ``cache_hit`` that it did not come from the provider, as LiteLLM's do."""
+    kind: Any = type(response)
+    return _marked_class(kind)(**_told(response))
+
+
+@cache
+def _marked_class(kind: Any) -> Any:
+    """A class for what has no room for another attribute: equal to its base, copied and pickled with the mark."""
+
+    class Marked(kind):  # type: ignore[misc]
+        __slots__ = ()
+        cache_hit = True
+
+        @property
+        def _hidden_params(self) -> dict[str, Any]:
+            return {"cache_hit": True}
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, kind) and _told(self) == _told(other)
+
+        __hash__ = kind.__hash__
+
+        def __reduce__(self) -> Any:
+            return mark_hit, (kind(**_told(self)),)
+
+    return Marked
+
+
+def _told(response: Any) -> dict[str, Any]:
+    return {field.name: getattr(response, field.name) for field in fields_of(response)}
+
+
+def _texts(data: Mapping[str, Any]) -> list[Any]:
+    return [part.get("text") for part in data["message"]["parts"]]
+
+
+def _referring(value: Any, texts: Sequence[Any]) -> Any:
+    if isinstance(value, dict):
+        return {name: _referring(item, texts) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_referring(item, texts) for item in value]
+    if isinstance(value, str) and len(value) >= LONG and value in texts:
+        return {TEXT_OF_PART: texts.index(value)}
+    return value
+
+
+def _referred(value: Any, texts: Sequence[Any]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {TEXT_OF_PART}:
+            return texts[value[TEXT_OF_PART]]
+        return {name: _referred(item, texts) for name, item in value.items()}
+    return [_referred(item, texts) for item in value] if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------- stream events
+
+
+def store_event(event: Any) -> dict[str, Any]:
+    """One event of a stream as plain data, without the place of a text that is the first part."""
+    from dspy._vendor.lm15.serde import stream_event_to_dict
+
+    data: dict[str, Any] = plain(stream_event_to_dict(event))
+    delta = data.get("delta", {})
+    if delta.get("part_index") == 0 and delta["type"] != "continuation":
+        del delta["part_index"]
+    return data
+
+
+def revive_event(data: Mapping[str, Any]) -> Any:
+    """The event as the engine gave it."""
+    from dspy._vendor.lm15.serde import stream_event_from_dict
+
+    return stream_event_from_dict(dict(data))
+
+
+def without_usage(answer: Answer) -> Answer:
+    """The same answer, which took no tokens and cost nothing."""
+
+    def bare(data: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in data.items() if name != "usage"}
+
+    is_stream = answer.kind is Kind.STREAM
+    return answer._replace(data=[*map(bare, answer.data)] if is_stream else bare(answer.data), usd=0.0)
+
+
+# ---------------------------------------------------------------- errors
+
+
+def store_error(error: BaseException) -> dict[str, Any] | None:
+    """An error of an engine as plain data; None for one that is neither lm15's nor a wrong argument."""
+    if type(error) in {ValueError, TypeError}:
+        return {"class": f"builtins.{type(error).__name__}", "message": str(error)}
+    kind = _nearest(type(error))
+    if kind is None:
+        return None
+    bare, fields = vars(kind("")), vars(error)
+    stored = {"class": HOME + kind.__name__, "message": str(fields.get("message", error))}
+    for name, value in fields.items():
+        if name in bare and name not in {"message", "partial"} and value != bare[name]:
+            stored[name] = plain(value)
+    if fields.get("partial") is not None:
+        stored["partial"] = store_response(fields["partial"])
+    return stored
+
+
+def revive_error(data: Mapping[str, Any]) -> Exception:
+    """The exception of a stored error: its class, its message, its attributes."""
+    fields = dict(data)
+    home, message = fields.pop("class"), fields.pop("message")
+    if not isinstance(message, str):
+        raise TypeError("`message:` must be a text")  # DSPy looks into it
+    if home.startswith("builtins."):
+        builtin: Exception = {"builtins.ValueError": ValueError, "builtins.TypeError": TypeError}[home](
+            message
+        )
+        return builtin
+    kind = _error_classes().get(home.removeprefix(HOME))
+    if kind is None:
+        raise CassetteError(unknown_exception(home))
+    if "partial" in fields:
+        fields["partial"] = revive_response(fields["partial"])
+    given = {name: fields.pop(name) for name in ERROR_ARGUMENTS if name in fields}
+    error: Exception = kind("", **given)
+    bare = vars(error)
+    kept = {
+        name: tuple(value) if isinstance(bare.get(name), tuple) else value for name, value in fields.items()
+    }
+    # Not by the constructor: it would add advice to a message that has it.
+    bare.update(kept, message=message)
+    error.args = (message,)
+    return error
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether asking again would give the same error: the request is at fault, not the moment."""
+    from dspy import lm15
+
+    status = getattr(error, "status", None)
+    if status is not None:
+        return status in LASTING
+    at_fault = (
+        lm15.InvalidRequestError,
+        lm15.CapabilityError,
+        lm15.UnknownModelError,
+        lm15.AmbiguousModelError,
+    )
+    return isinstance(error, (*at_fault, ValueError, TypeError))
+
+
+def _nearest(kind: type[BaseException]) -> Any:
+    """The class of lm15's own that an error is of: others, such as a subclass of a user's, count as that."""
+    known = _error_classes()
+    return next((base for base in kind.__mro__ if known.get(base.__name__) is base), None)
+
+
+def _error_classes() -> dict[str, Any]:
+    from dspy import lm15
+
+    return {
+        name: kind
+        for name, kind in vars(lm15).items()
+        if isinstance(kind, type) and issubclass(kind, lm15.LM15Error)
+    }
+
+
+# ---------------------------------------------------------------- prices
+
+
+def price(response: Any, request: Any, engine: Any) -> float | None:
+    """What DSPy's own price list says that a response cost, in USD; None where it knows no price."""
+    from dspy.clients.costs import estimate_cost
+
+    try:
+        route = engine.resolve(request.model)
+        usd, _ = estimate_cost(
+            response,
+            provider=route.provider,
+            requested_model=route.model,
+            request=request,
+            namespaces=_namespaces(route),
+        )
+        return None if usd is None else float(usd)
+    except Exception:  # noqa: BLE001 - a paid answer is not lost for its price
+        return None
+
+
+def price_of_stream(events: list[dict[str, Any]], request: Any, engine: Any) -> float | None:
+    """The same for the events of a stream."""
+    from dspy._vendor.lm15.result import StreamAccumulator
+
+    whole = StreamAccumulator(request)
+    try:
+        for event in events:
+            whole.push(revive_event(event))
+        return price(whole.response(), request, engine)
+    except Exception:  # noqa: BLE001 - what cannot be put together has no price
+        return None
+
+
+def saved_by_prompt_cache(cached: tuple[int, int], request: Any, engine: Any) -> float:
+    """What a provider's own prompt cache saved, in USD by DSPy's price list; 0 where it knows no prices."""
+    from dspy.clients.model_metadata import model_info
+
+    try:
+        route = engine.resolve(request.model)
+        return saved_at(model_info(route.provider, route.model, namespaces=_namespaces(route)), cached)
+    except Exception:  # noqa: BLE001 - as above
+        return 0.0
+
+
+def _namespaces(route: Any) -> tuple[str, ...] | None:
+    """Where a provider that the user declared has its prices; None: where its name says."""
+    from dspy.lm15 import registered_providers
+
+    if not route.declared:
+        return None
+    own = (known for known in registered_providers() if known.id == route.provider)
+    return next((known.metadata_namespaces for known in own), ())

@@ -1,0 +1,1 @@
+"""LiteLLM: interception, and its own responses, streams and exceptions as plain data."""

@@ -1,0 +1,184 @@
+"""The house: which file may import which, and which libraries none may import when it is loaded."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_lmcache
+
+ROOT = Path(pytest_lmcache.__file__).parent
+# Each file and what it may know of this package. Nothing below `recorder` knows of what is above it.
+MAY_IMPORT = {
+    "__init__": "errors layers.stack session",
+    "address": "",
+    "answer_sources": "",
+    "call_record": "cassette.document errors interaction not_recorded",
+    "cassette": "",
+    "cassette.document": "cassette.yaml_reader cassette.yaml_writer errors interaction",
+    "cassette.file": "cassette.document cassette.merge errors keys.strategies locks",
+    "cassette.merge": "cassette.document errors",
+    "cassette.names": "",
+    "cassette.old_placeholders": "cassette.document errors interaction keys.strategies redact",
+    "cassette.yaml_reader": "cassette.yaml_writer",
+    "cassette.yaml_writer": "interaction",
+    "children": "",
+    "children.boot": "children.remote children.starts environment libraries.import_hook session",
+    "children.parent": "children.server children.starts environment errors origins recorder",
+    "children.remote": "call_record children.starts children.wire errors interaction locks not_recorded recorder redact settings",
+    "children.server": "call_record children.starts children.wire errors interaction locks not_recorded recorder settings",
+    "children.starts": "environment libraries.import_hook",
+    "children.wire": "interaction layers.values",
+    "cli": "",
+    "cli.main": "__init__ cassette.file errors keys.strategies",
+    "clock": "",
+    "environment": "",
+    "errors": "",
+    "interaction": "",
+    "keys": "keys.strategies",
+    "keys.normalizers": "errors time_limit",
+    "keys.plain": "errors redact",
+    "keys.strategies": "errors interaction keys.normalizers keys.plain redact",
+    "late_calls": "errors not_recorded origins recorder",
+    "layers": "",
+    "layers.contract": "clock errors",
+    "layers.disk": "clock errors layers.contract layers.single_flight",
+    "layers.memory": "interaction layers.contract",
+    "layers.redis": "errors layers.contract",
+    "layers.single_flight": "layers.contract locks",
+    "layers.stack": "errors keys layers.contract layers.disk layers.memory layers.redis layers.single_flight settings",
+    "layers.values": "cassette.yaml_writer clock errors interaction",
+    "libraries": "",
+    "libraries.bypassed_caches": "",
+    "libraries.dspy": "",
+    "libraries.dspy.answers": "address errors interaction libraries.litellm.answers",
+    "libraries.dspy.intercept": "errors interaction keys.plain libraries.dspy.answers libraries.litellm.streams libraries.recorded_call recorder settings",
+    "libraries.dspy.two_engines": "interaction keys.plain libraries.dspy.answers",
+    "libraries.import_hook": "",
+    "libraries.litellm": "",
+    "libraries.litellm.answers": "errors interaction",
+    "libraries.litellm.call": "address interaction keys.plain libraries.litellm.answers libraries.litellm.streams libraries.recorded_call recorder settings",
+    "libraries.litellm.code_swap": "",
+    "libraries.litellm.fast_path": "clock interaction libraries.litellm.call recorder",
+    "libraries.litellm.intercept": "errors interaction libraries.litellm.call libraries.litellm.code_swap libraries.litellm.fast_path libraries.litellm.streams libraries.recorded_call recorder",
+    "libraries.litellm.streams": "interaction libraries.litellm.answers",
+    "libraries.recorded_call": "call_record errors interaction libraries.bypassed_caches libraries.litellm.streams locks not_recorded recorder settings",
+    "locks": "clock errors",
+    "mends": "errors interaction keys.normalizers keys.strategies",
+    "miss": "call_record cassette.file errors interaction keys.strategies mends nearest settings",
+    "nearest": "interaction keys.plain",
+    "not_recorded": "",
+    "origins": "",
+    "places": "cassette.file errors",
+    "plugin": "plugin.hooks plugin.options",
+    "plugin.cassette_names": "places session settings",
+    "plugin.commands": "places",
+    "plugin.hooks": "children.starts errors keys.normalizers layers.redis libraries.import_hook not_recorded origins places plugin.cassette_names plugin.commands plugin.import_warnings plugin.items plugin.options plugin.tracebacks recorder session settings summary",
+    "plugin.import_warnings": "",
+    "plugin.items": "recorder",
+    "plugin.options": "errors session settings",
+    "plugin.tracebacks": "errors plugin.items",
+    "recorder": "address answer_sources call_record cassette.document cassette.file cassette.merge cassette.old_placeholders clock errors interaction keys.strategies layers.values libraries.dspy.two_engines locks miss not_recorded redact settings",
+    "redact": "environment redact.names redact.redactor redact.scan",
+    "redact.formats": "redact.names",
+    "redact.known_values": "redact.names redact.scan",
+    "redact.names": "environment",
+    "redact.own_rules": "errors",
+    "redact.redactor": "errors interaction redact.known_values redact.names redact.own_rules redact.scan redact.stream_texts time_limit",
+    "redact.scan": "environment redact.formats redact.names",
+    "redact.stream_texts": "",
+    "session": "cassette.file cassette.names children.parent children.remote children.starts environment errors keys.normalizers keys.strategies late_calls layers.stack libraries.bypassed_caches libraries.dspy.intercept libraries.import_hook libraries.litellm.intercept origins recorder redact settings",
+    "settings": "errors",
+    "summary": "answer_sources call_record errors layers.stack not_recorded recorder settings",
+    "time_limit": "errors",
+}
+# Their price at start: LiteLLM alone takes five seconds.
+HEAVY = {"litellm", "openai", "yaml", "diskcache", "cachetools", "redis", "dspy", "freezegun", "filelock"}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def name_of(path):
+    """A file's name within the package: ``plugin``, ``libraries.litellm``, ``__init__``."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path, *, lazy):
+    """The modules that a file imports, also under TYPE_CHECKING; ``lazy``: within functions as well."""
+    todo = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            todo += ast.iter_child_nodes(node)
+
+
+def ours(path):
+    """The files of this package that a file imports."""
+    known = {name_of(file) for file in FILES}
+    found = set()
+    for module in imports(path, lazy=True):
+        package, _, name = module.partition(".")
+        if package == "pytest_lmcache":
+            while name and name not in known:
+                name = name.rpartition(".")[0]
+            found.add(name or "__init__")
+    return found
+
+
+def test_table_is_of_the_files_there_are():
+    """A new file gets its line in the table, one that is gone loses it."""
+    assert set(MAY_IMPORT) == {name_of(path) for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_who_imports_whom(path):
+    """A file knows just those of the package that the table allows it, and the table allows no more."""
+    assert ours(path) == set(MAY_IMPORT[name_of(path)].split())
+
+
+def test_no_cycle():
+    """No file imports itself by way of others, not even within a function or for types."""
+    left = {name_of(path): ours(path) for path in FILES}
+    while left:
+        free = {name for name, needs in left.items() if not needs & left.keys()}
+        assert free, f"a cycle among {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_heavy_libraries_only_within_functions(path):
+    """Loading a file loads no heavy library: those are imported where they are used."""
+    assert not {module.partition(".")[0] for module in imports(path, lazy=False)} & HEAVY
+
+
+def test_only_the_plugin_knows_pytest():
+    """The engine works without pytest: no file outside of ``plugin`` imports it."""
+    know = {
+        name_of(path)
+        for path in FILES
+        if {module.partition(".")[0] for module in imports(path, lazy=True)} & {"pytest", "_pytest"}
+    }
+    assert {name.partition(".")[0] for name in know} == {"plugin"}
+
+
+def test_engine_without_pytest():
+    """``use_cassette`` can be imported and used where there is no pytest."""
+    import subprocess
+
+    code = (
+        "import sys\n"
+        "sys.modules['pytest'] = sys.modules['_pytest'] = None\n"
+        "from pytest_lmcache import CassetteMiss, use_cassette\n"
+        "with use_cassette('none.yaml') as tape:\n"
+        "    assert tape.calls == []\n"
+        "assert CassetteMiss.__mro__[1] is BaseException\n"
+        "assert 'litellm' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

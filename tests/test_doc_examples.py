@@ -1,0 +1,115 @@
+"""Every Python block of docs/ is run as it stands, as somebody would who copies it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ALONE, Suite
+
+import pytest_lmcache
+from pytest_lmcache import Cache
+from pytest_lmcache.cassette.file import Cassette
+from pytest_lmcache.keys.strategies import strategy
+from pytest_lmcache.plugin.options import LAYERS
+from pytest_lmcache.settings import LAYER_NAMES
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
+
+
+def blocks(page):
+    """The fenced blocks of a page: line, language, text."""
+    text = page.read_text(encoding="utf-8")
+    return [(text.count("\n", 0, found.start()) + 1, found[1], found[2]) for found in FENCE.finditer(text)]
+
+
+def named(text):
+    """The file that a block's first line names, if it names one."""
+    found = re.match(r"# (\w+\.py)\n", text)
+    return found[1] if found else ""
+
+
+BLOCKS = [
+    pytest.param(page, text, id=f"{page.name}:{line}")
+    for page in PAGES
+    for line, language, text in blocks(page)
+    if language == "python"
+]
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch, valkey, client):
+    """Somebody in an empty folder, with a server at hand on which there is nothing."""
+    monkeypatch.setenv("CACHE_URL", valkey)
+    monkeypatch.setitem(vars(pytest_lmcache), "cache", None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "text"), BLOCKS)
+def test_block_runs(reader, page, text, monkeypatch):
+    """A block that is copied, with the files that its page names, runs and says the truth."""
+    for _, _, other in blocks(page):
+        if named(other):
+            (reader / named(other)).write_text(other, encoding="utf-8")
+            monkeypatch.delitem(sys.modules, named(other).removesuffix(".py"), raising=False)
+    space = {"__name__": "__main__"}
+    exec(compile(text, page.name, "exec"), space)
+    for thing in (*space.values(), pytest_lmcache.cache):
+        if isinstance(thing, Cache):
+            thing.close()
+
+
+def test_key_of_what_the_messages_say(reader):
+    """The recipe's key is one for a message of tool calls too, which says nothing."""
+    [text] = [text for page in PAGES for _, _, text in blocks(page) if "class ContentCache" in text]
+    [answer] = [text for page in PAGES for _, _, text in blocks(page) if named(text) == "answer.py"]
+    (reader / "answer.py").write_text(answer, encoding="utf-8")
+    space = {}
+    exec(text, space)
+    asked = {"role": "user", "content": "Sum?"}
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
+    answers = {"role": "tool", "content": "3"}
+    assert space["cache"].cache_key({"messages": [asked, called, answers]}) == "Sum?\n\n3"
+
+
+def test_test_file_passes(imported, pytester, loopback, monkeypatch):
+    """A test file that a page shows, beside the conftest that it shows, passes as it stands."""
+    monkeypatch.setenv("OPENAI_BASE_URL", loopback.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-local-123456")
+    suite = Suite(pytester, loopback, imported)
+    suite.options = ALONE
+    files = {named(text): text for page in PAGES for _, _, text in blocks(page) if named(text)}
+    for name in ("test_cached.py", "conftest.py"):
+        suite.file(name, files[name])
+        result = suite.run()
+        result.assert_outcomes(passed=1)
+        result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked and kept in the cache only"])
+
+
+def test_every_setting_of_the_layers_is_named():
+    """The page of the cache has each setting of its layers, with its ini key."""
+    page = next(page for page in PAGES if page.name == "caches.md").read_text(encoding="utf-8")
+    assert {name for _, name, _ in LAYERS.values()} == set(LAYER_NAMES)
+    for key, (_, name, _) in LAYERS.items():
+        assert f"| `{name}` | `{key}` |" in page
+
+
+def test_there_are_blocks():
+    """The pages have examples at all, and in no language that nobody runs."""
+    assert len(BLOCKS) >= 6
+    assert {language for page in PAGES for _, language, _ in blocks(page)} == {"python", "yaml"}
+
+
+def test_cassettes_are_read(tmp_path):
+    """A cassette that a page shows is one, but for what it leaves out."""
+    for text in (text for page in PAGES for _, language, text in blocks(page) if language == "yaml"):
+        path = tmp_path / "c.yaml"
+        path.write_text(text.replace("  …\n", ""), encoding="utf-8")
+        [entry] = Cassette(path, strategy("exact")).entries
+        assert entry.call().request["messages"]
+        assert entry.answer().data["id"]

@@ -1,0 +1,253 @@
+"""The tally: what counts as what, that workers' tallies add up to one run's, and its lines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
+from pytest_lmcache.settings import Mode
+from pytest_lmcache.summary import Tally
+
+TIMED_OUT = NotRecorded(Reason.PROVIDER_ERROR, "completion() failed with Timeout")
+
+
+@dataclass
+class Call:
+    """A call as the tally sees it."""
+
+    source: str
+    is_new: bool = False
+    tokens: tuple[int, int] = (10, 5)
+    usd: float | None = 0.25
+    seconds: float = 1.0
+    left_early: bool = False
+    failure: None = None
+    model: str = "gpt"
+    is_cached: bool = False
+    raced: bool = False
+    cached: tuple[int, int] = (0, 0)
+    cached_usd: float = 0.0
+    asked_by: str = ""
+    asked_at: str = ""
+
+
+@dataclass
+class Recorder:
+    """A test's recorder as the tally sees it."""
+
+    calls: list[Call] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    unstored: list[NotRecorded] = field(default_factory=list)
+    in_front: set[str] = field(default_factory=set)
+    spare: int = 0
+    mode: Mode = Mode.REPLAY
+    shown_path: str = ""
+    path: Path = Path(__file__)
+    command: str = "pytest --lm-record x.py"
+    owned: bool = True
+    old: int = 0
+
+    def unused(self):
+        return self.spare
+
+
+REPLAYED, NEW, LIVE = Call("cassette"), Call("provider", is_new=True), Call("provider")
+FACTS = [
+    ("a", Recorder([REPLAYED, REPLAYED], spare=2), True, False),
+    ("b", Recorder([NEW, NEW, Call("cassette", usd=None)]), True, True),
+    ("c", Recorder([LIVE, Call("")], faults=["miss"], spare=5), False, False),
+    ("d", Recorder([LIVE], unstored=[TIMED_OUT]), True, False),
+    ("e", Recorder([Call("provider", is_new=True, left_early=True)]), True, True),
+    ("f", Recorder([NEW]), False, False),
+    (
+        "h",
+        Recorder([Call("disk", is_new=True), Call("disk"), Call("redis", model="claude")], old=3),
+        True,
+        True,
+    ),
+    ("j", Recorder([REPLAYED], in_front={"one cache", "another"}), True, False),
+    (
+        "i",
+        Recorder([Call("provider", is_cached=True, raced=True, cached=(4, 2), cached_usd=0.125)]),
+        True,
+        False,
+    ),
+]
+STATS = {"memory": SimpleNamespace(hits=1, misses=2, puts=3)}
+
+
+def tally(facts):
+    """One process's tally."""
+    total = Tally()
+    for test, recorder, passed, written in facts:
+        recorder.shown_path = recorder.shown_path or f"cassettes/{test}.yaml"
+        total.add(test, recorder, passed=passed, written=written)
+    return total
+
+
+def test_what_counts_as_what():
+    """Recorded is what a passing test kept; the provider's other answers are live; unused counts where it passed."""
+    total = tally(FACTS)
+    assert total.replayed.calls == 4
+    assert total.recorded.calls == 3
+    assert total.live.calls == 3
+    assert total.missed == {"c": 1}
+    assert "2 unused recordings (pytest --lm-rewrite drops what no call asks for):" in total.lines(
+        durations=0
+    )
+    assert total.unstored == {"provider error": {"d": ["completion() failed with Timeout"]}}
+    assert (total.replayed.tokens, total.replayed.usd, total.replayed.unpriced) == (60, 0.75, 1)
+
+
+def test_workers_add_up():
+    """However the tests are spread over processes, and sent as JSON, the sum is that of one process."""
+    alone = tally(FACTS)
+    alone.watched("g", 3)
+    alone.unseen = "cannot be seen"
+    alone.count_layers(STATS)
+    for cut in range(len(FACTS) + 1):
+        merged = Tally()
+        for part in (FACTS[:cut], FACTS[cut:]):
+            one = tally(part)
+            if part and part[-1] is FACTS[-1]:
+                one.watched("g", 3)
+                one.unseen = "cannot be seen"
+                one.count_layers(STATS)
+            merged.merge(json.loads(json.dumps(one.plain())))
+        assert merged.plain() == alone.plain()
+        assert list(merged.lines(durations=0)) == list(alone.lines(durations=0))
+
+
+def test_a_test_of_several_workers():
+    """What several workers tell of the same place, such as a shared fixture, adds up; what none used is counted once."""
+    merged = Tally()
+    for _ in range(2):
+        merged.merge(tally([("fixture", Recorder([REPLAYED], spare=1), True, False)]).plain())
+    assert merged.unused == {"cassettes/fixture.yaml": 1}
+    assert merged.costs["fixture"].tokens == 30
+
+
+def test_a_file_that_several_use():
+    """What one test did not ask of a file that others use, in this process or another, is not called unused."""
+    facts = [
+        ("a", Recorder([REPLAYED], spare=1, shown_path="x.yaml"), True, False),
+        ("b", Recorder([REPLAYED], owned=False, shown_path="x.yaml"), True, False),
+    ]
+    assert not any("unused" in line for line in tally(facts).lines(durations=0))
+    merged = Tally()
+    for fact in (facts[0], ("b", Recorder([REPLAYED], spare=1, shown_path="x.yaml"), True, False)):
+        merged.merge(tally([fact]).plain())
+    assert not any("unused" in line for line in merged.lines(durations=0))
+
+
+def test_several_files_of_one_test():
+    """What a test did not ask of each of its files adds up."""
+    facts = [
+        ("a", Recorder([REPLAYED], spare=number, shown_path=f"{number}.yaml"), True, False)
+        for number in (2, 3)
+    ]
+    assert any("5 unused recordings" in line for line in tally(facts).lines(durations=0))
+
+
+def test_empty():
+    """Without calls, misses and unused recordings there is nothing to tell."""
+    assert Tally().is_empty
+    assert tally([("a", Recorder(), True, False)]).is_empty
+    assert not tally([("a", Recorder(spare=1), True, False)]).is_empty
+    assert not tally([("a", Recorder(faults=["miss"]), False, False)]).is_empty
+    assert not tally([("a", Recorder(in_front={"a cache"}), True, False)]).is_empty
+    watched = Tally()
+    watched.watched("a", 1)
+    assert not watched.is_empty
+
+
+def test_lines():
+    """The summary reads as a sentence each: counts, saved, spent, files, lists that end in what to do."""
+    total = tally(FACTS)
+    total.watched("g", 1)
+    assert list(total.lines(durations=2)) == [
+        (
+            "4 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked and kept in the cache only, "
+            "3 live and not recorded, 1 missed"
+        ),
+        "saved 105 tokens, $1.50 (the price of 1 call is not known)",
+        "  claude: 15 tokens, $0.25",
+        "  gpt: 90 tokens, $1.25 (the price of 1 call is not known)",
+        "spent 105 tokens, $1.75",
+        "the providers' prompt caches: 4 tokens read, 2 written, saved $0.12",
+        "1 call was sent by more than one process: none waits for another's stream, or longer than a minute",
+        "3 cassettes written: review and commit them",
+        "missed in 1 test (pytest --lm-record records what is missing):",
+        "  c (1)",
+        "2 unused recordings (pytest --lm-rewrite drops what no call asks for):",
+        "  a (2)",
+        "3 recordings older than lm_max_age (pytest --lm-record asks again):",
+        "  h (3)",
+        "streams recorded only as far as the test read them:",
+        "  e (1)",
+        "caches that answer before a call can be recorded; switch them off in tests:",
+        "  j (another, one cache)",
+        "1 live call in tests without a mark (add @pytest.mark.lm_cache, or set lm_auto = true):",
+        "  g (1)",
+        "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
+        "  d (completion() failed with Timeout)",
+        "slowest to record:",
+        "      3.00 s        45 tokens       $0.75  h",
+        "      3.00 s        45 tokens       $0.50  b",
+    ]
+
+
+def test_verbose():
+    """With -v the summary tells each model, and what each layer was asked."""
+    total = tally(FACTS[:1])
+    total.count_layers(STATS)
+    total.count_layers(STATS)
+    assert list(total.lines(verbose=True))[1:4] == [
+        "saved 30 tokens, $0.50",
+        "  gpt: 30 tokens, $0.50",
+        "layer memory: 2 hits, 4 misses, 6 kept",
+    ]
+
+
+def test_each_reason_for_no_recording_has_its_own_lines():
+    """What mends a missing key is not what mends a rate limit; workers' lists are merged by reason."""
+    facts = [
+        (reason.name, Recorder([LIVE], unstored=[NotRecorded(reason, "call()")]), True, False)
+        for reason in Reason
+    ]
+    total, other = tally(facts), tally(facts)
+    total.merge(json.loads(json.dumps(other.plain())))
+    lines = list(total.lines())
+    for reason in Reason:
+        assert lines[lines.index(f"{HEADINGS[reason]}:") + 1] == f"  {reason.name} (call())"
+
+
+def test_live_mode_expects_nothing_to_be_kept():
+    """In mode live an answer that was not recorded is no news."""
+    total = tally([("a", Recorder([LIVE], unstored=[TIMED_OUT], mode=Mode.LIVE), True, False)])
+    assert total.unstored == {}
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"),
+    [
+        (2.1e-05, "saved 15 tokens, $0.000021"),
+        (3.96e-06, "saved 15 tokens, $0.000004"),
+        (0.1, "saved 15 tokens, $0.10"),
+        (0.012, "saved 15 tokens, $0.012"),
+        (1234.5, "saved 15 tokens, $1,234.50"),
+        (0.0, "saved 15 tokens"),
+        (None, "saved 15 tokens"),
+    ],
+)
+def test_money(usd, said):
+    """A sum has digits enough to say something; without a known price there is none."""
+    lines = list(tally([("a", Recorder([Call("cassette", usd=usd)]), True, False)]).lines(durations=0))
+    assert said in lines
+    price = said.partition(", ")[2]
+    assert lines[-1] == f"      1.00 s        15 tokens  {price:>10}  a"
