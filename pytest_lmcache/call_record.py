@@ -14,7 +14,7 @@ from pytest_lmcache.not_recorded import NotRecorded
 UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
 
 
-class Tape(Protocol):
+class OpenStream(Protocol):
     """A stream that is still being recorded."""
 
     def left(self) -> None:
@@ -57,25 +57,25 @@ class CallRecord:
     is_cached: bool = False
     usd: float | None = None
     left_early: bool = False
-    renews: bool = False
-    may_race: bool = False
-    raced: bool = False
+    replaces: bool = False
+    may_be_asked_twice: bool = False
+    asked_twice: bool = False
     age: float = 0.0
     started: float = 0.0
     streamed: bool = False
-    own_key: str | None = None
+    custom_key: str | None = None
     owner: str = ""
     nth_in_layers: int = 0
     asked_by: str = ""
     asked_at: str = ""
     entry: Entry | None = None
-    kept: Interaction | None = None
+    interaction: Interaction | None = None
     live_request: dict[str, Any] = field(default_factory=dict)
-    tape: Tape | None = None
+    open_stream: OpenStream | None = None
     is_answered: bool = False
     failure: Failure | None = None
 
-    def kept_as(self, nth: int | None = None) -> str:
+    def cache_key(self, nth: int | None = None) -> str:
         """The layers' key of the n-th answer, from 0, or of this one: they keep one value for each key.
 
         A cache that has a ``cache_key`` of its own gets what that gave, with what tells kinds of calls, owners
@@ -83,24 +83,24 @@ class CallRecord:
         """
         nth = self.nth_in_layers if nth is None else nth
         number = f"#{nth + 1}" if nth else ""
-        if self.own_key is None:
+        if self.custom_key is None:
             return f"{self.key}{self.owner}{number}"
         kind = f"{self.name} stream" if self.streamed else self.name
-        is_bare = kind == "completion" and UNIT not in self.own_key
-        return UNIT.join((self.own_key, *filter(None, ("" if is_bare else kind, self.owner, number))))
+        is_bare = kind == "completion" and UNIT not in self.custom_key
+        return UNIT.join((self.custom_key, *filter(None, ("" if is_bare else kind, self.owner, number))))
 
     @property
     def request(self) -> dict[str, Any]:
         """The normalized request; empty for a call of which nothing is kept."""
-        if self.kept is not None:
-            return self.kept.call.request
+        if self.interaction is not None:
+            return self.interaction.call.request
         return self.entry.call().request if self.entry is not None else self.live_request
 
     @property
     def answer(self) -> Answer | None:
         """The answer as plain data, None where nothing is kept."""
-        if self.kept is not None:
-            return self.kept.answer
+        if self.interaction is not None:
+            return self.interaction.answer
         return self.entry.answer() if self.entry is not None else None
 
     def __repr__(self) -> str:

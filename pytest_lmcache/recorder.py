@@ -19,7 +19,7 @@ from pytest_lmcache.address import is_loopback
 from pytest_lmcache.call_record import UNIT, CallRecord, Failure
 from pytest_lmcache.cassette.document import Entry, entry_of
 from pytest_lmcache.cassette.file import Cassette
-from pytest_lmcache.cassette.merge import Asked
+from pytest_lmcache.cassette.merge import CallToSave
 from pytest_lmcache.cassette.old_placeholders import OldRecording, old_recordings
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import (
@@ -102,7 +102,7 @@ LANDED = Held(None)
 """What there is to release where nobody else can ask the same."""
 
 
-class Found(NamedTuple):
+class CachedAnswer(NamedTuple):
     """What a layer has: an answer, when it was given, the layer's name, and which test or block asked for it."""
 
     answer: Answer
@@ -115,8 +115,8 @@ class Recorder:
     """The calls of one test, or of one ``use_cassette``: replays, asks or misses each.
 
     ``path`` None is no cassette: the cache layers alone answer. ``open_cache`` gives what stands behind the
-    cassette. ``on_miss`` is told of each miss before it is raised. ``label`` names the test in messages, ``command`` is what records it. ``owned`` says that no
-    other test uses the cassette, ``is_new`` that it was not there when the run began. ``watched`` stands for a test that is not marked: its calls pass and are
+    cassette. ``on_miss`` is told of each miss before it is raised. ``label`` names the test in messages, ``command`` is what records it. ``is_shared`` says that
+    other tests use the cassette too, ``created_this_run`` that it was not there when the run began. ``watched`` stands for a test that is not marked: its calls pass and are
     counted. ``identity`` names the cassette on every machine; ``asker`` is the test or block that asks.
     """
 
@@ -132,9 +132,9 @@ class Recorder:
         on_miss: Callable[[CassetteMiss], None],
         label: str = "",
         command: str = "",
-        owned: bool = True,
+        is_shared: bool = False,
         watched: bool = False,
-        is_new: bool = False,
+        created_this_run: bool = False,
         shown_path: str = "",
         identity: str = "",
         asker: str = "",
@@ -147,9 +147,9 @@ class Recorder:
         self.redact = redact
         self.label = label
         self.command = command
-        self.owned = owned
+        self.is_shared = is_shared
         self.watched = watched
-        self.is_new = is_new
+        self.created_this_run = created_this_run
         self.shown_path = shown_path or str(path or "no cassette")
         self.identity = identity or str(path)
         self.asker = asker or label
@@ -164,7 +164,7 @@ class Recorder:
         self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self._unsupported: list[NotRecorded] = []
-        self.in_front: set[str] = set()
+        self.caches_in_the_way: set[str] = set()
         self.caches_before: list[Any] = []  # libraries' own, which would hide calls
         self.is_cut_short = False  # whether the test may not have come to all of its calls
         self._on_miss = on_miss
@@ -214,7 +214,7 @@ class Recorder:
         return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
 
     @property
-    def unstored(self) -> list[NotRecorded]:
+    def not_recorded(self) -> list[NotRecorded]:
         """The calls so far that are not recorded, or not such that replay can repeat them."""
         failures = [(record.failure, record.entry) for record in self.calls if record.failure is not None]
         lost = [
@@ -243,7 +243,7 @@ class Recorder:
     def is_offline(self) -> bool:
         """Whether no provider is asked, so that a missing key is to hinder nobody."""
         if self.mode is Mode.ONCE:
-            return self.path is not None and not self.is_new and self.path.exists()
+            return self.path is not None and not self.created_this_run and self.path.exists()
         return self.mode is Mode.REPLAY
 
     @property
@@ -276,9 +276,9 @@ class Recorder:
         """
         live = self.mode is Mode.LIVE
         text = "" if live else self.strategy.text(call)
-        own_key = "" if live else self._recorded_key(call, text)
+        custom_key = "" if live else self._recorded_key(call, text)
         with self._lock:
-            key = self._key_in_cassette(call, own_key, at_once=at_once)
+            key = self._key_in_cassette(call, custom_key, at_once=at_once)
             nth = self._numbers.take(key)
             found = None if live else self._find(key, nth)
             decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
@@ -288,25 +288,25 @@ class Recorder:
                 return record, None
             if self.may_ask:
                 if self.settings.key is None and not self.strategy.stable:
-                    record.own_key = text
-                record.owner = self._owner(address, has_own_key=record.own_key is not None)
-                record.nth_in_layers = self._numbers_in_layers.take(record.kept_as(0))
+                    record.custom_key = text
+                record.owner = self._owner(address, has_custom_key=record.custom_key is not None)
+                record.nth_in_layers = self._numbers_in_layers.take(record.cache_key(0))
             record.live_request = call.request if live else {}
             self._calls.append(record)
         if decision is Decision.REPLAY and found is not None:
             # Reading may be interrupted: what is the cassette's must not pass for a new answer then.
             record.source, (record.nth, record.entry) = "cassette", found
-            answer = self._answer_of(record.entry, call, is_other=key != own_key)
+            answer = self._answer_of(record.entry, call, is_other=key != custom_key)
             record.seconds = answer.seconds
-            self._note(record, answer)
+            self._copy_usage(record, answer)
             if self.settings.max_age is not None:
                 record.age = _age(record.entry.recorded())
             return record, answer
         if decision is Decision.ASK or (self.path is None and decision is Decision.MISS):
             is_old = self.mode is Mode.RECORD and self.path is not None
-            record.renews = is_old and nth < len(self.cassette.answers(key))
+            record.replaces = is_old and nth < len(self.cassette.answers(key))
             # Where there is a cassette `board` looks: one look, by one process at a time.
-            in_layers = self.look(record, call) if self.path is None else None
+            in_layers = self.find_in_cache(record, call) if self.path is None else None
             if in_layers is not None:
                 return record, in_layers
         if decision is Decision.MISS:
@@ -325,19 +325,19 @@ class Recorder:
                 self._old_recordings = list(old_recordings(self.cassette.entries, self.strategy, self.redact))
         return next((old.key for old in self._old_recordings if old.matches(call, text)), key)
 
-    def _owner(self, address: str, *, has_own_key: bool) -> str:
+    def _owner(self, address: str, *, has_custom_key: bool) -> str:
         """What the layers keep an answer for: this cassette and a provider's address.
 
         Shared, the address alone, and what runs on this machine is never shared between cassettes; a
         ``cache_key`` of the user's own has the last word.
         """
         is_shared = self.path is None or (self.settings.share and not is_loopback(address))
-        if is_shared and has_own_key:
+        if is_shared and has_custom_key:
             return ""
         owner = UNIT.join(("" if is_shared else self.identity, address))
         return "@" + blake2b(owner.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
-    def look(self, record: CallRecord, call: Call) -> Answer | None:
+    def find_in_cache(self, record: CallRecord, call: Call) -> Answer | None:
         """What the cache layers have of a call that is to be asked, None where they have nothing of it."""
         if self.mode is Mode.REWRITE:
             return None
@@ -351,9 +351,9 @@ class Recorder:
         self._unanswered.pop(record, None)
         record.source, record.seconds = found.layer, answer.seconds
         record.asked_by, record.asked_at = self.redact(found.asked_by), found.recorded
-        self._note(record, answer)
-        self._keep(record, call, answer, found.recorded)
-        if record.kept is None:
+        self._copy_usage(record, answer)
+        self._record(record, call, answer, found.recorded)
+        if record.interaction is None:
             return answer
         data, error, hidden = map(copied, (answer.data, answer.error, answer.hidden))
         return answer._replace(data=data, error=error, hidden=hidden)
@@ -370,12 +370,12 @@ class Recorder:
             return LANDED, None
         flight = getattr(self.cache, "flight", None)
         is_single = waits and not record.streamed
-        record.may_race = flight is not None and not is_single
+        record.may_be_asked_twice = flight is not None and not is_single
         held: Held | None = LANDED
         if flight is not None and is_single:
-            held = flight.try_acquire(record.kept_as())
+            held = flight.try_acquire(record.cache_key())
         looks = held is not None and (again or self.path is not None)
-        answer = self.look(record, call) if looks else None
+        answer = self.find_in_cache(record, call) if looks else None
         record.started = RealTime.seconds()
         return held, answer
 
@@ -383,41 +383,41 @@ class Recorder:
         """Take the provider's answer of a call that ``begin`` did not answer: into every layer at once."""
         self._unanswered.pop(record, None)
         record.seconds = RealTime.seconds() - record.started
-        record.tape, record.left_early = None, not (answer.complete or answer.ended)
-        self._note(record, answer)
+        record.open_stream, record.left_early = None, not (answer.complete or answer.ended)
+        self._copy_usage(record, answer)
         if self.watched:
             return
         answer, now = self._clean(answer)._replace(seconds=record.seconds), _now()
         if self.mode is Mode.LIVE:
-            record.kept = Interaction(record.key, call, answer, now)
+            record.interaction = Interaction(record.key, call, answer, now)
             return
-        self._keep(record, call, answer, now)
-        if answer.complete and (answer.is_answered or self._keeps_errors):
+        self._record(record, call, answer, now)
+        if answer.complete and (answer.is_answered or self._caches_errors):
             record.is_cached = getattr(self.cache, "keeps", True)
             if record.is_cached:
-                meanwhile = self._from_cache(record.kept_as()) if record.may_race else None
-                record.raced = meanwhile is not None and not self._is_old(meanwhile.recorded)
-                self._into_cache(record.kept_as(), values.store(answer, now, self.asker))
+                meanwhile = self._from_cache(record.cache_key()) if record.may_be_asked_twice else None
+                record.asked_twice = meanwhile is not None and not self._is_old(meanwhile.recorded)
+                self._into_cache(record.cache_key(), values.store(answer, now, self.asker))
                 record.is_cached = getattr(self.cache, "keeps", True)  # a layer may have failed just now
             self._note_in_layers(record)
 
-    def _in_cache(self, record: CallRecord) -> Found | None:
+    def _in_cache(self, record: CallRecord) -> CachedAnswer | None:
         """What the layers have of a call; where there is no cassette, ``repeat`` says what the next identical gets."""
-        found = self._from_cache(record.kept_as())
-        known = self._in_layers[record.kept_as(0)]
+        found = self._from_cache(record.cache_key())
+        known = self._in_layers[record.cache_key(0)]
         if found is not None:
             self._note_in_layers(record)
         elif known and self.path is None and self.settings.repeat is not Repeat.ERROR:
             is_last = self.settings.repeat is Repeat.LAST
-            found = self._from_cache(record.kept_as(known - 1 if is_last else record.nth_in_layers % known))
+            found = self._from_cache(record.cache_key(known - 1 if is_last else record.nth_in_layers % known))
         return found
 
     def _note_in_layers(self, record: CallRecord) -> None:
         with self._lock:
-            key = record.kept_as(0)
+            key = record.cache_key(0)
             self._in_layers[key] = max(self._in_layers[key], record.nth_in_layers + 1)
 
-    def _from_cache(self, key: str) -> Found | None:
+    def _from_cache(self, key: str) -> CachedAnswer | None:
         """What is kept under a key, and the layer that has it."""
         try:
             value = self.cache.get(key)
@@ -429,12 +429,12 @@ class Recorder:
             return None
         try:
             answer, recorded = values.revive(value)
-            values.check(answer, recorded, errors=self._keeps_errors)
+            values.check(answer, recorded, errors=self._caches_errors)
         except CacheError:
             if hasattr(value, "layer"):
                 return None  # of somebody else or of a newer form, in a layer of ours: asked anew, and put in its place
             raise
-        return Found(answer, recorded, getattr(value, "layer", "cache"), values.asked_by(value))
+        return CachedAnswer(answer, recorded, getattr(value, "layer", "cache"), values.asked_by(value))
 
     def _into_cache(self, key: str, value: dict[str, Any]) -> None:
         try:
@@ -442,25 +442,25 @@ class Recorder:
         except LMCacheWarning as warning:
             self.faults.append(warning)
 
-    def _note(self, record: CallRecord, answer: Answer) -> None:
+    def _copy_usage(self, record: CallRecord, answer: Answer) -> None:
         record.tokens, record.cached, record.usd = answer.tokens, answer.cached, answer.usd
         record.is_answered = answer.is_answered
 
-    def _keep(self, record: CallRecord, call: Call, answer: Answer, recorded: str) -> None:
+    def _record(self, record: CallRecord, call: Call, answer: Answer, recorded: str) -> None:
         interaction = Interaction(record.key, call, answer, recorded)
         if self.path is None:
-            record.kept = interaction
+            record.interaction = interaction
         else:
             record.entry = entry_of(interaction, self.path)
 
     @property
     def _exists(self) -> bool:
-        return self.path is not None and not self.is_new and self.cassette.exists
+        return self.path is not None and not self.created_this_run and self.cassette.exists
 
     def _is_old(self, recorded: str) -> bool:
         return self.settings.max_age is not None and _age(recorded) > self.settings.max_age
 
-    def drop(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> None:
+    def discard(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> None:
         """Take an error that may pass: the next identical call takes this one's place.
 
         At the end of the test it is recorded, unless an identical call that was made later got an answer.
@@ -469,9 +469,9 @@ class Recorder:
         with self._lock:
             self._numbers.give_back(record.key, record.nth)
             if self.may_ask:
-                self._numbers_in_layers.give_back(record.kept_as(0), record.nth_in_layers)
+                self._numbers_in_layers.give_back(record.cache_key(0), record.nth_in_layers)
             self._unanswered.pop(record, None)
-            record.tape, record.failure = None, failure
+            record.open_stream, record.failure = None, failure
 
     def _failure(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> Failure:
         entry = None
@@ -482,11 +482,11 @@ class Recorder:
         return Failure(why, entry, self.number(), replays=answer.ended is None)
 
     @property
-    def _keeps_errors(self) -> bool:
+    def _caches_errors(self) -> bool:
         """Whether the layers give a failing test's next recording the errors that it met."""
         return self.path is not None and self.settings.record_errors is RecordErrors.ALL
 
-    def keeps(self, *, lasting: bool) -> bool:
+    def should_record_error(self, *, lasting: bool) -> bool:
         """Whether an error of the provider is recorded at once, whatever comes after it."""
         return lasting or self.settings.record_errors is RecordErrors.ALL
 
@@ -507,7 +507,7 @@ class Recorder:
 
     def unused(self) -> int:
         """How many recordings of the cassette no call asked for; only for a cassette of one test."""
-        if self.path is None or not self.owned or self.mode in {Mode.LIVE, Mode.REWRITE}:
+        if self.path is None or self.is_shared or self.mode in {Mode.LIVE, Mode.REWRITE}:
             return 0
         if self.is_cut_short:
             return 0
@@ -532,8 +532,8 @@ class Recorder:
         Says whether the file changed. Raises CassetteError where it cannot be written.
         """
         for record in self._calls:
-            if record.tape is not None:
-                record.tape.left()
+            if record.open_stream is not None:
+                record.open_stream.left()
         for record, call in list(self._unanswered.items()):
             answer = Answer(Kind.UNANSWERED, None, ended=WITH_THE_TEST)
             what = f"{record.name}() had no answer yet when the test ended"
@@ -546,12 +546,12 @@ class Recorder:
         if not (rewrite or self.recorded):
             return False
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
-        if self.owned and self.command:
+        if self.command and not self.is_shared:
             comment.append(f"record again: {self.rewrite_command}")
         # What a rewrite asked in vain keeps the answer that it had, and so does what it may not have come to.
-        owned = self.owned and not self.unstored and not self.is_cut_short
+        is_shared = self.is_shared or bool(self.not_recorded) or self.is_cut_short
         return self.cassette.save(
-            self._asked_for(), owned=owned, rewrite=rewrite, comment=self.redact(comment)
+            self._asked_for(), is_shared=is_shared, rewrite=rewrite, comment=self.redact(comment)
         )
 
     def _record_failures(self) -> None:
@@ -572,19 +572,19 @@ class Recorder:
         recorded = [] if self.path is None else self.cassette.answers(record.key)
         return record.nth < len(recorded) and recorded[record.nth].is_answered
 
-    def _asked_for(self) -> list[Asked]:
+    def _asked_for(self) -> list[CallToSave]:
         fresh: Counter[str] = Counter()
         asked = []
         for record in self.calls:
-            if record.is_new and record.renews:
-                asked.append(Asked(record.key, record.nth, record.entry, renews=True))
+            if record.is_new and record.replaces:
+                asked.append(CallToSave(record.key, record.nth, record.entry, replaces=True))
             elif record.is_new:
                 # Counted anew: of two calls at once, the one that started first may have been keyed last.
                 kept = 0 if self.mode is Mode.REWRITE else len(self.cassette.answers(record.key))
-                asked.append(Asked(record.key, kept + fresh[record.key], record.entry))
+                asked.append(CallToSave(record.key, kept + fresh[record.key], record.entry))
                 fresh[record.key] += 1
             elif record.entry is not None:
-                asked.append(Asked(record.key, record.nth, None))
+                asked.append(CallToSave(record.key, record.nth, None))
         return asked
 
     @property

@@ -149,11 +149,11 @@ class Session:
         settings: Settings,
         path: Path | None,
         *,
-        owned: bool = True,
+        is_shared: bool = False,
         label: str = "",
         command: str = "",
         watched: bool = False,
-        is_new: bool = False,
+        created_this_run: bool = False,
         backend: Callable[[], Any] | None = None,
         identity: str = "",
         asker: str = "",
@@ -161,7 +161,7 @@ class Session:
     ) -> Recorder:
         """A recorder on a cassette file, which is read when the first call needs it. Raises SettingsError.
 
-        ``path`` None: no cassette. ``is_new``: it was not there when the run began. ``backend`` gives the cache
+        ``path`` None: no cassette. ``created_this_run``: it was not there when the run began. ``backend`` gives the cache
         of a test where its settings name none, None for the one of all. ``identity`` is what the layers know the
         cassette by, on every machine; ``asker`` is who asks, where ``label`` does not say. ``where`` gives lines for
         a miss about a cassette that is not there.
@@ -180,7 +180,7 @@ class Session:
 
         def cassette() -> Cassette:
             rewrites = recorder.mode is Mode.REWRITE
-            return self._cassette(cast("Path", path), recorder.strategy, shared=not owned, rewrites=rewrites)
+            return self._cassette(cast("Path", path), recorder.strategy, shared=is_shared, rewrites=rewrites)
 
         recorder = Recorder(
             settings,
@@ -192,9 +192,9 @@ class Session:
             open_cache=cache,
             label=label,
             command=command,
-            owned=owned,
+            is_shared=is_shared,
             watched=watched,
-            is_new=is_new,
+            created_this_run=created_this_run,
             on_miss=self._tell_of_miss,
             shown_path="" if path is None else _shown(path),
             identity=identity,
@@ -242,7 +242,7 @@ class Session:
                 os.environ.update(dict.fromkeys(missing, DUMMY_KEY))
                 self._dummies.update(missing)
             if not recorder.watched:
-                recorder.in_front.update(self._fronts.standing())
+                recorder.caches_in_the_way.update(self._fronts.standing())
                 self._children.admit(recorder)
 
     def is_alone(self, recorder: Recorder) -> bool:
@@ -255,7 +255,7 @@ class Session:
             self._parent.dismiss(recorder)
         with self._lock:
             if not recorder.watched:
-                recorder.in_front.update(self._fronts.standing())
+                recorder.caches_in_the_way.update(self._fronts.standing())
             around = self._around.get(recorder)
             self._forget(recorder)
             if _current.get() is recorder:
@@ -411,7 +411,7 @@ class Session:
         own = _current.get()
         recorder = own if own in self._open else self._innermost()
         if recorder is not None:
-            recorder.in_front.add(name)
+            recorder.caches_in_the_way.add(name)
 
     def stats(self) -> Mapping[str, Stats]:
         """What the layers of the caches that stood behind cassettes were asked, by the layer's name."""
@@ -617,7 +617,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         recorder = self._closed()
         session.leave(recorder)
         # A rewrite drops what it did not ask: not where another block of this run uses the file too.
-        recorder.owned = recorder.path is None or session.uses(recorder.path) == 1
+        recorder.is_shared = recorder.path is not None and session.uses(recorder.path) > 1
         faults = [*recorder.faults, *recorder.inner_faults]
         untold = [fault for fault in faults if not getattr(fault, TOLD, False)]
         passed = kind is None and not recorder.faults and not untold

@@ -125,7 +125,7 @@ class Tally:
         cost = self.costs.setdefault(test, Cost()) if calls else Cost()
         for call in calls:
             tokens = sum(call.tokens)
-            self.raced += call.raced
+            self.raced += call.asked_twice
             if call.is_new and passed:
                 self.left_early[test] = self.left_early.get(test, 0) + call.left_early
             if call.source:
@@ -145,12 +145,15 @@ class Tally:
                 counts = self.missed if is_miss else self.refused
                 counts[test] = counts.get(test, 0) + 1
         self._add_errors(test, calls if passed else [])
-        self._add_unstored(test, [] if recorder.mode is Mode.LIVE else recorder.unstored)
-        for name, found in {"in_front": recorder.in_front, "from_layers": from_layers(calls)}.items():
+        self._add_unstored(test, [] if recorder.mode is Mode.LIVE else recorder.not_recorded)
+        for name, found in {
+            "in_front": recorder.caches_in_the_way,
+            "from_layers": from_layers(calls),
+        }.items():
             if found:
                 getattr(self, name).setdefault(test, []).extend(found)
         file = recorder.shown_path
-        self._used(file, test if recorder.owned else SEVERAL)
+        self._used(file, SEVERAL if recorder.is_shared else test)
         self.unused[file] = recorder.unused() if passed else 0
         if old := recorder.old:
             self.old[test] = self.old.get(test, 0) + old

@@ -34,7 +34,7 @@ def reply(text: str, **more: Any) -> Answer:
 
 
 def recorder(path: Path, mode: str = "replay", **more: Any) -> Recorder:
-    how = {name: more.pop(name) for name in ("owned", "watched", "label", "command") if name in more}
+    how = {name: more.pop(name) for name in ("is_shared", "watched", "label", "command") if name in more}
     how = {"label": "test_x.py::test_x", "command": 'pytest --lm-record "test_x.py::test_x"', **how}
     return ENGINE.recorder(Settings().updated({"mode": mode, **more}, "test"), path, **how)
 
@@ -239,11 +239,11 @@ def test_the_next_identical_call_takes_the_place_of_one_that_is_not_stored(path:
     failed, answer = tape.begin(tape.number(), call("same"))
     assert answer is None
     dropped = NotRecorded(Reason.PROVIDER_ERROR, "completion() failed with RateLimitError")
-    tape.drop(failed, call("same"), LIMIT, dropped)
+    tape.discard(failed, call("same"), LIMIT, dropped)
     assert ask(tape, "same", provider) == "same #2"
     assert tape.close(passed=True)
     assert tape.recorded == 2
-    assert tape.unstored == [dropped]
+    assert tape.not_recorded == [dropped]
     assert [(record.nth, record.is_new) for record in tape.calls] == [(0, True), (1, False), (1, True)]
     tape = recorder(path)
     assert [ask(tape, "same") for _ in range(2)] == ["same #1", "same #2"]
@@ -257,14 +257,14 @@ def test_transient_errors_are_kept_only_where_all_are(
     path: Path, record_errors: str, lasting: bool, kept: bool
 ) -> None:
     """`lm_record_errors` decides on the errors that asking again may not give."""
-    assert recorder(path, record_errors=record_errors).keeps(lasting=lasting) is kept
+    assert recorder(path, record_errors=record_errors).should_record_error(lasting=lasting) is kept
 
 
 def failed(tape: Recorder, text: str, answer: Answer = LIMIT) -> None:
     """Make a call that fails."""
     record, found = tape.begin(tape.number(), call(text))
     assert found is None
-    tape.drop(record, call(text), answer, FAILED)
+    tape.discard(record, call(text), answer, FAILED)
 
 
 def test_an_error_that_nothing_made_up_for_keeps_its_place(path: Path) -> None:
@@ -272,13 +272,13 @@ def test_an_error_that_nothing_made_up_for_keeps_its_place(path: Path) -> None:
     tape, provider = recorder(path, "record"), Provider()
     early, _ = tape.begin(tape.number(), call("other"))
     slow, _ = tape.begin(tape.number(), call("other"))
-    tape.drop(early, call("other"), LIMIT, FAILED)
+    tape.discard(early, call("other"), LIMIT, FAILED)
     tape.finish(slow, call("other"), provider.answer(call("other")))
     ask(tape, "same", provider)
     failed(tape, "same")
     failed(tape, "same")
     tape.close(passed=True)
-    assert (tape.recorded, tape.unstored) == (5, [])
+    assert (tape.recorded, tape.not_recorded) == (5, [])
     tape = recorder(path)
     answers = [
         tape.begin(tape.number(), call(text))[1]
@@ -297,7 +297,7 @@ def test_errors_of_a_test_that_failed_are_only_told(path: Path, mode: str) -> No
     ask(tape, "b", Provider())
     failed(tape, "a" if mode == "rewrite" else "c")
     tape.close(passed=False)
-    assert tape.unstored == [FAILED]
+    assert tape.not_recorded == [FAILED]
     assert path.read_bytes() == before
 
 
@@ -323,7 +323,7 @@ def test_what_cannot_be_replayed_misses_and_says_why(path: Path) -> None:
     failed(tape, "a", Answer(Kind.UNANSWERED, None, ended="KeyError"))
     tape.begin(tape.number(), call("b"))
     tape.close(passed=True)
-    assert tape.unstored == [
+    assert tape.not_recorded == [
         (Reason.NO_ANSWER, "completion() failed"),
         (Reason.NO_ANSWER, "completion() had no answer yet when the test ended"),
     ]
@@ -345,7 +345,7 @@ def test_a_stream_that_is_still_open_is_closed_where_it_was_left(path: Path) -> 
 
     tape, asked = recorder(path, "record"), call("a", stream=True)
     record, _ = tape.begin(tape.number(), asked)
-    record.tape = Tape()
+    record.open_stream = Tape()
     assert tape.close(passed=True)
     assert record.left_early
     tape = recorder(path)
@@ -371,7 +371,7 @@ def test_an_entry_point_that_is_not_recorded_is_refused_where_nothing_may_be_ask
     else:
         tape.refuse("image_generation")
         assert [record.source for record in tape.calls] == ["provider"]
-        assert tape.unstored == [(Reason.UNSUPPORTED, "image_generation()")]
+        assert tape.not_recorded == [(Reason.UNSUPPORTED, "image_generation()")]
 
 
 # ---- order and threads ---------------------------------------------------------------------------------
@@ -509,7 +509,7 @@ def test_unused_recordings_are_counted(path: Path) -> None:
     ask(tape, "same")
     ask(tape, "b")
     assert tape.unused() == 2
-    assert recorder(path, owned=False).unused() == 0
+    assert recorder(path, is_shared=True).unused() == 0
     assert recorder(path.with_name("none.yaml")).unused() == 0
 
 
@@ -701,5 +701,5 @@ def test_the_header_names_the_test_and_the_command_that_records_it_again(path: P
 
 def test_a_shared_cassettes_header_names_no_test(path: Path) -> None:
     """What several tests recorded is not the last one's."""
-    recorded(path, "a", owned=False, label="several tests")
+    recorded(path, "a", is_shared=True, label="several tests")
     assert path.read_text().startswith("# pytest-lmcache cassette of several tests\nlmcache: 1\n")

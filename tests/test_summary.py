@@ -29,7 +29,7 @@ class Call:
     failure: None = None
     model: str = "gpt"
     is_cached: bool = False
-    raced: bool = False
+    asked_twice: bool = False
     cached: tuple[int, int] = (0, 0)
     cached_usd: float = 0.0
     asked_by: str = ""
@@ -42,14 +42,14 @@ class Recorder:
 
     calls: list[Call] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    unstored: list[NotRecorded] = field(default_factory=list)
-    in_front: set[str] = field(default_factory=set)
+    not_recorded: list[NotRecorded] = field(default_factory=list)
+    caches_in_the_way: set[str] = field(default_factory=set)
     spare: int = 0
     mode: Mode = Mode.REPLAY
     shown_path: str = ""
     path: Path = Path(__file__)
     command: str = "pytest --lm-record x.py"
-    owned: bool = True
+    is_shared: bool = False
     old: int = 0
 
     def unused(self):
@@ -61,7 +61,7 @@ FACTS = [
     ("a", Recorder([REPLAYED, REPLAYED], spare=2), True, False),
     ("b", Recorder([NEW, NEW, Call("cassette", usd=None)]), True, True),
     ("c", Recorder([LIVE, Call("")], faults=["miss"], spare=5), False, False),
-    ("d", Recorder([LIVE], unstored=[TIMED_OUT]), True, False),
+    ("d", Recorder([LIVE], not_recorded=[TIMED_OUT]), True, False),
     ("e", Recorder([Call("provider", is_new=True, left_early=True)]), True, True),
     ("f", Recorder([NEW]), False, False),
     (
@@ -70,10 +70,10 @@ FACTS = [
         True,
         True,
     ),
-    ("j", Recorder([REPLAYED], in_front={"one cache", "another"}), True, False),
+    ("j", Recorder([REPLAYED], caches_in_the_way={"one cache", "another"}), True, False),
     (
         "i",
-        Recorder([Call("provider", is_cached=True, raced=True, cached=(4, 2), cached_usd=0.125)]),
+        Recorder([Call("provider", is_cached=True, asked_twice=True, cached=(4, 2), cached_usd=0.125)]),
         True,
         False,
     ),
@@ -136,7 +136,7 @@ def test_a_file_that_several_use():
     """What one test did not ask of a file that others use, in this process or another, is not called unused."""
     facts = [
         ("a", Recorder([REPLAYED], spare=1, shown_path="x.yaml"), True, False),
-        ("b", Recorder([REPLAYED], owned=False, shown_path="x.yaml"), True, False),
+        ("b", Recorder([REPLAYED], is_shared=True, shown_path="x.yaml"), True, False),
     ]
     assert not any("unused" in line for line in tally(facts).lines(durations=0))
     merged = Tally()
@@ -160,7 +160,7 @@ def test_empty():
     assert tally([("a", Recorder(), True, False)]).is_empty
     assert not tally([("a", Recorder(spare=1), True, False)]).is_empty
     assert not tally([("a", Recorder(faults=["miss"]), False, False)]).is_empty
-    assert not tally([("a", Recorder(in_front={"a cache"}), True, False)]).is_empty
+    assert not tally([("a", Recorder(caches_in_the_way={"a cache"}), True, False)]).is_empty
     watched = Tally()
     watched.watched("a", 1)
     assert not watched.is_empty
@@ -217,7 +217,7 @@ def test_verbose():
 def test_each_reason_for_no_recording_has_its_own_lines():
     """What mends a missing key is not what mends a rate limit; workers' lists are merged by reason."""
     facts = [
-        (reason.name, Recorder([LIVE], unstored=[NotRecorded(reason, "call()")]), True, False)
+        (reason.name, Recorder([LIVE], not_recorded=[NotRecorded(reason, "call()")]), True, False)
         for reason in Reason
     ]
     total, other = tally(facts), tally(facts)
@@ -229,7 +229,7 @@ def test_each_reason_for_no_recording_has_its_own_lines():
 
 def test_live_mode_expects_nothing_to_be_kept():
     """In mode live an answer that was not recorded is no news."""
-    total = tally([("a", Recorder([LIVE], unstored=[TIMED_OUT], mode=Mode.LIVE), True, False)])
+    total = tally([("a", Recorder([LIVE], not_recorded=[TIMED_OUT], mode=Mode.LIVE), True, False)])
     assert total.unstored == {}
 
 

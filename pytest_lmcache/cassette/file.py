@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Any
 
 from pytest_lmcache.cassette.document import CONFLICT, Entry, rewrite_command, scalar
-from pytest_lmcache.cassette.merge import Asked, merge
+from pytest_lmcache.cassette.merge import CallToSave, merge
 from pytest_lmcache.errors import (
     CassetteError,
     a_folder,
@@ -83,12 +83,12 @@ class Cassette:
         return self._indexed()[1].get(key, ())
 
     def save(
-        self, asked: Sequence[Asked], *, owned: bool, rewrite: bool, comment: Sequence[str] = ()
+        self, asked: Sequence[CallToSave], *, is_shared: bool, rewrite: bool, comment: Sequence[str] = ()
     ) -> bool:
         """Merge what a test asked into the file, aside and then renamed; say whether the file changed.
 
-        ``owned``: one test alone uses the file, so its order is that test's, and a rewrite drops what was
-        not asked, and the file where nothing is left. The file is read anew under a lock: other processes may
+        ``is_shared``: other tests use the file too. Otherwise its order is that of this test's calls, and a rewrite
+        drops what was not asked, and the file if nothing is left. The file is read anew under a lock: other processes may
         have written meanwhile.
         Raises CassetteError where the file is broken or cannot be written.
         """
@@ -96,7 +96,7 @@ class Cassette:
             return False
 
         def text() -> bytes | None:
-            return self._merged(asked, owned=owned, rewrite=rewrite, comment=comment)
+            return self._merged(asked, is_shared=is_shared, rewrite=rewrite, comment=comment)
 
         if rewrite and text() is None:
             return False  # it needs no lock, so the folder may be read-only
@@ -108,11 +108,11 @@ class Cassette:
         return True
 
     def _merged(
-        self, asked: Sequence[Asked], *, owned: bool, rewrite: bool, comment: Sequence[str]
+        self, asked: Sequence[CallToSave], *, is_shared: bool, rewrite: bool, comment: Sequence[str]
     ) -> bytes | None:
         """The file as it is to be after a test, empty for no file; None where nothing changes."""
         on_disk = Cassette(self.path, self.strategy, replaces=self._replaces)
-        entries = merge(on_disk.entries, asked, owned=owned, rewrite=rewrite)
+        entries = merge(on_disk.entries, asked, is_shared=is_shared, rewrite=rewrite)
         if entries == on_disk.entries:
             return None
         return b"".join(on_disk._file(entries, comment)) if entries else b""

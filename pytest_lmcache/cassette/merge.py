@@ -27,19 +27,21 @@ Place: TypeAlias = tuple[str, int]
 """A key, and which of its answers, from 0."""
 
 
-class Asked(NamedTuple):
+class CallToSave(NamedTuple):
     """One call of a test, in the order of start: its key, which of the key's answers (from 0), what is new.
 
-    ``renews``: the new answer takes the place of one that was too old.
+    ``replaces``: the new answer takes the place of one that was too old.
     """
 
     key: str
     nth: int
     new: Entry | None
-    renews: bool = False
+    replaces: bool = False
 
 
-def merge(old: Sequence[Entry], asked: Sequence[Asked], *, owned: bool, rewrite: bool) -> list[Entry]:
+def merge(
+    old: Sequence[Entry], asked: Sequence[CallToSave], *, is_shared: bool, rewrite: bool
+) -> list[Entry]:
     """The file's interactions after a test: in the order in which the calls started.
 
     What did not change keeps its text, and a rewrite with the same calls keeps the order, so that recording
@@ -49,14 +51,14 @@ def merge(old: Sequence[Entry], asked: Sequence[Asked], *, owned: bool, rewrite:
     fresh = {(call.key, call.nth): call.new for call in asked if call.new is not None}
     in_order = dict.fromkeys(_in_order(asked))
     known = in_order.keys() <= before.keys()
-    if rewrite and not known and _is_same_run(before, [*in_order], fresh, whole=owned):
+    if rewrite and not known and _is_same_run(before, [*in_order], fresh, whole=not is_shared):
         return list(old)
     if rewrite:
         chosen = before | fresh | {place: before[place] for place in _unchanged(before, fresh, known=known)}
     else:
-        renewed = {(call.key, call.nth): call.new for call in asked if call.new is not None and call.renews}
+        renewed = {(call.key, call.nth): call.new for call in asked if call.new is not None and call.replaces}
         chosen = fresh | before | renewed
-    if not owned or (known and not rewrite):
+    if is_shared or (known and not rewrite):
         order = [*before, *in_order]
     elif rewrite:
         order = [place for place in before if place in in_order] if known else [*in_order]
@@ -188,7 +190,7 @@ def _places(entries: Iterable[Entry]) -> Iterator[Place]:
         seen[entry.key] += 1
 
 
-def _in_order(asked: Sequence[Asked]) -> Iterator[Place]:
+def _in_order(asked: Sequence[CallToSave]) -> Iterator[Place]:
     """The places asked for, by the start of their calls.
 
     Of identical calls at once, the one that started last may have been answered first: their numbers stay

@@ -39,7 +39,7 @@ class RemoteRecorder:
         self.redact = _Sender()
         self.faults = _Faults(self._report)
         self.inner_faults: list[BaseException] = []
-        self.in_front: set[str] = set()
+        self.caches_in_the_way: set[str] = set()
         self.caches_before: list[Any] = []
         mode = variable.split(" ")[2]
         self.is_offline = mode.endswith(OFFLINE)
@@ -60,7 +60,7 @@ class RemoteRecorder:
         """Whether the mode is one of those that ask no provider where there is a cassette."""
         return self.mode in {Mode.REPLAY, Mode.ONCE}
 
-    def keeps(self, *, lasting: bool) -> bool:
+    def should_record_error(self, *, lasting: bool) -> bool:
         """Whether an error of the provider is recorded."""
         return lasting or self.settings.record_errors is RecordErrors.ALL
 
@@ -100,17 +100,17 @@ class RemoteRecorder:
     def finish(self, record: CallRecord, _call: Call, answer: Answer) -> None:
         """Hand the provider's answer over: it is in the test's layers when this returns."""
         record.tokens, record.cached, record.usd = answer.tokens, answer.cached, answer.usd
-        record.tape = None
+        record.open_stream = None
         if record not in self._numbers:
             return
         self._ask("finish", self._numbers.pop(record), answer=packed(answer))
 
-    def drop(self, record: CallRecord, _call: Call, answer: Answer, why: NotRecorded) -> None:
+    def discard(self, record: CallRecord, _call: Call, answer: Answer, why: NotRecorded) -> None:
         """Hand over an error that may pass."""
-        record.tape = None
+        record.open_stream = None
         if record in self._numbers:
             self._ask(
-                "drop", self._numbers.pop(record), answer=packed(answer), reason=why.reason, text=why.what
+                "discard", self._numbers.pop(record), answer=packed(answer), reason=why.reason, text=why.what
             )
 
     def refuse(self, name: str) -> None:
@@ -127,11 +127,11 @@ class RemoteRecorder:
         if self._line is None or self._line.pid != os.getpid():
             return
         for record in list(self._numbers):
-            if record.tape is not None:
+            if record.open_stream is not None:
                 with suppress(
                     MissInChild
                 ):  # the test's process has gone before: nothing is recorded any more
-                    record.tape.left()
+                    record.open_stream.left()
 
     def _answer(self, record: CallRecord, got: Mapping[str, Any]) -> Answer | None:
         if got.get("answer") is None:

@@ -254,9 +254,9 @@ class Peer:
         recorder.finish(record, call, unpacked(answer))
         return {}
 
-    def _drop(self, number: int, *, answer: Any, reason: str, text: str) -> dict[str, Any]:
+    def _discard(self, number: int, *, answer: Any, reason: str, text: str) -> dict[str, Any]:
         recorder, record, call = self._calls.pop(number)
-        recorder.drop(record, call, unpacked(answer), NotRecorded(Reason(reason), text))
+        recorder.discard(record, call, unpacked(answer), NotRecorded(Reason(reason), text))
         return {}
 
     def _refuse(self, recorder: Recorder | None, *, name: str) -> dict[str, Any]:

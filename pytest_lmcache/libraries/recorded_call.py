@@ -81,7 +81,7 @@ class Visit:
                 break
             yield
         else:
-            self.record.may_race = True
+            self.record.may_be_asked_twice = True
         if self.stored is not None:
             self.held.release()
             self._note_caching()
@@ -139,11 +139,13 @@ class Visit:
             if stored is None:
                 ended = CANCELLED if is_cancelled(error) else type(error).__name__
                 answer = answer._replace(complete=False, ended=answer.ended or ended)
-            if answer.ended == CANCELLED or (stored is not None and self.recorder.keeps(lasting=lasting)):
+            if answer.ended == CANCELLED or (
+                stored is not None and self.recorder.should_record_error(lasting=lasting)
+            ):
                 self.recorder.finish(self.record, self.call, answer)
             else:
                 why = NotRecorded(reason_of(error, of_provider=stored is not None), what)
-                self.recorder.drop(self.record, self.call, answer, why)
+                self.recorder.discard(self.record, self.call, answer, why)
 
     def revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
         """What a recording is read to; one that the library's classes refuse is an error of ours."""
@@ -258,7 +260,7 @@ class StreamTape:
         self._chunks: list[dict[str, Any]] = []
         self._open = True
         self._is_cancelled = False
-        visit.record.tape = self
+        visit.record.open_stream = self
 
     def chunk(self, chunk: Any) -> None:
         """Keep one chunk as it is now: its reader may change it."""

@@ -425,13 +425,13 @@ class Run:
             failure is not None
             and recorder is not None
             and recorder.mode is not Mode.LIVE
-            and recorder.unstored
+            and recorder.not_recorded
         ):
             from pytest_lmcache.not_recorded import advice
 
             is_rewrite = recorder.mode is Mode.REWRITE
             command = recorder.rewrite_command if is_rewrite else recorder.command
-            _put_first(report, advice(failure, recorder.unstored, command))
+            _put_first(report, advice(failure, recorder.not_recorded, command))
         if failure is not None and recorder is not None and (told := recorder.advice_on_failure()):
             report.sections.append(("language-model calls of this failure", told))
         # What a child process raised is another exception with the same text.
@@ -475,16 +475,16 @@ class Run:
             self.new.add(path)
         folder = Path(settings.cassette_dir)
         # A fixture may be set up more than once, with other parameters each time.
-        owned = not settings.cassette and path not in self.shared_places
+        is_shared = bool(settings.cassette) or path in self.shared_places
         return self.session.recorder(
             settings,
             path,
-            owned=owned,
+            is_shared=is_shared,
             label="several tests" if settings.cassette else label,
             asker=label,
             identity="" if path is None else identity_of(path, folder if folder.is_absolute() else root),
             command=record_command(self.config, record, node.path),
-            is_new=path in self.new,
+            created_this_run=path in self.new,
             backend=self._backend,
             where=lambda: self._hints(place, settings),
         )

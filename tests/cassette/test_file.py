@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pytest_lmcache.cassette import document, file, yaml_reader
 from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.cassette.file import Cassette
-from pytest_lmcache.cassette.merge import Asked
+from pytest_lmcache.cassette.merge import CallToSave
 from pytest_lmcache.cassette.names import cassette_path
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
@@ -67,18 +67,18 @@ def interaction(asked: Call | str, answer: Answer | str, keys: KeyStrategy = EXA
     return Interaction(keys.key(asked), asked, answer, WHEN)
 
 
-def asked_for(*interactions: Interaction) -> list[Asked]:
+def asked_for(*interactions: Interaction) -> list[CallToSave]:
     """What a test that got these answers hands to the cassette."""
     seen: dict[str, int] = {}
     asked = []
     for each in interactions:
-        asked.append(Asked(each.key, seen.setdefault(each.key, 0), entry_of(each, Path())))
+        asked.append(CallToSave(each.key, seen.setdefault(each.key, 0), entry_of(each, Path())))
         seen[each.key] += 1
     return asked
 
 
 def record(path: Path, *interactions: Interaction, keys: KeyStrategy = EXACT, **how: Any) -> bool:
-    how = {"owned": True, "rewrite": False, "comment": ["a comment"], **how}
+    how = {"is_shared": False, "rewrite": False, "comment": ["a comment"], **how}
     return Cassette(path, keys).save(asked_for(*interactions), **how)
 
 
@@ -699,7 +699,7 @@ def test_a_file_without_the_end_of_its_last_line_is_whole(three: Path) -> None:
     """Some editors take the last newline away; with one digit less the file would be cut off."""
     three.write_bytes(three.read_bytes().removesuffix(b"\n"))
     assert contents(three) == ["A", "B", "C"]
-    assert record(three, interaction("d", "D"), rewrite=True, owned=False)
+    assert record(three, interaction("d", "D"), rewrite=True, is_shared=True)
     assert contents(three) == ["A", "B", "C", "D"]
     three.write_bytes(three.read_bytes()[:-2])
     with pytest.raises(CassetteError, match="cut off"):
@@ -754,9 +754,9 @@ def test_recording_more_keeps_the_order_of_the_calls(three: Path) -> None:
     """A new call stands where the test makes it; what the test no longer asks comes last and is kept."""
     asked = asked_for(interaction("c", "C"), interaction("new", "N"), interaction("a", "A"))
     asked = [
-        Asked(each.key, each.nth, each.new if number == 1 else None) for number, each in enumerate(asked)
+        CallToSave(each.key, each.nth, each.new if number == 1 else None) for number, each in enumerate(asked)
     ]
-    assert Cassette(three, EXACT).save(asked, owned=True, rewrite=False)
+    assert Cassette(three, EXACT).save(asked, is_shared=False, rewrite=False)
     assert contents(three) == ["C", "N", "A", "B"]
 
 
@@ -784,17 +784,17 @@ def test_a_rewrite_that_asks_nothing_leaves_no_file(three: Path) -> None:
 
 def test_a_rewrite_of_a_shared_file_touches_only_what_the_test_asked(three: Path) -> None:
     """Several tests share the file: one of them never drops or moves the others' answers."""
-    assert record(three, interaction("new", "N"), interaction("b", "changed"), rewrite=True, owned=False)
+    assert record(three, interaction("new", "N"), interaction("b", "changed"), rewrite=True, is_shared=True)
     assert contents(three) == ["A", "changed", "C", "N"]
 
 
-@pytest.mark.parametrize("owned", [True, False])
-def test_a_rewrite_with_the_same_answers_leaves_the_file_alone(three: Path, owned: bool) -> None:
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_rewrite_with_the_same_answers_leaves_the_file_alone(three: Path, is_shared: bool) -> None:
     """New ids, times and fingerprints alone are no change: not a byte, not even the file's time."""
     before = three.read_bytes()
     os.utime(three, (1, 1))
     again = [interaction(text, reply(text.upper(), run=2)) for text in "cab"]
-    assert not record(three, *again, rewrite=True, owned=owned)
+    assert not record(three, *again, rewrite=True, is_shared=is_shared)
     assert three.read_bytes() == before
     assert three.stat().st_mtime == 1
 
@@ -977,9 +977,9 @@ def test_a_shared_file_does_not_grow_by_new_ids(path: Path) -> None:
     record(path, interaction("a", "A"), *OLD, interaction("c", "C"))
     before = path.read_bytes()
     again = parallel_run("d1", "d2", ("d1", "20"), ("d2", "30"))
-    assert not record(path, *again, rewrite=True, owned=False)
+    assert not record(path, *again, rewrite=True, is_shared=True)
     assert path.read_bytes() == before
-    assert record(path, *again, again[1], rewrite=True, owned=False)  # asked once more: one answer more
+    assert record(path, *again, again[1], rewrite=True, is_shared=True)  # asked once more: one answer more
 
 
 def test_a_call_that_is_no_longer_asked_goes_with_its_ids(path: Path) -> None:
@@ -1028,7 +1028,7 @@ def test_a_tool_loop_is_rewritten_beside_a_broken_interaction(path: Path, broken
     """In a file that tests share, what is broken of one stops no rewrite of another."""
     record(path, *tool_loop("call_z", "theirs", run=1, words="go"), *tool_loop("call_a", "ok", run=5))
     path.write_text(path.read_text().replace(*broken))
-    assert record(path, *tool_loop("call_b", "other", run=9), rewrite=True, owned=False)
+    assert record(path, *tool_loop("call_b", "other", run=9), rewrite=True, is_shared=True)
     assert "other" in path.read_text()
 
 
@@ -1038,7 +1038,9 @@ def test_identical_calls_at_once_never_change_places(path: Path) -> None:
     key = EXACT.key(call("same"))
     new = entry_of(interaction("new", "N"), path)
     Cassette(path, EXACT).save(
-        [Asked(key, 1, None), Asked(key, 0, None), Asked(new.key, 0, new)], owned=True, rewrite=False
+        [CallToSave(key, 1, None), CallToSave(key, 0, None), CallToSave(new.key, 0, new)],
+        is_shared=False,
+        rewrite=False,
     )
     assert contents(path) == ["first", "second", "N"]
 
@@ -1106,7 +1108,7 @@ sys.path.insert(0, sys.argv[1])
 from test_file import *
 path, who = Path(sys.argv[2]), sys.argv[3]
 for number in range(15):
-    record(path, interaction(f"{who} {number}", f"{who} {number}"), owned=False)
+    record(path, interaction(f"{who} {number}", f"{who} {number}"), is_shared=True)
 """
 
 
@@ -1129,7 +1131,7 @@ def test_threads_that_write_at_once_lose_nothing(path: Path) -> None:
 
     def write(who: int) -> None:
         for number in range(5):
-            record(path, interaction(f"{who} {number}", f"{who} {number}"), owned=False)
+            record(path, interaction(f"{who} {number}", f"{who} {number}"), is_shared=True)
 
     threads = [threading.Thread(target=write, args=(who,)) for who in range(6)]
     for thread in threads:

@@ -96,7 +96,7 @@ def assert_same(cassette: Path, written: Path) -> None:
     assert contents(cassette) == contents(written)
     assert main(["check", str(cassette)]) == 0
     added = test_file.interaction("one more", "yes")
-    assert test_file.record(cassette, added, owned=False)
+    assert test_file.record(cassette, added, is_shared=True)
     assert contents(cassette)[:-1] == contents(written)
 
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_lmcache import __version__
 from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.cassette.file import Cassette
-from pytest_lmcache.cassette.merge import Asked
+from pytest_lmcache.cassette.merge import CallToSave
 from pytest_lmcache.cli.main import main
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys.strategies import strategy
@@ -26,8 +26,10 @@ def write(path: Path, *texts: str) -> Path:
         call = Call("completion", {"model": "m", "messages": [{"role": "user", "content": text}]})
         answer = Answer(Kind.RESPONSE, {"id": "x", "choices": []}, seconds=0.5)
         key = keys.key(call)
-        asked.append(Asked(key, 0, entry_of(Interaction(key, call, answer, "2026-11-23T09:12:44Z"), path)))
-    assert Cassette(path, keys).save(asked, owned=True, rewrite=False)
+        asked.append(
+            CallToSave(key, 0, entry_of(Interaction(key, call, answer, "2026-11-23T09:12:44Z"), path))
+        )
+    assert Cassette(path, keys).save(asked, is_shared=False, rewrite=False)
     return path
 
 

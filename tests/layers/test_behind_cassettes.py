@@ -326,7 +326,7 @@ def test_what_is_no_value_in_a_layer_is_asked_anew(foreign: Any, provider: Provi
     """What somebody else, or a newer version, has left under a call's key fails no recording."""
     with use_cassette("x.yaml", mode="record") as tape:
         ask("foreign", provider.url)
-    cache.put(tape.calls[0].kept_as(), foreign)
+    cache.put(tape.calls[0].cache_key(), foreign)
     for source in ("provider", "memory"):
         lose("x.yaml")
         with use_cassette("x.yaml", mode="record") as tape:
@@ -351,7 +351,7 @@ def test_a_value_that_cannot_be_is_asked_anew(name: str, provider: Provider, cac
     """What somebody has changed in a layer, field by field, gets into no cassette and ends no test."""
     with use_cassette("x.yaml", mode="record") as tape:
         first = ask("poison", provider.url)
-    key = tape.calls[0].kept_as()
+    key = tape.calls[0].cache_key()
     value = dict(cache.get(key) or {})
     for wrong in POISON[name]:
         fresh_process(cache)
@@ -371,7 +371,7 @@ def test_an_answer_of_a_layer_that_litellm_cannot_read(
     with use_cassette(path, mode="record") as tape:
         ask("odd", provider.url)
     fresh_process(cache)
-    key = tape.calls[0].kept_as()
+    key = tape.calls[0].cache_key()
     cache.put(key, {**(cache.get(key) or {}), "data": {"choices": 5}})
     if path:
         lose(path)
@@ -509,7 +509,7 @@ def test_an_answer_says_who_asked_first(provider: Provider, cache: Cache) -> Non
     """A value keeps which test or block asked; one of an earlier version, which does not say, is used all the same."""
     with use_cassette("x.yaml", mode="record") as tape:
         ask("who", provider.url)
-    key, earlier = tape.calls[0].kept_as(), {}
+    key, earlier = tape.calls[0].cache_key(), {}
     for known in ("x.yaml", ""):
         lose("x.yaml")
         with use_cassette("x.yaml", mode="record") as tape:
@@ -1079,4 +1079,4 @@ def test_an_old_value_in_a_layer_is_no_race(provider: Provider) -> None:
         with use_cassette(name, mode="record", max_age=0.5) as tape:
             ask("aged", provider.url, stream=True)
         time.sleep(1.6)  # a recording tells whole seconds
-        assert [(call.source, call.raced) for call in tape.calls] == [("provider", False)]
+        assert [(call.source, call.asked_twice) for call in tape.calls] == [("provider", False)]

@@ -353,13 +353,13 @@ def test_langchains_cache_is_named(tmp_path: Path) -> None:
     langchain = pytest.importorskip("langchain_core.globals")
     with use_cassette(tmp_path / "x.yaml") as tape:
         langchain.set_llm_cache(caches.InMemoryCache())
-    assert tape.in_front == {LANGCHAIN}
+    assert tape.caches_in_the_way == {LANGCHAIN}
     with use_cassette(tmp_path / "x.yaml") as tape:
         langchain.set_llm_cache(None)
-    assert tape.in_front == {LANGCHAIN}
+    assert tape.caches_in_the_way == {LANGCHAIN}
     with use_cassette(tmp_path / "x.yaml") as tape:
         pass
-    assert tape.in_front == set()
+    assert tape.caches_in_the_way == set()
 
 
 def test_instructors_cache_is_named(provider: Provider, tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_instructors_cache_is_named(provider: Provider, tmp_path: Path) -> None:
         )
 
     tape = recorded(tmp_path / "x.yaml", lambda: ask(client), lambda: ask(client))
-    assert (tape.recorded, tape.in_front) == (2, set())
+    assert (tape.recorded, tape.caches_in_the_way) == (2, set())
     tape = recorded(tmp_path / "y.yaml", lambda: ask(cached), lambda: ask(cached))
-    assert (tape.recorded, tape.in_front) == (1, {INSTRUCTOR})
+    assert (tape.recorded, tape.caches_in_the_way) == (1, {INSTRUCTOR})
     assert cache.load_cached_response is before

@@ -656,7 +656,7 @@ def test_a_passing_error(engine: str, failure: str, twice: Twice, provider: Prov
             twice(lambda url: caught(url, engine), record_errors=errors)
             twice.path.unlink()
     twice.record(lambda url: caught(url, engine))
-    assert (twice.recording.recorded, twice.recording.unstored) == (1, [])
+    assert (twice.recording.recorded, twice.recording.not_recorded) == (1, [])
 
 
 @native
@@ -855,7 +855,7 @@ def test_a_call_that_is_cancelled(stream: bool, twice: Twice, provider: Provider
         return "waited"
 
     assert twice(lambda url: asyncio.run(impatient(url))) == "waited"
-    assert twice.recording.unstored == []
+    assert twice.recording.not_recorded == []
 
 
 @native

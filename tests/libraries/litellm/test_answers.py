@@ -347,7 +347,7 @@ def test_a_call_that_its_test_cancels_keeps_its_place(provider: Provider, tmp_pa
     provider.script(Reply(text="one"), Reply(delay=5.0), Reply(text="three"))
     with use_cassette(tmp_path / "x.yaml", mode="record") as tape:
         asyncio.run(run(provider.url))
-    assert (tape.recorded, tape.unstored) == (3, [])
+    assert (tape.recorded, tape.not_recorded) == (3, [])
     with use_cassette(tmp_path / "x.yaml") as tape:
         assert asyncio.run(run(GONE)) == ["one", "three"]
     assert [(call.nth, call.source) for call in tape.calls] == [
@@ -398,7 +398,7 @@ def test_a_call_that_is_cancelled_while_another_process_asks_it(provider: Provid
 
     with use_cassette(tmp_path / "x.yaml", mode="record", cache=Busy()) as tape:
         asyncio.run(impatient(provider.url))
-    assert (tape.recorded, tape.unstored) == (1, [])
+    assert (tape.recorded, tape.not_recorded) == (1, [])
     with use_cassette(tmp_path / "x.yaml"):
         asyncio.run(impatient(GONE))
 

@@ -288,7 +288,7 @@ def test_other_entry_points_pass_while_recording(provider: Provider, tmp_path: P
         litellm.image_generation(
             prompt="x", model="openai/dall-e-3", api_base=provider.url, max_retries=0, **KEY
         )
-    assert tape.unstored == [(Reason.UNSUPPORTED, "image_generation()")]
+    assert tape.not_recorded == [(Reason.UNSUPPORTED, "image_generation()")]
 
 
 @pytest.mark.parametrize("name", [*RECORDED, *(f"a{name}" for name in RECORDED)])
