@@ -165,7 +165,7 @@ class Recorder:
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self._unsupported: list[NotRecorded] = []
         self.caches_in_the_way: set[str] = set()
-        self.caches_before: list[Any] = []  # libraries' own, which would hide calls
+        self.bypassed_caches: list[Any] = []  # libraries' own, which would hide calls
         self.is_cut_short = False  # whether the test may not have come to all of its calls
         self._on_miss = on_miss
         self._open_cassette = open_cassette
@@ -266,11 +266,11 @@ class Recorder:
         return next(self._order)
 
     def begin(
-        self, order: int, call: Call, *, at_once: bool = False, address: str = ""
+        self, order: int, call: Call, *, fast_path: bool = False, address: str = ""
     ) -> tuple[CallRecord, Answer | None]:
         """Decide on a call: its record, and its answer, None where the provider is to be asked.
 
-        ``at_once``: only where the cassette has a response or a stream of it; any other call is left as if it
+        ``fast_path``: only where the cassette has a response or a stream of it; any other call is left as if it
         had not begun. ``address`` is the provider's, where ``may_ask`` holds. Raises CassetteMiss, and remembers it, where nothing answers the call; CassetteError
         where the cassette is broken.
         """
@@ -278,12 +278,12 @@ class Recorder:
         text = "" if live else self.strategy.text(call)
         custom_key = "" if live else self._recorded_key(call, text)
         with self._lock:
-            key = self._key_in_cassette(call, custom_key, at_once=at_once)
+            key = self._key_in_cassette(call, custom_key, fast_path=fast_path)
             nth = self._numbers.take(key)
             found = None if live else self._find(key, nth)
             decision = decide(self.mode, exists=not live and self._exists, found=found is not None)
             record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
-            if at_once and (found is None or decision is not Decision.REPLAY or not found[1].is_answered):
+            if fast_path and (found is None or decision is not Decision.REPLAY or not found[1].is_answered):
                 self._numbers.give_back(key, nth)
                 return record, None
             if self.may_ask:
@@ -605,10 +605,10 @@ class Recorder:
         nth = len(answers) - 1 if self.settings.repeat is Repeat.LAST else nth % len(answers)
         return nth, answers[nth]
 
-    def _key_in_cassette(self, call: Call, key: str, *, at_once: bool) -> str:
+    def _key_in_cassette(self, call: Call, key: str, *, fast_path: bool) -> str:
         """The key under which the cassette has what a call asks, be it recorded by DSPy's other engine."""
         has_no_use = self.path is None or self.mode in {Mode.REWRITE, Mode.LIVE}
-        if at_once or has_no_use or not two_engines.may_be_the_others(call):
+        if fast_path or has_no_use or not two_engines.may_be_the_others(call):
             return key
         asked = None if self.cassette.answers(key) else two_engines.as_own(call)
         return key if asked is None else self._by_other_engine(call.name).get(self.strategy.key(asked), key)

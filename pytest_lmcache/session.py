@@ -38,7 +38,7 @@ from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.late_calls import LateCalls
 from pytest_lmcache.layers.stack import Cache, Stats, Troubles
-from pytest_lmcache.libraries.bypassed_caches import WATCHED, Fronts
+from pytest_lmcache.libraries.bypassed_caches import WATCHED, CacheBypass
 from pytest_lmcache.libraries.import_hook import ExecutionWatch, ImportWatch
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
@@ -86,10 +86,10 @@ class Session:
         self._around: dict[Recorder, Recorder | None] = {}
         self._origins: dict[Recorder, Origin] = {}
         self._lock = threading.RLock()
-        self._doors: dict[str, Any] = {}
+        self._interceptions: dict[str, Any] = {}
         self._installed: list[str] = []
         self._watches: list[ExecutionWatch] = []
-        self._fronts = Fronts(self._is_in_front, self._tell_of_front)
+        self._cache_bypass = CacheBypass(self._is_bypassed, self._note_cache_in_the_way)
         self._rust: str | None = None
         self._dummies: set[str] = set()
         self._redactors: dict[Any, Redactor] = {}
@@ -216,7 +216,7 @@ class Session:
         with self._lock:
             if not recorder.watched:
                 for name in self._installed:
-                    self._doors[name].look_again()
+                    self._interceptions[name].rescan()
             if own_context:
                 self._own.add(recorder)
                 is_test = any(not other.watched and other not in self._own for other in self._open)
@@ -232,7 +232,7 @@ class Session:
                 _current.set(recorder)
             if len(self._open) == 1:
                 prefer_local_prices()
-                self._open_doors(recorder)
+                self._open_interceptions(recorder)
             if not recorder.watched and all(other.watched for other in self._open[:-1]):
                 self._rust = os.environ.get(RUST_SWITCH)
                 os.environ[RUST_SWITCH] = "0"
@@ -242,7 +242,7 @@ class Session:
                 os.environ.update(dict.fromkeys(missing, DUMMY_KEY))
                 self._dummies.update(missing)
             if not recorder.watched:
-                recorder.caches_in_the_way.update(self._fronts.standing())
+                recorder.caches_in_the_way.update(self._cache_bypass.caches_in_the_way())
                 self._children.admit(recorder)
 
     def is_alone(self, recorder: Recorder) -> bool:
@@ -255,13 +255,13 @@ class Session:
             self._parent.dismiss(recorder)
         with self._lock:
             if not recorder.watched:
-                recorder.caches_in_the_way.update(self._fronts.standing())
+                recorder.caches_in_the_way.update(self._cache_bypass.caches_in_the_way())
             around = self._around.get(recorder)
             self._forget(recorder)
             if _current.get() is recorder:
                 _current.set(around)
             if not recorder.watched and all(other.watched for other in self._open):
-                self._fronts.put_back()
+                self._cache_bypass.remove()
                 os.environ.pop(RUST_SWITCH, None)
                 if self._rust is not None:
                     os.environ[RUST_SWITCH] = self._rust
@@ -271,7 +271,7 @@ class Session:
                         del os.environ[name]
                 self._dummies.clear()
             if not self._open:
-                self._close_doors()
+                self._close_interceptions()
 
     @property
     def _children(self) -> Parent:
@@ -352,14 +352,14 @@ class Session:
             if its is recorder:
                 self._around[other] = around
 
-    def _open_doors(self, recorder: Recorder) -> None:
+    def _open_interceptions(self, recorder: Recorder) -> None:
         try:
             for name in WATCHED:
                 self._watches.append(ImportWatch(name, partial(self._imported, name)))
             self._watches.append(ExecutionWatch(LIBRARIES, self._executed))
         except BaseException:
             self._forget(recorder)
-            self._close_doors()
+            self._close_interceptions()
             raise
 
     def _imported(self, name: str) -> None:
@@ -367,16 +367,16 @@ class Session:
         if name in self._installed or not self._open:
             return
         # What a run without DSPy does not need is not imported.
-        if name == "litellm" and name not in self._doors:
+        if name == "litellm" and name not in self._interceptions:
             from pytest_lmcache.libraries.litellm import intercept as litellm
 
-            self._doors[name] = litellm.Door(self.current)
-        if name == "dspy" and name not in self._doors:
+            self._interceptions[name] = litellm.Interception(self.current)
+        if name == "dspy" and name not in self._interceptions:
             from pytest_lmcache.libraries.dspy import intercept as dspy
 
-            self._doors[name] = dspy.Door(self.current)
-        if name in self._doors:
-            self._doors[name].open()
+            self._interceptions[name] = dspy.Interception(self.current)
+        if name in self._interceptions:
+            self._interceptions[name].open()
             self._installed.append(name)
         self._guard(*self._open)  # DSPy up to 3.3 makes its cache when it is imported
 
@@ -384,29 +384,29 @@ class Session:
         """A module of a library has been reloaded, or imported anew: its functions are new ones."""
         name = module.__name__.partition(".")[0]
         if name in self._installed:
-            self._doors[name].look_at(module)
+            self._interceptions[name].module_executed(module)
 
-    def _close_doors(self) -> None:
+    def _close_interceptions(self) -> None:
         while self._watches:
             self._watches.pop().stop()
         while self._installed:
-            self._doors[self._installed.pop()].close()
+            self._interceptions[self._installed.pop()].close()
 
     def _guard(self, *recorders: Recorder) -> None:
         """Have the caches that libraries have now answer no call of these recorders."""
         for recorder in recorders:
             if recorder.mode is not Mode.LIVE:
-                self._fronts.put_aside()
-                recorder.caches_before += self._fronts.present()
+                self._cache_bypass.install()
+                recorder.bypassed_caches += self._cache_bypass.active_caches()
 
-    def _is_in_front(self, cache: Any) -> bool:
+    def _is_bypassed(self, cache: Any) -> bool:
         """Whether a library's cache was there before what records the calls made here and now."""
         recorder = self.current()
         if recorder is None or recorder.mode is Mode.LIVE:
             return False
-        return any(cache is known for known in recorder.caches_before)
+        return any(cache is known for known in recorder.bypassed_caches)
 
-    def _tell_of_front(self, name: str) -> None:
+    def _note_cache_in_the_way(self, name: str) -> None:
         """A cache that cannot be put aside stands in front of the calls made here and now."""
         own = _current.get()
         recorder = own if own in self._open else self._innermost()

@@ -108,7 +108,7 @@ class Tally:
     unstored: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by reason, by test
     left_early: dict[str, int] = field(default_factory=dict)
     errors: dict[str, list[str]] = field(default_factory=dict)  # by test, those that were recorded with it
-    in_front: dict[str, list[str]] = field(default_factory=dict)
+    caches_in_the_way: dict[str, list[str]] = field(default_factory=dict)
     from_layers: dict[str, list[str]] = field(default_factory=dict)  # by test, where layers' answers are from
     costs: dict[str, Cost] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
@@ -147,7 +147,7 @@ class Tally:
         self._add_errors(test, calls if passed else [])
         self._add_unstored(test, [] if recorder.mode is Mode.LIVE else recorder.not_recorded)
         for name, found in {
-            "in_front": recorder.caches_in_the_way,
+            "caches_in_the_way": recorder.caches_in_the_way,
             "from_layers": from_layers(calls),
         }.items():
             if found:
@@ -233,7 +233,7 @@ class Tally:
             self._used(file, test)
             self.unused[file] = min(self.unused.get(file, data["unused"][file]), data["unused"][file])
         self.normalizers.update(data["normalizers"])
-        for name in ("in_front", "from_layers", "errors"):
+        for name in ("caches_in_the_way", "from_layers", "errors"):
             for test, what in data[name].items():
                 getattr(self, name).setdefault(test, []).extend(what)
         for reason, by_test in data["unstored"].items():
@@ -274,7 +274,7 @@ class Tally:
             self._unused,
             self.unmarked,
             self.unseen,
-            self.in_front,
+            self.caches_in_the_way,
             self.removed,
             self.unstored,
             self.late,
@@ -379,9 +379,9 @@ class Tally:
         if self.errors:
             title = "errors recorded because the test passed with them (pytest --lm-rewrite asks again)"
             yield from _list(title, {test: _each(what) for test, what in self.errors.items()})
-        if self.in_front:
+        if self.caches_in_the_way:
             title = "caches that answer before a call can be recorded; switch them off in tests"
-            yield from _list(title, {test: _each(what) for test, what in self.in_front.items()})
+            yield from _list(title, {test: _each(what) for test, what in self.caches_in_the_way.items()})
         if self.unmarked:
             yield from _list(
                 f"{_number(sum(self.unmarked.values()), 'live call')} in tests without a mark "

@@ -52,7 +52,7 @@ class Provider:
 
 
 def ask(tape: Recorder, text: str, provider: Provider | None = None) -> str:
-    """One call, as a door makes it; without a provider, whatever reaches it fails the test."""
+    """One call, as an interception makes it; without a provider, whatever reaches it fails the test."""
     asked = call(text)
     record, answer = tape.begin(tape.number(), asked)
     if answer is None:

@@ -40,7 +40,7 @@ class RemoteRecorder:
         self.faults = _Faults(self._report)
         self.inner_faults: list[BaseException] = []
         self.caches_in_the_way: set[str] = set()
-        self.caches_before: list[Any] = []
+        self.bypassed_caches: list[Any] = []
         mode = variable.split(" ")[2]
         self.is_offline = mode.endswith(OFFLINE)
         self.may_ask = False
@@ -74,11 +74,11 @@ class RemoteRecorder:
     # The way of a call.
 
     def begin(
-        self, order: int, call: Call, *, at_once: bool = False, address: str = ""
+        self, order: int, call: Call, *, fast_path: bool = False, address: str = ""
     ) -> tuple[CallRecord, Answer | None]:
         """As the test's recorder decides. Raises MissInChild, and what else that raises."""
         request = packed_request(call.request)
-        got = self._ask("begin", name=call.name, request=request, at_once=at_once, address=address)
+        got = self._ask("begin", name=call.name, request=request, fast_path=fast_path, address=address)
         record = CallRecord(order, call.name, got["key"], got["nth"], streamed=got["streamed"])
         answer = self._answer(record, got)
         if answer is not None:

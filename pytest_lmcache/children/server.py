@@ -214,15 +214,15 @@ class Peer:
         }
 
     def _begin(
-        self, recorder: Recorder | None, *, name: str, request: Any, at_once: bool, address: str
+        self, recorder: Recorder | None, *, name: str, request: Any, fast_path: bool, address: str
     ) -> dict[str, Any]:
         if recorder is None:
             return {"number": None, "key": "", "nth": 0, "streamed": False, "answer": None}
         call = Call(name, recorder.redact.request(unpacked_request(request)))
-        record, answer = recorder.begin(recorder.number(), call, at_once=at_once, address=address)
+        record, answer = recorder.begin(recorder.number(), call, fast_path=fast_path, address=address)
         record.model = str(call.request.get("model", ""))
         given = next(self._count)
-        is_begun = answer is not None or not at_once
+        is_begun = answer is not None or not fast_path
         if is_begun:
             self._calls[given] = recorder, record, call
         if answer is not None:

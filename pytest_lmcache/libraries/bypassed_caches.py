@@ -32,22 +32,22 @@ def call_seen() -> None:
         question.is_seen = True
 
 
-class Fronts:
+class CacheBypass:
     """Keeps the caches of LiteLLM and DSPy from answering the calls of a recorder that they were there before.
 
-    ``is_in_front`` says that of a cache, for calls made here and now. ``tell`` is told the name of another
+    ``is_bypassed`` says that of a cache, for calls made here and now. ``tell`` is told the name of another
     library's cache that is asked meanwhile.
     """
 
-    def __init__(self, is_in_front: Callable[[Any], bool], tell: Callable[[str], None]) -> None:
-        self._is_in_front = is_in_front
+    def __init__(self, is_bypassed: Callable[[Any], bool], tell: Callable[[str], None]) -> None:
+        self._is_bypassed = is_bypassed
         self._tell = tell
         self._back: dict[str, Callable[[], None]] = {}
         self._empty: Any = None
         # Of each cache the keys of what is no model's call.
         self._harmless: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
-    def put_aside(self) -> None:
+    def install(self) -> None:
         """Have no cache that is in front answer, as far as its library has been imported; again, when more has been."""
         ways = {"litellm": self._litellm, "dspy": self._dspy, "instructor.cache": self._instructor}
         for name, put in ways.items():
@@ -55,20 +55,20 @@ class Fronts:
             if module is not None and name not in self._back and (back := put(module)) is not None:
                 self._back[name] = back
 
-    def put_back(self) -> None:
+    def remove(self) -> None:
         """Have all of them answer again as before."""
         while self._back:
             _, back = self._back.popitem()
             back()
 
-    def present(self) -> list[Any]:
+    def active_caches(self) -> list[Any]:
         """The caches that answer the calls of everybody now."""
         modules = (sys.modules.get(name) for name in ("litellm", "dspy"))
         # Not by getattr: that makes DSPy's default cache, with its folder on disk (DSPy 3.4).
         found = (vars(module).get("cache") for module in modules if module is not None)
         return [cache for cache in found if cache is not None]
 
-    def standing(self) -> set[str]:
+    def caches_in_the_way(self) -> set[str]:
         """The names of the caches that stand in front now and cannot be put aside."""
         is_set = getattr(sys.modules.get("langchain_core.globals"), "_llm_cache", None) is not None
         return {LANGCHAIN} if is_set else set()
@@ -100,7 +100,7 @@ class Fronts:
 
         @functools.wraps(uses)
         def is_used(cache: Any, *args: Any, **kwargs: Any) -> Any:
-            return False if self._is_in_front(cache) else uses(cache, *args, **kwargs)
+            return False if self._is_bypassed(cache) else uses(cache, *args, **kwargs)
 
         kind.should_use_cache = is_used
 
@@ -118,7 +118,7 @@ class Fronts:
 
         @functools.wraps(get)
         def guarded_get(cache: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self._is_in_front(cache):
+            if not self._is_bypassed(cache):
                 return get(cache, request, *args, **kwargs)
             key = _key(cache, request, *args, **kwargs)
             if key in self._harmless.get(cache, ()):
@@ -128,7 +128,7 @@ class Fronts:
 
         @functools.wraps(put)
         def guarded_put(cache: Any, request: Any, value: Any, *args: Any, **kwargs: Any) -> None:
-            if not self._is_in_front(cache) or self._was_harmless(
+            if not self._is_bypassed(cache) or self._was_harmless(
                 cache, _key(cache, request, *args, **kwargs)
             ):
                 put(cache, request, value, *args, **kwargs)

@@ -25,16 +25,16 @@ LONGEST_WAIT = 3000  # looks: a minute
 _calling: ContextVar[list[Callable[[], Any]] | None] = ContextVar("pytest_lmcache_calling", default=None)
 
 
-class Visit:
+class RecordedCall:
     """One call; ``stored`` is the recorded answer, None: ask the provider.
 
-    ``ask`` gives the request, before redaction. ``at_once``: see ``Recorder.begin``. A door's own kind of visit says where its library's
+    ``ask`` gives the request, before redaction. ``fast_path``: see ``Recorder.begin``. A door's own kind of call says where its library's
     calls go, how errors are stored, and what the provider's prompt cache saved.
     """
 
     __slots__ = ("call", "held", "model", "record", "recorder", "stored")
     library = ""
-    at_once: ClassVar[bool] = False
+    fast_path: ClassVar[bool] = False
 
     def __init__(self, recorder: Recorder, name: str, model: str, ask: Callable[[], dict[str, Any]]) -> None:
         __tracebackhide__ = True
@@ -48,7 +48,9 @@ class Visit:
         with self._ours():
             self.call = Call(name, _request(recorder, ask))
             address = self.address() if recorder.may_ask else ""
-            self.record, self.stored = recorder.begin(order, self.call, at_once=self.at_once, address=address)
+            self.record, self.stored = recorder.begin(
+                order, self.call, fast_path=self.fast_path, address=address
+            )
             self.record.model = model
             self._note_caching()
 
@@ -242,7 +244,7 @@ def _has_loop() -> bool:
     return True
 
 
-class StreamTape:
+class StreamRecording:
     """Takes down a stream while its caller reads it, and ends the call's record with it.
 
     ``store`` makes plain data of a chunk, ``whole`` the answer of all of them when the stream has ended.
@@ -250,17 +252,17 @@ class StreamTape:
 
     def __init__(
         self,
-        visit: Visit,
+        call: RecordedCall,
         store: Callable[[Any], dict[str, Any]],
         whole: Callable[[list[dict[str, Any]]], Answer],
     ) -> None:
-        self._visit = visit
+        self._call = call
         self._store = store
         self._whole = whole
         self._chunks: list[dict[str, Any]] = []
         self._open = True
         self._is_cancelled = False
-        visit.record.open_stream = self
+        call.record.open_stream = self
 
     def chunk(self, chunk: Any) -> None:
         """Keep one chunk as it is now: its reader may change it."""
@@ -276,7 +278,7 @@ class StreamTape:
             self._is_cancelled = True
         elif self._open:
             self._open = False
-            self._visit.failed(error, self._as_cut(Answer(Kind.STREAM, self._chunks)))
+            self._call.failed(error, self._as_cut(Answer(Kind.STREAM, self._chunks)))
 
     def left(self) -> None:
         """The reader stopped here."""
@@ -285,7 +287,7 @@ class StreamTape:
     def _finish(self, answer: Answer) -> None:
         if self._open:
             self._open = False
-            self._visit.finish(self._as_cut(answer))
+            self._call.finish(self._as_cut(answer))
 
     def _as_cut(self, answer: Answer) -> Answer:
         return answer._replace(complete=False, ended=CANCELLED) if self._is_cancelled else answer

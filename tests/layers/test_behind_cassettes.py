@@ -36,7 +36,7 @@ from pytest_lmcache import (
 )
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.layers.stack import Stats
-from pytest_lmcache.libraries.litellm import intercept as door
+from pytest_lmcache.libraries.litellm import intercept
 from pytest_lmcache.libraries.litellm.answers import revive_chunk, store_chunk, without_usage
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import CacheSettings
@@ -1036,7 +1036,7 @@ def test_a_call_that_blocks_its_event_loop_waits_for_no_task_of_it(
         sources.extend(call.source for call in tape.calls)
         await asking
 
-    monkeypatch.setattr(door, "time", SimpleNamespace(sleep=refused))
+    monkeypatch.setattr(intercept, "time", SimpleNamespace(sleep=refused))
     sources: list[str] = []
     provider.script(Reply(delay=0.5), Reply())
     before = provider.count

@@ -1,4 +1,4 @@
-"""Caches in front of a door: put aside while something is recorded, and put back as they were."""
+"""Caches that would answer first: bypassed while something is recorded, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from provider import Provider
 
 from pytest_lmcache import use_cassette
-from pytest_lmcache.libraries.bypassed_caches import INSTRUCTOR, LANGCHAIN, Fronts
+from pytest_lmcache.libraries.bypassed_caches import INSTRUCTOR, LANGCHAIN, CacheBypass
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import Mode, Settings
@@ -334,13 +334,13 @@ def test_a_library_that_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(sys.modules, "dspy.clients.cache")
     monkeypatch.delitem(sys.modules, "litellm.caching.caching")
     litellm.cache = kept = litellm.Cache(type="local")
-    fronts = Fronts(lambda _: True, lambda _: None)
-    fronts.put_aside()
+    bypass = CacheBypass(lambda _: True, lambda _: None)
+    bypass.install()
     assert kept.should_use_cache()
     monkeypatch.undo()
-    fronts.put_aside()
+    bypass.install()
     assert not kept.should_use_cache()
-    fronts.put_back()
+    bypass.remove()
     assert kept.should_use_cache()
 
 

@@ -112,7 +112,7 @@ def test_named_where_autoload_is_off(suite, monkeypatch):
 
 
 def test_a_replay_loads_no_more_than_it_needs(suite, monkeypatch):
-    """Replaying LiteLLM's calls loads neither DSPy's door nor the cache layers' stores."""
+    """Replaying LiteLLM's calls loads neither DSPy's interception nor the cache layers' stores."""
     suite.test("@pytest.mark.lm_cache\ndef test_one():\n    ask()\n")
     suite.record().assert_outcomes(passed=1)
     found, _ = facts(suite, monkeypatch)

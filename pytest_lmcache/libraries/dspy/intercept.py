@@ -19,10 +19,10 @@ from pytest_lmcache import errors
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys.plain import request_of
-from pytest_lmcache.libraries import recorded_call as visit
-from pytest_lmcache.libraries.dspy import answers as lm15
+from pytest_lmcache.libraries import recorded_call
+from pytest_lmcache.libraries.dspy import answers
 from pytest_lmcache.libraries.litellm import streams
-from pytest_lmcache.libraries.recorded_call import POLL, StreamTape, outer_call
+from pytest_lmcache.libraries.recorded_call import POLL, StreamRecording, outer_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Usage
 
@@ -36,7 +36,7 @@ MODULES = ("dspy", ENGINES, EXECUTION, MODELS, REFUSED[0])
 Find = Callable[[], Recorder | None]
 
 
-class Door:
+class Interception:
     """Puts the interception on with the first ``open`` and takes it off with the last ``close``.
 
     ``find`` gives the recorder that a call belongs to, None where nobody records.
@@ -56,13 +56,13 @@ class Door:
                 self._put_on()
             self._users += 1
 
-    def look_again(self) -> None:
+    def rescan(self) -> None:
         """See DSPy where it has been imported anew."""
         with self._lock:
             if sys.modules.get("dspy", self._module) is not self._module:
                 self._put_on()
 
-    def look_at(self, module: ModuleType) -> None:
+    def module_executed(self, module: ModuleType) -> None:
         """See a module of DSPy's that has just been executed: imported anew, or reloaded."""
         is_whole = getattr(sys.modules.get("dspy"), "__version__", None) is not None
         if self._users and module.__name__ in MODULES and is_whole:
@@ -79,8 +79,8 @@ class Door:
     def _put_on(self) -> None:
         engines = _engines()
         self._module = sys.modules["dspy"]
-        for engine, method, stand_in in engines:
-            self._replace(engine, method, functools.partial(stand_in, self._find))
+        for engine, method, replacement in engines:
+            self._replace(engine, method, functools.partial(replacement, self._find))
         self._refuse()
         model = getattr(sys.modules.get(MODELS), "BaseLM", None)
         if model is not None:
@@ -92,12 +92,12 @@ class Door:
             kind, name, original = self._originals.pop()
             setattr(kind, name, original)
 
-    def _replace(self, kind: type, name: str, stand_in: Callable[[Any], Any]) -> None:
+    def _replace(self, kind: type, name: str, replacement: Callable[[Any], Any]) -> None:
         original = vars(kind).get(name)
         is_known = any(known is kind and method == name for known, method, _ in self._originals)
         if original is not None and not is_known:
             self._originals.append((kind, name, original))
-            setattr(kind, name, functools.wraps(original)(stand_in(getattr(kind, name))))
+            setattr(kind, name, functools.wraps(original)(replacement(getattr(kind, name))))
 
     def _refuse(self) -> None:
         module, name = REFUSED
@@ -107,7 +107,7 @@ class Door:
         except (ImportError, AttributeError):
             return  # before DSPy 3.4
 
-        def stand_in(original: Any) -> Any:
+        def replacement(original: Any) -> Any:
             def refused(*args: Any, **kwargs: Any) -> Any:
                 __tracebackhide__ = True
                 recorder = self._find()
@@ -118,10 +118,10 @@ class Door:
             return refused
 
         for method in ("__call__", "acall"):
-            self._replace(kind, method, stand_in)
+            self._replace(kind, method, replacement)
 
 
-class Visit(visit.Visit):
+class EngineCall(recorded_call.RecordedCall):
     """One call of an engine of DSPy's."""
 
     __slots__ = ("engine", "request")
@@ -138,55 +138,55 @@ class Visit(visit.Visit):
                 recorder.redact.learn(
                     {f"{each}_{name}": value for each, value in (by_provider or {}).items()}
                 )
-            return request_of((), (), lm15.question(request, engine.model_type, stream=stream), NAME)
+            return request_of((), (), answers.question(request, engine.model_type, stream=stream), NAME)
 
         super().__init__(recorder, NAME, request.model, ask)
 
     def address(self) -> str:
         """Where the engine sends the request."""
-        return lm15.address(self.request, self.engine)
+        return answers.address(self.request, self.engine)
 
     def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
         """An error as plain data, None for one that is not the engine's, and whether it will come again."""
-        return lm15.store_error(error), lm15.is_lasting(error)
+        return answers.store_error(error), answers.is_lasting(error)
 
     def saved_by_prompt_cache(self) -> float:
         """What the provider's own prompt cache saved on this call, in USD."""
-        return lm15.saved_by_prompt_cache(self.record.cached, self.request, self.engine)
+        return answers.saved_by_prompt_cache(self.record.cached, self.request, self.engine)
 
     def replay(self, stored: Answer) -> Any:
         """The stored answer as the engine would have given it, a stream as an iterator; an error is raised."""
         __tracebackhide__ = True
         if stored.kind is Kind.ERROR:
-            raise self.revived(lm15.revive_error, stored.data)
+            raise self.revived(answers.revive_error, stored.data)
         if stored.kind is Kind.UNANSWERED:
             self.cut_off(stored)
         if self.recorder.settings.usage is Usage.EMPTY:
-            stored = self.revived(lm15.without_usage, stored)
+            stored = self.revived(answers.without_usage, stored)
         if stored.kind is Kind.STREAM:
             return self._events(stored)
-        return lm15.mark_hit(self.revived(lm15.revive_response, stored.data))
+        return answers.mark_hit(self.revived(answers.revive_response, stored.data))
 
     def taken(self, response: Any) -> Any:
         """Take down an answer."""
-        usd = lm15.price(response, self.request, self.engine)
-        self.finish(Answer(Kind.RESPONSE, lm15.store_response(response), usd=usd))
+        usd = answers.price(response, self.request, self.engine)
+        self.finish(Answer(Kind.RESPONSE, answers.store_response(response), usd=usd))
         return response
 
-    def tape(self) -> StreamTape:
+    def tape(self) -> StreamRecording:
         """What takes the stream down."""
 
         def whole(events: list[dict[str, Any]]) -> Answer:
-            return Answer(Kind.STREAM, events, usd=lm15.price_of_stream(events, self.request, self.engine))
+            return Answer(Kind.STREAM, events, usd=answers.price_of_stream(events, self.request, self.engine))
 
-        return StreamTape(self, lm15.store_event, whole)
+        return StreamRecording(self, answers.store_event, whole)
 
     def _events(self, stored: Answer) -> Iterator[Any]:
         __tracebackhide__ = True
         for data in stored.data:
-            yield self.revived(lm15.revive_event, data)
+            yield self.revived(answers.revive_event, data)
         if stored.error is not None:
-            raise self.revived(lm15.revive_error, stored.error)
+            raise self.revived(answers.revive_error, stored.error)
         if not stored.complete:
             streams.wait_in_thread(stored)
             self.cut_off(stored)
@@ -205,7 +205,7 @@ def _complete(find: Find, original: Any) -> Any:
         recorder = _recorder(find, request)
         if recorder is None:
             return original(engine, request)
-        call = Visit(recorder, engine, request)
+        call = EngineCall(recorder, engine, request)
         for _ in call.queue(blocks=True):
             time.sleep(POLL)
         if call.stored is not None:
@@ -221,7 +221,7 @@ def _stream(find: Find, original: Any) -> Any:
     def events(engine: Any, request: Any) -> Iterator[Any]:
         __tracebackhide__ = True
         recorder = _recorder(find, request)
-        call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
+        call = EngineCall(recorder, engine, request, stream=True) if recorder is not None else None
         for _ in call.queue(blocks=True) if call is not None else ():
             time.sleep(POLL)
         if call is not None and call.stored is not None:
@@ -239,7 +239,7 @@ def _acomplete(find: Find, original: Any) -> Any:
         recorder = _recorder(find, request)
         if recorder is None:
             return await original(engine, request)
-        call = Visit(recorder, engine, request)
+        call = EngineCall(recorder, engine, request)
         if call.stored is None:
             with call.asking():
                 for _ in call.queue(blocks=False):
@@ -258,7 +258,7 @@ def _astream(find: Find, original: Any) -> Any:
     async def events(engine: Any, request: Any) -> AsyncIterator[Any]:
         __tracebackhide__ = True
         recorder = _recorder(find, request)
-        call = Visit(recorder, engine, request, stream=True) if recorder is not None else None
+        call = EngineCall(recorder, engine, request, stream=True) if recorder is not None else None
         for _ in call.queue(blocks=False) if call is not None else ():
             await asyncio.sleep(POLL)
         if call is not None and call.stored is not None:
@@ -299,11 +299,11 @@ def _engines() -> list[tuple[type, str, Callable[[Find, Any], Any]]]:
     # The second one calls them, and is imported by the first call. After a reload it has its own, from before.
     holders = [sys.modules.get(ENGINES), *filter(None, [sys.modules.get(EXECUTION)])]
     found, wrong = [], []
-    for (name, method), (is_kind, stand_in) in METHODS.items():
+    for (name, method), (is_kind, replacement) in METHODS.items():
         for holder in holders:
             kind = getattr(holder, name, object)
             if is_kind(vars(kind).get(method)):
-                found.append((kind, method, stand_in))
+                found.append((kind, method, replacement))
             else:
                 wrong.append(f"{name}.{method}")
     if wrong:

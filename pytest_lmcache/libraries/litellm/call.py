@@ -13,9 +13,9 @@ from typing import Any
 from pytest_lmcache.address import plain
 from pytest_lmcache.interaction import Again, Answer, Kind
 from pytest_lmcache.keys.plain import request_of
-from pytest_lmcache.libraries import recorded_call as visit
+from pytest_lmcache.libraries import recorded_call
 from pytest_lmcache.libraries.litellm import answers, streams
-from pytest_lmcache.libraries.recorded_call import StreamTape, after_call
+from pytest_lmcache.libraries.recorded_call import StreamRecording, after_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
 
@@ -23,7 +23,7 @@ from pytest_lmcache.settings import Mode, Usage
 inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
 
 
-class Visit(visit.Visit):
+class LiteLLMCall(recorded_call.RecordedCall):
     """One call of LiteLLM's."""
 
     __slots__ = ("kwargs",)
@@ -119,7 +119,7 @@ class Visit(visit.Visit):
     def _tell(self, stored: Answer) -> tuple[str | None, bool]:
         """Tell LiteLLM's logging of an answer; its provider, and whether callbacks listen."""
         logging_obj = self._logging_obj(stored)
-        heard = is_heard(logging_obj, fails=stored.error is not None)
+        heard = has_listeners(logging_obj, fails=stored.error is not None)
         return self.tell_logging(logging_obj, stored, heard=heard), heard
 
     def taken(self, result: Any) -> Any:
@@ -144,7 +144,7 @@ class Visit(visit.Visit):
                 answer = Answer(Kind.STREAM, chunks, hidden={"usage": told} if told else None)
                 return answer._replace(usd=answers.price_of_usage(answer.usage, self.model, self._provider))
 
-            return streams.record_stream(result, StreamTape(self, store, whole))
+            return streams.record_stream(result, StreamRecording(self, store, whole))
         data, hidden = answers.store_response(name, result)
         self.finish(Answer(Kind.RESPONSE, data, hidden=hidden, usd=self._price(result)))
         return result
@@ -156,7 +156,7 @@ class Visit(visit.Visit):
             return
         for name, silence in QUIET.items():
             if (tell := getattr(logging_obj, name, None)) is not None:
-                vars(logging_obj)[name] = functools.partial(_tell_if_heard, logging_obj, tell, silence)
+                vars(logging_obj)[name] = functools.partial(_tell_if_listened_to, logging_obj, tell, silence)
 
     def _price(self, result: Any) -> float | None:
         """What an answer cost: LiteLLM is about to calculate it, and takes what already stands in the answer."""
@@ -250,10 +250,10 @@ def _tell_nobody(*_: Any, **__: Any) -> None:
     """LiteLLM's logging of a replayed call that no callback listens to."""
 
 
-def _tell_if_heard(
+def _tell_if_listened_to(
     logging_obj: Any, tell: Callable[..., Any], silence: Callable[..., Any], /, *args: Any, **more: Any
 ) -> Any:
-    return (tell if is_heard(logging_obj, fails=True) else silence)(*args, **more)
+    return (tell if has_listeners(logging_obj, fails=True) else silence)(*args, **more)
 
 
 class _Silence(Coroutine[None, None, None]):
@@ -356,7 +356,7 @@ def _usual_address(model: str, kwargs: Mapping[str, Any]) -> str:
     return next(filter(None, map(os.environ.get, names)), None) or usual or provider
 
 
-def is_heard(logging_obj: Any, *, fails: bool) -> bool:
+def has_listeners(logging_obj: Any, *, fails: bool) -> bool:
     """Whether any callback would be told of a call, ``fails``: of a stream that breaks."""
     import litellm
 

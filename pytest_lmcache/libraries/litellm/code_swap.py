@@ -14,12 +14,12 @@ from typing import Any
 # so what it calls is put into its constants.
 ENCLOSING = """
 def enclosing({free}):
-    {kind} stand_in(*args, **kwargs):
+    {kind} swapped(*args, **kwargs):
         __tracebackhide__ = True
         {cells}
         call = {callee!r}
         {body}
-    return stand_in
+    return swapped
 """
 CALLEE = "callee"
 CALLS = ("def", "return call(*args, **kwargs)")
@@ -29,7 +29,7 @@ YIELDS = ("async def", "async for each in call(*args, **kwargs): yield each")
 NUMBERS = count(1)
 
 
-def stand_in(function: FunctionType, callee: Callable[..., Any]) -> CodeType:
+def calling(function: FunctionType, callee: Callable[..., Any]) -> CodeType:
     """Code for ``function``, of its kind, that calls ``callee`` with what the function was given."""
     code = function.__code__
     kind, body = CALLS
@@ -42,7 +42,7 @@ def stand_in(function: FunctionType, callee: Callable[..., Any]) -> CodeType:
     return made.replace(co_consts=constants, co_name=code.co_name, co_qualname=code.co_qualname)
 
 
-def own(function: FunctionType) -> FunctionType:
+def copy_of(function: FunctionType) -> FunctionType:
     """A function that does what ``function`` does, and keeps doing it when that gets other code."""
     same = FunctionType(
         function.__code__,

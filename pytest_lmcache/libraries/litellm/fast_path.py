@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.interaction import Answer, Kind
-from pytest_lmcache.libraries.litellm import call as litellm_visit
+from pytest_lmcache.libraries.litellm import call as litellm_call
 from pytest_lmcache.recorder import Recorder
 
 NAMES = frozenset({"completion", "embedding"})
@@ -35,13 +35,13 @@ SETTINGS = (
 )
 
 
-def is_unheard(kwargs: Mapping[str, Any]) -> bool:
+def has_no_listeners(kwargs: Mapping[str, Any]) -> bool:
     """Whether the wrapper has nothing to do for a call but to hand it on."""
     import litellm
 
     return (
         PLAIN.issuperset(kwargs)
-        and not litellm_visit.is_heard(None, fails=True)
+        and not litellm_call.has_listeners(None, fails=True)
         and not any(getattr(litellm, name, None) for name in SETTINGS)
         and not _validates(kwargs.get("response_format"))
         and not litellm.utils.add_breadcrumb
@@ -53,14 +53,14 @@ def _validates(response_format: Any) -> bool:
     return isinstance(response_format, dict) and "response_schema" in response_format
 
 
-class Visit(litellm_visit.Visit):
+class FastCall(litellm_call.LiteLLMCall):
     """A call that is answered before LiteLLM's wrapper sees it; ``entry`` is what LiteLLM calls it.
 
     ``stored`` is None where the wrapper is needed after all.
     """
 
     __slots__ = ("_args", "_began", "_entry", "_id")
-    at_once = True
+    fast_path = True
 
     def __init__(
         self,

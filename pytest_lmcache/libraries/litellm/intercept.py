@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 from pytest_lmcache import errors
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.interaction import Kind
-from pytest_lmcache.libraries.litellm import code_swap as standin
-from pytest_lmcache.libraries.litellm import fast_path as quick
-from pytest_lmcache.libraries.litellm import streams
-from pytest_lmcache.libraries.litellm.call import Visit, inside
+from pytest_lmcache.libraries.litellm import code_swap, fast_path, streams
+from pytest_lmcache.libraries.litellm.call import LiteLLMCall, inside
 from pytest_lmcache.libraries.recorded_call import POLL
 from pytest_lmcache.recorder import Recorder
 
@@ -74,7 +72,7 @@ class Entry(NamedTuple):
     replacement: Callable[..., Any]
 
 
-class Door:
+class Interception:
     """Puts the interception on with the first ``open`` and takes it off with the last ``close``.
 
     ``find`` gives the recorder that a call belongs to, None where nobody records. Safe with threads.
@@ -105,12 +103,12 @@ class Door:
             for function, _, guarded in self._codes:
                 function.__code__ = guarded
 
-    def look_again(self) -> None:
+    def rescan(self) -> None:
         """See what of LiteLLM has been imported since, also where it has been imported anew."""
         with self._lock:
             self._put_on_since(self._look)
 
-    def look_at(self, module: ModuleType) -> None:
+    def module_executed(self, module: ModuleType) -> None:
         """See the functions of a module of LiteLLM's that has just been executed: imported, or reloaded."""
         streams.forget_classes()
         with self._lock:
@@ -161,9 +159,9 @@ class Door:
                 known.add(id(cell))
                 original = cell.cell_contents
                 self._entries.append(Entry(cell, original, self._replacement(original)))
-                if (name := _plain_name(original)) in quick.NAMES:
+                if (name := _plain_name(original)) in fast_path.NAMES:
                     front = self._front(wrapper, original, name)
-                    self._codes.append((wrapper, wrapper.__code__, standin.stand_in(wrapper, front)))
+                    self._codes.append((wrapper, wrapper.__code__, code_swap.calling(wrapper, front)))
         self._guard(modules)
 
     def _test(self) -> None:
@@ -195,8 +193,8 @@ class Door:
                     and id(function) not in known
                 ):
                     known.add(id(function))
-                    guarded = self._guarded(name, standin.own(function))
-                    self._codes.append((function, function.__code__, standin.stand_in(function, guarded)))
+                    guarded = self._guarded(name, code_swap.copy_of(function))
+                    self._codes.append((function, function.__code__, code_swap.calling(function, guarded)))
 
     def _guarded(self, name: str, passing: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -215,14 +213,14 @@ class Door:
 
     def _front(self, wrapper: FunctionType, original: Callable[..., Any], name: str) -> Callable[..., Any]:
         """What goes before LiteLLM's wrapper: it answers a call that the wrapper has nothing to do for."""
-        passing, parameters = standin.own(wrapper), _parameters(original, name)
+        passing, parameters = code_swap.copy_of(wrapper), _parameters(original, name)
 
         def answered(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             __tracebackhide__ = True
             recorder = None if inside.get() else self._find()
-            if recorder is None or not recorder.replays or not quick.is_unheard(kwargs):
+            if recorder is None or not recorder.replays or not fast_path.has_no_listeners(kwargs):
                 return None
-            call = quick.Visit(recorder, name, parameters, args, kwargs, entry=original.__name__)
+            call = fast_path.FastCall(recorder, name, parameters, args, kwargs, entry=original.__name__)
             return call.replay(call.stored) if call.stored is not None else None
 
         if inspect.iscoroutinefunction(original):
@@ -276,7 +274,7 @@ class Door:
             )
             if recorder is None:
                 return original(*args, **kwargs)
-            call = Visit(recorder, name, parameters, args, kwargs)
+            call = LiteLLMCall(recorder, name, parameters, args, kwargs)
             for _ in call.queue(blocks=True):
                 time.sleep(POLL)
             if call.stored is not None:
@@ -296,7 +294,7 @@ class Door:
             recorder = None if inside.get() or _is_mocked(name, kwargs) else self._find()
             if recorder is None:
                 return await original(*args, **kwargs)
-            call = Visit(recorder, name, parameters, args, kwargs)
+            call = LiteLLMCall(recorder, name, parameters, args, kwargs)
             if call.stored is None:
                 with call.asking():
                     for _ in call.queue(blocks=False):

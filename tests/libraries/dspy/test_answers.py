@@ -17,7 +17,7 @@ from dspy._vendor.lm15.types import ContinuationDelta, StreamDeltaEvent, TextDel
 from dspy.clients.engines import LM15Engine
 
 from pytest_lmcache.interaction import Answer, Kind
-from pytest_lmcache.libraries.dspy import answers as lm15
+from pytest_lmcache.libraries.dspy import answers
 
 STATE = theirs.ContinuationState(provider="openai", kind="item", data={"id": "x", "none": None})
 LONG = "a text that the provider's raw answer repeats"
@@ -55,7 +55,7 @@ def as_file(value: Any) -> Any:
 def test_each_kind_of_part(part: Any) -> None:
     """A response with a part of any kind comes back equal, field by field."""
     whole = response(part, theirs.TextPart("end"))
-    assert lm15.revive_response(as_file(lm15.store_response(whole))) == whole
+    assert answers.revive_response(as_file(answers.store_response(whole))) == whole
 
 
 def test_the_rest_of_a_response() -> None:
@@ -64,8 +64,8 @@ def test_the_rest_of_a_response() -> None:
     adapted = theirs.Adaptation(field="config.seed", action="dropped", asked=7, reason="It has none.")
     raw = {"content": LONG, "again": [{"text": LONG}], "refusal": None, "empty": [], "tier": "default"}
     whole = response(logprobs=(token,), logprobs_complete=False, adaptations=(adapted,), provider_data=raw)
-    stored = as_file(lm15.store_response(whole))
-    assert lm15.revive_response(stored) == whole
+    stored = as_file(answers.store_response(whole))
+    assert answers.revive_response(stored) == whole
     assert json.dumps(stored).count(LONG) == 1
 
 
@@ -73,7 +73,7 @@ def test_the_rest_of_a_response() -> None:
 def test_a_mark(part: Any) -> None:
     """A response that is marked is the same in all that it says and to all that use it, and its copies are marked."""
     plain = response(part, logprobs_complete=False, provider_data={"a": [1]})
-    marked = lm15.mark_hit(plain)
+    marked = answers.mark_hit(plain)
     copies = [copy.copy(marked), copy.deepcopy(marked), pickle.loads(pickle.dumps(marked)), replace(marked)]
     for each in (marked, *copies):
         assert isinstance(each, theirs.Response)
@@ -82,17 +82,17 @@ def test_a_mark(part: Any) -> None:
         assert each == marked
         assert repr(each) == repr(plain)
         assert each.cache_hit is each._hidden_params["cache_hit"] is True
-        assert lm15.store_response(each) == lm15.store_response(plain)
+        assert answers.store_response(each) == answers.store_response(plain)
     assert marked != replace(plain, id="r2")
     assert replace(plain, id="r2") != marked
     assert marked != "marked"
     assert not hasattr(plain, "cache_hit")
-    assert hash(lm15.mark_hit(response())) == hash(response())
+    assert hash(answers.mark_hit(response())) == hash(response())
 
 
 def test_a_short_text_is_told_again() -> None:
     """A short text is repeated where the provider repeats it: that reads better than a reference."""
-    stored = lm15.store_response(
+    stored = answers.store_response(
         response(theirs.TextPart("stop"), provider_data={"why": "stop", "said": "stop"})
     )
     assert stored["provider_data"] == {"why": "stop", "said": "stop"}
@@ -106,21 +106,21 @@ def test_events() -> None:
         StreamDeltaEvent(ContinuationDelta(provider="openai", kind="item", data={"id": None}, part_index=0)),
         StreamDeltaEvent(ContinuationDelta(provider="openai", kind="item", data={}, part_index=None)),
     ]
-    stored = [as_file(lm15.store_event(event)) for event in events]
-    assert [lm15.revive_event(data) for data in stored] == events
+    stored = [as_file(answers.store_event(event)) for event in events]
+    assert [answers.revive_event(data) for data in stored] == events
     assert stored[1] == {"type": "delta", "delta": {"type": "text", "text": LONG}}
 
 
 def test_without_usage() -> None:
     """An answer that took no tokens says none, as a response and as a stream, and all else as it was."""
     call = theirs.ToolCallPart(id="call_1", name="count", input={"usage": 120})
-    bare = lm15.without_usage(Answer(Kind.RESPONSE, lm15.store_response(response(call)), usd=1.5))
-    assert lm15.revive_response(bare.data).usage == theirs.Usage()
-    assert lm15.revive_response(bare.data).message == response(call).message
+    bare = answers.without_usage(Answer(Kind.RESPONSE, answers.store_response(response(call)), usd=1.5))
+    assert answers.revive_response(bare.data).usage == theirs.Usage()
+    assert answers.revive_response(bare.data).message == response(call).message
     assert bare.usd == 0
-    events = [lm15.store_event(event) for event in response_to_events(response())]
-    bare = lm15.without_usage(Answer(Kind.STREAM, events))
-    assert lm15.revive_event(bare.data[-1]).usage is None
+    events = [answers.store_event(event) for event in response_to_events(response())]
+    bare = answers.without_usage(Answer(Kind.STREAM, events))
+    assert answers.revive_event(bare.data[-1]).usage is None
     assert bare.tokens == (0, 0)
 
 
@@ -136,7 +136,7 @@ def request(*messages: Any, **more: Any) -> Any:
 def test_a_message_of_several_parts() -> None:
     """What is not one text stays a list of parts, and what belongs to a message stays with it."""
     said = theirs.Message(role="user", parts=(theirs.TextPart("look"), PARTS[6]), continuation=(STATE,))
-    [message] = lm15.question(request(said), "chat", stream=False)["messages"]
+    [message] = answers.question(request(said), "chat", stream=False)["messages"]
     assert message["content"] == [
         {"type": "text", "text": "look"},
         {"type": "image", "media_type": "image/png", "data": "aGVsbG8=", "detail": "low"},
@@ -147,7 +147,7 @@ def test_a_message_of_several_parts() -> None:
 def test_a_text_with_state_stays_a_part() -> None:
     """A text that carries state of the provider's is not shortened to its text."""
     said = theirs.Message(role="assistant", parts=(PARTS[1],))
-    [_, message] = lm15.question(request(theirs.Message.user("hello"), said), "chat", stream=False)[
+    [_, message] = answers.question(request(theirs.Message.user("hello"), said), "chat", stream=False)[
         "messages"
     ]
     assert message["content"][0]["continuation"][0]["data"] == {"id": "x", "none": None}
@@ -156,7 +156,7 @@ def test_a_text_with_state_stays_a_part() -> None:
 @pytest.mark.parametrize("system", ["Be brief.", (theirs.TextPart("Be brief."),)], ids=["text", "parts"])
 def test_system_is_the_first_message(system: Any) -> None:
     """What DSPy keeps apart as system stands where it is said: first."""
-    asked = lm15.question(request(system=system), "chat", stream=False)
+    asked = answers.question(request(system=system), "chat", stream=False)
     assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
     assert "system" not in asked
 
@@ -168,7 +168,7 @@ def test_what_tells_questions_apart() -> None:
     config = theirs.Config(
         seed=0, reasoning=reasoning, cache=theirs.CacheConfig(resource="cache/1"), extensions={"x": 1}
     )
-    asked = lm15.question(request(config=config, tools=(tool,)), "responses", stream=True)
+    asked = answers.question(request(config=config, tools=(tool,)), "responses", stream=True)
     del asked["messages"]
     assert asked == {
         "model": "openai/gpt-4o-mini",
@@ -206,7 +206,7 @@ DETAILS = {
 def test_each_class_of_error(kind: Any, details: dict[str, Any]) -> None:
     """An error of any class comes back as that class, with message, text and every attribute."""
     error = kind("It did not work.", **details)
-    revived = lm15.revive_error(as_file(lm15.store_error(error)))
+    revived = answers.revive_error(as_file(answers.store_error(error)))
     assert type(revived) is kind
     assert (str(revived), revived.args) == (str(error), error.args)
     assert vars(revived) == vars(error)
@@ -222,7 +222,7 @@ def test_what_a_class_adds() -> None:
         theirs.StreamAssemblyError("no", partial=response(), part_index=2),
     ]
     for error in errors:
-        revived = lm15.revive_error(as_file(lm15.store_error(error)))
+        revived = answers.revive_error(as_file(answers.store_error(error)))
         assert vars(revived) == vars(error)
         assert revived.args == error.args
 
@@ -231,7 +231,7 @@ def test_a_default_is_not_stored() -> None:
     """A stored error tells what it is and no more, also where somebody has noted more on it."""
     error = theirs.ServerError("Overloaded", status=503)
     error.cleanup_errors = (OSError("closed"),)
-    assert lm15.store_error(error) == {
+    assert answers.store_error(error) == {
         "class": "dspy.lm15.ServerError",
         "message": "Overloaded",
         "status": 503,
@@ -244,11 +244,11 @@ def test_other_errors() -> None:
     class Own(theirs.RateLimitError):
         pass
 
-    assert lm15.store_error(Own("wait"))["class"] == "dspy.lm15.RateLimitError"
+    assert answers.store_error(Own("wait"))["class"] == "dspy.lm15.RateLimitError"
     for error in (TypeError("wrong"), ValueError("wrong")):
-        revived = lm15.revive_error(as_file(lm15.store_error(error)))
+        revived = answers.revive_error(as_file(answers.store_error(error)))
         assert (type(revived), revived.args) == (type(error), error.args)
-    assert lm15.store_error(KeyError("x")) is None
+    assert answers.store_error(KeyError("x")) is None
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_other_errors() -> None:
 )
 def test_what_lasts(error: Exception, lasting: bool) -> None:
     """What the request is to blame for lasts; what the moment, the account or the line is to blame for passes."""
-    assert lm15.is_lasting(error) is lasting
+    assert answers.is_lasting(error) is lasting
 
 
 # ---- prices ----------------------------------------------------------------------------------------------
@@ -289,12 +289,12 @@ def engine(*providers: Any) -> Any:
 def test_a_price() -> None:
     """A known model's answer has a price, as a response and as the events of a stream; a broken stream has none."""
     asked = request()
-    usd = lm15.price(response(), asked, engine())
+    usd = answers.price(response(), asked, engine())
     assert usd == pytest.approx(9 * 0.15e-6 + 3 * 0.6e-6)
-    events = [lm15.store_event(event) for event in response_to_events(response())]
-    assert lm15.price_of_stream(events, asked, engine()) == usd
-    assert lm15.price_of_stream(events[:-1], asked, engine()) is None
-    assert lm15.price(response(), asked, None) is None
+    events = [answers.store_event(event) for event in response_to_events(response())]
+    assert answers.price_of_stream(events, asked, engine()) == usd
+    assert answers.price_of_stream(events[:-1], asked, engine()) is None
+    assert answers.price(response(), asked, None) is None
 
 
 @pytest.mark.parametrize("namespaces", [("openai",), ()], ids=["priced", "unpriced"])
@@ -307,8 +307,8 @@ def test_a_declared_provider(namespaces: tuple[str, ...]) -> None:
     theirs.register_provider(own, metadata_namespaces=namespaces)
     try:
         asked = theirs.Request(model="own-one/gpt-4o-mini", messages=(theirs.Message.user("hello"),))
-        usd = lm15.price(response(), asked, engine(own))
-        saved = lm15.saved_by_prompt_cache((1000, 0), asked, engine(own))
+        usd = answers.price(response(), asked, engine(own))
+        saved = answers.saved_by_prompt_cache((1000, 0), asked, engine(own))
         assert (usd is not None, saved > 0) == (bool(namespaces), bool(namespaces))
     finally:
         theirs.unregister_provider("own-one")
@@ -317,5 +317,5 @@ def test_a_declared_provider(namespaces: tuple[str, ...]) -> None:
 def test_what_the_prompt_cache_saved() -> None:
     """Tokens read from the provider's cache save the difference to those that are not; nothing without a price."""
     asked = request()
-    assert lm15.saved_by_prompt_cache((1000, 0), asked, engine()) == pytest.approx(1000 * 0.075e-6)
-    assert lm15.saved_by_prompt_cache((1000, 0), asked, None) == 0.0
+    assert answers.saved_by_prompt_cache((1000, 0), asked, engine()) == pytest.approx(1000 * 0.075e-6)
+    assert answers.saved_by_prompt_cache((1000, 0), asked, None) == 0.0

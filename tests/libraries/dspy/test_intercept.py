@@ -23,7 +23,7 @@ import yaml
 from provider import Provider, Reply
 
 from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
-from pytest_lmcache.libraries.dspy import intercept as door
+from pytest_lmcache.libraries.dspy import intercept
 from pytest_lmcache.libraries.recorded_call import after_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
@@ -587,7 +587,7 @@ def test_an_answer_says_that_it_is_not_the_providers(engine: str, is_async: bool
 
 
 def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
-    """A door can have something done when a call of DSPy's has ended, sync and async, and at no other call."""
+    """Something can be done when a call of DSPy's has ended, sync and async, and at no other call."""
     seen: list[Any] = []
 
     class Own(dspy.BaseLM):
@@ -897,7 +897,7 @@ def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice)
         sources.append((astream if is_async else stream)(engine, asked))
         return sources[-1]
 
-    looked = door.METHODS[kind.__name__, "stream"][1](session.current, kept)
+    looked = intercept.METHODS[kind.__name__, "stream"][1](session.current, kept)
 
     async def aread() -> None:
         events = looked(own_engine(twice.provider.url, is_async=True), request)
@@ -919,10 +919,10 @@ def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice)
 @native
 @both
 def test_nobody_records(is_async: bool, provider: Provider) -> None:
-    """Where nobody records, the engine's calls pass through the door as they are."""
+    """Where nobody records, the engine's calls pass through the interception as they are."""
     from dspy.lm15 import Message, Request
 
-    inner = door.Door(lambda: None)
+    inner = intercept.Interception(lambda: None)
     inner.open()
     try:
         assert len(events(provider.url, is_async=is_async)) > 2
@@ -933,11 +933,11 @@ def test_nobody_records(is_async: bool, provider: Provider) -> None:
         inner.close()
 
 
-# ---- the door --------------------------------------------------------------------------------------------
+# ---- the interception --------------------------------------------------------------------------------------------
 
 
 def state() -> list[Any]:
-    """All that the door may touch."""
+    """All that the interception may touch."""
     kinds = [dspy.BaseLM]
     if NATIVE:
         from dspy.clients.engines import AsyncLM15Engine, LM15Engine

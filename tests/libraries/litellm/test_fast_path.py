@@ -15,7 +15,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from provider import Provider, Reply
 
 from pytest_lmcache import CassetteMiss, use_cassette
-from pytest_lmcache.libraries.litellm import fast_path as quick
+from pytest_lmcache.libraries.litellm import fast_path
 
 pytestmark = pytest.mark.usefixtures("nobody_records")
 
@@ -63,13 +63,13 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(litellm, name, [])
     monkeypatch.setattr(litellm.utils, "callback_list", [])
     answered: list[str] = []
-    completed = quick.Visit._completed
+    completed = fast_path.FastCall._completed
 
-    def noted(visit: quick.Visit, result: Any, stored: Any) -> Any:
-        answered.append(visit._entry)
-        return completed(visit, result, stored)
+    def noted(call: fast_path.FastCall, result: Any, stored: Any) -> Any:
+        answered.append(call._entry)
+        return completed(call, result, stored)
 
-    monkeypatch.setattr(quick.Visit, "_completed", noted)
+    monkeypatch.setattr(fast_path.FastCall, "_completed", noted)
     return answered
 
 

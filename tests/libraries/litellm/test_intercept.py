@@ -1,4 +1,4 @@
-"""The door to LiteLLM: what it sees, what it refuses, and that it leaves nothing behind."""
+"""The interception of LiteLLM: what it sees, what it refuses, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ from pytest_lmcache import (
     use_cassette,
 )
 from pytest_lmcache.libraries.import_hook import ImportWatch
-from pytest_lmcache.libraries.litellm.intercept import ELSEWHERE, RECORDED, UNDECORATED, Door, _wrappers
+from pytest_lmcache.libraries.litellm.intercept import (
+    ELSEWHERE,
+    RECORDED,
+    UNDECORATED,
+    Interception,
+    _wrappers,
+)
 from pytest_lmcache.not_recorded import Reason
 
 ASKED = [{"role": "user", "content": "hello"}]
@@ -114,7 +120,7 @@ def test_a_router_built_before_is_seen(is_async: bool, provider: Provider, tmp_p
 
 
 def state() -> list[Any]:
-    """All that the door may touch: the cells, the code of undecorated functions, the environment."""
+    """All that the interception may touch: the cells, the code of undecorated functions, the environment."""
     modules = [name for name in sys.modules if name.partition(".")[0] == "litellm"]
     wrappers = list(_wrappers(modules))
     contents = [id(cell.cell_contents) for _, cell in wrappers]
@@ -257,7 +263,7 @@ def test_a_list_of_models_that_asks_nobody_is_given(tmp_path: Path) -> None:
 def test_what_asks_away_from_the_public_face_is_refused(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever LiteLLM has it, and also in a module that is imported after the door was first opened."""
+    """Wherever LiteLLM has it, and also in a module that is imported after the interception was first installed."""
     module, _, attribute = f"litellm.{place}".rpartition(".")
 
     async def ask(question: str) -> str:
@@ -317,10 +323,10 @@ def test_a_guarded_function_stays_of_its_kind(tmp_path: Path) -> None:
 def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LiteLLM that builds its functions otherwise gives an error, instead of calls that slip by."""
     before = state()
-    door = Door(lambda: None)
+    interception = Interception(lambda: None)
     monkeypatch.setattr(litellm, "completion", lambda *_, **__: None)
     with pytest.raises(DoorError, match=r"cannot see the calls of this LiteLLM .* completion are not built"):
-        door.open()
+        interception.open()
     monkeypatch.undo()
     assert state() == before
 
@@ -328,12 +334,12 @@ def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.Monke
 def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test puts in the place of a function while we look stays there, and nothing of ours is left behind."""
     before = state()
-    door = Door(lambda: None)
-    door.open()
+    interception = Interception(lambda: None)
+    interception.open()
     monkeypatch.setattr(litellm, "completion", lambda *_, **__: None)
     monkeypatch.setitem(sys.modules, "litellm.imported_meanwhile", ModuleType("litellm.imported_meanwhile"))
-    door.look_again()
-    door.close()
+    interception.rescan()
+    interception.close()
     monkeypatch.undo()
     assert state() == before
 
@@ -345,20 +351,20 @@ def without_completion() -> ModuleType:
     return other
 
 
-def test_a_door_that_could_not_be_opened_opens_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interception_that_failed_can_be_installed_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """A try that failed, since another LiteLLM was there, is not taken for a look: no call goes by unseen afterwards."""
-    door = Door(lambda: None)
+    interception = Interception(lambda: None)
     before = state()
-    door.open()
+    interception.open()
     changed = sum(map(ne, state(), before))
-    door.close()
+    interception.close()
     monkeypatch.setitem(sys.modules, "litellm", without_completion())
     with pytest.raises(DoorError):
-        door.open()
+        interception.open()
     monkeypatch.undo()
-    door.open()
+    interception.open()
     assert sum(map(ne, state(), before)) == changed
-    door.close()
+    interception.close()
     assert state() == before
 
 
@@ -367,13 +373,13 @@ def test_a_litellm_that_cannot_be_seen_any_more_leaves_nothing_behind(
 ) -> None:
     """Where another LiteLLM has come meanwhile, and hides its functions, the first is put back as it was."""
     before = state()
-    door = Door(lambda: None)
-    door.open()
+    interception = Interception(lambda: None)
+    interception.open()
     monkeypatch.setitem(sys.modules, "litellm", without_completion())
     with pytest.raises(DoorError):
-        door.look_again()
+        interception.rescan()
     monkeypatch.undo()
-    door.close()
+    interception.close()
     assert state() == before
 
 
@@ -531,4 +537,4 @@ def test_tracebacks_show_the_lines_of_swapped_code(
     frames = traceback.extract_tb(missed.value.__traceback__)
     swapped = [frame.line for frame in frames if frame.filename.startswith("<pytest-lmcache")]
     assert swapped == [line]
-    assert not [frame for frame in frames if frame.filename.endswith("standin.py")]
+    assert not [frame for frame in frames if frame.filename.endswith("code_swap.py")]
