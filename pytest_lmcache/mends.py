@@ -10,11 +10,11 @@ from pytest_lmcache.errors import UnkeyableCallError
 from pytest_lmcache.keys.normalizers import NORMALIZERS
 
 if TYPE_CHECKING:
+    from pytest_lmcache.commands import Commands
     from pytest_lmcache.interaction import Call
     from pytest_lmcache.keys.strategies import KeyStrategy
 
 
-RECORDS = 'mode="record"'
 FOLDERS = ("tmp_path", "rootdir")
 
 
@@ -45,10 +45,10 @@ def folders_in(strategy: KeyStrategy, asked: Call, recorded: Call) -> tuple[str,
     return tuple(found)
 
 
-def folder_lines(normalizers: Sequence[str], command: str) -> list[str]:
+def folder_lines(normalizers: Sequence[str], commands: Commands) -> list[str]:
     """What to set before a call is recorded that names a folder of this machine."""
     listed = json.dumps(list(normalizers), ensure_ascii=False)
-    setting = f"normalize={listed}" if _is_of_block(command) else f"lm_normalize = {listed}"
+    setting = f"normalize={listed}" if commands.block else f"lm_normalize = {listed}"
     return [f"It names a folder of this machine. Before you record it, set {setting}."]
 
 
@@ -67,19 +67,19 @@ def _are_same(strategy: KeyStrategy, more: Sequence[str], asked: Call, recorded:
         return False
 
 
-def lines(normalizers: Sequence[str], command: str, configuration: str) -> list[str]:
-    """What to paste; ``normalizers`` are all that are to be set, ``command`` records the call.
+def lines(normalizers: Sequence[str], commands: Commands, configuration: str) -> list[str]:
+    """What to paste; ``normalizers`` are all that are to be set, ``commands`` record the call.
 
     ``configuration`` is the name of the run's configuration file.
     """
     # JSON's texts are TOML's and Python's too.
     listed = json.dumps(list(normalizers), ensure_ascii=False)
     said = [
-        f"If what differs is part of the question, record it:  {command}",
+        f"If what differs is part of the question, record it:  {commands.record}",
         "If it changes from run to run, normalize it; nothing needs to be recorded again:",
     ]
-    if _is_of_block(command):
-        return [*said, f"  {command.replace(RECORDS, f'normalize={listed}')}"]
+    if commands.block:
+        return [*said, f"  {commands.block_with(f'normalize={listed}')}"]
     said.append(f"  this test   @pytest.mark.lm_cache(normalize={listed})")
     if configuration.endswith(".toml"):
         return [*said, f"  all tests   lm_normalize = {listed}  # {configuration}"]
@@ -89,8 +89,3 @@ def lines(normalizers: Sequence[str], command: str, configuration: str) -> list[
         "lm_normalize =",
         *(f"  {each}" for each in normalizers),
     ]
-
-
-def _is_of_block(command: str) -> bool:
-    """Whether what records a call is the mode of a ``use_cassette``."""
-    return command.endswith(f"{RECORDS})")

@@ -15,6 +15,7 @@ from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.cassette.file import Cassette
+    from pytest_lmcache.commands import Commands
     from pytest_lmcache.keys.strategies import KeyStrategy
 
 # How many misses of one test are compared with all recordings: a program that goes on after one may have many.
@@ -35,7 +36,7 @@ MODE_SAYS = {
 class Misses:
     """Makes the misses of one test, or of one ``use_cassette``.
 
-    ``command`` records the test, ``where`` says what else is known of a cassette that is not there, and
+    ``commands`` record the test, ``where`` says what else is known of a cassette that is not there, and
     ``configuration`` is the name of the run's configuration file.
     """
 
@@ -44,14 +45,14 @@ class Misses:
         settings: Settings,
         mode: Mode,
         *,
-        command: str,
+        commands: Commands,
         shown_path: str,
         where: Callable[[], Sequence[str]],
         configuration: str,
     ) -> None:
         self._settings = settings
         self._mode = mode
-        self._command = command
+        self._commands = commands
         self._shown_path = shown_path
         self._where = where
         self._configuration = configuration
@@ -59,13 +60,13 @@ class Misses:
         self._recorded_calls: list[Call] | None = None
         self._unreadable: list[str] = []
 
-    def cut_off(self, name: str, answer: Answer, waited: float, command: str) -> CassetteMiss:
-        """The miss of a call that goes on where the recorded one was cut off; ``command`` records it anew."""
+    def cut_off(self, name: str, answer: Answer, waited: float) -> CassetteMiss:
+        """The miss of a call that goes on where the recorded one was cut off."""
         told = errors.miss(
             asked=[_cut_off(name, answer, waited)],
             looked=[f"Looked in  {self._shown_path}"],
             nearest=[],
-            mend=[f"Record it:  {command}"],
+            mend=[f"Record it:  {self._commands.rewrite}"],
         )
         miss = CassetteMiss(told)
         miss.cause = MissCause.CUT_OFF
@@ -106,7 +107,7 @@ class Misses:
             every = tuple(dict.fromkeys((*self._settings.normalize, *more)))
             return self._told(strategy, MissCause.NOT_NORMALIZED, asked, looked, near, normalizers=every)
         folders = mends.folders_in(strategy, call, closest.call)
-        mend = mends.folder_lines([*self._settings.normalize, *folders], self._command) if folders else ()
+        mend = mends.folder_lines([*self._settings.normalize, *folders], self._commands) if folders else ()
         return self._told(strategy, MissCause.CHANGED, asked, looked, near, mend=mend)
 
     def _told(
@@ -123,9 +124,9 @@ class Misses:
         mode = self._mode
         looked.append(f"Mode       {mode}: {MODE_SAYS[mode]}; key {strategy.name}")
         mend = (
-            mends.lines(normalizers, self._command, self._configuration)
+            mends.lines(normalizers, self._commands, self._configuration)
             if normalizers
-            else [*mend, f"Record it:  {self._command}"]
+            else [*mend, f"Record it:  {self._commands.record}"]
         )
         miss = CassetteMiss(errors.miss(asked=asked, looked=looked, nearest=near, mend=mend))
         miss.cause, miss.normalizers = cause, normalizers

@@ -22,6 +22,7 @@ from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import CallToSave
 from pytest_lmcache.cassette.old_placeholders import OldRecording, old_recordings
 from pytest_lmcache.clock import RealTime
+from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import (
     CacheError,
     CassetteError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.keys.strategies import KeyStrategy
     from pytest_lmcache.redact import Redactor
 
+NO_COMMANDS = Commands()
 WITH_THE_TEST = "the test, still unanswered"
 
 
@@ -115,7 +117,7 @@ class Recorder:
     """The calls of one test, or of one ``use_cassette``: replays, asks or misses each.
 
     ``path`` None is no cassette: the cache layers alone answer. ``open_cache`` gives what stands behind the
-    cassette. ``on_miss`` is told of each miss before it is raised. ``label`` names the test in messages, ``command`` is what records it. ``is_shared`` says that
+    cassette. ``on_miss`` is told of each miss before it is raised. ``label`` names the test in messages, ``commands`` record it. ``is_shared`` says that
     other tests use the cassette too, ``created_this_run`` that it was not there when the run began. ``watched`` stands for a test that is not marked: its calls pass and are
     counted. ``identity`` names the cassette on every machine; ``asker`` is the test or block that asks.
     """
@@ -131,7 +133,7 @@ class Recorder:
         open_cache: Callable[[], Store],
         on_miss: Callable[[CassetteMiss], None],
         label: str = "",
-        command: str = "",
+        commands: Commands = NO_COMMANDS,
         is_shared: bool = False,
         watched: bool = False,
         created_this_run: bool = False,
@@ -146,7 +148,7 @@ class Recorder:
         self.path = path
         self.redact = redact
         self.label = label
-        self.command = command
+        self.commands = commands
         self.is_shared = is_shared
         self.watched = watched
         self.created_this_run = created_this_run
@@ -156,7 +158,7 @@ class Recorder:
         self._misses = Misses(
             settings,
             self.mode,
-            command=command,
+            commands=commands,
             shown_path=self.shown_path,
             where=where or tuple,
             configuration=configuration,
@@ -501,7 +503,7 @@ class Recorder:
     def advice_on_failure(self) -> str:
         """What to say beside the failure of what recorded; empty where no answer was to be recorded."""
         is_recording = self.may_ask and self.mode in {Mode.RECORD, Mode.ONCE} and not self.faults
-        return answer_sources.advice(self.calls, self.rewrite_command) if is_recording else ""
+        return answer_sources.advice(self.calls, self.commands.rewrite) if is_recording else ""
 
     # The end of a test.
 
@@ -546,8 +548,8 @@ class Recorder:
         if not (rewrite or self.recorded):
             return False
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
-        if self.command and not self.is_shared:
-            comment.append(f"record again: {self.rewrite_command}")
+        if self.commands.rewrite and not self.is_shared:
+            comment.append(f"record again: {self.commands.rewrite}")
         # What a rewrite asked in vain keeps the answer that it had, and so does what it may not have come to.
         is_shared = self.is_shared or bool(self.not_recorded) or self.is_cut_short
         return self.cassette.save(
@@ -586,11 +588,6 @@ class Recorder:
             elif record.entry is not None:
                 asked.append(CallToSave(record.key, record.nth, None))
         return asked
-
-    @property
-    def rewrite_command(self) -> str:
-        """What asks the provider for all of it again."""
-        return self.command.replace("--lm-record", "--lm-rewrite").replace('"record"', '"rewrite"')
 
     def _find(self, key: str, nth: int) -> tuple[int, Entry] | None:
         if self.path is None or self.mode is Mode.REWRITE:
@@ -660,7 +657,7 @@ class Recorder:
 
     def cut_off(self, record: CallRecord, answer: Answer, *, waited: float = 0.0) -> NoReturn:
         """What was cut off when it was recorded goes on now: a miss. ``waited``: seconds to be cancelled."""
-        self._raise(self._misses.cut_off(record.name, answer, waited, self.rewrite_command))
+        self._raise(self._misses.cut_off(record.name, answer, waited))
 
 
 def _now() -> str:

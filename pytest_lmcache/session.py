@@ -23,6 +23,7 @@ from pytest_lmcache.cassette.names import cassette_path
 from pytest_lmcache.children.parent import Parent
 from pytest_lmcache.children.remote import RemoteRecorder  # here: a copy by fork had better import nothing
 from pytest_lmcache.children.starts import Forks, Membership
+from pytest_lmcache.commands import Commands, block_commands
 from pytest_lmcache.environment import DUMMY_KEY, PROVIDER_KEYS
 from pytest_lmcache.errors import (
     TOLD,
@@ -41,7 +42,7 @@ from pytest_lmcache.layers.stack import Cache, Stats, Troubles
 from pytest_lmcache.libraries.bypassed_caches import WATCHED, CacheBypass
 from pytest_lmcache.libraries.import_hook import ExecutionWatch, ImportWatch
 from pytest_lmcache.origins import Late, Origin
-from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.recorder import NO_COMMANDS, Recorder
 from pytest_lmcache.redact import Redactor, shown_in_a_name
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
@@ -151,7 +152,7 @@ class Session:
         *,
         is_shared: bool = False,
         label: str = "",
-        command: str = "",
+        commands: Commands = NO_COMMANDS,
         watched: bool = False,
         created_this_run: bool = False,
         backend: Callable[[], Any] | None = None,
@@ -191,7 +192,7 @@ class Session:
             self._redactor(settings).fresh(),
             open_cache=cache,
             label=label,
-            command=command,
+            commands=commands,
             is_shared=is_shared,
             watched=watched,
             created_this_run=created_this_run,
@@ -222,8 +223,7 @@ class Session:
                 is_test = any(not other.watched and other not in self._own for other in self._open)
                 if is_test and _current.get() not in self._open:
                     self._apart.add(recorder)
-                name = recorder.command.partition(", mode")[0] + ")"
-                origin = Origin(name, is_test=False, parent=origins.current())
+                origin = Origin(recorder.commands.block_with(), is_test=False, parent=origins.current())
                 origins.replace(origin)
                 self._origins[recorder] = origin
             self._open = (*self._open, recorder)
@@ -599,14 +599,13 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         return settings.updated(self._given, "use_cassette()")
 
     def __enter__(self) -> Recorder:
-        name = "None" if self._path is None else f'"{self._path}"'
         place = None if self._path is None else (session.place or _from_current_folder)(self._path)
         recorder = session.recorder(
             self._updated(session.rules),
             None if place is None else place.path,
             label="" if self._path is None else str(self._path),
             identity="" if place is None else identity_of(place.path, place.folder),
-            command=f'use_cassette({name}, mode="record")',
+            commands=block_commands(self._path),
             where=None if place is None else place.hints,
         )
         session.enter(recorder, own_context=True)

@@ -138,7 +138,7 @@ class Tally:
         for fault in recorder.faults:
             # No miss is an ordinary exception; a call without a key, or a broken file, is recorded by nothing.
             is_miss = not isinstance(fault, Exception | UnsupportedCall)
-            is_of_test = recorder.command.startswith("pytest ")
+            is_of_test = not recorder.commands.block
             self.in_tests |= is_miss and is_of_test
             self.in_blocks |= is_miss and not is_of_test
             if not is_told:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_lmcache.cassette.document import Entry
+from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.miss import EXPLAINED
@@ -33,9 +34,13 @@ def reply(text: str, **more: Any) -> Answer:
     return Answer(Kind.RESPONSE, {"id": "x", "text": text, "usage": usage, **more}, usd=0.25)
 
 
+def commands_of(test: str) -> Commands:
+    return Commands(f'pytest --lm-record "{test}"', f'pytest --lm-rewrite "{test}"')
+
+
 def recorder(path: Path, mode: str = "replay", **more: Any) -> Recorder:
-    how = {name: more.pop(name) for name in ("is_shared", "watched", "label", "command") if name in more}
-    how = {"label": "test_x.py::test_x", "command": 'pytest --lm-record "test_x.py::test_x"', **how}
+    how = {name: more.pop(name) for name in ("is_shared", "watched", "label", "commands") if name in more}
+    how = {"label": "test_x.py::test_x", "commands": commands_of("test_x.py::test_x"), **how}
     return ENGINE.recorder(Settings().updated({"mode": mode, **more}, "test"), path, **how)
 
 
@@ -624,7 +629,7 @@ SECRET = "sk-proj-" + "aB3" * 16
 def test_no_secret_is_written_wherever_it_stands(path: Path) -> None:
     """Answers, streams cut in pieces, errors, hidden parameters and the header's test id are redacted."""
     label = f"test_x.py::test_x[{SECRET}]"
-    tape = recorder(path, "record", label=label, command=f'pytest --lm-record "{label}"')
+    tape = recorder(path, "record", label=label, commands=commands_of(label))
     answers = [
         reply(f"the key is {SECRET}"),
         Answer(

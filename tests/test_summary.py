@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pytest_lmcache.commands import Commands
 from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
 from pytest_lmcache.settings import Mode
 from pytest_lmcache.summary import Tally
@@ -48,7 +49,7 @@ class Recorder:
     mode: Mode = Mode.REPLAY
     shown_path: str = ""
     path: Path = Path(__file__)
-    command: str = "pytest --lm-record x.py"
+    commands: Commands = field(default_factory=Commands)
     is_shared: bool = False
     old: int = 0
 

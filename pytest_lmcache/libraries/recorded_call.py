@@ -168,7 +168,7 @@ class RecordedCall:
         if self.record.asked_at:
             fault = CacheError(
                 f"{self.library} cannot read the answer from {self.record.source}: {what}\n"
-                f"Ask the provider again:  {self.recorder.rewrite_command}"
+                f"Ask the provider again:  {self.recorder.commands.rewrite}"
             )
         elif entry is not None and isinstance(problem, CassetteError):
             fault = CassetteError(f"{entry.place}: {problem}")

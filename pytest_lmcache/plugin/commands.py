@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from pytest_lmcache import places
+from pytest_lmcache.commands import Commands
 
 
-def record_command(config: pytest.Config, nodeid: str, path: Path) -> str:
-    """What records a test, or all that a collector holds, typed where pytest was started."""
+def test_commands(config: pytest.Config, nodeid: str, path: Path) -> Commands:
+    """The commands that record a test, or all that a collector holds."""
     file, separator, names = nodeid.partition("::")
     place = config.rootpath / file
     # Of a test that lies elsewhere, such as one of --pyargs, the id says less.
@@ -26,4 +27,4 @@ def record_command(config: pytest.Config, nodeid: str, path: Path) -> str:
     )
     shown = places.relative(test, config.invocation_params.dir).replace(os.sep, "/") + separator + names
     quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
-    return f"pytest --lm-record {given}{quoted}"
+    return Commands(f"pytest --lm-record {given}{quoted}", f"pytest --lm-rewrite {given}{quoted}")

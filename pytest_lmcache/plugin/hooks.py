@@ -32,7 +32,7 @@ from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.places import Place
 from pytest_lmcache.plugin import import_warnings
 from pytest_lmcache.plugin.cassette_names import cassette_by_folder, fixture_place, test_place, typed_nodeid
-from pytest_lmcache.plugin.commands import record_command
+from pytest_lmcache.plugin.commands import test_commands
 from pytest_lmcache.plugin.items import (
     BACKEND,
     backend_key,
@@ -430,7 +430,7 @@ class Run:
             from pytest_lmcache.not_recorded import advice
 
             is_rewrite = recorder.mode is Mode.REWRITE
-            command = recorder.rewrite_command if is_rewrite else recorder.command
+            command = recorder.commands.rewrite if is_rewrite else recorder.commands.record
             _put_first(report, advice(failure, recorder.not_recorded, command))
         if failure is not None and recorder is not None and (told := recorder.advice_on_failure()):
             report.sections.append(("language-model calls of this failure", told))
@@ -483,7 +483,7 @@ class Run:
             label="several tests" if settings.cassette else label,
             asker=label,
             identity="" if path is None else identity_of(path, folder if folder.is_absolute() else root),
-            command=record_command(self.config, record, node.path),
+            commands=test_commands(self.config, record, node.path),
             created_this_run=path in self.new,
             backend=self._backend,
             where=lambda: self._hints(place, settings),

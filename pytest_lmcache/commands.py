@@ -1,0 +1,25 @@
+"""What a user types or writes to record a test or a block again; messages name it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """How to record a test, or a ``use_cassette`` block, whose cassette is ``block`` as source code."""
+
+    record: str = ""
+    rewrite: str = ""
+    block: str = ""  # empty for a test
+
+    def block_with(self, settings: str = "") -> str:
+        """The block as source code, with these settings: ``use_cassette("x.yaml", mode="record")``."""
+        return f"use_cassette({self.block}{', ' * bool(settings)}{settings})"
+
+
+def block_commands(path: Path | None) -> Commands:
+    """The commands of a ``use_cassette`` block; ``path`` as the user gave it."""
+    block = Commands(block="None" if path is None else f'"{path}"')
+    return Commands(block.block_with('mode="record"'), block.block_with('mode="rewrite"'), block.block)
