@@ -237,7 +237,7 @@ class Cache:
 def _users_level() -> int:
     """For a warning of our caller's: which of its callers is the user's code, else what called this package."""
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    ours = f"{Path(__file__).parent}{os.sep}"
+    ours = f"{Path(__file__).parents[1]}{os.sep}"
     files = [frame.f_code.co_filename for frame, _ in walk_stack(sys._getframe(1))]  # noqa: SLF001
     foreign = [level for level, file in enumerate(files, 1) if not file.startswith(ours)]
     users = (

@@ -56,7 +56,7 @@ def test_a_folder_without_cassettes_of_ours_is_told(tmp_path, capsys):
     assert capsys.readouterr() == ("", told)
 
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "cassette" / "golden"
 
 
 @pytest.mark.parametrize("name", ["calls.yaml", "values.yaml"])

@@ -435,7 +435,7 @@ def test_a_broken_layer_warns_once_and_recording_goes_on(
         for text in ("one", "two"):
             ask(text, provider.url) if way == "sync" else asyncio.run(aask(text, provider.url))
     [warning] = [each for each in warned if each.category is LMCacheWarning]
-    assert Path(warning.filename).name == "test_caching.py", "it points at the user's line"
+    assert Path(warning.filename).name == "test_behind_cassettes.py", "it points at the user's line"
     with use_cassette("x.yaml"):
         ask("one")
 

@@ -487,15 +487,15 @@ def test_class_within_a_class(suite):
 
 def test_fixture_of_a_plugin_that_the_conftest_extends(suite):
     """Both stand at rootdir: a rewrite of one does not drop what the other asked."""
-    suite.file("pytest.ini", "[pytest]\naddopts = -p helpers\npythonpath = .\n")
+    suite.file("pytest.ini", "[pytest]\naddopts = -p helper_plugin\npythonpath = .\n")
     fixture = "import pytest\nfrom app import ask\n@pytest.fixture(scope='session')\n"
-    suite.file("helpers.py", fixture + "def helper():\n    return ask('of the plugin')\n")
+    suite.file("helper_plugin.py", fixture + "def helper():\n    return ask('of the plugin')\n")
     suite.file("conftest.py", fixture + "def helper(helper):\n    return helper + ask('of the conftest')\n")
     suite.test("@pytest.mark.lm_cache\ndef test_a(helper):\n    pass\n")
     for mode in ("--lm-record", "--lm-rewrite"):
         assert suite.run(mode).ret == 0
         assert suite.run().ret == 0
-    assert suite.cassettes() == ["@session.helper from helpers.yaml", "@session.helper.yaml"]
+    assert suite.cassettes() == ["@session.helper from helper_plugin.yaml", "@session.helper.yaml"]
 
 
 def test_fixture_of_the_same_name_elsewhere(suite):

@@ -258,7 +258,7 @@ def test_left_at_the_end():
 @pytest.mark.parametrize("errors", ["lasting", "all"])
 def test_errors_that_a_failing_test_met(gone, errors):
     """With ``all`` the next recording meets them again, from the layers; else it asks again."""
-    from conftest import ALONE
+    from helpers import ALONE
 
     gone.suite.options = (*ALONE, "-o", f"lm_record_errors={errors}")
     gone.suite.pytester.makeini("[pytest]\nlm_disk_dir = kept\n")

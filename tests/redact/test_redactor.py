@@ -1770,5 +1770,5 @@ def test_tokens_of_a_text_completion(clean):
 def test_own_function_that_fails():
     """What an own function raises is told as its failure, without what it was given."""
     redactor = Redactor(functions=[lambda text: text + 1])  # type: ignore[operator]
-    with pytest.raises(SettingsError, match=r"raised TypeError at .*test_redact.py:\d+; mend"):
+    with pytest.raises(SettingsError, match=r"raised TypeError at .*test_redactor.py:\d+; mend"):
         redactor("hello there")
