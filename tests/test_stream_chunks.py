@@ -14,7 +14,7 @@ from pytest_lmcache import redact
 from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.interaction import Again, Answer, Call, Interaction, Kind, copied, framed
 from pytest_lmcache.layers import values
-from pytest_lmcache.libraries.litellm import answers
+from pytest_lmcache.libraries.litellm import chunks
 
 KEY = "sk-proj-" + "a1B2c3D4" * 5
 PIECES = ["", "Hi", " there", KEY, KEY[:9], KEY[9:], '", "content": "', "\u2028", "one\ntwo"]
@@ -31,11 +31,11 @@ choices = st.fixed_dictionaries(
     {"index": st.sampled_from([0, 1]), "delta": deltas},
     optional={"finish_reason": st.sampled_from(FLAGS), "logprobs": st.sampled_from([*FLAGS, *ODD])},
 )
-chunks = st.fixed_dictionaries(
+chunk_shapes = st.fixed_dictionaries(
     {"id": st.sampled_from(["c1", "c2"]), "choices": st.lists(choices, min_size=1, max_size=2)},
     optional={"usage": st.sampled_from([*FLAGS, *ODD]), "content": st.sampled_from(PIECES)},
 )
-runs = st.lists(st.tuples(chunks, st.lists(texts, max_size=4)), min_size=1, max_size=4)
+runs = st.lists(st.tuples(chunk_shapes, st.lists(texts, max_size=4)), min_size=1, max_size=4)
 many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -108,25 +108,25 @@ pieces = st.lists(
 def test_litellm_s_objects_are_as_if_each_were_made_alone(said: list[tuple[str, Any]]) -> None:
     """Read from a recording, and stored again from the objects."""
     stored = [chunk(text, **more) for text, more in said]
-    alone = [answers.revive_chunk("completion", copied(each)) for each in stored]
-    revive = answers.chunk_reviver("completion")
+    alone = [chunks.chunk_from_plain("completion", copied(each)) for each in stored]
+    revive = chunks.chunk_reviver("completion")
     together = [revive(copied(each)) for each in stored]
     assert [each.model_dump() for each in together] == [each.model_dump() for each in alone]
     assert [each.model_fields_set for each in together] == [each.model_fields_set for each in alone]
-    store = answers.chunk_storer("completion")
+    store = chunks.chunk_storer("completion")
     assert exactly([store(each) for each in together]) == exactly(
-        [answers.store_chunk("completion", each) for each in alone]
+        [chunks.chunk_to_plain("completion", each) for each in alone]
     )
 
 
 def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
     """Each object is its reader's own, down to what LiteLLM hides in it."""
-    revive = answers.chunk_reviver("completion")
+    revive = chunks.chunk_reviver("completion")
     one, other, last = [revive(chunk(text)) for text in "abc"]
     one.choices[0].delta.content = other.choices[0].delta.content = "changed"
     other._hidden_params["mine"] = True
     other.choices[0].finish_reason = one.system_fingerprint = "mine"
-    alone = answers.revive_chunk("completion", chunk("c"))
+    alone = chunks.chunk_from_plain("completion", chunk("c"))
     assert revive(chunk("d")).model_fields_set == alone.model_fields_set
     assert last.model_dump(exclude_unset=True) == alone.model_dump(exclude_unset=True)
     assert last._hidden_params == {}
@@ -134,20 +134,20 @@ def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
 
 def test_a_chunk_that_its_reader_has_changed_is_like_no_other() -> None:
     """What a program writes into a chunk is not stored of the next."""
-    store = answers.chunk_storer("completion")
-    first, second = (answers.revive_chunk("completion", chunk(text)) for text in "ab")
+    store = chunks.chunk_storer("completion")
+    first, second = (chunks.chunk_from_plain("completion", chunk(text)) for text in "ab")
     store(first)
     first.choices[0].finish_reason = second.choices[0].finish_reason = "stop"
     assert store(second)["choices"][0]["finish_reason"] == "stop"
-    third = answers.revive_chunk("completion", chunk("c", finish_reason="stop"))
+    third = chunks.chunk_from_plain("completion", chunk("c", finish_reason="stop"))
     second.system_fingerprint = third.system_fingerprint = None
     assert "system_fingerprint" in store(third)
 
 
 def test_like_another_is_found_where_a_stream_is_recorded() -> None:
     """And a layer keeps of such a chunk the text alone."""
-    store = answers.chunk_storer("completion")
-    stored = [store(answers.revive_chunk("completion", chunk(text))) for text in ("a", "b", "\ud800", "c")]
+    store = chunks.chunk_storer("completion")
+    stored = [store(chunks.chunk_from_plain("completion", chunk(text))) for text in ("a", "b", "\ud800", "c")]
     assert [type(each) for each in stored] == [dict, Again, Again, Again]
     kept = values.store(Answer(Kind.STREAM, stored), WHEN)
     assert [type(item) for item in kept["data"]] == [dict, str, dict, dict]

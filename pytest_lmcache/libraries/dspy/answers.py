@@ -10,7 +10,9 @@ from typing import Any
 from pytest_lmcache.address import plain as plain_address
 from pytest_lmcache.errors import CassetteError, unknown_exception
 from pytest_lmcache.interaction import Answer, Kind
-from pytest_lmcache.libraries.litellm.answers import LASTING, plain, saved_at
+from pytest_lmcache.libraries.litellm.exceptions import LASTING_STATUS
+from pytest_lmcache.libraries.litellm.prices import rounded, saved_at
+from pytest_lmcache.libraries.plain_data import to_plain
 
 HOME = "dspy.lm15."
 # Arguments that all of lm15's errors take; what else they hold is set after they are made.
@@ -71,7 +73,7 @@ def store_response(response: Any) -> dict[str, Any]:
     """A response as plain data, with what the provider sent, its long texts told once."""
     from dspy._vendor.lm15.serde import response_to_dict
 
-    data: dict[str, Any] = plain(response_to_dict(response, include_provider_data=True))
+    data: dict[str, Any] = to_plain(response_to_dict(response, include_provider_data=True))
     if "provider_data" in data:
         data["provider_data"] = _referring(data["provider_data"], _texts(data))
     return data
@@ -149,7 +151,7 @@ def store_event(event: Any) -> dict[str, Any]:
     """One event of a stream as plain data, without the place of a text that is the first part."""
     from dspy._vendor.lm15.serde import stream_event_to_dict
 
-    data: dict[str, Any] = plain(stream_event_to_dict(event))
+    data: dict[str, Any] = to_plain(stream_event_to_dict(event))
     delta = data.get("delta", {})
     if delta.get("part_index") == 0 and delta["type"] != "continuation":
         del delta["part_index"]
@@ -187,7 +189,7 @@ def store_error(error: BaseException) -> dict[str, Any] | None:
     stored = {"class": HOME + kind.__name__, "message": str(fields.get("message", error))}
     for name, value in fields.items():
         if name in bare and name not in {"message", "partial"} and value != bare[name]:
-            stored[name] = plain(value)
+            stored[name] = to_plain(value)
     if fields.get("partial") is not None:
         stored["partial"] = store_response(fields["partial"])
     return stored
@@ -227,7 +229,7 @@ def is_lasting(error: BaseException) -> bool:
 
     status = getattr(error, "status", None)
     if status is not None:
-        return status in LASTING
+        return status in LASTING_STATUS
     at_fault = (
         lm15.InvalidRequestError,
         lm15.CapabilityError,
@@ -269,7 +271,7 @@ def price(response: Any, request: Any, engine: Any) -> float | None:
             request=request,
             namespaces=_namespaces(route),
         )
-        return None if usd is None else float(usd)
+        return None if usd is None else rounded(usd)
     except Exception:  # noqa: BLE001 - a paid answer is not lost for its price
         return None
 

@@ -14,7 +14,7 @@ from pytest_lmcache.address import plain
 from pytest_lmcache.interaction import Again, Answer, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries import recorded_call
-from pytest_lmcache.libraries.litellm import answers, streams
+from pytest_lmcache.libraries.litellm import answers, chunks, exceptions, prices, streams, usage
 from pytest_lmcache.libraries.recorded_call import StreamRecording, after_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
@@ -60,11 +60,11 @@ class LiteLLMCall(recorded_call.RecordedCall):
 
     def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
         """An error as plain data, None for one that is not LiteLLM's, and whether it will come again."""
-        return answers.store_error(error), answers.is_lasting(error)
+        return exceptions.error_to_plain(error), exceptions.is_lasting(error)
 
     def saved_by_prompt_cache(self) -> float:
         """What the provider's own prompt cache saved on this call, in USD."""
-        return answers.saved_by_prompt_cache(self.record.cached, self.model, self._provider)
+        return prices.saved_by_prompt_cache(self.record.cached, self.model, self._provider)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -89,22 +89,22 @@ class LiteLLMCall(recorded_call.RecordedCall):
         """The stored answer as LiteLLM would have given it; a stored error is raised."""
         __tracebackhide__ = True
         if self.recorder.settings.usage is Usage.EMPTY:
-            stored = self.revived(answers.without_usage, stored)
+            stored = self.revived(usage.without_usage, stored)
         provider, heard = self._tell(stored)
         if stored.kind is Kind.UNANSWERED:
             self.cut_off(stored)
         if stored.kind is Kind.ERROR:
-            raise self.revived(answers.revive_error, stored.data)
+            raise self.revived(exceptions.error_from_plain, stored.data)
         return self.revived(self._replayed, stored, provider, heard)
 
     def _replayed(self, stored: Answer, provider: str | None, heard: bool) -> Any:
         name = self.call.name
         if stored.kind is Kind.STREAM:
-            chunks = streams.Chunks(name, stored, self.cut_off, self.broken)
+            stored_chunks = streams.Chunks(name, stored, self.cut_off, self.broken)
             logging_of = functools.partial(self._logging_obj, stored)
-            result = streams.replay_stream(chunks, logging_of, self.model, provider, heard=heard)
+            result = streams.replay_stream(stored_chunks, logging_of, self.model, provider, heard=heard)
         else:
-            result = answers.revive_response(name, stored.data)
+            result = answers.response_from_plain(name, stored.data)
             answers.restore_hidden(result, stored.hidden, provider)
         return self._marked(self._completed(result, stored))
 
@@ -127,25 +127,25 @@ class LiteLLMCall(recorded_call.RecordedCall):
         name = self.call.name
         self._hush()
         if streams.is_stream(result):
-            usage: dict[str, Any] | None = None
+            hidden: dict[str, Any] | None = None
             last: Any = None
-            store_chunk = answers.chunk_storer(name)
+            store_chunk = chunks.chunk_storer(name)
 
             def store(chunk: Any) -> dict[str, Any]:
-                nonlocal usage, last
+                nonlocal hidden, last
                 stored, last = store_chunk(chunk), chunk
                 if type(stored) is not Again:
-                    usage = streams.hidden_usage(chunk) or usage
+                    hidden = streams.hidden_usage(chunk) or hidden
                 return stored
 
-            def whole(chunks: list[dict[str, Any]]) -> Answer:
+            def whole(stored: list[dict[str, Any]]) -> Answer:
                 # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the last chunk.
-                told = streams.hidden_usage(last) or usage or answers.usage_in_events(chunks)
-                answer = Answer(Kind.STREAM, chunks, hidden={"usage": told} if told else None)
-                return answer._replace(usd=answers.price_of_usage(answer.usage, self.model, self._provider))
+                told = streams.hidden_usage(last) or hidden or usage.usage_in_events(stored)
+                answer = Answer(Kind.STREAM, stored, hidden={"usage": told} if told else None)
+                return answer._replace(usd=prices.price_of_usage(answer.usage, self.model, self._provider))
 
             return streams.record_stream(result, StreamRecording(self, store, whole))
-        data, hidden = answers.store_response(name, result)
+        data, hidden = answers.response_to_plain(name, result)
         self.finish(Answer(Kind.RESPONSE, data, hidden=hidden, usd=self._price(result)))
         return result
 
@@ -162,7 +162,7 @@ class LiteLLMCall(recorded_call.RecordedCall):
         """What an answer cost: LiteLLM is about to calculate it, and takes what already stands in the answer."""
         hidden = getattr(result, "_hidden_params", None)
         if not isinstance(hidden, dict):
-            return answers.price(result, self.model, self._provider)
+            return prices.price(result, self.model, self._provider)
         usd = self.calculated(result, self.kwargs.get("litellm_logging_obj"))
         if usd is not None:
             hidden["response_cost"] = usd
@@ -172,10 +172,10 @@ class LiteLLMCall(recorded_call.RecordedCall):
         """What LiteLLM says that an answer costs, by its price map and what the call asked for."""
         calculate = _calculator(logging_obj)
         if calculate is None:
-            return answers.price(result, self.model, self._provider)
+            return prices.price(result, self.model, self._provider)
         model_id = (self.kwargs.get("model_info") or {}).get("id")
         usd: float | None = calculate(result=result, litellm_model_name=self.model, router_model_id=model_id)
-        return usd
+        return None if usd is None else prices.rounded(usd)
 
     @property
     def _provider(self) -> str | None:

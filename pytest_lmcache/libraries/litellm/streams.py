@@ -14,13 +14,10 @@ from importlib import import_module
 from typing import Any, NoReturn, Protocol, Self, TypeAlias
 
 from pytest_lmcache.interaction import CANCELLED, Answer
-from pytest_lmcache.libraries.litellm.answers import (
-    chunk_reviver,
-    forget_answer_classes,
-    plain,
-    revive_error,
-    text_as_chat,
-)
+from pytest_lmcache.libraries.litellm.answers import forget_response_classes
+from pytest_lmcache.libraries.litellm.chunks import chunk_reviver, forget_chunk_classes, text_as_chat
+from pytest_lmcache.libraries.litellm.exceptions import error_from_plain
+from pytest_lmcache.libraries.plain_data import to_plain
 
 LEAVING = 1.0  # seconds that another task has at least to end a reader where it left when it was recorded
 POLL = 0.02  # seconds between two looks at whether a thread's task was cancelled
@@ -72,7 +69,7 @@ def hidden_usage(chunk: Any) -> dict[str, Any] | None:
     """The token usage that LiteLLM hides in a stream's last chunk where its caller did not ask for it."""
     hidden = _hidden(chunk)
     usage = hidden.get("usage") if isinstance(hidden, dict) else None
-    return None if usage is None else plain(usage.model_dump(exclude_none=True, warnings=False))
+    return None if usage is None else to_plain(usage.model_dump(exclude_none=True, warnings=False))
 
 
 # The stream whose next chunk is being taken in this context: at its end LiteLLM 1.110 closes it itself.
@@ -203,7 +200,7 @@ class Chunks:
             self.given, self.last = self.given + 1, data
             return self.guarded(self._revive, data)
         if self.answer.error is not None:
-            raise self.guarded(revive_error, self.answer.error)
+            raise self.guarded(error_from_plain, self.answer.error)
         if not self.answer.complete and not self._is_over:
             wait_in_thread(self.answer)
             self._cut_off(self.answer)
@@ -283,7 +280,8 @@ def replay_stream(
 
 def forget_classes() -> None:
     """LiteLLM's modules may have been executed anew: their classes are others then."""
-    forget_answer_classes()
+    forget_response_classes()
+    forget_chunk_classes()
     _replaying_class.cache_clear()
     _messages_module.cache_clear()
 

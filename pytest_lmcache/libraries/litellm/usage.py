@@ -1,0 +1,85 @@
+"""The token usage of LiteLLM's answers as plain data: found in a stream, or set to zero."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.libraries.litellm.chunks import chunk_from_plain, chunk_to_plain
+
+NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def usage_in_events(chunks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The usage in the server-sent events of Anthropic's API: the first has the input, the last the output."""
+    usage: dict[str, Any] = {}
+    for line in "".join(chunk.get("bytes", "") for chunk in chunks).splitlines():
+        if line.startswith("data:") and '"usage"' in line:
+            try:
+                event = json.loads(line.removeprefix("data:"))
+            except ValueError:
+                continue  # no event of the API's
+            found = event.get("usage") or event.get("message", {}).get("usage") or {}
+            usage.update({name: value for name, value in found.items() if isinstance(value, int)})
+    return usage or None
+
+
+def without_usage(answer: Answer) -> Answer:
+    """The same answer with zero tokens and a price of 0 USD."""
+    data, hidden = answer.data, _zeroed(answer.hidden or {})
+    if answer.kind is Kind.RESPONSE:
+        data = _zeroed(data)
+    elif answer.kind is Kind.STREAM:
+        # LiteLLM counts the tokens itself if no chunk has a usage.
+        data, hidden = _zeroed_chunks(data), {"usage": NO_USAGE, **hidden}
+    return answer._replace(data=data, hidden=hidden, usd=0.0)
+
+
+def _zeroed(data: dict[str, Any]) -> dict[str, Any]:
+    """A response, a chunk or an event with zero tokens: elsewhere ``usage`` may be a word of the model's."""
+    zeroed: dict[str, Any] = {"usage": _zeros(data["usage"])} if "usage" in data else {}
+    # An event of responses() has a response, an event of Anthropic's a message.
+    for name in ("response", "message"):
+        inner = data.get(name)
+        if isinstance(inner, dict) and "usage" in inner:
+            zeroed[name] = {**inner, "usage": _zeros(inner["usage"])}
+    return {**data, **zeroed}
+
+
+def _zeroed_chunks(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not all("bytes" in chunk or "raw" in chunk for chunk in chunks):
+        return [_zeroed_chunk(chunk) for chunk in chunks]
+    # A chunk may end within an event, or within a character: each event becomes a chunk.
+    name = "anthropic_messages"
+    wire = b"".join(chunk_from_plain(name, chunk) for chunk in chunks).decode(errors="surrogateescape")
+    events = re.split(r"(?<=\n\n)", _zeroed_lines(wire))
+    return [chunk_to_plain(name, event.encode(errors="surrogateescape")) for event in events if event]
+
+
+def _zeroed_chunk(chunk: dict[str, Any]) -> dict[str, Any]:
+    if chunk.keys() == {"event"}:
+        return {"event": _zeroed(chunk["event"])}
+    return {"text": _zeroed_lines(chunk["text"])} if chunk.keys() == {"text"} else _zeroed(chunk)
+
+
+def _zeroed_lines(events: str) -> str:
+    return re.sub(r'^data:(.*"usage".*)$', _zeroed_line, events, flags=re.MULTILINE)
+
+
+def _zeroed_line(line: re.Match[str]) -> str:
+    try:
+        event = json.loads(line[1])
+    except ValueError:
+        return line[0]  # no event of the API's
+    zeroed = _zeroed(event) if isinstance(event, dict) else event
+    return line[0] if zeroed == event else f"data: {json.dumps(zeroed)}"
+
+
+def _zeros(usage: Any) -> Any:
+    if isinstance(usage, dict):
+        return {name: _zeros(value) for name, value in usage.items()}
+    if isinstance(usage, list):
+        return [_zeros(item) for item in usage]
+    return type(usage)(0) if type(usage) in {int, float} else usage
