@@ -54,13 +54,13 @@ def folder_lines(normalizers: Sequence[str], commands: Commands) -> list[str]:
 
 def _is_masked(strategy: KeyStrategy, name: str, call: Call) -> bool:
     try:
-        return strategy.also([name]).text(call) != strategy.text(call)
+        return strategy.with_normalizers([name]).text(call) != strategy.text(call)
     except UnkeyableCallError:  # as below
         return False
 
 
 def _are_same(strategy: KeyStrategy, more: Sequence[str], asked: Call, recorded: Call) -> bool:
-    wider = strategy.also(more)
+    wider = strategy.with_normalizers(more)
     try:
         return wider.key(asked) == wider.key(recorded)
     except UnkeyableCallError:  # by a key function that cannot do with placeholders

@@ -289,7 +289,7 @@ class Recorder:
                 self._numbers.give_back(key, nth)
                 return record, None
             if self.may_ask:
-                if self.settings.key is None and not self.strategy.stable:
+                if self.settings.key is None and not self.strategy.is_builtin:
                     record.custom_key = text
                 record.owner = self._owner(address, has_custom_key=record.custom_key is not None)
                 record.nth_in_layers = self._numbers_in_layers.take(record.cache_key(0))

@@ -487,7 +487,7 @@ class Session:
         except OSError:
             stamp = None
         known = self._cassettes.get(path)
-        if known is not None and stamp is not None and known[0] == stamp and keys.stable:
+        if known is not None and stamp is not None and known[0] == stamp and keys.is_builtin:
             return known[1]
         cassette = Cassette(path, keys)
         if stamp is not None:

@@ -474,7 +474,7 @@ def test_a_key_that_asks_a_model_is_refused(path: Path, provider: Provider) -> N
     before = provider.count
     with (
         pytest.raises(
-            UnkeyableCallError, match=r"^completion\(\): the key strategy .*\.key calls a model itself; "
+            UnkeyableCallError, match=r"^completion\(\): the key function .*\.key calls a model\. "
         ),
         use_cassette(path, mode="record", key=key),
     ):

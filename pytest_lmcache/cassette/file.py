@@ -205,7 +205,7 @@ class Cassette:
         first = self._document_after(0)
         header = self._header(len(self._data) if first is None else first.start() + 1)
         self._test_end()
-        self._is_trusted = self.strategy.stable and header.get("key") == self.strategy.name
+        self._is_trusted = self.strategy.is_builtin and header.get("key") == self.strategy.name
         if not self._is_trusted or len(self._data) < LARGE:
             self._indexed()
 

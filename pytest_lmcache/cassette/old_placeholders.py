@@ -2,7 +2,7 @@
 
 What today's rules take out besides is taken out of the recorded question too. A placeholder without a hash stood
 for whatever the rules of that time took out, so it matches any one value. In newer recordings it stands for a
-secret of the machine, and matches itself alone: their keys begin with ``keys.OWN_SECRETS``.
+secret of the machine, and matches itself alone: their keys begin with ``keys.MACHINE_SECRET``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_lmcache.errors import CassetteError
-from pytest_lmcache.keys.strategies import OWN_SECRETS
-from pytest_lmcache.redact import HASHLESS
+from pytest_lmcache.keys.strategies import MACHINE_SECRET
+from pytest_lmcache.redact import HASHLESS_PLACEHOLDER
 
 if TYPE_CHECKING:
     from pytest_lmcache.cassette.document import Entry
@@ -54,7 +54,7 @@ class OldRecording(NamedTuple):
     def _parts(self) -> tuple[list[str], list[str]]:
         """The text between its placeholders, and a pattern for what each stands for."""
         kept, gaps, done = [], [], 0
-        for found in HASHLESS.finditer(self.text):
+        for found in HASHLESS_PLACEHOLDER.finditer(self.text):
             start, end = found.span()
             name = _NAME_BEFORE.search(self.text[max(0, start - 90) : start])
             if name and found[0] == f"<redacted:{name[1].lower()}>" and self.text[end : end + 1] == '"':
@@ -74,12 +74,12 @@ def old_recordings(
     """The recordings of a cassette that are such; the miss names those that cannot be read."""
     for entry in entries:
         question = entry.question.decode(errors="replace")
-        has_own = HASHLESS.search(question) is not None
+        has_own = HASHLESS_PLACEHOLDER.search(question) is not None
         is_same = redact(question) == question
         if is_same and not has_own:
             continue
         try:
-            is_new, call = entry.stored_key().startswith(OWN_SECRETS), entry.call()
+            is_new, call = entry.stored_key().startswith(MACHINE_SECRET), entry.call()
         except CassetteError:
             continue
         if is_new and is_same:

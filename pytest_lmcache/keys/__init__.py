@@ -1,4 +1,4 @@
-"""What makes two calls the same question. What a key strategy of a user's own may call is here."""
+"""Keys: which calls are the same question. The functions here are for custom key strategies to build on."""
 
 from pytest_lmcache.keys.strategies import content, exact, messages
 

@@ -1,4 +1,4 @@
-"""What changes from run to run and is no part of the question: ids, dates, folders, declared by name or pattern."""
+"""Normalizers: mask what changes from run to run, such as ids, dates and folders, before a key is made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +16,14 @@ from pytest_lmcache.time_limit import time_limit
 
 
 class Folders(NamedTuple):
-    """Absolute paths of folders that another machine, or the next run, has elsewhere."""
+    """Absolute paths of folders that lie elsewhere on another machine or in the next run."""
 
     rootdir: str = ""
     temporary: tuple[str, ...] = ()
 
 
 def folders_here() -> Folders:
-    """The current folder, and where temporary files are made."""
+    """The current folder and the system's temporary folder."""
     try:
         current = str(Path.cwd())
     except OSError:  # it has been deleted
@@ -47,7 +48,7 @@ _ZONE = (
     r"(?:\s\([A-Z][A-Za-z ]*\))?)"
 )
 _TIMES = (
-    # With seconds, or with AM or PM; anything else may be a score or a ratio.
+    # With seconds, AM or PM; anything else may be a score or a ratio.
     rf"(?<![\d:])(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-6]\d(?:[.,]\d+)?(?:\s?[AP]\.?M\b\.?)?|\s?[AP]\.?M\b\.?)(?:{_ZONE})?"
     r"(?![\d:])"
 )
@@ -59,12 +60,12 @@ _DATES = (
     rf"(?<!\w)(?:{_WEEKDAY}\s)?(?<!\d){_DAY}(?:\sof)?(?:\s{{1,2}}|[/-]){_MONTH}(?:,?\s|[/-]){_YEAR}",
     rf"(?<!\w){_WEEKDAY}\s\d\d-{_MONTH}-\d\d(?!\d)",
     rf"(?<!\w)(?:{_WEEKDAY}\s)?{_MONTH}\s{{1,2}}{_DAY},?\s{_YEAR}",
-    # What ctime and `date` write: the year comes last.
+    # As ctime and `date` write: the year comes last.
     rf"(?<!\w){_WEEKDAY}\s{_MONTH}\s{{1,2}}{_DAY}\s{_CLOCK}(?:{_ZONE})?\s{_YEAR}",
     rf"(?<!\w){_WEEKDAY}\s(?:{_MONTH}\s{{1,2}}{_DAY}|{_DAY}(?:\sof)?\s{_MONTH})",
 )
 _DATE = (
-    # Every date and time begins with a digit or with one of these letters; most of a text is passed over quickly.
+    # Every date and time begins with a digit or one of these letters: the pattern skips most of a text quickly.
     rf"(?i:(?=\d|\b[adfjmnostw])(?:(?:(?<![\d:.]){_CLOCK}(?:{_ZONE})?(?:,|\son)?\s)?(?:{'|'.join(_DATES)})"
     rf"(?:(?:T|:|,?\s(?:at\s)?){_CLOCK}(?:{_ZONE})?|[_-][0-2]\d-?[0-5]\d-?[0-6]\d)?(?!\d)"
     rf"|(?<!\d){_YEAR}{_MONTH_NUMBER}{_DAY_NUMBER}[T_-]?[0-2]\d[0-5]\d[0-6]\d(?:\.\d+)?(?:{_ZONE})?(?!\d)"
@@ -75,75 +76,123 @@ _DATE = (
 
 _SLASH = r"(?:/+|\\+)"
 _TAIL = r"(?P<tail>(?:[/\\]+[\w.@~+-]+)*)"
-_OF_PYTEST = r"pytest-of-[^/\\\s]+[/\\]+pytest-(?:\d+|current)"
-# By tempfile.
-_MADE = rf"(?:{_SLASH}tmp[a-z0-9_]{{8}}(?![a-z0-9_]))?"
+_PYTEST_FOLDER = r"pytest-of-[^/\\\s]+[/\\]+pytest-(?:\d+|current)"
+# Made by tempfile.
+_TEMPFILE_FOLDER = rf"(?:{_SLASH}tmp[a-z0-9_]{{8}}(?![a-z0-9_]))?"
 _WINDOWS_SLASHES = re.compile(r"\\+")
-_WORKERS = re.compile(r"[/\\]popen-gw\d+$")
+_WORKER_FOLDER = re.compile(r"[/\\]popen-gw\d+$")
 
 
-def _folders(paths: Sequence[str]) -> str:
-    """A pattern for these folders, the longest first, however their slashes are written."""
-    parts = [[part for part in re.split(r"[/\\]+", _WORKERS.sub("", path)) if part] for path in paths]
-    written = {
-        ("" if found[0].endswith(":") else _SLASH) + _SLASH.join(map(re.escape, found))
-        for found in parts
-        if found
-    }
-    return "|".join(sorted(written, key=lambda each: (-len(each), each)))
+def _any_of(paths: Sequence[str]) -> str:
+    """A pattern for these folders, the longest first, with any kind and number of slashes."""
+    patterns = set()
+    for path in paths:
+        if parts := re.findall(r"[^/\\]+", _WORKER_FOLDER.sub("", path)):
+            start = "" if parts[0].endswith(":") else _SLASH
+            patterns.add(start + _SLASH.join(map(re.escape, parts)))
+    return "|".join(sorted(patterns, key=lambda each: (-len(each), each)))
 
 
 def _tmp_path(folders: Folders) -> str:
-    known = _folders(folders.temporary)
-    # pytest's own folder lies in the system's temporary one, and is masked as a whole.
+    known = _any_of(folders.temporary)
+    # pytest's folder lies in the system's temporary one. It is masked as a whole.
     known = (
-        rf"(?<![\w.~-])(?:{known})(?![\w-]|{_SLASH}{_OF_PYTEST})(?:{_SLASH}popen-gw\d+)?{_MADE}|"
+        rf"(?<![\w.~-])(?:{known})(?![\w-]|{_SLASH}{_PYTEST_FOLDER})(?:{_SLASH}popen-gw\d+)?{_TEMPFILE_FOLDER}|"
         if known
         else ""
     )
     return (
-        # The folder alone: what lies in it, the tail, keeps its name.
+        # Only the folder: what lies in it, the tail, keeps its name.
         rf"(?:{known}"
-        # From the beginning of a path only: a path of n parts is read once, and not n times.
+        # Only from the beginning of a path, so that a path of n parts is read once and not n times.
         r"(?<![\w.@~+/\\-])(?:[A-Za-z]:)?[\w.@~+-]*+(?:[/\\]+[\w.@~+-]+)*?"
-        rf"[/\\]+{_OF_PYTEST}(?:{_SLASH}popen-gw\d+)?"
+        rf"[/\\]+{_PYTEST_FOLDER}(?:{_SLASH}popen-gw\d+)?"
         rf"|(?:(?<![\w.~-])(?:/private)?(?:/tmp|/var/tmp|/var/folders/[^/\s]+/[^/\s]+/[TC0])"
         rf"|\b[A-Za-z]:{_SLASH}Users{_SLASH}[^/\\\n\"']+{_SLASH}AppData{_SLASH}Local{_SLASH}Temp"
-        rf"|\b[A-Za-z]:{_SLASH}(?:Windows{_SLASH})?Temp)(?![\w-]){_MADE})" + _TAIL
+        rf"|\b[A-Za-z]:{_SLASH}(?:Windows{_SLASH})?Temp)(?![\w-]){_TEMPFILE_FOLDER})" + _TAIL
     )
 
 
 def _rootdir(folders: Folders) -> str:
-    known = _folders([folders.rootdir])
+    known = _any_of([folders.rootdir])
     # `(?!)` matches nothing.
     return rf"(?<![\w.~-])(?:{known})(?![\w-]|\.\w){_TAIL}" if known else "(?!)" + _TAIL
 
 
-# ---- the named ones ------------------------------------------------------------------------------------
+# ---- named normalizers ---------------------------------------------------------------------------------
 
 _HEX = "[0-9a-fA-F]"
-_PATTERNS: Mapping[str, Callable[[Folders], str]] = {
-    # With dashes; without, only version 4, which a checksum of the same length is once in 64 times.
-    "uuid": lambda _: (
-        rf"(?<![0-9A-Za-z])(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}"
-        rf"|{_HEX}{{12}}4{_HEX}{{3}}[89abAB]{_HEX}{{15}})(?![0-9A-Za-z])"
+_DASHED_UUID = rf"{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}"
+# Each pattern with its version. A pattern that matches more than before needs a new version: the keys of cassettes
+# that name an older one are made anew.
+_NAMED: Mapping[str, tuple[int, Callable[[Folders], str]]] = {
+    # Without dashes only version 4: a checksum of the same length looks like one once in 64 times.
+    "uuid": (
+        1,
+        lambda _: (
+            rf"(?<![0-9A-Za-z])(?:{_DASHED_UUID}|{_HEX}{{12}}4{_HEX}{{3}}[89abAB]{_HEX}{{15}})(?![0-9A-Za-z])"
+        ),
     ),
-    "date": lambda _: _DATE,
-    "epoch": lambda _: r"(?<![\w.-])\d{10}(?:\d{3})?(?:\.\d+)?(?!\w|\.\d)",
-    "tmp_path": _tmp_path,
-    "rootdir": _rootdir,
-    "tool_call_id": lambda _: (
-        r"\b(?:call_|toolu_(?:bdrk_|vrtx_)?|chatcmpl-tool-|tooluse_)"
-        rf"(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|(?=[A-Za-z]*\d)[0-9A-Za-z]{{16,}})(?![0-9A-Za-z])"
+    "date": (2, lambda _: _DATE),
+    "epoch": (1, lambda _: r"(?<![\w.-])\d{10}(?:\d{3})?(?:\.\d+)?(?!\w|\.\d)"),
+    "tmp_path": (2, _tmp_path),
+    "rootdir": (1, _rootdir),
+    "tool_call_id": (
+        2,
+        lambda _: (
+            r"\b(?:call_|toolu_(?:bdrk_|vrtx_)?|chatcmpl-tool-|tooluse_)"
+            rf"(?:{_DASHED_UUID}|(?=[A-Za-z]*\d)[0-9A-Za-z]{{16,}})(?![0-9A-Za-z])"
+        ),
     ),
 }
-# Those that match more than they did at first: keys that a cassette has by an older one are made anew.
-_VERSIONS = {"date": 2, "tmp_path": 2, "tool_call_id": 2}
-NORMALIZERS: tuple[str, ...] = tuple(_PATTERNS)
-"""The declared normalizers, in the order in which they act."""
+NORMALIZERS: tuple[str, ...] = tuple(_NAMED)
+"""The names of the normalizers, in the order in which they act."""
 
-_EPOCH_SECONDS = range(978_307_200, 4_102_444_800)  # 2001 up to 2100
-_TOOL_CALL_FIELDS = frozenset({"tool_call_id", "tool_use_id", "call_id"})
+
+class Rule(NamedTuple):
+    """One normalizer: its name, the name with its version for a cassette's header, and what it matches."""
+
+    name: str
+    versioned_name: str
+    pattern: re.Pattern[str]
+
+
+def rules_of(normalizers: Sequence[str | re.Pattern[str]], folders: Folders) -> tuple[Rule, ...]:
+    """Return patterns as given, then the named normalizers in their order, each once. Raises SettingsError."""
+    if isinstance(normalizers, str):
+        raise SettingsError(f"Normalizers are a list; got the text {normalizers!r}.")
+    custom = [_custom_rule(each) for each in normalizers if not (isinstance(each, str) and each in _NAMED)]
+    rules = {rule.name: rule for rule in custom}
+    for name, (version, pattern) in _NAMED.items():
+        if name in normalizers:
+            versioned_name = name if version == 1 else f"{name}/{version}"
+            rules[name] = Rule(name, versioned_name, re.compile(pattern(folders)))
+    return tuple(rules.values())
+
+
+def _custom_rule(normalizer: Any) -> Rule:
+    pattern = normalizer
+    if isinstance(normalizer, str) and normalizer.startswith("re:"):
+        try:
+            pattern = re.compile(normalizer.removeprefix("re:"))
+        # Beside its own error: for large numbers, deep nesting, and warnings that the run makes errors.
+        except (re.error, OverflowError, RecursionError, Warning) as error:
+            raise SettingsError(
+                f"The normalizer {normalizer!r} is not a regular expression: {error}."
+            ) from error
+    if not isinstance(pattern, re.Pattern) or not isinstance(pattern.pattern, str):
+        raise SettingsError(
+            f"There is no normalizer {normalizer!r}. Use {', '.join(NORMALIZERS)} or re:<pattern>."
+        )
+    text = f"{pattern.pattern}\0{pattern.flags}".encode("utf-8", "surrogatepass")
+    name = f"re:{hashlib.blake2b(text, digest_size=4).hexdigest()}"
+    return Rule(name, name, pattern)
+
+
+# ---- masking -------------------------------------------------------------------------------------------
+
+_EPOCH_SECONDS = range(10**9, 4_102_444_800)  # from September 2001 up to 2100
+_TOOL_CALL_FIELDS = ("tool_call_id", "tool_use_id", "call_id")
 _TOOL_CALL_TYPES = (
     *("function", "function_call", "custom_tool_call", "tool_use", "server_tool_use", "mcp_tool_use"),
     *("tool_call", "tool_result"),  # DSPy's
@@ -154,74 +203,28 @@ _WORDS = re.compile(r"[\w-]+(?:[.:|][\w-]+)*")
 _SHORTEST_ID = 6
 
 
-class Rule(NamedTuple):
-    """One normalizer: its name, by itself and in the header of a cassette, and what it matches."""
+def masked(question: Any, rules: Sequence[Rule], request: Any) -> Any:
+    """Return a question with numbered placeholders for what the rules match; equal matches get the same one.
 
-    name: str
-    versioned: str
-    pattern: re.Pattern[str]
-
-
-def rules_of(normalizers: Sequence[str | re.Pattern[str]], folders: Folders) -> tuple[Rule, ...]:
-    """Own rules as given, then the named ones in their order; each once. Raises SettingsError."""
-    if isinstance(normalizers, str):
-        raise SettingsError(f"Normalizers are a list; got the text {normalizers!r}.")
-    own: dict[str, Rule] = {}
-    named: set[str] = set()
-    for normalizer in normalizers:
-        if isinstance(normalizer, str) and normalizer in _PATTERNS:
-            named.add(normalizer)
-        else:
-            rule = _own_rule(normalizer)
-            own[rule.name] = rule
-    return (*own.values(), *(_named_rule(name, folders) for name in _PATTERNS if name in named))
-
-
-def _named_rule(name: str, folders: Folders) -> Rule:
-    versioned = f"{name}/{_VERSIONS[name]}" if name in _VERSIONS else name
-    return Rule(name, versioned, re.compile(_PATTERNS[name](folders)))
-
-
-def _own_rule(normalizer: Any) -> Rule:
-    pattern = normalizer
-    if isinstance(normalizer, str) and normalizer.startswith("re:"):
-        try:
-            pattern = re.compile(normalizer.removeprefix("re:"))
-        # Beside its own error: numbers and nesting that are too large, and warnings that are errors in the run.
-        except (re.error, OverflowError, RecursionError, Warning) as error:
-            raise SettingsError(
-                f"The normalizer {normalizer!r} is no regular expression: {error}."
-            ) from error
-    if not isinstance(pattern, re.Pattern) or not isinstance(pattern.pattern, str):
-        raise SettingsError(
-            f"There is no normalizer {normalizer!r}. Valid are {', '.join(NORMALIZERS)} and re:<pattern>."
-        )
-    text = f"{pattern.pattern}\0{pattern.flags}".encode("utf-8", "surrogatepass")
-    name = f"re:{hashlib.blake2b(text, digest_size=4).hexdigest()}"
-    return Rule(name, name, pattern)
-
-
-def normalized(question: Any, rules: Sequence[Rule], request: Any) -> Any:
-    """A question with placeholders for what the rules match, numbered as they appear; equal matches get the same.
-
-    ``request`` is all that was asked: ids that stand in its fields are found in the question's texts too.
+    ``question`` is the part of ``request`` that counts. The ids of tool calls in the fields of the whole request
+    are masked in the question's texts too.
     """
-    return _Walk(rules, request).of(question) if rules else question
+    return _Mask(rules, request).question(question) if rules else question
 
 
-class _Walk:
-    """One walk through one question."""
+class _Mask:
+    """The placeholders of one question."""
 
     def __init__(self, rules: Sequence[Rule], request: Any) -> None:
         self._rules = rules
-        self._names = {rule.name for rule in rules}
-        self._seen: dict[str, dict[str, str]] = {rule.name: {} for rule in rules}
-        ids = _tool_call_ids(request) if "tool_call_id" in self._names else ()
-        self._ids = frozenset(filter(_may_be_id, ids))
+        self._placeholders: dict[str, dict[str, str]] = {rule.name: {} for rule in rules}
+        self._has_ids = "tool_call_id" in self._placeholders
+        ids = _tool_call_ids(request) if self._has_ids else ()
+        self._ids = {each for each in ids if len(each) >= _SHORTEST_ID and any(map(str.isdigit, each))}
 
-    def of(self, question: Any) -> Any:
+    def question(self, question: Any) -> Any:
         if isinstance(question, dict):
-            # A dated model and a seed like a moment are the question.
+            # A date in a model's name and a seed that looks like a timestamp are part of the question.
             return {
                 key: value if key in {"model", "seed"} else self._value(value)
                 for key, value in sorted(question.items())
@@ -232,25 +235,24 @@ class _Walk:
         if isinstance(value, str):
             return self._string(value)
         if isinstance(value, dict):
-            is_known = "tool_call_id" in self._names
             return {
                 key: self._placeholder("tool_call_id", item)
-                if is_known and _is_tool_call_id(key, item, value)
+                if self._has_ids and _is_tool_call_id(key, item, value)
                 else self._value(item)
                 for key, item in sorted(value.items())
             }
         if isinstance(value, list):
             return [self._value(item) for item in value]
-        if "epoch" in self._names and type(value) in {int, float} and _is_epoch(value):
+        if "epoch" in self._placeholders and type(value) in {int, float} and _is_epoch(value):
             return self._placeholder("epoch", repr(value))
         return value
 
     def _string(self, text: str) -> str:
         for rule in self._rules:
-            is_own = rule.name not in _PATTERNS
-            with time_limit("normalize (lm_normalize)", rule.pattern.pattern) if is_own else nullcontext():
-                text = rule.pattern.sub(lambda match, rule=rule: self._match(rule.name, match), text)  # type: ignore[misc]
-        return _WORDS.sub(self._repeated_id, text) if self._ids else text
+            is_custom = rule.name not in _NAMED
+            with time_limit("normalize (lm_normalize)", rule.pattern.pattern) if is_custom else nullcontext():
+                text = rule.pattern.sub(partial(self._match, rule.name), text)
+        return _WORDS.sub(self._repeated_ids, text) if self._ids else text
 
     def _match(self, name: str, match: re.Match[str]) -> str:
         found = match[0]
@@ -263,22 +265,22 @@ class _Walk:
             return self._placeholder(name, folder) + tail
         return self._placeholder(name, found.lower() if name == "uuid" else found)
 
-    def _repeated_id(self, match: re.Match[str]) -> str:
-        """An id of a field that a text repeats, as a whole word or as words that a dot, colon or bar joins."""
-        if match[0] in self._ids:
-            return self._placeholder("tool_call_id", match[0])
+    def _repeated_ids(self, words: re.Match[str]) -> str:
+        """Mask an id from a field where a text repeats it: a whole word, or words joined by ``.``, ``:`` or ``|``."""
+        if words[0] in self._ids:
+            return self._placeholder("tool_call_id", words[0])
         return _WORD.sub(
             lambda word: self._placeholder("tool_call_id", word[0]) if word[0] in self._ids else word[0],
-            match[0],
+            words[0],
         )
 
     def _placeholder(self, name: str, found: str) -> str:
-        seen = self._seen[name]
-        return seen.setdefault(found, f"<{name}-{len(seen) + 1}>")
+        placeholders = self._placeholders[name]
+        return placeholders.setdefault(found, f"<{name}-{len(placeholders) + 1}>")
 
 
 def _tool_call_ids(value: Any) -> Iterator[str]:
-    """What stands in the fields that hold ids of tool calls."""
+    """The values of the fields that hold ids of tool calls."""
     if isinstance(value, list):
         for item in value:
             yield from _tool_call_ids(item)
@@ -291,20 +293,13 @@ def _tool_call_ids(value: Any) -> Iterator[str]:
 
 
 def _is_tool_call_id(key: str, item: Any, around: Mapping[str, Any]) -> bool:
-    if not isinstance(item, str):
-        return False
-    return key in _TOOL_CALL_FIELDS or (
-        key == "id" and (around.get("type") in _TOOL_CALL_TYPES or "function" in around)
+    return isinstance(item, str) and (
+        key in _TOOL_CALL_FIELDS
+        or (key == "id" and (around.get("type") in _TOOL_CALL_TYPES or "function" in around))
     )
-
-
-def _may_be_id(text: str) -> bool:
-    return len(text) >= _SHORTEST_ID and any(map(str.isdigit, text))
 
 
 def _is_epoch(number: float) -> bool:
     """Whether a number of 10 digits counts seconds, or one of 13 milliseconds, since 1970."""
-    whole = int(number) if number == number and abs(number) < 1e13 else 0  # noqa: PLR0124, PLR2004
-    if whole < 10**9:
-        return False
-    return whole in _EPOCH_SECONDS or (whole >= 10**12 and whole // 1000 in _EPOCH_SECONDS)
+    whole = int(number) if abs(number) < 1e13 else 0  # noqa: PLR2004
+    return whole in _EPOCH_SECONDS or whole // 1000 in _EPOCH_SECONDS

@@ -1,182 +1,106 @@
-"""The arguments of a call as plain data, without those that are not the question, and its canonical text."""
+"""The arguments of a call as plain data, and plain data as canonical text."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from functools import cache
 from os import PathLike
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
 from pytest_lmcache.errors import UnkeyableCallError
-from pytest_lmcache.redact import is_secret_name
+from pytest_lmcache.keys.ignored_arguments import is_ignored
 
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, each once."""
-    return frozenset(text.split())
-
-
-# ---- what is not the question --------------------------------------------------------------------------
-
-DROPPED: frozenset[str] = words(
-    """
-    api_base api_key api_type api_version base_url bucket_name client client_id
-    organization provider_affinity_header region_name secret_fields tenant_id use_client use_xai_oauth
-    default_headers extra_headers headers provider_specific_header
-    http_client shared_session ssl_verify use_in_pass_through use_litellm_proxy rust self model_config
-
-    completion_call_id id metadata proxy_server_request tags tag_regex user_api_key_dict
-    callbacks logger_fn no-log turn_off_message_logging verbose log_client_error_tracebacks
-    arize_space_id weave_project_id
-
-    client_side_timeout force_timeout keepalive_seconds allow_client_keepalive_override request_timeout
-    stream_timeout stream_timeout_by_service_tier timeout timeout_by_service_tier
-    max_retries num_retries retry_policy retry_strategy
-    attempted_targets context_window_fallback_dict fallback_depth fallbacks max_fallbacks
-
-    allowed_model_region cooldown_time default_api_key_rpm_limit default_api_key_tpm_limit
-    budget_duration max_budget max_parallel_requests itpm otpm rpm tpm order weight
-    enable_tag_filtering fastest_response model_info model_list routing_strategy silent_model
-    specific_deployment
-
-    cache cache_key caching caching_groups preset_cache_key ttl enable_prompt_caching
-    cache_control_injection_points
-    base_model bedrock_tags data_residency output_vector_size tiered_pricing
-    configurable_clientside_auth_params enable_json_schema_validation
-
-    chatgpt_auth_file github_copilot_auth_type github_copilot_host github_copilot_user_session
-    token_exchange_audience token_exchange_endpoint token_exchange_profile token_exchange_scope
-    kubernetes_pod_discovery switchyard_router_config daily_reset_time rpd tpd fedramp_uplift_multiplier
-
-    acompletion aembedding aimg_generation allm_passthrough_route arerank aresponses aspeech async_call
-    atext_completion atranscription
-    """
-)
-"""Arguments of LiteLLM's functions that are not the question: who pays, where to, how often, who is told.
-
-Read off what reaches LiteLLM's functions, plain and through a Router, and ``all_litellm_params`` of 1.83
-to 1.110. ``is_dropped`` adds the names that follow a pattern.
-"""
-
-_DROPPED_SHAPES = re.compile(
-    r"_.*"
-    r"|litellm_.*"
-    r"|(?:arize|aws|azure|dd|gcs|langfuse|langsmith|newrelic|posthog|s3|signoz|valkey|vertex|watsonx)_.*"
-    r"|anthropic_(?:disable_workload|federation|identity|issuer|keycloak|organization|service_account)_.*"
-    r"|openai_(?:identity|service_account)_.*"
-    r"|.*_(?:api_key|api_base|access_key|access_key_id|credentials|password|secret|secret_key)"
-    r"|(?:.*_)?cost_per_.*|.*_token_cost(?:_.*)?|regional_.*_uplift_multiplier.*"
-    r"|(?:adaptive|auto|complexity|quality)_router_.*"
-    r"|.*_fallbacks|.*_callbacks?"
-    r"|prompt_cache_.*"
-)
-_KEPT = frozenset({"litellm_system_prompt"})
-_FALSE_IS_NOT_GIVEN = frozenset({"stream", "merge_reasoning_content_in_choices"})
-
-
-@cache
-def is_dropped(argument: str) -> bool:
-    """Whether an argument of this name is left out of requests; ``mock_…`` never is, the door sees to it."""
-    if argument in DROPPED:
-        return True
-    if argument in _KEPT or argument.startswith("mock_"):
-        return False
-    if _DROPPED_SHAPES.fullmatch(argument) is not None:
-        return True
-    # Not a word of the model's, such as stop_token.
-    return argument.endswith("_token") and is_secret_name(argument)
-
-
-# ---- plain data ----------------------------------------------------------------------------------------
-
-_ATOMS = frozenset({str, int, float, bool, type(None)})
+_PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 _MAX_DEPTH = 200
-_MAX_PATH = 120
-# Where a None is the caller's own data and not a field that was left empty.
-_OPAQUE = frozenset({"arguments", "input"})
-_FIRST = ("model", "instructions", "system", "messages", "input", "prompt")
-_MESSAGE_LISTS = frozenset({"messages", "input"})
-_TOOL_LISTS = frozenset({"tools", "functions"})
+_MAX_PATH = 120  # characters of a path in a message
+# In these, None is the caller's own data and not a field without a value.
+_CALLERS_DATA = frozenset({"arguments", "input"})
+_FIRST_ARGUMENTS = ("model", "instructions", "system", "messages", "input", "prompt")
+_FALSE_IS_DEFAULT = frozenset({"stream", "merge_reasoning_content_in_choices"})
 
 
-class _UnplainError(Exception):
-    """A value that is no plain data; the containers around it put their part of the path in front."""
+class _NotPlainError(Exception):
+    """A value that is not plain data. The containers around it add their part of the path."""
 
-    def __init__(self, what: str, advice: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.advice = advice
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(problem, advice)
         self.path = ""
+
+    def message(self, subject: str) -> str:
+        """What is wrong with ``subject``, and what to pass instead."""
+        problem, advice = self.args
+        return f"{subject} cannot be part of a key: {problem}.\n{advice}"
 
 
 def request_of(
     parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], name: str
 ) -> dict[str, Any]:
-    """The question that a call asks, as plain data that shares nothing mutable with the caller's objects.
+    """Return what a call asks as plain data, which shares nothing mutable with the caller's objects.
 
     ``parameters`` are the names of the function's positional parameters, ``name`` is the entry point, for
-    messages. Arguments that are not the question are dropped, and None counts as not given. The order is
-    fixed: model, then what is asked, then the rest by name. Raises UnkeyableCallError.
+    messages. Ignored arguments are left out, and so is None. The order is fixed: the model, then what is asked,
+    then the rest by name. Raises UnkeyableCallError.
     """
     given = dict(zip(parameters, args, strict=False))
     given.update((f"args[{index}]", args[index]) for index in range(len(parameters), len(args)))
     given.update(kwargs)
-    kept = {key: value for key, value in given.items() if value is not None and not is_dropped(key)}
-    for key in _FALSE_IS_NOT_GIVEN:
-        if kept.get(key) is False:
-            del kept[key]
+    counted = {
+        key: value
+        for key, value in given.items()
+        if value is not None and not is_ignored(key) and not (value is False and key in _FALSE_IS_DEFAULT)
+    }
     request: dict[str, Any] = {}
     key = ""
     try:
-        for key in [*filter(kept.__contains__, _FIRST), *sorted(kept.keys() - _FIRST)]:
-            value = kept[key]
-            if key in _TOOL_LISTS and isinstance(value, (list, tuple)):
+        for key in [
+            *filter(counted.__contains__, _FIRST_ARGUMENTS),
+            *sorted(counted.keys() - _FIRST_ARGUMENTS),
+        ]:
+            value = counted[key]
+            if key in {"tools", "functions"} and isinstance(value, (list, tuple)):
                 request[key] = _list(value, 1, leave_out=_is_function)
             else:
-                request[key] = _plain(value, 1, prune=key in _MESSAGE_LISTS)
-    except _UnplainError as error:
+                request[key] = _plain(value, 1, skip_none=key in {"messages", "input"})
+    except _NotPlainError as error:
         raise UnkeyableCallError(
-            f"{name}(): the argument `{key}{_cut(error.path)}` cannot be part of a key: {error.what}.\n{error.advice}"
+            f"{name}(): " + error.message(f"the argument `{key}{_cut(error.path)}`")
         ) from error
-    _settle_model(request)
+    _resolve_model(request)
     return request
 
 
-def normalize(value: Any) -> Any:
-    """A value as plain data: dicts with str keys, lists, str, int, float, bool, None; nothing shared.
+def to_plain(value: Any) -> Any:
+    """Return a value as plain data: dicts with str keys, lists, str, int, float, bool and None; nothing shared.
 
-    Does nothing to its own output. Raises UnkeyableCallError.
+    Its own output stays as it is. Raises UnkeyableCallError.
     """
     try:
         return _plain(value, 1)
-    except _UnplainError as error:
-        where = f"`{_cut(error.path.lstrip('.'))}`" if error.path else "the value"
-        raise UnkeyableCallError(f"{where} cannot be part of a key: {error.what}.\n{error.advice}") from error
+    except _NotPlainError as error:
+        path = error.path.lstrip(".")
+        raise UnkeyableCallError(error.message(f"`{_cut(path)}`" if path else "the value")) from error
 
 
 def _cut(path: str) -> str:
     return path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}…"
 
 
-def _settle_model(request: dict[str, Any]) -> None:
-    """Name the model as LiteLLM will, and drop a provider that the name already says (Router adds it)."""
+def _resolve_model(request: dict[str, Any]) -> None:
+    """Name the model as LiteLLM does, and drop a provider that the name implies: a Router adds it."""
     model = request.get("model")
     if not isinstance(model, str):
         return
     litellm = sys.modules.get("litellm")
-    model = (getattr(litellm, "model_alias_map", None) or {}).get(model, model)
-    request["model"] = model
+    model = request["model"] = (getattr(litellm, "model_alias_map", None) or {}).get(model, model)
     provider = request.get("custom_llm_provider")
     if isinstance(provider, str):
         prices = getattr(litellm, "model_cost", None) or {}
@@ -184,23 +108,23 @@ def _settle_model(request: dict[str, Any]) -> None:
             del request["custom_llm_provider"]
 
 
-def _plain(value: Any, depth: int, *, prune: bool = False) -> Any:  # noqa: C901, PLR0911, PLR0912
-    """One value as plain data; ``prune`` leaves out None fields, as a message's dump has them."""
+def _plain(value: Any, depth: int, *, skip_none: bool = False) -> Any:  # noqa: C901, PLR0911, PLR0912
+    """One value as plain data; ``skip_none`` leaves out fields that are None, as a dumped message has them."""
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in _PLAIN_TYPES:
         return value
     if depth > _MAX_DEPTH:
-        raise _UnplainError(
+        raise _NotPlainError(
             f"it is nested more than {_MAX_DEPTH} deep, or contains itself", "Pass data that ends."
         )
     if kind is dict:
-        return _dict(value, depth, prune=prune)
+        return _dict(value, depth, skip_none=skip_none)
     if kind is list or kind is tuple:
-        return _list(value, depth, prune=prune)
+        return _list(value, depth, skip_none=skip_none)
     if any(base.__module__ == "unittest.mock" for base in kind.__mro__):
-        raise _UnplainError("it is a mock, which has no content to compare", "Pass real data.")
+        raise _NotPlainError("it is a mock, which has no content to compare", "Pass real data.")
     if isinstance(value, Enum):
-        return _plain(value.value, depth + 1, prune=prune)
+        return _plain(value.value, depth + 1, skip_none=skip_none)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -208,9 +132,9 @@ def _plain(value: Any, depth: int, *, prune: bool = False) -> Any:  # noqa: C901
     if isinstance(value, float):
         return float.__pos__(value)
     if isinstance(value, type):
-        return _class(value, depth)
+        return {"name": value.__name__, "schema": _plain(_schema(value), depth + 1)}
     if isinstance(value, Mapping):
-        return _dict(value, depth, prune=prune)
+        return _dict(value, depth, skip_none=skip_none)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _digest(bytes(value))
     if isinstance(value, (datetime, date, time)):
@@ -222,105 +146,104 @@ def _plain(value: Any, depth: int, *, prune: bool = False) -> Any:  # noqa: C901
     if isinstance(value, PathLike):
         return _plain(value.__fspath__(), depth + 1)
     if hasattr(value, "read"):
-        return _file(value)
+        return _file_digest(value)
     if hasattr(value, "model_dump"):
-        return _plain(_dump(value), depth + 1, prune=True)
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return _dict(fields, depth, prune=True)
-    if hasattr(kind, "__attrs_attrs__"):
-        fields = {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
-        return _dict(fields, depth, prune=True)
+        return _plain(_dump(value), depth + 1, skip_none=True)
+    if dataclasses.is_dataclass(value) or hasattr(kind, "__attrs_attrs__"):
+        fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else kind.__attrs_attrs__
+        return _dict({field.name: getattr(value, field.name) for field in fields}, depth, skip_none=True)
     if hasattr(value, "tolist"):
         return _plain(value.tolist(), depth + 1)
     if isinstance(value, AbstractSet):
-        return sorted(_list(list(value), depth, prune=prune), key=canonical)
+        return sorted(_list(list(value), depth, skip_none=skip_none), key=canonical)
+    what = f"it is {describe_type(kind)}"
     if isinstance(value, Iterator):
-        raise _UnplainError(
-            f"it is {an_object_of(kind)}, which can be read only once", "Make a list of it before the call."
-        )
+        raise _NotPlainError(f"{what}, which can be read only once", "Pass a list of its items.")
     if isinstance(value, Collection):
-        return _list(list(value), depth, prune=prune)
+        return _list(list(value), depth, skip_none=skip_none)
     if callable(value):
-        raise _UnplainError(
-            f"it is {an_object_of(kind)}, which has no content to compare", "Pass data, or a class."
-        )
-    raise _UnplainError(
-        f"it is {an_object_of(kind)}, which is no plain data",
+        raise _NotPlainError(f"{what}, which has no content to compare", "Pass data, or a class.")
+    raise _NotPlainError(
+        f"{what}, which is not plain data",
         "Pass what the provider gets: dicts, lists, strings, numbers, pydantic objects or dataclasses.",
     )
 
 
-def _dict(value: Mapping[Any, Any], depth: int, *, prune: bool) -> dict[str, Any]:
+def _dict(value: Mapping[Any, Any], depth: int, *, skip_none: bool) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     key: Any = None
     try:
         for key, item in value.items():
-            if prune and item is None:
+            if skip_none and item is None:
                 continue
             name = key if type(key) is str else _name(key)
             if name in plain:
-                raise _UnplainError("two keys of this dict are the same in JSON", "Rename one of them.")  # noqa: TRY301
+                raise _NotPlainError("two keys of this dict are the same in JSON", "Rename one of them.")  # noqa: TRY301
             plain[name] = (
-                item if type(item) in _ATOMS else _plain(item, depth + 1, prune=prune and key not in _OPAQUE)
+                item
+                if type(item) in _PLAIN_TYPES
+                else _plain(item, depth + 1, skip_none=skip_none and key not in _CALLERS_DATA)
             )
-    except _UnplainError as error:
+    except _NotPlainError as error:
         error.path = f".{key}{error.path}" if type(key) is str else f"[{type(key).__name__}]{error.path}"
         raise
     return plain
 
 
 def _list(
-    value: Sequence[Any], depth: int, *, prune: bool = False, leave_out: Callable[[Any], bool] | None = None
+    value: Sequence[Any],
+    depth: int,
+    *,
+    skip_none: bool = False,
+    leave_out: Callable[[Any], bool] = lambda _: False,
 ) -> list[Any]:
     plain: list[Any] = []
     index = 0
     try:
         for index, item in enumerate(value):  # noqa: B007
-            if leave_out is None or not leave_out(item):
-                plain.append(item if type(item) in _ATOMS else _plain(item, depth + 1, prune=prune))
-    except _UnplainError as error:
+            if type(item) in _PLAIN_TYPES:
+                plain.append(item)
+            elif not leave_out(item):
+                plain.append(_plain(item, depth + 1, skip_none=skip_none))
+    except _NotPlainError as error:
         error.path = f"[{index}]{error.path}"
         raise
     return plain
 
 
 def _name(key: Any) -> str:
-    """A dict's key as JSON would write it."""
+    """A dict's key as JSON writes it."""
     if isinstance(key, Enum):
         return _name(key.value)
     if isinstance(key, str):
         return str.__str__(key)
     if key is None or isinstance(key, (int, float)):
         return canonical(key).strip('"')
-    raise _UnplainError(
-        f"this key is {an_object_of(type(key))}, which JSON does not have", "Use strings as keys."
+    raise _NotPlainError(
+        f"this key is {describe_type(type(key))}, which JSON does not have", "Use strings as keys."
     )
 
 
 def _is_function(tool: Any) -> bool:
-    """A function given as a tool, which LiteLLM does not send at all."""
+    """Whether a tool is a function, which LiteLLM does not send."""
     return callable(tool) and not isinstance(tool, type) and not hasattr(tool, "model_dump")
 
 
 def _dump(value: Any) -> Any:
     try:
-        if hasattr(type(value), "__pydantic_serializer__"):
-            return value.model_dump(warnings=False)
-        return value.model_dump()
+        # Only pydantic 2 has this argument.
+        return value.model_dump(
+            **{"warnings": False} if hasattr(type(value), "__pydantic_serializer__") else {}
+        )
     except Exception as error:
-        raise _UnplainError(
-            f"it is {an_object_of(type(value))} that cannot be dumped ({type(error).__name__})",
+        raise _NotPlainError(
+            f"it is {describe_type(type(value))} that cannot be dumped ({type(error).__name__})",
             "Pass a dict instead.",
         ) from error
 
 
-def _class(kind: type, depth: int) -> dict[str, Any]:
-    """A class given as ``response_format``: its name and its JSON schema."""
-    return {"name": kind.__name__, "schema": _plain(_schema(kind), depth + 1)}
-
-
 def _schema(kind: Any) -> Any:
+    """The JSON schema of a class that is given as ``response_format``."""
     try:
         if hasattr(kind, "model_json_schema"):
             return kind.model_json_schema()
@@ -328,7 +251,7 @@ def _schema(kind: Any) -> Any:
 
         return pydantic.TypeAdapter(kind).json_schema()
     except Exception as error:
-        raise _UnplainError(
+        raise _NotPlainError(
             f"it is the class {kind.__qualname__}, which has no JSON schema ({type(error).__name__})",
             "Pass a pydantic class or a JSON schema.",
         ) from error
@@ -338,8 +261,8 @@ def _digest(data: bytes) -> str:
     return f"<bytes sha256:{hashlib.sha256(data).hexdigest()} {len(data)} bytes>"
 
 
-def _file(file: Any) -> str:
-    """A file's whole content, as an upload sends it; its position is put back."""
+def _file_digest(file: Any) -> str:
+    """The digest of a whole file, as an upload sends it; the file's position is restored."""
     try:
         position = file.tell()
         file.seek(0)
@@ -348,51 +271,51 @@ def _file(file: Any) -> str:
         finally:
             file.seek(position)
     except (AttributeError, OSError, ValueError) as error:
-        raise _UnplainError(
-            f"it is {an_object_of(type(file))} that cannot be read twice ({error})",
+        raise _NotPlainError(
+            f"it is {describe_type(type(file))} that cannot be read twice ({error})",
             "Pass its content as bytes.",
         ) from error
-    if not isinstance(data, (bytes, str)):
-        raise _UnplainError(
-            f"it is {an_object_of(type(file))} that reads no bytes", "Pass its content as bytes."
+    if isinstance(data, str):
+        data = data.encode("utf-8", "surrogatepass")
+    if not isinstance(data, bytes):
+        raise _NotPlainError(
+            f"it is {describe_type(type(file))} that reads no bytes", "Pass its content as bytes."
         )
-    return _digest(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+    return _digest(data)
 
 
-def an_object_of(kind: type) -> str:
-    """A value of a type, as an error calls it."""
-    where = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"an object of type {where}{kind.__qualname__}"
+def describe_type(kind: type) -> str:
+    """A value of a type, as messages call it."""
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"an object of type {module}{kind.__qualname__}"
 
 
 # ---- canonical text ------------------------------------------------------------------------------------
 
-# Not ASCII: escaped, two lone surrogates and the character they would make are the same text.
+# Not ASCII: escaped, two lone surrogates and the character that they would make are the same text.
 _encode = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False
 ).encode
 
 
 def canonical(plain: Any) -> str:
-    """Plain data as text: the same for every order of keys, and for nothing else.
+    """Return plain data as text, the same for every order of keys, and different for different data.
 
-    Integers longer than Python prints (4300 digits) are written in hexadecimal.
+    Integers that are longer than Python prints (4300 digits) are written in hexadecimal.
     """
     try:
         return _encode(plain)
     except ValueError:
-        return _encode(_hexed(plain))
+        return _encode(_with_long_integers_as_text(plain))
 
 
-def _hexed(plain: Any) -> Any:
-    if type(plain) is int:
-        try:
-            str(plain)
-        except ValueError:
-            return f"<int {plain:#x}>"
-        return plain
+def _with_long_integers_as_text(plain: Any) -> Any:
     if isinstance(plain, dict):
-        return {key: _hexed(item) for key, item in plain.items()}
+        return {key: _with_long_integers_as_text(item) for key, item in plain.items()}
     if isinstance(plain, list):
-        return [_hexed(item) for item in plain]
+        return [_with_long_integers_as_text(item) for item in plain]
+    try:
+        str(plain)
+    except ValueError:
+        return f"<int {plain:#x}>"
     return plain

@@ -22,8 +22,8 @@ schema or in a tool call's arguments stays, and a long key beside ``"api_key"`` 
 """
 
 from pytest_lmcache.environment import DUMMY_KEY
-from pytest_lmcache.redact.names import HASHLESS, is_secret_name
+from pytest_lmcache.redact.names import HASHLESS_PLACEHOLDER, is_secret_name
 from pytest_lmcache.redact.redactor import Redactor
 from pytest_lmcache.redact.scan import shown_in_a_name
 
-__all__ = ["DUMMY_KEY", "HASHLESS", "Redactor", "is_secret_name", "shown_in_a_name"]
+__all__ = ["DUMMY_KEY", "HASHLESS_PLACEHOLDER", "Redactor", "is_secret_name", "shown_in_a_name"]

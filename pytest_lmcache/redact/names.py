@@ -13,7 +13,7 @@ from typing import Any
 from pytest_lmcache.environment import DUMMY_KEY
 
 PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}(?::[0-9a-f]{6}(?:-[0-9]+)?)?>")
-HASHLESS = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
+HASHLESS_PLACEHOLDER = re.compile(r"<redacted:[A-Za-z0-9_.\-]{1,80}>")
 """A placeholder of a secret of the machine; of any, in what was recorded before placeholders had hashes."""
 SHORTEST = 8  # characters: a shorter value is found in innocent text too often
 _SHORTEST_PASSWORD = 6

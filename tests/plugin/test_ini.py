@@ -157,7 +157,7 @@ BAD = [
     ),
     ("lm_repeat", "first", "*ini: lm_repeat cannot be 'first'; choose one of: last, cycle, error."),
     ("lm_record_errors", "some", "*ini: lm_record_errors cannot be 'some'; choose one of: lasting, all."),
-    ("lm_key", "exakt", "*There is no key strategy 'exakt'. Valid are exact, messages, content, *"),
+    ("lm_key", "exakt", "*There is no key strategy 'exakt'. Use exact, messages, content, *"),
     ("lm_normalize", ["guid"], "*There is no normalizer 'guid'. Valid are *uuid*"),
     ("lm_normalize", ["re:("], "*no regular expression*"),
     ("lm_redact", ["("], "*regular expression*"),
