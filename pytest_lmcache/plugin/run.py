@@ -1,0 +1,311 @@
+"""One run of pytest: its settings, the test that runs, and what is switched on for it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_lmcache import origins, places
+from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, SettingsError
+from pytest_lmcache.libraries.import_hook import ImportWatch
+from pytest_lmcache.origins import Late, Origin
+from pytest_lmcache.places import Place
+from pytest_lmcache.plugin.cassette_names import test_place, typed_nodeid
+from pytest_lmcache.plugin.items import BACKEND, backend_key, is_marked, missed_key, recorder_key
+from pytest_lmcache.plugin.observer import OUTSIDE, Observer
+from pytest_lmcache.plugin.options import (
+    check_names,
+    configured,
+    forced_mode,
+    ini_layers,
+    ini_settings,
+    read_ini,
+)
+from pytest_lmcache.plugin.recorders import Recorders
+from pytest_lmcache.settings import CacheSettings, Mode, Settings
+
+if TYPE_CHECKING:
+    from pytest_lmcache.recorder import Recorder
+    from pytest_lmcache.session import Session
+    from pytest_lmcache.summary import Tally
+
+LEFT_RUNNING = 10.0  # seconds to wait for the threads that tests have left running, as Python does for ever
+# DSPy has an engine of its own, and may be there without LiteLLM.
+LIBRARIES = ("litellm", "dspy")
+ENGINE = "pytest_lmcache.session"
+STARTS = "pytest_lmcache.children.starts"
+
+
+class Run:
+    """One run of pytest: which test's calls go where."""
+
+    def __init__(self, config: pytest.Config, options: argparse.Namespace) -> None:
+        self.config = config
+        self.settings = configured(Settings(), ini_settings(config))
+        forced = forced_mode(options)
+        self.layers = configured(CacheSettings(), ini_layers(config))
+        self.is_auto = bool(read_ini(config, "lm_auto", "true or false"))
+        self.mode = forced or self.settings.mode or Mode.REPLAY
+        check_names(self.settings)
+        self.recorders = Recorders(config, self.settings, forced, self._backend)
+        self.recorders.check_folder(self.settings, config.rootpath, "ini: lm_cassette_dir")
+        refuses = self.is_auto and self.mode in {Mode.REPLAY, Mode.ONCE}
+        self.observer = Observer(config, self.mode, refuses_outside=refuses)
+        self._origin: Origin | None = None  # of the test that runs
+        self._origin_before: Origin | None = None
+        self._follows = False
+        self._watches_processes = False
+        # What opens the recorders of shared fixtures that are being set up.
+        self.set_ups: list[Callable[[], None]] = []
+        self._watcher: Recorder | None = None
+        self._before: Any = None
+        self._watched = 0
+        self._outer: tuple[Any, ...] | None = None  # what the engine had before this run
+        self.marked_fixtures: set[Any] = set()  # the definitions of fixtures that marked tests ask for
+        self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
+        self._watches.append(ImportWatch(ENGINE, self._engine_is_there))
+
+    @property
+    def current(self) -> pytest.Item | None:
+        """The test that runs."""
+        return self.observer.current
+
+    @property
+    def tally(self) -> Tally:
+        """The run's tally, made when there is something to count."""
+        return self.observer.tally
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the interception is on, and calls that belong to no test are watched."""
+        return self._watcher is not None
+
+    @property
+    def session(self) -> Session:
+        """The engine, imported on first need; from then on calls that belong to no test are watched."""
+        from pytest_lmcache.session import session
+
+        if self._watcher is None:
+            # Below all others: the innermost recorder gets a call.
+            watcher = session.watcher()
+            session.enter(watcher)
+            self._before = session.ended, session.missed, session.layers, session.late, session.outside
+            session.ended, session.missed, session.layers = (
+                self.observer.block_ended,
+                self.observer.missed,
+                self.layers,
+            )
+            session.late, session.outside = session.new_late_calls(), self.observer.outside
+            self._watcher = watcher
+        return session
+
+    def stop(self) -> None:
+        """Watch for LiteLLM and DSPy, and over their calls, no more; but while a replaying test's threads go on, do."""
+        is_last = self._watcher is None or self.session.is_alone(self._watcher)
+        if self._follows and is_last and origins.THREADS.has_left():
+            return
+        for watch in self._watches:
+            watch.stop()
+        if self._outer is not None:
+            session = sys.modules[ENGINE].session
+            session.rules, session.place, session.folders, session.configuration = self._outer
+            self._outer = None
+        if self._follows:
+            self._follows = False
+            origins.THREADS.unfollow()
+        if self._watcher is not None:
+            engine = self.session
+            engine.ended, engine.missed, engine.layers, engine.late, engine.outside = self._before
+            self.session.leave(self._watcher)
+            self.session.close_caches()
+            self._watcher = None
+        if self._watches_processes:
+            sys.modules[STARTS].starts.stop()
+        if ENGINE in sys.modules:
+            sys.modules[ENGINE].session.end_children()
+
+    def finish(self, *, is_interrupted: bool) -> None:
+        """Count what tests have left running, and what no test asked."""
+        if self._follows and not is_interrupted:
+            origins.THREADS.wait(LEFT_RUNNING)
+        self._count_watched(OUTSIDE)
+        if self._watcher is not None:
+            late = self.session.late
+            self.tally.count_late(late.refused, late.passed())
+            self.tally.count_layers(self.session.stats())
+
+    def watch_processes(self) -> None:
+        """Have the processes that tests start be recorded with them."""
+        from pytest_lmcache.children.starts import starts
+
+        self._watches_processes = True
+        starts.watch(self._process_starts)
+
+    @property
+    def followed_origin(self) -> Origin | None:
+        """The origin of the test that runs, None if nothing follows what tests start."""
+        return self._origin if self._follows else None
+
+    def begin_test(self, item: pytest.Item) -> None:
+        """From here on the calls are this test's."""
+        self._count_watched(OUTSIDE)
+        self.observer.current = item
+        self._origin = Origin(item.nodeid)
+        self._origin_before = origins.replace(self._origin)
+        if is_marked(item):
+            self.recorder_of(item)
+        elif any(name in sys.modules for name in LIBRARIES) or (self.is_auto and ENGINE in sys.modules):
+            self._library_is_there()
+
+    def _library_is_there(self) -> None:
+        """LiteLLM or DSPy has been imported: watch over it, and under ``lm_auto`` record the test."""
+        if self._watcher is None:
+            try:
+                self.session  # noqa: B018 - watches
+            except DoorError as error:
+                # What is not marked runs as it does without this plugin; what is marked fails with this error.
+                if not self.is_auto or self.current is None:
+                    self.tally.unseen = str(error)
+                    return
+        if self.is_auto and self.current is not None:
+            self.recorder_of(self.current)
+            for open_recorder in self.set_ups:
+                open_recorder()
+
+    def _process_starts(self) -> Any:
+        """Under ``lm_auto`` a process may call what its test has not imported; gives whose its calls are."""
+        self._library_is_there()
+        return self.session.membership()
+
+    def _engine_is_there(self) -> None:
+        """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""
+        from pytest_lmcache.keys.normalizers import Folders
+
+        session = sys.modules[ENGINE].session
+        self._outer = session.rules, session.place, session.folders, session.configuration
+        session.rules = Settings(redact=self.settings.redact, redact_with=self.settings.redact_with)
+        session.place = self._place_of_block
+        if self.config.inipath is not None:
+            session.configuration = self.config.inipath.name
+        folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
+        session.folders = lambda: folders
+        self.follow()  # what a block in a test without a mark starts is known as the block's
+
+    def _place_of_block(self, path: Path) -> Any:
+        """Where the cassette of a ``use_cassette`` lies: a relative path begins where that of the test's mark would."""
+        from pytest_lmcache.session import Place as PlaceOfBlock
+
+        rootdir = self.config.rootpath
+        file = rootdir if self.current is None else places.below_rootdir(self.current.path, rootdir)
+
+        def cassette_in(folder: Path) -> Path:
+            return Path(os.path.abspath(folder / path))  # noqa: PTH100 - no link is resolved: the file may be one
+
+        return PlaceOfBlock(
+            *places.locate(cassette_in, file, rootdir),
+            lambda: places.hints(cassette_in, file, rootdir, self.config.inipath),
+        )
+
+    def _late(self, item: pytest.Item) -> Late:
+        """What happens to the calls that a test leaves running."""
+        recorder = item.stash.get(recorder_key, None)
+        if recorder is not None:
+            from pytest_lmcache.session import late
+
+            return late(recorder)
+        if not self.is_auto:
+            return Late.AS_ANY
+        # A thread that outlives its test may be what imports LiteLLM.
+        try:
+            mode = self.recorders.settings_of(item).mode or Mode.REPLAY
+        except SettingsError:  # its test says so
+            mode = Mode.REPLAY
+        if mode is Mode.LIVE:
+            return Late.AS_ANY
+        return Late.REFUSED if mode in {Mode.REPLAY, Mode.ONCE} else Late.NOT_RECORDED
+
+    def follow(self) -> None:
+        """From here on threads and work items know which test started them."""
+        if not self._follows:
+            self._follows = True
+            origins.THREADS.follow()
+
+    def _count_watched(self, where: str) -> None:
+        """Count the calls since the last count that belong to no recorder."""
+        if self._watcher is None:
+            return
+        calls = len(self._watcher.calls)
+        if calls > self._watched:
+            self.tally.watched(where, calls - self._watched)
+            self._watched = calls
+
+    def recorder_of(self, item: pytest.Item) -> Recorder:
+        """The recorder of a test, opened on first need."""
+        recorder = item.stash.get(recorder_key, None)
+        if recorder is None:
+            try:
+                nodeid = typed_nodeid(item)
+                recorder = self.recorder(item, test_place(item), nodeid, nodeid)
+                self.follow()
+                self.session.enter(recorder)
+            except LMCacheError as error:
+                raise pytest.fail.Exception(str(error), pytrace=False) from None
+            item.stash[recorder_key] = recorder
+        return recorder
+
+    def recorder(
+        self, node: pytest.Item | pytest.Collector, place: Place, label: str, record: str
+    ) -> Recorder:
+        """A recorder with the settings of a node, as `Recorders.recorder` makes it."""
+        return self.recorders.recorder(self.session, node, place, label, record)
+
+    def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
+        """Write a recorder's cassette, where all passed, and count what it did. Raises CassetteError."""
+        passed = passed and not recorder.faults
+        is_kept = written = False
+        try:
+            written = recorder.close(passed=passed)
+            is_kept = passed
+        finally:
+            self.tally.add(test, recorder, passed=is_kept, written=written)
+
+    def _backend(self) -> Any:
+        """What the fixture ``lm_cache_backend`` gave the test that runs, None where nobody overrides it."""
+        item = self.current
+        given = item.stash.get(backend_key, None) if item is not None else None
+        return (getattr(item, "funcargs", None) or {}).get(BACKEND) if given is None else given
+
+    def end_test(self, item: pytest.Item, *, passed: bool) -> None:
+        """The calls are this test's no more; write its cassette if all of it passed."""
+        self.observer.test_has_ended()
+        if self._origin is not None:
+            self._origin.late = self._late(item)
+            self._origin = None
+            origins.replace(self._origin_before)
+        self._count_watched(item.nodeid)
+        recorder = item.stash.get(recorder_key, None)
+        if recorder is None:
+            return
+        del item.stash[recorder_key]
+        for fault in recorder.faults:
+            if isinstance(fault, CassetteMiss):
+                item.stash[missed_key] = fault
+        self.session.leave(recorder)
+        try:
+            self.end(item.nodeid, recorder, passed=passed)
+        except LMCacheError as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+def _temporary_folders(config: pytest.Config) -> tuple[str, ...]:
+    import tempfile
+
+    base = config.getoption("basetemp", default=None)
+    given = () if base is None else (os.path.abspath(base),)  # noqa: PTH100 - as pytest does
+    return (*given, tempfile.gettempdir())
