@@ -33,7 +33,7 @@ from pytest_lmcache.errors import (
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.layers import values
 from pytest_lmcache.libraries.dspy import two_engines
-from pytest_lmcache.locks import Held
+from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.miss import EXPLAINED, Misses
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.settings import Mode, RecordErrors, Repeat, Settings
@@ -98,10 +98,6 @@ class Numbers:
     def give_back(self, key: str, number: int) -> None:
         """Let the next call have a number."""
         heappush(self._free[key], number)
-
-
-LANDED = Held(None)
-"""What there is to release where nobody else can ask the same."""
 
 
 class CachedAnswer(NamedTuple):
@@ -307,7 +303,7 @@ class Recorder:
         if decision is Decision.ASK or (self.path is None and decision is Decision.MISS):
             is_old = self.mode is Mode.RECORD and self.path is not None
             record.replaces = is_old and nth < len(self.cassette.answers(key))
-            # Where there is a cassette `board` looks: one look, by one process at a time.
+            # If there is a cassette, `claim` looks: once, and one process at a time.
             in_layers = self.find_in_cache(record, call) if self.path is None else None
             if in_layers is not None:
                 return record, in_layers
@@ -360,26 +356,27 @@ class Recorder:
         data, error, hidden = map(copied, (answer.data, answer.error, answer.hidden))
         return answer._replace(data=data, error=error, hidden=hidden)
 
-    def board(
-        self, record: CallRecord, call: Call, *, again: bool, waits: bool
-    ) -> tuple[Held | None, Answer | None]:
-        """Be the only one of this machine's processes to ask a call, where the cache can see to that.
+    def claim(
+        self, record: CallRecord, call: Call, *, waited: bool, can_wait: bool
+    ) -> tuple[Lock | None, Answer | None]:
+        """Claim a call that is to be asked, so that this machine's other processes wait for its answer.
 
-        Gives what is to be released when the answer is in the layers, None while another process asks, and
-        what the layers have of the call. ``again``: after a wait; ``waits``: the caller can wait at all.
+        Returns the lock to release once the answer is in the layers, None while another process asks the same, and
+        the answer if the layers have it by now. ``waited`` says that this is not the first attempt, ``can_wait``
+        that the caller can make another one.
         """
         if self.mode not in {Mode.RECORD, Mode.ONCE}:
-            return LANDED, None
-        flight = getattr(self.cache, "flight", None)
-        is_single = waits and not record.streamed
-        record.may_be_asked_twice = flight is not None and not is_single
-        held: Held | None = LANDED
-        if flight is not None and is_single:
-            held = flight.try_acquire(record.cache_key())
-        looks = held is not None and (again or self.path is not None)
+            return NO_LOCK, None
+        lock: Lock | None = NO_LOCK
+        single_flight = getattr(self.cache, "single_flight", None)
+        if single_flight is not None:
+            record.may_be_asked_twice = record.streamed or not can_wait
+            if not record.may_be_asked_twice:
+                lock = single_flight.claim(record.cache_key())
+        looks = lock is not None and (waited or self.path is not None)
         answer = self.find_in_cache(record, call) if looks else None
         record.started = RealTime.seconds()
-        return held, answer
+        return lock, answer
 
     def finish(self, record: CallRecord, call: Call, answer: Answer) -> None:
         """Take the provider's answer of a call that ``begin`` did not answer: into every layer at once."""

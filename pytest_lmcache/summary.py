@@ -92,7 +92,7 @@ class Tally:
     saved_by: dict[str, Sum] = field(default_factory=dict)
     spent_by: dict[str, Sum] = field(default_factory=dict)
     prompt_cache: PromptCache = field(default_factory=PromptCache)
-    raced: int = 0
+    asked_twice: int = 0
     layers: dict[str, list[int]] = field(default_factory=dict)
     old: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Tally:
         cost = self.costs.setdefault(test, Cost()) if calls else Cost()
         for call in calls:
             tokens = sum(call.tokens)
-            self.raced += call.asked_twice
+            self.asked_twice += call.asked_twice
             if call.is_new and passed:
                 self.left_early[test] = self.left_early.get(test, 0) + call.left_early
             if call.source:
@@ -250,7 +250,7 @@ class Tally:
         for name, counts in data["layers"].items():
             self._add_layer(name, counts)
         self.prompt_cache.add(**data["prompt_cache"])
-        self.raced += data["raced"]
+        self.asked_twice += data["asked_twice"]
         for name in ("missed", "refused", "unmarked", "left_early", "old", "late", "outside"):
             for test, number in data[name].items():
                 counts = getattr(self, name)
@@ -299,9 +299,9 @@ class Tally:
             read, written, usd = self.prompt_cache.read, self.prompt_cache.written, self.prompt_cache.usd
             price = f", {'saved' if usd > 0 else 'cost'} {_dollars(abs(usd))}" if usd else ""
             yield f"the providers' prompt caches: {read:,} tokens read, {written:,} written{price}"
-        if self.raced:
+        if self.asked_twice:
             yield (
-                f"{_number(self.raced, 'call')} {'was' if self.raced == 1 else 'were'} sent by more than one process: "
+                f"{_number(self.asked_twice, 'call')} {'was' if self.asked_twice == 1 else 'were'} sent by more than one process: "
                 "none waits for another's stream, or longer than a minute"
             )
         if verbose:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "children": "",
     "children.boot": "children.remote children.starts environment libraries.import_hook session",
     "children.parent": "children.server children.starts environment errors origins recorder",
-    "children.remote": "call_record children.starts children.wire errors interaction locks not_recorded recorder redact settings",
+    "children.remote": "call_record children.starts children.wire errors interaction locks not_recorded redact settings",
     "children.server": "call_record children.starts children.wire errors interaction locks not_recorded recorder settings",
     "children.starts": "environment libraries.import_hook",
     "children.wire": "interaction layers.values",

@@ -14,13 +14,13 @@ from test_file import contents, interaction, record
 
 from pytest_lmcache import locks
 from pytest_lmcache.errors import CassetteError, LMCacheWarning
-from pytest_lmcache.locks import writing
+from pytest_lmcache.locks import exclusive_writing
 
 HOLD = """
 import sys
 from pathlib import Path
-from pytest_lmcache.locks import writing
-with writing(Path(sys.argv[1])):
+from pytest_lmcache.locks import exclusive_writing
+with exclusive_writing(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.readline()
 """
@@ -54,7 +54,7 @@ def holder(path):
 
 def test_a_lock_that_hangs_is_told_with_its_holder(path, holder, monkeypatch):
     """A process that is stopped while it writes does not stop all others in silence."""
-    monkeypatch.setattr(locks, "HANGS_AFTER", 0.05)
+    monkeypatch.setattr(locks, "HOLD_LIMIT", 0.05)
     before = path.read_bytes()
     with pytest.raises(CassetteError) as refused:
         record(path, interaction("b", "B"))
@@ -66,11 +66,11 @@ def test_a_lock_that_hangs_is_told_with_its_holder(path, holder, monkeypatch):
 def test_what_the_command_was_given_is_not_written_down(path, beside, monkeypatch):
     """A secret on the command line does not get into a file that others may read."""
     monkeypatch.setattr(sys, "argv", ["/opt/bin/pytest", "--token=sk-proj-4f3kQ9zL2m"])
-    with writing(path):
+    with exclusive_writing(path):
         assert "(bin/pytest, since " in beside.read_text()
         assert "sk-proj" not in beside.read_text()
     monkeypatch.setattr(sys, "argv", [])
-    with writing(path):
+    with exclusive_writing(path):
         assert "(python, since " in beside.read_text()
 
 

@@ -27,7 +27,7 @@ from pytest_lmcache.errors import (
     unwritable_cassette,
 )
 from pytest_lmcache.keys.strategies import KeyStrategy
-from pytest_lmcache.locks import HeldTooLongError, writing
+from pytest_lmcache.locks import HeldTooLongError, exclusive_writing
 
 FORMAT = 1
 # The patterns of the hot path begin with a newline, which is looked for ten times faster than a line's start.
@@ -138,7 +138,7 @@ class Cassette:
         path = self.path.resolve()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with writing(path):
+            with exclusive_writing(path):
                 yield
         except HeldTooLongError as problem:
             raise CassetteError(

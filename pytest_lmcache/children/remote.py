@@ -17,9 +17,8 @@ from pytest_lmcache.children.starts import OFFLINE
 from pytest_lmcache.children.wire import Lines, connect, packed, packed_request, unpacked
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, MissInChild, UnsupportedInChild
 from pytest_lmcache.interaction import Answer, Call
-from pytest_lmcache.locks import Held
+from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded
-from pytest_lmcache.recorder import LANDED
 from pytest_lmcache.redact import Redactor
 from pytest_lmcache.settings import Mode, RecordErrors, Settings
 
@@ -87,15 +86,15 @@ class RemoteRecorder:
             self._numbers[record] = got["number"]
         return record, answer
 
-    def board(
-        self, record: CallRecord, _call: Call, *, again: bool, waits: bool
-    ) -> tuple[Held | None, Answer | None]:
-        """As `Recorder.board`; the lock is held there."""
+    def claim(
+        self, record: CallRecord, _call: Call, *, waited: bool, can_wait: bool
+    ) -> tuple[Lock | None, Answer | None]:
+        """As `Recorder.claim`; the test's process holds the lock."""
         if self.mode not in {Mode.RECORD, Mode.ONCE} or record not in self._numbers:
-            return LANDED, None
-        got = self._ask("board", self._numbers[record], again=again, waits=waits)
-        held = _Held(partial(self._ask, "release", self._numbers[record])) if got["held"] else None
-        return held, self._answer(record, got)
+            return NO_LOCK, None
+        got = self._ask("claim", self._numbers[record], waited=waited, can_wait=can_wait)
+        release = partial(self._ask, "release", self._numbers[record])
+        return Lock(release) if got["is_claimed"] else None, self._answer(record, got)
 
     def finish(self, record: CallRecord, _call: Call, answer: Answer) -> None:
         """Hand the provider's answer over: it is in the test's layers when this returns."""
@@ -254,22 +253,6 @@ class _Entry:
         """The error for a recording that cannot be read, with its file and line."""
         got = self._recorder._ask("broken", self.number, problem=problem)  # noqa: SLF001 - of this file
         return errors.CassetteError(got["text"])
-
-
-class _Held(Held):
-    """A lock that the test's process holds for this one."""
-
-    __slots__ = ("_release",)
-
-    def __init__(self, release: Callable[[], Any]) -> None:
-        super().__init__(None)
-        self._release: Callable[[], Any] | None = release
-
-    def release(self) -> None:
-        """Let the next one in; a second time changes nothing."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
 
 
 class _Sender:

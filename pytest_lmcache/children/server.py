@@ -30,9 +30,9 @@ from pytest_lmcache.children.wire import (
 )
 from pytest_lmcache.errors import CassetteMiss
 from pytest_lmcache.interaction import Answer, Call
-from pytest_lmcache.locks import Held
+from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
-from pytest_lmcache.recorder import LANDED, Recorder
+from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode
 
 # The recorder of a scope and of a process by its name. Raises CassetteMiss where its calls are late, and refused.
@@ -149,7 +149,7 @@ class Peer:
         self._count = count(1)
         self._calls: dict[int, tuple[Recorder, CallRecord, Call]] = {}
         self._replayed: deque[int] = deque()
-        self._held: dict[int, Held] = {}
+        self._locks: dict[int, Lock] = {}
 
     def answer(self, lock: AbstractContextManager[Any]) -> bool:
         """Answer what it asks now; False when it has gone."""
@@ -167,8 +167,8 @@ class Peer:
 
     def end(self) -> None:
         """It has gone: nobody waits for its answers any more."""
-        for held in self._held.values():
-            held.release()
+        for lock in self._locks.values():
+            lock.release()
         self.lines.close()
 
     def _answered(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -237,16 +237,15 @@ class Peer:
             **_sent(record, answer),
         }
 
-    def _board(self, number: int, *, again: bool, waits: bool) -> dict[str, Any]:
+    def _claim(self, number: int, *, waited: bool, can_wait: bool) -> dict[str, Any]:
         recorder, record, call = self._calls[number]
-        held, answer = recorder.board(record, call, again=again, waits=waits)
-        if held is not None and held is not LANDED:
-            self._held[number] = held
-        return {"held": held is not None, **_sent(record, answer)}
+        lock, answer = recorder.claim(record, call, waited=waited, can_wait=can_wait)
+        if lock is not None:
+            self._locks[number] = lock
+        return {"is_claimed": lock is not None, **_sent(record, answer)}
 
     def _release(self, number: int) -> dict[str, Any]:
-        if (held := self._held.pop(number, None)) is not None:
-            held.release()
+        self._locks.pop(number, NO_LOCK).release()
         return {}
 
     def _finish(self, number: int, *, answer: Any) -> dict[str, Any]:

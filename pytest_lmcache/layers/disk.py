@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import LayerError, disk_trouble
 from pytest_lmcache.layers.contract import from_text, is_fresh, make_folder, plain_key, to_text
-from pytest_lmcache.layers.single_flight import Flight
+from pytest_lmcache.layers.single_flight import SingleFlight
 
 LOOK_AFTER = 0.01  # of the size limit: after putting so much a layer looks how full the database is
 PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked
@@ -46,7 +46,7 @@ class DiskLayer:
         self, folder: Path, size_limit_bytes: float = 1_000_000_000, ttl: float | None = None
     ) -> None:
         self.folder = Path(folder).absolute()
-        self.flight = Flight(self.folder)
+        self.single_flight = SingleFlight(self.folder)
         self._size_limit = size_limit_bytes
         self._ttl = ttl
         self._lock = threading.Lock()

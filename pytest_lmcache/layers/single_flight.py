@@ -1,4 +1,4 @@
-"""One of several processes on a machine that ask the same asks the provider; the others wait for its answer."""
+"""Single flight: if several processes of a machine make the same call, one asks the provider, the others wait."""
 
 from __future__ import annotations
 
@@ -6,33 +6,32 @@ import hashlib
 from pathlib import Path
 
 from pytest_lmcache.layers.contract import make_folder
-from pytest_lmcache.locks import Held, lock
+from pytest_lmcache.locks import NO_LOCK, Lock, try_lock
 
-# So many lock files at most, however many keys. Two keys may share one; as waiting has an end, the worst of it
-# is that one of two calls is asked a little later.
+# The number of lock files. Two keys may share one; then one of two calls waits a little, a minute at most.
 LOCKS = 1024
 
 
-class Flight:
-    """The locks in ``folder``, of one cache. A folder that cannot be used locks nobody out."""
+class SingleFlight:
+    """One lock for each key, in ``folder``. A folder that cannot be used excludes nobody."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).absolute()
         self._locks: Path | None = None
 
-    def try_acquire(self, key: str) -> Held | None:
-        """The lock of a key, None while another holds it: to be asked again after a sleep."""
+    def claim(self, key: str) -> Lock | None:
+        """Lock a key; None if another process or thread has locked it: sleep, and try again."""
         try:
             if self._locks is None:
                 make_folder(self.folder)
                 locks = self.folder / "locks"
                 locks.mkdir(exist_ok=True, mode=0o700)
                 if locks.is_symlink():
-                    return Held(None)
+                    return NO_LOCK
                 self._locks = locks
-            return lock(self._locks / _file_name(key))
+            return try_lock(self._locks / _file_name(key))
         except OSError:
-            return Held(None)
+            return NO_LOCK
 
 
 def _file_name(key: str) -> str:

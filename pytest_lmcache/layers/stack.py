@@ -21,7 +21,7 @@ from pytest_lmcache.layers.memory import MemoryLayer
 from pytest_lmcache.settings import CacheSettings
 
 if TYPE_CHECKING:
-    from pytest_lmcache.layers.single_flight import Flight
+    from pytest_lmcache.layers.single_flight import SingleFlight
 
 FOLDER = Path(".pytest_cache/d/lmcache")
 
@@ -158,11 +158,13 @@ class Cache:
         return type(self).put is not Cache.put or bool(self._working())
 
     @property
-    def flight(self) -> Flight | None:
-        """What lets one process of the machine ask at a time; None without a disk layer, whose folder it needs."""
+    def single_flight(self) -> SingleFlight | None:
+        """The locks that let one process of the machine ask at a time; None without a disk layer: they lie in its folder."""
         if type(self).get is not Cache.get and type(self).put is not Cache.put:
             return None  # what they keep, and where, is their own
-        found: Iterator[Flight | None] = (getattr(layer, "flight", None) for layer in self._working())
+        found: Iterator[SingleFlight | None] = (
+            getattr(layer, "single_flight", None) for layer in self._working()
+        )
         return next(filter(None, found), None)
 
     def stats(self) -> dict[str, Stats]:

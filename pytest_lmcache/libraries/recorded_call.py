@@ -14,13 +14,13 @@ from pytest_lmcache.errors import CacheError, CassetteError, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.bypassed_caches import call_seen
 from pytest_lmcache.libraries.litellm.streams import wait_to_be_cancelled
-from pytest_lmcache.locks import Held
+from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
-from pytest_lmcache.recorder import LANDED, Recorder
+from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode
 
-POLL = 0.02  # seconds between two looks at what another process asks
-LONGEST_WAIT = 3000  # looks: a minute
+POLL_INTERVAL = 0.02  # seconds between two attempts to claim a call
+MOST_ATTEMPTS = 3000  # in a minute
 
 _calling: ContextVar[list[Callable[[], Any]] | None] = ContextVar("pytest_lmcache_calling", default=None)
 
@@ -32,7 +32,7 @@ class RecordedCall:
     calls go, how errors are stored, and what the provider's prompt cache saved.
     """
 
-    __slots__ = ("call", "held", "model", "record", "recorder", "stored")
+    __slots__ = ("call", "lock", "model", "record", "recorder", "stored")
     library = ""
     fast_path: ClassVar[bool] = False
 
@@ -41,7 +41,7 @@ class RecordedCall:
         order = recorder.number()
         call_seen()
         self.recorder = recorder
-        self.held: Held = LANDED
+        self.lock: Lock = NO_LOCK
         self.model = model
         self.record: CallRecord
         self.stored: Answer | None
@@ -66,26 +66,28 @@ class RecordedCall:
         """What the provider's own prompt cache saved on this call, in USD."""
         raise NotImplementedError
 
-    def queue(self, *, blocks: bool) -> Iterator[None]:
-        """Once for each time to wait while another on this machine asks the same, whose answer is ours then.
+    def wait_for_other_process(self, *, blocks: bool) -> Iterator[None]:
+        """Claim the call; while another process of this machine asks the same, yield for the caller to sleep.
 
-        ``blocks``: the wait stops the thread. Where an event loop runs in it there is none: the other may be a
-        task of that loop.
+        ``stored`` is the other's answer then. ``blocks`` says that the caller's sleep stops its thread: if an event
+        loop runs there, we do not wait, since the other may be a task of that loop.
         """
-        waits = not (blocks and _has_loop())
         if self.stored is not None:
             return
-        for waited in range(LONGEST_WAIT):
+        can_wait = not (blocks and _has_loop())
+        for attempt in range(MOST_ATTEMPTS):
             with self._ours():
-                held, self.stored = self.recorder.board(self.record, self.call, again=waited > 0, waits=waits)
-            if held is not None:
-                self.held = held
+                lock, self.stored = self.recorder.claim(
+                    self.record, self.call, waited=attempt > 0, can_wait=can_wait
+                )
+            if lock is not None:
+                self.lock = lock
                 break
             yield
         else:
             self.record.may_be_asked_twice = True
         if self.stored is not None:
-            self.held.release()
+            self.lock.release()
             self._note_caching()
 
     @contextmanager
@@ -96,7 +98,7 @@ class RecordedCall:
             yield
         except BaseException as error:
             self.failed(error)
-            self.held.release()
+            self.lock.release()
             raise
 
     def answered(self, result: Any) -> Any:
@@ -105,7 +107,7 @@ class RecordedCall:
             try:
                 return self.taken(result)
             finally:
-                self.held.release()
+                self.lock.release()
 
     def taken(self, result: Any) -> Any:
         """Take down an answer, or begin to take down a stream; a door's own."""

@@ -184,7 +184,7 @@ def test_new_folder_is_kept_out_of_git(folder, layer):
 def test_nobody_else_reads_it(folder, layer):
     """The folder and its folders are open to their owner alone, and so is each file."""
     layer.put("k1", {"a": 1})
-    layer.flight.try_acquire("k1")
+    layer.single_flight.claim("k1")
     modes = {
         path.relative_to(folder.parent): path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))
     }

@@ -13,15 +13,15 @@ from contextlib import nullcontext
 import pytest
 from freezegun import freeze_time
 
-from pytest_lmcache.layers import single_flight as flight
-from pytest_lmcache.layers.single_flight import LOCKS, Flight
+from pytest_lmcache.layers import single_flight
+from pytest_lmcache.layers.single_flight import LOCKS, SingleFlight
 
 HOLD = (
     "import sys\n"
     "from pathlib import Path\n"
-    "from pytest_lmcache.layers.single_flight import Flight\n"
-    "held = Flight(Path(sys.argv[1])).try_acquire('k1')\n"
-    "print(held is not None, flush=True)\n"
+    "from pytest_lmcache.layers.single_flight import SingleFlight\n"
+    "lock = SingleFlight(Path(sys.argv[1])).claim('k1')\n"
+    "print(lock is not None, flush=True)\n"
     "sys.stdin.readline()\n"
 )
 
@@ -46,8 +46,8 @@ def holder(folder):
 def test_one_at_a_time(folder, holder, stopped):
     """While another process asks there is no lock to be had, at once, also where a test has stopped the clock."""
     with freeze_time("2026-11-25") if stopped else nullcontext():
-        assert Flight(folder).try_acquire("k1") is None
-        assert Flight(folder).try_acquire("k2") is not None, "another key is free"
+        assert SingleFlight(folder).claim("k1") is None
+        assert SingleFlight(folder).claim("k2") is not None, "another key is free"
 
 
 @pytest.mark.parametrize("end", ["done", "killed"])
@@ -59,7 +59,7 @@ def test_next_one(folder, holder, end):
     else:
         os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    assert Flight(folder).try_acquire("k1") is not None
+    assert SingleFlight(folder).claim("k1") is not None
 
 
 def test_async(folder):
@@ -67,13 +67,13 @@ def test_async(folder):
     log = []
 
     async def ask(number):
-        while (held := Flight(folder).try_acquire("k1")) is None:  # noqa: ASYNC110 - the way to use it
+        while (lock := SingleFlight(folder).claim("k1")) is None:  # noqa: ASYNC110 - the way to use it
             await asyncio.sleep(0.001)
         log.append(number)
         await asyncio.sleep(0.005)
         log.append(number)
-        await asyncio.to_thread(held.release)
-        held.release()
+        await asyncio.to_thread(lock.release)
+        lock.release()
 
     async def main():
         await asyncio.gather(*map(ask, range(4)))
@@ -85,10 +85,10 @@ def test_async(folder):
 
 def test_lock_files_do_not_pile_up(folder, monkeypatch):
     """However many calls a suite makes, its lock files stay few, out of git, and beside the layer's database."""
-    monkeypatch.setattr(flight, "LOCKS", 4)
-    here = Flight(folder)
+    monkeypatch.setattr(single_flight, "LOCKS", 4)
+    here = SingleFlight(folder)
     for number in range(100):
-        here.try_acquire(f"k{number}").release()
+        here.claim(f"k{number}").release()
     assert len(list((folder / "locks").iterdir())) <= 4
     assert (folder / ".gitignore").exists()
     assert LOCKS == 1024
@@ -97,25 +97,25 @@ def test_lock_files_do_not_pile_up(folder, monkeypatch):
 @pytest.mark.parametrize("key", ["", "ä🐐", "\ud800", "../../x", "x" * 10_000])
 def test_any_key(folder, key):
     """Whatever a key looks like, its lock lies in the folder."""
-    held = Flight(folder).try_acquire(key)
-    assert held is not None
+    lock = SingleFlight(folder).claim(key)
+    assert lock is not None
     assert len(list((folder / "locks").iterdir())) == 1
-    held.release()
+    lock.release()
 
 
 def test_folder_that_cannot_be(tmp_path):
     """Where there can be no lock file, calls are made without, and wait for nothing."""
     (tmp_path / "file").touch()
     for _ in range(2):
-        held = Flight(tmp_path / "file").try_acquire("k1")
-        assert held is not None
-    held.release()
+        lock = SingleFlight(tmp_path / "file").claim("k1")
+        assert lock is not None
+    lock.release()
 
 
 @pytest.mark.parametrize("linked", ["locks", "file"])
 def test_a_link_in_the_place_of_a_lock(folder, tmp_path, linked):
     """A link puts no files elsewhere: calls are made without a lock."""
-    Flight(folder).try_acquire("k1").release()
+    SingleFlight(folder).claim("k1").release()
     (lock,) = (folder / "locks").iterdir()
     lock.unlink()
     out = tmp_path / "out"
@@ -126,24 +126,24 @@ def test_a_link_in_the_place_of_a_lock(folder, tmp_path, linked):
     else:
         lock.symlink_to(out)
     for _ in range(2):
-        assert Flight(folder).try_acquire("k1") is not None
+        assert SingleFlight(folder).claim("k1") is not None
     assert not out.exists() or not list(out.iterdir())
 
 
 def test_a_lock_that_is_forgotten(folder):
     """A lock that nobody holds any more is free."""
-    held = Flight(folder).try_acquire("k1")
-    assert Flight(folder).try_acquire("k1") is None
-    del held
+    lock = SingleFlight(folder).claim("k1")
+    assert SingleFlight(folder).claim("k1") is None
+    del lock
     gc.collect()
-    assert Flight(folder).try_acquire("k1") is not None
+    assert SingleFlight(folder).claim("k1") is not None
 
 
 def test_a_lock_that_outlives_python(folder):
     """What is still referred to when Python ends, by a traceback that pytest keeps say, ends without a word."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom pytest_lmcache.layers.single_flight import Flight\n"
-        f"sys.kept = [Flight(Path({str(folder)!r})).try_acquire(key) for key in 'ab']\n"
+        "import sys\nfrom pathlib import Path\nfrom pytest_lmcache.layers.single_flight import SingleFlight\n"
+        f"sys.kept = [SingleFlight(Path({str(folder)!r})).claim(key) for key in 'ab']\n"
         "sys.kept[0].release()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

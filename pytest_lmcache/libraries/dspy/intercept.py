@@ -22,7 +22,7 @@ from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries import recorded_call
 from pytest_lmcache.libraries.dspy import answers
 from pytest_lmcache.libraries.litellm import streams
-from pytest_lmcache.libraries.recorded_call import POLL, StreamRecording, outer_call
+from pytest_lmcache.libraries.recorded_call import POLL_INTERVAL, StreamRecording, outer_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Usage
 
@@ -206,8 +206,8 @@ def _complete(find: Find, original: Any) -> Any:
         if recorder is None:
             return original(engine, request)
         call = EngineCall(recorder, engine, request)
-        for _ in call.queue(blocks=True):
-            time.sleep(POLL)
+        for _ in call.wait_for_other_process(blocks=True):
+            time.sleep(POLL_INTERVAL)
         if call.stored is not None:
             return call.replay(call.stored)
         with call.asking():
@@ -222,8 +222,8 @@ def _stream(find: Find, original: Any) -> Any:
         __tracebackhide__ = True
         recorder = _recorder(find, request)
         call = EngineCall(recorder, engine, request, stream=True) if recorder is not None else None
-        for _ in call.queue(blocks=True) if call is not None else ():
-            time.sleep(POLL)
+        for _ in call.wait_for_other_process(blocks=True) if call is not None else ():
+            time.sleep(POLL_INTERVAL)
         if call is not None and call.stored is not None:
             yield from call.replay(call.stored)
             return
@@ -242,8 +242,8 @@ def _acomplete(find: Find, original: Any) -> Any:
         call = EngineCall(recorder, engine, request)
         if call.stored is None:
             with call.asking():
-                for _ in call.queue(blocks=False):
-                    await asyncio.sleep(POLL)
+                for _ in call.wait_for_other_process(blocks=False):
+                    await asyncio.sleep(POLL_INTERVAL)
                 response = await original(engine, request) if call.stored is None else None
         if call.stored is None:
             return call.answered(response)
@@ -259,8 +259,8 @@ def _astream(find: Find, original: Any) -> Any:
         __tracebackhide__ = True
         recorder = _recorder(find, request)
         call = EngineCall(recorder, engine, request, stream=True) if recorder is not None else None
-        for _ in call.queue(blocks=False) if call is not None else ():
-            await asyncio.sleep(POLL)
+        for _ in call.wait_for_other_process(blocks=False) if call is not None else ():
+            await asyncio.sleep(POLL_INTERVAL)
         if call is not None and call.stored is not None:
             replayed = call.replay(call.stored)
             for event in islice(replayed, len(call.stored.data)):

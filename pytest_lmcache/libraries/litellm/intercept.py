@@ -17,7 +17,7 @@ from pytest_lmcache.errors import DoorError
 from pytest_lmcache.interaction import Kind
 from pytest_lmcache.libraries.litellm import code_swap, fast_path, streams
 from pytest_lmcache.libraries.litellm.call import LiteLLMCall, inside
-from pytest_lmcache.libraries.recorded_call import POLL
+from pytest_lmcache.libraries.recorded_call import POLL_INTERVAL
 from pytest_lmcache.recorder import Recorder
 
 RECORDED = ("completion", "text_completion", "embedding", "responses", "anthropic_messages")
@@ -275,8 +275,8 @@ class Interception:
             if recorder is None:
                 return original(*args, **kwargs)
             call = LiteLLMCall(recorder, name, parameters, args, kwargs)
-            for _ in call.queue(blocks=True):
-                time.sleep(POLL)
+            for _ in call.wait_for_other_process(blocks=True):
+                time.sleep(POLL_INTERVAL)
             if call.stored is not None:
                 return call.replay(call.stored)
             with call.asking():
@@ -297,8 +297,8 @@ class Interception:
             call = LiteLLMCall(recorder, name, parameters, args, kwargs)
             if call.stored is None:
                 with call.asking():
-                    for _ in call.queue(blocks=False):
-                        await asyncio.sleep(POLL)
+                    for _ in call.wait_for_other_process(blocks=False):
+                        await asyncio.sleep(POLL_INTERVAL)
                     result = await original(*args, **kwargs) if call.stored is None else None
             if call.stored is None:
                 return call.answered(result)

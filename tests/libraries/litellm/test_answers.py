@@ -390,7 +390,7 @@ def test_a_call_that_is_cancelled_while_another_process_asks_it(provider: Provid
     """What waits for the answer of another process is recorded as cancelled too."""
 
     class Busy(Cache):
-        flight = SimpleNamespace(try_acquire=lambda _: None)
+        single_flight = SimpleNamespace(claim=lambda _: None)
 
     async def impatient(url: str) -> None:
         with pytest.raises(TimeoutError):
