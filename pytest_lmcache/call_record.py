@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any, NamedTuple, Protocol
 
 from pytest_lmcache.cassette.document import Entry
@@ -12,6 +14,25 @@ from pytest_lmcache.interaction import Answer, Interaction
 from pytest_lmcache.not_recorded import NotRecorded
 
 UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
+
+
+class CallNumbers:
+    """Counts identical calls: which of several calls with the same key comes next, from 0."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+        self._free: dict[str, list[int]] = {}
+
+    def take(self, key: str) -> int:
+        """Return the number of the next call; numbers that were given back come first, the lowest one of all."""
+        if free := self._free.get(key):
+            return heappop(free)
+        self._taken[key] += 1
+        return self._taken[key] - 1
+
+    def give_back(self, key: str, number: int) -> None:
+        """Let the next call have a number."""
+        heappush(self._free.setdefault(key, []), number)
 
 
 class OpenStream(Protocol):

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 CLOCKS_DIFFER = 300.0  # seconds by which the clocks of two machines may
@@ -48,3 +48,17 @@ def is_moved() -> bool:
 
 def _time(value: Any) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else -math.inf
+
+
+def utc_now() -> str:
+    """Return the real time as ISO 8601, to the second."""
+    return RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds_since(recorded: str) -> float:
+    """Return the seconds since a time in ISO 8601, by the real clock; 0 if the text is no time."""
+    try:
+        then = datetime.fromisoformat(recorded)
+    except ValueError:
+        return 0.0
+    return (RealTime.now(UTC) - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds()

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
-from hashlib import blake2b
-from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_lmcache import answer_sources, errors
-from pytest_lmcache.address import is_loopback
-from pytest_lmcache.call_record import UNIT, CallRecord, Failure
+from pytest_lmcache.call_record import CallNumbers, CallRecord, Failure
 from pytest_lmcache.cassette.document import Entry, entry_of
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import CallToSave
 from pytest_lmcache.cassette.old_placeholders import OldRecording, old_recordings
-from pytest_lmcache.clock import RealTime
+from pytest_lmcache.clock import RealTime, seconds_since, utc_now
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import (
-    CacheError,
     CassetteError,
     CassetteMiss,
-    LMCacheWarning,
     UnsupportedCall,
 )
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
-from pytest_lmcache.layers import values
+from pytest_lmcache.layers.answer_store import AnswerStore, Store
 from pytest_lmcache.libraries.dspy import two_engines
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.miss import EXPLAINED, Misses
@@ -69,44 +63,6 @@ def decide(mode: Mode, *, exists: bool, found: bool) -> Decision:
     if mode is Mode.RECORD or (mode is Mode.ONCE and not exists):
         return Decision.ASK
     return Decision.MISS
-
-
-class Store(Protocol):
-    """What keeps answers behind the cassette: a Cache of ours, or a user's own."""
-
-    def get(self, key: str) -> Any:
-        """The value of a key, None where there is none."""
-
-    def put(self, key: str, value: Any) -> None:
-        """Keep a value."""
-
-
-class Numbers:
-    """Which of several calls with the same key comes next, from 0; a number that was given back goes first."""
-
-    def __init__(self) -> None:
-        self._taken: Counter[str] = Counter()
-        self._free: dict[str, list[int]] = defaultdict(list)
-
-    def take(self, key: str) -> int:
-        """The number of the next call."""
-        if self._free[key]:
-            return heappop(self._free[key])
-        self._taken[key] += 1
-        return self._taken[key] - 1
-
-    def give_back(self, key: str, number: int) -> None:
-        """Let the next call have a number."""
-        heappush(self._free[key], number)
-
-
-class CachedAnswer(NamedTuple):
-    """What a layer has: an answer, when it was given, the layer's name, and which test or block asked for it."""
-
-    answer: Answer
-    recorded: str
-    layer: str
-    asked_by: str
 
 
 class Recorder:
@@ -168,14 +124,18 @@ class Recorder:
         self._on_miss = on_miss
         self._open_cassette = open_cassette
         self._open_strategy = open_strategy
-        self._open_cache = open_cache
+        self.store = AnswerStore(
+            open_cache,
+            settings,
+            identity=None if path is None else self.identity,
+            asker=self.asker,
+            faults=self.faults,
+        )
         self._cassette: Cassette | None = None
         self._order = count()
         self._lock = threading.RLock()
         self._calls: list[CallRecord] = []
-        self._numbers = Numbers()
-        self._numbers_in_layers = Numbers()
-        self._in_layers: Counter[str] = Counter()
+        self._numbers = CallNumbers()
         self._unanswered: dict[CallRecord, Call] = {}
         self._old_recordings: list[OldRecording] | None = None
         self._other_keys: dict[str, dict[str, str]] = {}
@@ -254,11 +214,6 @@ class Recorder:
         """What makes two calls the same, found when the first call needs it."""
         return self._open_strategy()
 
-    @cached_property
-    def cache(self) -> Store:
-        """What stands behind the cassette, found when the first call needs it."""
-        return self._open_cache()
-
     def number(self) -> int:
         """The place of a call that starts now."""
         return next(self._order)
@@ -285,10 +240,8 @@ class Recorder:
                 self._numbers.give_back(key, nth)
                 return record, None
             if self.may_ask:
-                if self.settings.key is None and not self.strategy.is_builtin:
-                    record.custom_key = text
-                record.owner = self._owner(address, has_custom_key=record.custom_key is not None)
-                record.nth_in_layers = self._numbers_in_layers.take(record.cache_key(0))
+                is_custom = self.settings.key is None and not live and not self.strategy.is_builtin
+                self.store.assign_key(record, address, text if is_custom else None)
             record.live_request = call.request if live else {}
             self._calls.append(record)
         if decision is Decision.REPLAY and found is not None:
@@ -298,7 +251,7 @@ class Recorder:
             record.seconds = answer.seconds
             self._copy_usage(record, answer)
             if self.settings.max_age is not None:
-                record.age = _age(record.entry.recorded())
+                record.age = seconds_since(record.entry.recorded())
             return record, answer
         if decision is Decision.ASK or (self.path is None and decision is Decision.MISS):
             is_old = self.mode is Mode.RECORD and self.path is not None
@@ -323,26 +276,12 @@ class Recorder:
                 self._old_recordings = list(old_recordings(self.cassette.entries, self.strategy, self.redact))
         return next((old.key for old in self._old_recordings if old.matches(call, text)), key)
 
-    def _owner(self, address: str, *, has_custom_key: bool) -> str:
-        """What the layers keep an answer for: this cassette and a provider's address.
-
-        Shared, the address alone, and what runs on this machine is never shared between cassettes; a
-        ``cache_key`` of the user's own has the last word.
-        """
-        is_shared = self.path is None or (self.settings.share and not is_loopback(address))
-        if is_shared and has_custom_key:
-            return ""
-        owner = UNIT.join(("" if is_shared else self.identity, address))
-        return "@" + blake2b(owner.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
     def find_in_cache(self, record: CallRecord, call: Call) -> Answer | None:
         """What the cache layers have of a call that is to be asked, None where they have nothing of it."""
         if self.mode is Mode.REWRITE:
             return None
-        found = self._in_cache(record)
+        found = self.store.find(record)
         if found is None:
-            return None
-        if self._is_old(found.recorded):
             return None
         # Kept by a test, or a machine, that may know of fewer secrets.
         answer = self._clean(found.answer)
@@ -368,7 +307,7 @@ class Recorder:
         if self.mode not in {Mode.RECORD, Mode.ONCE}:
             return NO_LOCK, None
         lock: Lock | None = NO_LOCK
-        single_flight = getattr(self.cache, "single_flight", None)
+        single_flight = getattr(self.store.cache, "single_flight", None)
         if single_flight is not None:
             record.may_be_asked_twice = record.streamed or not can_wait
             if not record.may_be_asked_twice:
@@ -386,60 +325,12 @@ class Recorder:
         self._copy_usage(record, answer)
         if self.watched:
             return
-        answer, now = self._clean(answer)._replace(seconds=record.seconds), _now()
+        answer, now = self._clean(answer)._replace(seconds=record.seconds), utc_now()
         if self.mode is Mode.LIVE:
             record.interaction = Interaction(record.key, call, answer, now)
             return
         self._record(record, call, answer, now)
-        if answer.complete and (answer.is_answered or self._caches_errors):
-            record.is_cached = getattr(self.cache, "keeps", True)
-            if record.is_cached:
-                meanwhile = self._from_cache(record.cache_key()) if record.may_be_asked_twice else None
-                record.asked_twice = meanwhile is not None and not self._is_old(meanwhile.recorded)
-                self._into_cache(record.cache_key(), values.store(answer, now, self.asker))
-                record.is_cached = getattr(self.cache, "keeps", True)  # a layer may have failed just now
-            self._note_in_layers(record)
-
-    def _in_cache(self, record: CallRecord) -> CachedAnswer | None:
-        """What the layers have of a call; where there is no cassette, ``repeat`` says what the next identical gets."""
-        found = self._from_cache(record.cache_key())
-        known = self._in_layers[record.cache_key(0)]
-        if found is not None:
-            self._note_in_layers(record)
-        elif known and self.path is None and self.settings.repeat is not Repeat.ERROR:
-            is_last = self.settings.repeat is Repeat.LAST
-            found = self._from_cache(record.cache_key(known - 1 if is_last else record.nth_in_layers % known))
-        return found
-
-    def _note_in_layers(self, record: CallRecord) -> None:
-        with self._lock:
-            key = record.cache_key(0)
-            self._in_layers[key] = max(self._in_layers[key], record.nth_in_layers + 1)
-
-    def _from_cache(self, key: str) -> CachedAnswer | None:
-        """What is kept under a key, and the layer that has it."""
-        try:
-            value = self.cache.get(key)
-        except LMCacheWarning as warning:
-            # Where warnings are errors, a layer's fails the test and not the call. Of each layer it comes once.
-            self.faults.append(warning)
-            return self._from_cache(key)
-        if value is None:
-            return None
-        try:
-            answer, recorded = values.revive(value)
-            values.check(answer, recorded, errors=self._caches_errors)
-        except CacheError:
-            if hasattr(value, "layer"):
-                return None  # of somebody else or of a newer form, in a layer of ours: asked anew, and put in its place
-            raise
-        return CachedAnswer(answer, recorded, getattr(value, "layer", "cache"), values.asked_by(value))
-
-    def _into_cache(self, key: str, value: dict[str, Any]) -> None:
-        try:
-            self.cache.put(key, value)
-        except LMCacheWarning as warning:
-            self.faults.append(warning)
+        self.store.put(record, answer, now)
 
     def _copy_usage(self, record: CallRecord, answer: Answer) -> None:
         record.tokens, record.cached, record.usd = answer.tokens, answer.cached, answer.usd
@@ -457,7 +348,7 @@ class Recorder:
         return self.path is not None and not self.created_this_run and self.cassette.exists
 
     def _is_old(self, recorded: str) -> bool:
-        return self.settings.max_age is not None and _age(recorded) > self.settings.max_age
+        return self.settings.max_age is not None and seconds_since(recorded) > self.settings.max_age
 
     def discard(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> None:
         """Take an error that may pass: the next identical call takes this one's place.
@@ -468,7 +359,7 @@ class Recorder:
         with self._lock:
             self._numbers.give_back(record.key, record.nth)
             if self.may_ask:
-                self._numbers_in_layers.give_back(record.cache_key(0), record.nth_in_layers)
+                self.store.release_key(record)
             self._unanswered.pop(record, None)
             record.open_stream, record.failure = None, failure
 
@@ -477,13 +368,8 @@ class Recorder:
         if self.path is not None and self.mode is not Mode.LIVE:
             seconds = RealTime.seconds() - record.started
             answer = self._clean(answer)._replace(seconds=seconds)
-            entry = entry_of(Interaction(record.key, call, answer, _now()), self.path)
+            entry = entry_of(Interaction(record.key, call, answer, utc_now()), self.path)
         return Failure(why, entry, self.number(), replays=answer.ended is None)
-
-    @property
-    def _caches_errors(self) -> bool:
-        """Whether the layers give a failing test's next recording the errors that it met."""
-        return self.path is not None and self.settings.record_errors is RecordErrors.ALL
 
     def should_record_error(self, *, lasting: bool) -> bool:
         """Whether an error of the provider is recorded at once, whatever comes after it."""
@@ -655,16 +541,3 @@ class Recorder:
     def cut_off(self, record: CallRecord, answer: Answer, *, waited: float = 0.0) -> NoReturn:
         """What was cut off when it was recorded goes on now: a miss. ``waited``: seconds to be cancelled."""
         self._raise(self._misses.cut_off(record.name, answer, waited))
-
-
-def _now() -> str:
-    return RealTime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _age(recorded: str) -> float:
-    """The seconds since a recording; 0 for a time that cannot be read."""
-    try:
-        then = datetime.fromisoformat(recorded)
-    except ValueError:
-        return 0.0
-    return (RealTime.now(UTC) - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds()
