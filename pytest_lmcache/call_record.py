@@ -119,10 +119,10 @@ class CallRecord:
 
     @property
     def answer(self) -> Answer | None:
-        """The answer as plain data, None where nothing is kept."""
+        """The answer as plain data, None if nothing is kept."""
         if self.interaction is not None:
-            return self.interaction.answer
-        return self.entry.answer() if self.entry is not None else None
+            return self.interaction.answer.with_whole_chunks()
+        return self.entry.answer().with_whole_chunks() if self.entry is not None else None
 
     def __repr__(self) -> str:
         request = self.request

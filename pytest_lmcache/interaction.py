@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+from pytest_lmcache.stream_chunks import whole
 
 LARGEST_COUNT = 10**12  # of tokens; a number of hundreds of digits cannot even be printed
 
@@ -35,8 +37,8 @@ class Call(NamedTuple):
 class Answer(NamedTuple):
     """What a call got, as plain data.
 
-    ``data`` is a response as a mapping, a stream as a list of chunks, an error as a mapping, or None for a call
-    that got no answer. ``error`` is the error that ended a stream in its middle. ``complete`` is False for a
+    ``data`` is a response as a mapping, a stream as its stored chunks (see `stream_chunks`), an error as a mapping,
+    or None for a call that got no answer. ``error`` is the error that ended a stream in its middle. ``complete`` is False for a
     stream that its caller left before the end. ``ended`` says what cut off a call, or a stream, that has no end
     of its own: ``cancelled``, or the name of an exception that cannot be raised again. ``hidden`` holds the safe
     part of LiteLLM's ``_hidden_params``. ``seconds`` is how long the provider took, ``usd`` what it charged
@@ -64,7 +66,8 @@ class Answer(NamedTuple):
         if usage is None and self.kind is Kind.RESPONSE:
             usage = self.data.get("usage")
         elif usage is None and self.kind is Kind.STREAM:
-            usage = next((found for chunk in reversed(self.data) if (found := _usage(chunk))), None)
+            chunks = (chunk for chunk in reversed(self.data) if isinstance(chunk, dict))
+            usage = next((found for chunk in chunks if (found := _usage(chunk))), None)
         return usage if isinstance(usage, dict) else {}
 
     @property
@@ -88,6 +91,10 @@ class Answer(NamedTuple):
         written = usage.get("cache_creation_input_tokens") or usage.get("cache_write_tokens")
         written = written or details.get("cache_write_tokens") or details.get("cache_creation_tokens")
         return (_count(read or details.get("cached_tokens")), _count(written))
+
+    def with_whole_chunks(self) -> Self:
+        """The same answer, with every chunk of a stream as a mapping. Raises ValueError for broken chunks."""
+        return self._replace(data=[*whole(self.data)]) if self.kind is Kind.STREAM else self
 
 
 class Interaction(NamedTuple):
@@ -116,38 +123,3 @@ def copied(value: Any) -> Any:
     if isinstance(value, list):
         return [copied(item) for item in value]
     return value
-
-
-# What is equal only to what is the same: not 1, 1.0 and True.
-EXACT = frozenset({str, int, type(None)})
-
-
-def framed(chunk: Any) -> tuple[list[Any] | None, str]:
-    """All of a chat's chunk but its piece of text, and that; None where there is more to it than one.
-
-    Most chunks of a stream have the frame of the one before: the same names in their order, with the same
-    texts, whole numbers and nulls.
-    """
-    choices = chunk.get("choices") if type(chunk) is dict else None
-    if type(choices) is list and len(choices) == 1 and type(choices[0]) is dict:
-        delta = choices[0].get("delta")
-        if type(delta) is dict and type(content := delta.get("content")) is str:
-            parts = {**chunk, "choices": 0}, {**choices[0], "delta": 0}, {**delta, "content": ""}
-            if all(EXACT.issuperset(map(type, part.values())) for part in parts):
-                return [list(part.items()) for part in parts], content
-    return None, ""
-
-
-class Again(dict[str, Any]):
-    """A chat's chunk that is like another one, ``first``, but for its piece of text.
-
-    Found out where a stream is recorded, so that nobody who looks at its chunks later has to compare them.
-    """
-
-    __slots__ = ("first", "text")
-
-    def __init__(self, first: dict[str, Any], text: str) -> None:
-        choice = first["choices"][0]
-        super().__init__(first, choices=[{**choice, "delta": {**choice["delta"], "content": text}}])
-        self.first = first
-        self.text = text

@@ -1,4 +1,4 @@
-"""Chunks that are like another but for their piece of text: taken together, as if each were taken alone."""
+"""Streams as they are stored: chunks that repeat another one are texts, and mean the same as if each were whole."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from test_yaml_text import exactly
 
 from pytest_lmcache import redact
 from pytest_lmcache.cassette.document import entry_of
-from pytest_lmcache.interaction import Again, Answer, Call, Interaction, Kind, copied, framed
+from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.layers import values
-from pytest_lmcache.libraries.litellm import chunks
+from pytest_lmcache.libraries.litellm import chunks as litellm_chunks
+from pytest_lmcache.stream_chunks import Chunk, is_stored, pack, text_path, whole, with_text
 
 KEY = "sk-proj-" + "a1B2c3D4" * 5
 PIECES = ["", "Hi", " there", KEY, KEY[:9], KEY[9:], '", "content": "', "\u2028", "one\ntwo"]
@@ -31,11 +32,11 @@ choices = st.fixed_dictionaries(
     {"index": st.sampled_from([0, 1]), "delta": deltas},
     optional={"finish_reason": st.sampled_from(FLAGS), "logprobs": st.sampled_from([*FLAGS, *ODD])},
 )
-chunk_shapes = st.fixed_dictionaries(
+chunks = st.fixed_dictionaries(
     {"id": st.sampled_from(["c1", "c2"]), "choices": st.lists(choices, min_size=1, max_size=2)},
     optional={"usage": st.sampled_from([*FLAGS, *ODD]), "content": st.sampled_from(PIECES)},
 )
-runs = st.lists(st.tuples(chunk_shapes, st.lists(texts, max_size=4)), min_size=1, max_size=4)
+runs = st.lists(st.tuples(chunks, st.lists(texts, max_size=4)), min_size=1, max_size=4)
 many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -43,13 +44,9 @@ def chunk(text: str, **more: Any) -> dict[str, Any]:
     return {"id": "c1", "created": 1, "choices": [{"index": 0, "delta": {"content": text}, **more}]}
 
 
-def stream(given_runs: list[tuple[dict[str, Any], list[str]]]) -> list[Any]:
-    """Chunks, each followed by those that are like it."""
-    return [
-        each
-        for first, said in given_runs
-        for each in (first, *(Again(first, text) for text in said if framed(first)[0] is not None))
-    ]
+def stream(given_runs: list[tuple[dict[str, Any], list[str]]]) -> list[Chunk]:
+    """Chunks, each followed by those that repeat it."""
+    return [each for first, texts in given_runs for each in (first, *(texts if text_path(first) else ()))]
 
 
 @many
@@ -66,15 +63,12 @@ def test_a_layer_gives_each_chunk_back(given_runs: list[Any]) -> None:
 
 @many
 @given(runs)
-def test_a_file_says_the_same_of_each_chunk(given_runs: list[Any]) -> None:
-    """Whatever else of a chunk says the same as its piece of text."""
+def test_a_file_gives_each_chunk_back(given_runs: list[Any]) -> None:
+    """To the bit, whatever else of a chunk says the same as its piece of text."""
     data = stream(given_runs)
-
-    def text_of(chunks: list[Any]) -> bytes:
-        asked = Interaction("k1", Call("completion", {}), Answer(Kind.STREAM, chunks), WHEN)
-        return entry_of(asked, Path("x.yaml")).text
-
-    assert text_of(data) == text_of(copied(data))
+    asked = Interaction("k1", Call("completion", {}), Answer(Kind.STREAM, data), WHEN)
+    read = entry_of(asked, Path("x.yaml")).answer()
+    assert [*whole(read.data)] == [*whole(data)]
 
 
 @many
@@ -86,14 +80,10 @@ def test_secrets_go_as_if_each_chunk_were_alone(given_runs: list[Any]) -> None:
     """Also those in pieces; and what is left is written as it would be alone."""
     data = stream(given_runs)
     clean = redact.Redactor(environ={}).stream(data)
-    alone = redact.Redactor(environ={}).stream(copied(data))
-    assert exactly(clean) == exactly(alone)
+    alone = redact.Redactor(environ={}).stream([*whole(copied(data))])
+    assert exactly([*whole(clean)]) == exactly([*whole(alone)])
     revived, _ = values.revive(values.store(Answer(Kind.STREAM, clean), WHEN))
-    assert exactly(revived.data) == exactly(alone)
-    asked = [
-        Interaction("k1", Call("completion", {}), Answer(Kind.STREAM, each), WHEN) for each in (clean, alone)
-    ]
-    assert entry_of(asked[0], Path("x.yaml")).text == entry_of(asked[1], Path("x.yaml")).text
+    assert exactly([*whole(revived.data)]) == exactly([*whole(alone)])
 
 
 pieces = st.lists(
@@ -108,25 +98,25 @@ pieces = st.lists(
 def test_litellm_s_objects_are_as_if_each_were_made_alone(said: list[tuple[str, Any]]) -> None:
     """Read from a recording, and stored again from the objects."""
     stored = [chunk(text, **more) for text, more in said]
-    alone = [chunks.chunk_from_plain("completion", copied(each)) for each in stored]
-    revive = chunks.chunk_reviver("completion")
-    together = [revive(copied(each)) for each in stored]
+    alone = [litellm_chunks.chunk_from_plain("completion", copied(each)) for each in stored]
+    revive = litellm_chunks.chunk_reviver("completion")
+    together = [revive(each) for each in pack(copied(stored))]
     assert [each.model_dump() for each in together] == [each.model_dump() for each in alone]
     assert [each.model_fields_set for each in together] == [each.model_fields_set for each in alone]
-    store = chunks.chunk_storer("completion")
+    store = litellm_chunks.chunk_storer("completion")
     assert exactly([store(each) for each in together]) == exactly(
-        [chunks.chunk_to_plain("completion", each) for each in alone]
+        pack(litellm_chunks.chunk_to_plain("completion", each) for each in alone)
     )
 
 
 def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
     """Each object is its reader's own, down to what LiteLLM hides in it."""
-    revive = chunks.chunk_reviver("completion")
-    one, other, last = [revive(chunk(text)) for text in "abc"]
+    revive = litellm_chunks.chunk_reviver("completion")
+    one, other, last = [revive(each) for each in (chunk("a"), "b", "c")]
     one.choices[0].delta.content = other.choices[0].delta.content = "changed"
     other._hidden_params["mine"] = True
     other.choices[0].finish_reason = one.system_fingerprint = "mine"
-    alone = chunks.chunk_from_plain("completion", chunk("c"))
+    alone = litellm_chunks.chunk_from_plain("completion", chunk("c"))
     assert revive(chunk("d")).model_fields_set == alone.model_fields_set
     assert last.model_dump(exclude_unset=True) == alone.model_dump(exclude_unset=True)
     assert last._hidden_params == {}
@@ -134,27 +124,90 @@ def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
 
 def test_a_chunk_that_its_reader_has_changed_is_like_no_other() -> None:
     """What a program writes into a chunk is not stored of the next."""
-    store = chunks.chunk_storer("completion")
-    first, second = (chunks.chunk_from_plain("completion", chunk(text)) for text in "ab")
+    store = litellm_chunks.chunk_storer("completion")
+    first, second = (litellm_chunks.chunk_from_plain("completion", chunk(text)) for text in "ab")
     store(first)
     first.choices[0].finish_reason = second.choices[0].finish_reason = "stop"
     assert store(second)["choices"][0]["finish_reason"] == "stop"
-    third = chunks.chunk_from_plain("completion", chunk("c", finish_reason="stop"))
+    third = litellm_chunks.chunk_from_plain("completion", chunk("c", finish_reason="stop"))
     second.system_fingerprint = third.system_fingerprint = None
     assert "system_fingerprint" in store(third)
 
 
-def test_like_another_is_found_where_a_stream_is_recorded() -> None:
-    """And a layer keeps of such a chunk the text alone."""
-    store = chunks.chunk_storer("completion")
-    stored = [store(chunks.chunk_from_plain("completion", chunk(text))) for text in ("a", "b", "\ud800", "c")]
-    assert [type(each) for each in stored] == [dict, Again, Again, Again]
+def test_what_repeats_a_chunk_is_found_while_a_stream_is_recorded() -> None:
+    """And a layer keeps only its text."""
+    store = litellm_chunks.chunk_storer("completion")
+    stored = [
+        store(litellm_chunks.chunk_from_plain("completion", chunk(text)))
+        for text in ("a", "b", "\ud800", "c")
+    ]
+    assert stored[1:] == ["b", "\ud800", "c"]
     kept = values.store(Answer(Kind.STREAM, stored), WHEN)
-    assert [type(item) for item in kept["data"]] == [dict, str, dict, dict]
+    assert [type(item) for item in kept["data"]] == [dict, str, dict, str]
+
+
+@many
+@given(st.lists(chunks, max_size=6))
+@example([{"delta": {"content": "a", "text": None}}, {"delta": {"content": None, "text": "b"}}])
+@example([{"delta": {"text": "a"}}, {"delta": [{"text": "b"}]}])
+@example([{"delta": {"x": 1, "text": "a"}}, {"delta": {"text": "a"}, "x": 1}])
+@example(
+    [{"text": ""}, {"text": "", "content": ""}, {"content": "", "text": "a"}, {"content": "", "text": ""}]
+)
+def test_any_stream_comes_back_whole(given_chunks: list[dict[str, Any]]) -> None:
+    """Packing loses nothing, whatever the chunks are; each stays in its place."""
+    stored = pack(copied(given_chunks))
+    assert is_stored(stored)
+    assert len(stored) == len(given_chunks)
+    assert exactly([*whole(stored)]) == exactly(given_chunks)
+
+
+def tool_call(arguments: str) -> dict[str, Any]:
+    function = {"arguments": arguments, "name": None}
+    return {
+        "choices": [
+            {"index": 0, "delta": {"content": None, "tool_calls": [{"index": 0, "function": function}]}}
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "path"),
+    [
+        (chunk("a"), ("choices", "delta", "content")),
+        ({"choices": [{"text": "a", "index": 0}], "id": "c1"}, ("choices", "text")),
+        ({"type": "delta", "delta": {"type": "text", "text": "a"}}, ("delta", "text")),
+        (tool_call("a"), ("choices", "delta", "tool_calls", "function", "arguments")),
+        ({"choices": [{"delta": {"reasoning_content": "a"}}]}, ("choices", "delta", "reasoning_content")),
+        (
+            {"choices": [{"delta": {"content": "", "reasoning_content": "a"}}]},
+            ("choices", "delta", "reasoning_content"),
+        ),
+        ({"text": "a"}, ("text",)),
+    ],
+)
+def test_a_piece_of_text_is_found_in_the_chunks_of_each_api(
+    first: dict[str, Any], path: tuple[str, ...]
+) -> None:
+    """Chats, their tool calls and their reasoning, text completions, and DSPy's own engine."""
+    assert text_path(first) == path
+    assert pack([first, with_text(first, path, "b"), with_text(first, path, "c")]) == [first, "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "data", [["a"], [{}, "a"], [chunk("a"), None], [chunk("a"), {}, "b"], {}, None, "ab"]
+)
+def test_what_is_no_stored_stream_is_known(data: Any) -> None:
+    """A text needs a chunk to repeat."""
+    assert not is_stored(data)
+    if isinstance(data, list) and None not in data:
+        with pytest.raises(ValueError, match="a text cannot follow a chunk"):
+            list(whole(data))
 
 
 @pytest.mark.parametrize("flag", ODD)
-def test_a_frame_is_of_what_is_equal_to_itself_alone(flag: Any) -> None:
+def test_only_what_is_the_same_in_a_file_repeats_a_chunk(flag: Any) -> None:
     """1, True and 1.0 are equal to Python, and not the same in a file."""
-    assert framed(chunk("a", x=1))[0] == framed(chunk("b", x=1))[0] is not None
-    assert framed(chunk("a", x=flag)) == (None, "")
+    assert pack([chunk("a", x=1), chunk("b", x=1)]) == [chunk("a", x=1), "b"]
+    for one, other in ((flag, flag), (flag, 1), (1, flag)):
+        assert pack([chunk("a", x=one), chunk("b", x=other)]) == [chunk("a", x=one), chunk("b", x=other)]

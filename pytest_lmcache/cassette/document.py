@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,7 +16,8 @@ from pytest_lmcache.errors import (
     broken_cassette,
     conflicted_cassette,
 )
-from pytest_lmcache.interaction import CANCELLED, Again, Answer, Call, Interaction, Kind
+from pytest_lmcache.interaction import CANCELLED, Answer, Call, Interaction, Kind
+from pytest_lmcache.stream_chunks import pack, whole
 
 ANSWER = re.compile(rb"\n(?:response|shared|chunks|error|cancelled|ended_with):")
 NO_ANSWER = (b"\nerror:", b"\ncancelled:", b"\nended_with:")
@@ -177,8 +178,8 @@ class Entry:
             if not is_list or not isinstance(shared, dict):
                 raise self.broken("`shared:` must be a mapping and `chunks:` a list of mappings")
             # A chunk that gives a shared field itself is whole as it stands.
-            whole = [chunk if shared.keys() & chunk.keys() else {**shared, **chunk} for chunk in chunks]
-            kind, data = Kind.STREAM, whole
+            kind = Kind.STREAM
+            data = pack(chunk if shared.keys() & chunk.keys() else {**shared, **chunk} for chunk in chunks)
         elif "response" not in fields and "error" not in fields and ended:
             kind = Kind.UNANSWERED
         elif "response" not in fields:
@@ -255,10 +256,11 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
         "request": interaction.call.request,
     }
     if answer.kind is Kind.STREAM:
-        shared = _shared(answer.data)
+        chunks = [*whole(answer.data)]
+        shared = _shared(chunks)
         if shared:
             fields["shared"] = shared
-        chunks = list(_rests(answer.data, shared))
+        chunks = [_rest(chunk, shared) for chunk in chunks]
         # Server-sent events are text of several lines, all others read best as on the wire: one line each.
         fields["chunks"] = chunks if any("bytes" in chunk for chunk in chunks) else yaml_writer.Lines(chunks)
         if answer.error is not None:
@@ -288,8 +290,7 @@ def _shared(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _common(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(chunks) < 2:  # noqa: PLR2004 - nothing is shared by one
         return {}
-    # Those that are like another but for their text share what that one shares.
-    first, *rest = (chunk for chunk in chunks if type(chunk) is not Again)
+    first, *rest = chunks
     return {
         name: value
         for name, value in first.items()
@@ -299,16 +300,6 @@ def _common(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _has(chunk: dict[str, Any], name: str, value: Any) -> bool:
     return name in chunk and type(chunk[name]) is type(value) and bool(chunk[name] == value)
-
-
-def _rests(chunks: Iterable[dict[str, Any]], shared: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    first, rest = None, {}
-    for chunk in chunks:
-        if type(chunk) is Again and chunk.first is first:
-            yield Again(rest, chunk.text)
-        else:
-            first, rest = chunk, _rest(chunk, shared)
-            yield rest
 
 
 def _rest(chunk: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:

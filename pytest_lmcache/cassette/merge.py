@@ -12,6 +12,7 @@ from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.errors import (
     CassetteError,
 )
+from pytest_lmcache.stream_chunks import whole
 
 # What a provider gives anew to the very same answer.
 VOLATILE = frozenset(
@@ -206,11 +207,10 @@ def _in_order(asked: Sequence[CallToSave]) -> Iterator[Place]:
 
 def _events(data: Any) -> Any:
     """A stream's server-sent events as data: their bytes hold the same in other pieces each time."""
-    if (
-        not isinstance(data, list)
-        or not data
-        or not all(isinstance(chunk.get("bytes"), str) for chunk in data)
-    ):
+    if not isinstance(data, list):
+        return data
+    data = [*whole(data)]
+    if not data or not all(isinstance(chunk.get("bytes"), str) for chunk in data):
         return data
     lines = "".join(chunk["bytes"] for chunk in data).splitlines()
     return [_event(line) for line in lines if line]

@@ -12,8 +12,6 @@ from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
-from pytest_lmcache.interaction import Again, framed
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -112,9 +110,8 @@ def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
         else:
             out.append(head)
             dash = pad + "-"
-        json_line = _liner() if kind is Lines else None
         for item in value:
-            line = json_line(item) if json_line else None
+            line = _json_line(item) if kind is Lines else None
             if line is None:
                 _write(item, dash, pad, out)
             else:
@@ -280,26 +277,6 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
     Lines: _list,
     dict: lambda _empty: "{}",
 }
-
-
-def _liner() -> Callable[[Any], str | None]:
-    """What makes the lines of a stream's chunks in turn: of one like another only the text is written anew."""
-    first: Any = None
-    head = tail = ""
-
-    def line_of(item: Any) -> str | None:
-        nonlocal first, head, tail
-        if type(item) is Again and item.first is first and not _SURROGATE.search(item.text):
-            return f"{head}{_double_quoted(item.text)}{tail}"
-        line, first = _json_line(item), None
-        _, text = framed(item)
-        piece = f'"content": {_double_quoted(text)}'
-        if line is not None and line.count(piece) == 1:
-            first, (head, tail) = item, line.split(piece)
-            head += '"content": '
-        return line
-
-    return line_of
 
 
 def _json_line(item: Any) -> str | None:

@@ -21,7 +21,7 @@ import math
 import re
 import struct
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -35,7 +35,8 @@ from pytest_lmcache.cassette.yaml_writer import (
 )
 from pytest_lmcache.clock import CLOCKS_DIFFER, RealTime, stamps
 from pytest_lmcache.errors import CacheError, newer_value, no_value, shorten, unstorable
-from pytest_lmcache.interaction import Again, Answer, Kind
+from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.stream_chunks import is_stored
 
 # A later form needs places of its own in the stores, as `lmcache:1:` is on a server: what is no value is overwritten.
 VERSION = 1
@@ -59,8 +60,7 @@ def store(answer: Answer, recorded: str, asked_by: str = "") -> dict[str, Any]:
     if asked_by:
         value["asked_by"] = _pack(asked_by)
     try:
-        is_stream = answer.kind is Kind.STREAM
-        value["data"] = _packed_chunks(answer.data) if is_stream else _pack(answer.data)
+        value["data"] = _pack(answer.data)
         if answer.error is not None:
             value["error"] = _pack(answer.error)
         if not answer.complete:
@@ -86,7 +86,7 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
         kind, data = Kind(value["kind"]), value["data"]
         answer = Answer(
             kind,
-            list(_chunks(data)) if kind is Kind.STREAM else _unpack(data),
+            _unpack(data),
             error=None if error is None else _unpack(error),
             complete=value.get("complete", True),
             hidden=None if hidden is None else _unpack(hidden),
@@ -104,13 +104,10 @@ def check(answer: Answer, recorded: str, *, errors: bool = False) -> None:
 
     Raises CacheError. `revive` gives back whatever was stored; this is for what anybody may have put there.
     """
-    is_stream = answer.kind is Kind.STREAM
-    chunks = answer.data if is_stream else [answer.data]
     failures = [answer.data] if answer.kind is Kind.ERROR else [] if answer.error is None else [answer.error]
     problems = {
         "kind": answer.complete is True and all(errors and _is_error(found) for found in failures),
-        "data": isinstance(answer.data, list if is_stream else dict)
-        and all(isinstance(chunk, dict) for chunk in chunks),
+        "data": is_stored(answer.data) if answer.kind is Kind.STREAM else isinstance(answer.data, dict),
         "hidden": isinstance(answer.hidden, dict | None),
         "seconds": _is_amount(answer.seconds),
         "usd": answer.usd is None or _is_amount(answer.usd),
@@ -172,31 +169,6 @@ def _pack(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     if kind is bytes:
         return {"$bytes": _base64(value)}
     return _pack(_as_base(value))
-
-
-def _packed_chunks(chunks: list[Any]) -> list[Any]:
-    """The chunks of a stream; of one that is like another, only the piece of text in which it is not."""
-    packed: list[Any] = []
-    first: Any = None
-    for chunk in chunks:
-        text = _pack(chunk.text) if type(chunk) is Again and chunk.first is first else None
-        if isinstance(text, str):
-            packed.append(text)
-        else:
-            packed.append(_pack(chunk))
-            first = chunk
-    return packed
-
-
-def _chunks(packed: list[Any]) -> Iterator[Any]:
-    """The chunks that were packed."""
-    first: Any = None
-    for item in packed:
-        if isinstance(item, str):
-            yield Again(first, item)
-        else:
-            first = _unpack(item)
-            yield first
 
 
 def _packed_dict(value: dict[Any, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode
+from pytest_lmcache.stream_chunks import Chunk
 
 POLL_INTERVAL = 0.02  # seconds between two attempts to claim a call
 MOST_ATTEMPTS = 3000  # in a minute
@@ -255,13 +256,13 @@ class StreamRecording:
     def __init__(
         self,
         call: RecordedCall,
-        store: Callable[[Any], dict[str, Any]],
-        whole: Callable[[list[dict[str, Any]]], Answer],
+        store: Callable[[Any], Chunk],
+        whole: Callable[[list[Chunk]], Answer],
     ) -> None:
         self._call = call
         self._store = store
         self._whole = whole
-        self._chunks: list[dict[str, Any]] = []
+        self._chunks: list[Chunk] = []
         self._open = True
         self._is_cancelled = False
         call.record.open_stream = self

@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.interaction import Again
 from pytest_lmcache.redact import known_values, names, own_rules, scan, stream_texts
+from pytest_lmcache.stream_chunks import pack, text_path, whole
 from pytest_lmcache.time_limit import time_limit
 
 _ROUNDS = 20  # more than any text needs that was not made to need them
@@ -189,7 +189,7 @@ class Redactor:
                 continue  # cut off in the middle, or no JSON: text
         edits: list[tuple[int, int, bytes]] = []
         done = 0
-        clean = self._chunks([event for *_, event in events])
+        clean = whole(self._chunks([event for *_, event in events]))
         for (start, end, text, event), new in zip(events, clean, strict=True):
             edits += self._between(wire, done, start)
             if new is not event and new != event:
@@ -212,15 +212,10 @@ class Redactor:
 
     def _cleaned_chunks(self, chunks: list[Any]) -> list[Any]:
         """Chunks without the secrets that each holds by itself."""
-        clean: list[Any] = []
-        first: Any = None  # what the chunks from here on may be like, where it has no secrets
-        for chunk in chunks:
-            if type(chunk) is Again and chunk.first is first and self._text(chunk.text) == chunk.text:
-                clean.append(chunk)
-            else:
-                clean.append(self._data(chunk))
-                first = chunk if clean[-1] is chunk else None
-        return clean
+        is_clean = all(
+            new is chunk or new == chunk for chunk in chunks if (new := self._data(chunk)) is not None
+        )
+        return chunks if is_clean else pack(map(self._data, whole(chunks)))
 
     def _joined(self, chunks: list[Any]) -> list[Any]:
         """Chunks without the secrets that are in the texts that they are pieces of."""
@@ -230,13 +225,12 @@ class Redactor:
 
     def _joined_by(self, chunks: list[Any], part_of: Callable[[Any], stream_texts.TextPath]) -> list[Any]:
         runs: list[stream_texts.Run] = []
-        first: Any = None
         for number, chunk in enumerate(chunks):
-            if type(chunk) is Again and chunk.first is first:
-                runs[-1].said.append(chunk.text)
+            if isinstance(chunk, str):
+                runs[-1].pieces.append(chunk)
             else:
-                runs.append(stream_texts.Run(number, list(stream_texts.leaves_of(chunk, part_of(chunk))), []))
-                first = chunk
+                leaves = list(stream_texts.leaves_of(chunk, part_of(chunk)))
+                runs.append(stream_texts.Run(number, leaves, text_path(chunk), []))
         changed: dict[int, dict[stream_texts.TextPath, str]] = {}
         for found in stream_texts.in_pieces(runs):
             for (number, place, old), new in zip(
@@ -244,10 +238,12 @@ class Redactor:
             ):
                 if new != old:
                     changed.setdefault(number, {})[place] = new
-        return [
+        if not changed:
+            return chunks
+        return pack(
             stream_texts.with_leaves(chunk, changed[number]) if number in changed else chunk
-            for number, chunk in enumerate(chunks)
-        ]
+            for number, chunk in enumerate(whole(chunks))
+        )
 
     def _pieces(self, pieces: list[str]) -> list[str]:
         for _ in range(_ROUNDS):

@@ -12,11 +12,12 @@ _Leaf: TypeAlias = tuple[TextPath, TextPath, str]
 
 
 class Run(NamedTuple):
-    """Chunks that are like the first of them: its number, its texts, and the pieces of text of the others."""
+    """A chunk and those that repeat it: its number, its texts, the path to its piece of text, the others' pieces."""
 
     number: int
     leaves: list[_Leaf]
-    said: list[str]
+    path: TextPath
+    pieces: list[str]
 
 
 def in_pieces(runs: list[Run]) -> Iterator[list[tuple[int, TextPath, str]]]:
@@ -24,23 +25,23 @@ def in_pieces(runs: list[Run]) -> Iterator[list[tuple[int, TextPath, str]]]:
     texts: dict[TextPath, set[str]] = {}
     for run in runs:
         for path, place, text in run.leaves:
-            texts.setdefault(path, set()).update((text, *run.said) if _is_said(place) else (text,))
+            texts.setdefault(path, set()).update((text, *run.pieces) if _is_at(place, run.path) else (text,))
     found: dict[TextPath, list[tuple[int, TextPath, str]]] = {
         path: [] for path, pieces in texts.items() if len(pieces) > 1
     }
     for run in runs:
         for path, place, text in run.leaves:
             if path in found:
-                said = run.said if _is_said(place) else [text] * len(run.said)
+                others = run.pieces if _is_at(place, run.path) else [text] * len(run.pieces)
                 found[path] += (
-                    (number, place, piece) for number, piece in enumerate([text, *said], run.number)
+                    (number, place, piece) for number, piece in enumerate([text, *others], run.number)
                 )
     yield from found.values()
 
 
-def _is_said(place: TextPath) -> bool:
-    """Whether a text of a chat's chunk is its piece of text."""
-    return place[:1] + place[2:] == ("choices", "delta", "content")
+def _is_at(place: TextPath, path: TextPath) -> bool:
+    """Whether a place is where a path of names leads."""
+    return tuple(name for name in place if isinstance(name, str)) == path
 
 
 def whole_of(_chunk: Any) -> TextPath:

@@ -32,6 +32,7 @@ from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.session import own_cassette
+from pytest_lmcache.stream_chunks import pack
 
 EXACT = strategy("exact")
 WHEN = "2026-11-23T09:12:44Z"
@@ -58,7 +59,7 @@ def reply(text: str, *, run: int = 1, **more: Any) -> Answer:
 
 def stream(*texts: str, run: int = 1, **more: Any) -> Answer:
     chunks = [{"id": f"c-{run}", "created": run, "n": 0, "text": text} for text in texts]
-    return Answer(Kind.STREAM, chunks, seconds=1.5, **more)
+    return Answer(Kind.STREAM, pack(chunks), seconds=1.5, **more)
 
 
 def interaction(asked: Call | str, answer: Answer | str, keys: KeyStrategy = EXACT) -> Interaction:
@@ -160,7 +161,7 @@ def test_answers_of_one_key_stay_in_order(path: Path) -> None:
         Answer(Kind.STREAM, [{"same": 1}, {"same": 1}]),
         Answer(Kind.STREAM, [{"zero": 0.0}, {"zero": -0.0}]),
         Answer(Kind.STREAM, [{"bytes": "event: x\ndata: {}\n\n"}, {"raw": b"\xff"}, {"bytes": "\n"}]),
-        Answer(Kind.STREAM, [{"text": "\ud800"}, {"text": "chunks:\nresponse:\n"}]),
+        Answer(Kind.STREAM, [{"text": "\ud800"}, "chunks:\nresponse:\n"]),
         Answer(Kind.ERROR, {"class": "litellm.BadRequestError", "message": "no", "status_code": 400}),
         Answer(Kind.RESPONSE, {}),
     ],
@@ -292,7 +293,7 @@ def test_golden_cassettes_are_there() -> None:
 
 
 def fields_of(each: Interaction) -> dict[str, Any]:
-    answer = each.answer
+    answer = each.answer.with_whole_chunks()
     fields = {"key": each.key, "call": each.call.name, "request": each.call.request, "kind": str(answer.kind)}
     for name in ("data", "error", "complete", "hidden", "seconds", "usd"):
         fields[name] = getattr(answer, name)

@@ -13,6 +13,7 @@ from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.libraries.litellm.exceptions import LASTING_STATUS
 from pytest_lmcache.libraries.litellm.prices import rounded, saved_at
 from pytest_lmcache.libraries.plain_data import to_plain
+from pytest_lmcache.stream_chunks import Chunk, whole
 
 HOME = "dspy.lm15."
 # Arguments that all of lm15's errors take; what else they hold is set after they are made.
@@ -168,8 +169,12 @@ def revive_event(data: Mapping[str, Any]) -> Any:
 def without_usage(answer: Answer) -> Answer:
     """The same answer, which took no tokens and cost nothing."""
 
-    def bare(data: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in data.items() if name != "usage"}
+    def bare(data: Any) -> Any:
+        return (
+            data
+            if isinstance(data, str)
+            else {name: value for name, value in data.items() if name != "usage"}
+        )
 
     is_stream = answer.kind is Kind.STREAM
     return answer._replace(data=[*map(bare, answer.data)] if is_stream else bare(answer.data), usd=0.0)
@@ -276,15 +281,15 @@ def price(response: Any, request: Any, engine: Any) -> float | None:
         return None
 
 
-def price_of_stream(events: list[dict[str, Any]], request: Any, engine: Any) -> float | None:
+def price_of_stream(events: list[Chunk], request: Any, engine: Any) -> float | None:
     """The same for the events of a stream."""
     from dspy._vendor.lm15.result import StreamAccumulator
 
-    whole = StreamAccumulator(request)
+    accumulator = StreamAccumulator(request)
     try:
-        for event in events:
-            whole.push(revive_event(event))
-        return price(whole.response(), request, engine)
+        for event in whole(events):
+            accumulator.push(revive_event(event))
+        return price(accumulator.response(), request, engine)
     except Exception:  # noqa: BLE001 - what cannot be put together has no price
         return None
 

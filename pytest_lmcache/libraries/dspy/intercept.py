@@ -25,6 +25,7 @@ from pytest_lmcache.libraries.litellm import streams
 from pytest_lmcache.libraries.recorded_call import POLL_INTERVAL, StreamRecording, outer_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Usage
+from pytest_lmcache.stream_chunks import Chunk, packer, whole
 
 NAME = "dspy"
 ENGINES = "dspy.clients.engines.lm15_engine"
@@ -176,14 +177,15 @@ class EngineCall(recorded_call.RecordedCall):
     def tape(self) -> StreamRecording:
         """What takes the stream down."""
 
-        def whole(events: list[dict[str, Any]]) -> Answer:
+        def answer_of(events: list[Chunk]) -> Answer:
             return Answer(Kind.STREAM, events, usd=answers.price_of_stream(events, self.request, self.engine))
 
-        return StreamRecording(self, answers.store_event, whole)
+        pack = packer()
+        return StreamRecording(self, lambda event: pack(answers.store_event(event)), answer_of)
 
     def _events(self, stored: Answer) -> Iterator[Any]:
         __tracebackhide__ = True
-        for data in stored.data:
+        for data in whole(stored.data):
             yield self.revived(answers.revive_event, data)
         if stored.error is not None:
             raise self.revived(answers.revive_error, stored.error)

@@ -11,13 +11,14 @@ from contextvars import ContextVar
 from typing import Any
 
 from pytest_lmcache.address import plain
-from pytest_lmcache.interaction import Again, Answer, Kind
+from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries import recorded_call
 from pytest_lmcache.libraries.litellm import answers, chunks, exceptions, prices, streams, usage
 from pytest_lmcache.libraries.recorded_call import StreamRecording, after_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
+from pytest_lmcache.stream_chunks import Chunk
 
 # What LiteLLM calls while it answers a call is a part of that.
 inside: ContextVar[bool] = ContextVar("pytest_lmcache_inside", default=False)
@@ -131,14 +132,14 @@ class LiteLLMCall(recorded_call.RecordedCall):
             last: Any = None
             store_chunk = chunks.chunk_storer(name)
 
-            def store(chunk: Any) -> dict[str, Any]:
+            def store(chunk: Any) -> Chunk:
                 nonlocal hidden, last
                 stored, last = store_chunk(chunk), chunk
-                if type(stored) is not Again:
+                if not isinstance(stored, str):
                     hidden = streams.hidden_usage(chunk) or hidden
                 return stored
 
-            def whole(stored: list[dict[str, Any]]) -> Answer:
+            def whole(stored: list[Chunk]) -> Answer:
                 # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the last chunk.
                 told = streams.hidden_usage(last) or hidden or usage.usage_in_events(stored)
                 answer = Answer(Kind.STREAM, stored, hidden={"usage": told} if told else None)

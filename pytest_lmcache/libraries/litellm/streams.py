@@ -18,6 +18,7 @@ from pytest_lmcache.libraries.litellm.answers import forget_response_classes
 from pytest_lmcache.libraries.litellm.chunks import chunk_reviver, forget_chunk_classes, text_as_chat
 from pytest_lmcache.libraries.litellm.exceptions import error_from_plain
 from pytest_lmcache.libraries.plain_data import to_plain
+from pytest_lmcache.stream_chunks import whole
 
 LEAVING = 1.0  # seconds that another task has at least to end a reader where it left when it was recorded
 POLL = 0.02  # seconds between two looks at whether a thread's task was cancelled
@@ -176,8 +177,8 @@ class Chunks:
         self.name = name
         self.answer = answer
         self.given = 0
-        self.last: dict[str, Any] = {}  # the chunk given last, as it is stored
-        self._left = iter(answer.data)
+        self.last: dict[str, Any] = {}  # the chunk given last, as plain data
+        self._left = zip(answer.data, whole(answer.data), strict=True)
         self._revive = chunk_reviver(name)
         self._cut_off = cut_off
         self._is_over = False
@@ -185,7 +186,7 @@ class Chunks:
 
     def as_chat(self) -> Chunks:
         """The same chunks of text as those of a chat, which LiteLLM logs and prices."""
-        answer = self.answer._replace(data=[text_as_chat(chunk) for chunk in self.answer.data])
+        answer = self.answer._replace(data=[text_as_chat(chunk) for chunk in whole(self.answer.data)])
         return Chunks("completion", answer, self._cut_off, self._broken)
 
     @property
@@ -195,10 +196,10 @@ class Chunks:
 
     def take(self) -> Any | None:
         """The next chunk, None at the end. Raises the error that the stream broke with."""
-        data = next(self._left, None)
-        if data is not None:
-            self.given, self.last = self.given + 1, data
-            return self.guarded(self._revive, data)
+        stored = next(self._left, None)
+        if stored is not None:
+            self.given, self.last = self.given + 1, stored[1]
+            return self.guarded(self._revive, stored[0])
         if self.answer.error is not None:
             raise self.guarded(error_from_plain, self.answer.error)
         if not self.answer.complete and not self._is_over:

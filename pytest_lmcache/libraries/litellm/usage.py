@@ -8,14 +8,15 @@ from typing import Any
 
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.libraries.litellm.chunks import chunk_from_plain, chunk_to_plain
+from pytest_lmcache.stream_chunks import Chunk, pack, whole
 
 NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
-def usage_in_events(chunks: list[dict[str, Any]]) -> dict[str, Any] | None:
+def usage_in_events(chunks: list[Chunk]) -> dict[str, Any] | None:
     """The usage in the server-sent events of Anthropic's API: the first has the input, the last the output."""
     usage: dict[str, Any] = {}
-    for line in "".join(chunk.get("bytes", "") for chunk in chunks).splitlines():
+    for line in "".join(chunk.get("bytes", "") for chunk in chunks if isinstance(chunk, dict)).splitlines():
         if line.startswith("data:") and '"usage"' in line:
             try:
                 event = json.loads(line.removeprefix("data:"))
@@ -48,9 +49,10 @@ def _zeroed(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, **zeroed}
 
 
-def _zeroed_chunks(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _zeroed_chunks(stored: list[Chunk]) -> list[Chunk]:
+    chunks = [*whole(stored)]
     if not all("bytes" in chunk or "raw" in chunk for chunk in chunks):
-        return [_zeroed_chunk(chunk) for chunk in chunks]
+        return pack(map(_zeroed_chunk, chunks))
     # A chunk may end within an event, or within a character: each event becomes a chunk.
     name = "anthropic_messages"
     wire = b"".join(chunk_from_plain(name, chunk) for chunk in chunks).decode(errors="surrogateescape")
