@@ -11,33 +11,26 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_lmcache.clock import RealTime
+from pytest_lmcache.clock import is_moved
 from pytest_lmcache.errors import LayerError, disk_trouble
 from pytest_lmcache.layers.contract import from_text, is_fresh, make_folder, plain_key, to_text
 from pytest_lmcache.layers.single_flight import SingleFlight
 
-LOOK_AFTER = 0.01  # of the size limit: after putting so much a layer looks how full the database is
-PATIENCE = 2.0  # seconds to wait while another process writes, or has the database locked
-SHARDS = 1  # each costs 3 ms to open; one takes 15,000 writes a second, from all processes together
-SHARD, DATABASE = "000", "cache.db"  # diskcache's names
-IN_DATABASE = 1  # diskcache's MODE_RAW
-# What diskcache does in four statements, and with the test's clock.
-PUT = """
-INSERT INTO Cache (key, raw, store_time, access_time, mode, value) VALUES (:key, 1, :now, :now, :mode, :text)
-ON CONFLICT (key, raw) DO UPDATE SET
-store_time = :now, expire_time = NULL, access_time = :now, access_count = 0, tag = NULL, size = 0,
-mode = :mode, filename = NULL, value = :text
-"""
+DATABASE = Path("000", "cache.db")  # in the folder; diskcache's FanoutCache, used before, named it so
+DB_TIMEOUT = 2.0  # seconds to wait for another process that has the database locked
+CHECK_SIZE_AFTER = 0.01  # of the size limit: check the database's size after putting so much into it
+IN_DATABASE = 1  # diskcache's MODE_RAW: the value is in the row, not in a file or pickled
 
+_MISSING = object()
 _T = TypeVar("_T")
 
 
 class DiskLayer:
-    """Keeps values in ``folder`` up to about ``size_limit_bytes``; who was not used for longest goes first.
+    """Stores values in ``folder`` up to about ``size_limit_bytes``, then evicts the least recently used.
 
-    Opened at the first `get` or `put`. What is in the folder is never unpickled: a row that is not text is
-    removed unread. Everything is in the database, nothing in files beside it, so a value that `put` has
-    returned from outlives the process however that ends.
+    ``ttl`` is in seconds. The database is opened at the first `get` or `put`. Everything is in the database, so a
+    value that `put` has returned from outlives the process, however that ends. Nothing is ever unpickled; a row
+    that is not JSON text is removed.
     """
 
     name = "disk"
@@ -51,157 +44,163 @@ class DiskLayer:
         self._ttl = ttl
         self._lock = threading.Lock()
         self._cache: Any = None
-        self._used: dict[str, float] = {}
-        self._unseen = float(size_limit_bytes)  # bytes put since the last look at the database's size
+        self._used: dict[str, None] = {}  # the last used last
+        self._unchecked = float(size_limit_bytes)  # bytes put since the size was checked
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """As every layer."""
+        """See `Layer.get`."""
         key = plain_key(key)
 
-        def read(shard: Any) -> dict[str, Any] | None:
-            try:
-                text = shard.get(key)
-                if text is None:
-                    return None
-                value = from_text(text)
-            except _ForeignRowError:
-                value = None
+        def read(cache: Any) -> dict[str, Any] | None:
+            text = cache.get(key, _MISSING)
+            if text is _MISSING:
+                return None
+            value = from_text(text)
             if value is None:
-                shard.delete(key)
+                cache.delete(key)
             else:
-                self._used[key] = RealTime.since_1970()
+                self._mark_used(key)
             return value
 
         found = self._in_database(read)
         return found if found is not None and is_fresh(found, self._ttl) else None
 
     def put(self, key: str, value: dict[str, Any]) -> None:
-        """As every layer."""
+        """See `Layer.put`."""
         key, text = plain_key(key), to_text(value)
 
-        def write(shard: Any) -> None:
-            now = RealTime.since_1970()  # a test's clock would make it first to go, or never
-            shard._sql(PUT, {"key": key, "now": now, "mode": IN_DATABASE, "text": text})  # noqa: SLF001
-            self._unseen += len(text)
-            if self._unseen > LOOK_AFTER * self._size_limit:
-                self._unseen = 0
-                self._shrink(shard, key)
+        def write(cache: Any) -> None:
+            cache.set(key, text)
+            self._unchecked += len(text)
+            if is_moved():
+                self._mark_used(key)  # diskcache has stored the time of a test's clock
+            elif self._unchecked > CHECK_SIZE_AFTER * self._size_limit:
+                self._unchecked = 0
+                self._evict(cache, key, text)
 
         self._in_database(write)
 
     def close(self) -> None:
-        """As every layer; the connection is closed in the thread that has it."""
+        """See `Layer.close`. Closes the connection of the thread that calls it; other threads have none open."""
         with self._lock:
             if self._cache is not None:
-                with suppress(Exception):  # what was read last is nothing to fail over
-                    self._note_use(self._cache._shards[0])  # noqa: SLF001
+                with suppress(Exception):  # when values were read is not worth an error
+                    self._store_use(self._cache)
                 with suppress(sqlite3.Error):
                     self._cache.close()
                 self._cache = None
 
     def __del__(self) -> None:
-        """Leave no connection open, about which Python would warn."""
+        """Leave no connection open; Python would warn about it."""
         self.close()
 
     def _in_database(self, act: Callable[[Any], _T]) -> _T:
         try:
-            shard = self._shard()
+            with self._lock:
+                if self._cache is None:
+                    self._cache = self._open()
+                cache = self._cache
             try:
-                return act(shard)
+                return act(cache)
             finally:
-                # Each thread has a connection, which nobody else can close once the thread has ended.
+                # Each thread has a connection of its own, which nobody can close once the thread has ended.
                 if threading.current_thread() is not threading.main_thread():
-                    shard.close()
-        except Exception as error:  # a broken database shows in many ways, none of which may end a test
+                    cache.close()
+        except Exception as error:  # a broken database fails in many ways, none of which may end a test
             raise LayerError(disk_trouble(self.folder, _reason(error))) from error
 
-    def _shard(self) -> Any:
-        """The only shard: FanoutCache itself takes a database that is locked for a miss."""
-        with self._lock:
-            if self._cache is None:
-                self._cache = self._open()
-            return self._cache._shards[0]  # noqa: SLF001
-
     def _open(self) -> Any:
-        from diskcache import FanoutCache
+        from diskcache import Cache
 
         make_folder(self.folder)
-        _probe(self.folder / SHARD)
-        opened = FanoutCache(
-            self.folder,
-            shards=SHARDS,
-            timeout=PATIENCE,
-            disk=_disk_class(),
+        _check_writable(self.folder / DATABASE)
+        opened = Cache(
+            (self.folder / DATABASE).parent,
+            timeout=DB_TIMEOUT,
+            disk=_text_disk(),
             size_limit=self._size_limit,
             eviction_policy="least-recently-used",
-            cull_limit=0,  # it would take ten rows, be the new one among them; see _shrink
+            cull_limit=0,
         )
-        # Here, not in the database: a read is to take no lock and to write nothing; see _note_use.
-        opened._shards[0].eviction_policy = "none"  # noqa: SLF001
+        _set_eviction(opened, "none", 0)
         return opened
 
-    def _note_use(self, shard: Any) -> None:
-        """Write down when values were read, all at once."""
+    def _mark_used(self, key: str) -> None:
+        self._used.pop(key, None)
+        self._used[key] = None
+
+    def _store_use(self, cache: Any) -> None:
+        """Store which values were used, all at once: a read by itself takes no lock and writes nothing."""
+        if not self._used or is_moved():
+            return
         used, self._used = self._used, {}
-        if used:
-            with shard.transact():
-                shard._con.executemany(  # noqa: SLF001
-                    "UPDATE Cache SET access_time = max(access_time, ?) WHERE key = ? AND raw = 1",
-                    [(when, key) for key, when in list(used.items())],
-                )
+        _set_eviction(cache, "least-recently-used", 0)
+        try:
+            with cache.transact():
+                for key in list(used):
+                    cache.get(key)
+        finally:
+            _set_eviction(cache, "none", 0)
 
-    def _shrink(self, shard: Any, key: str) -> None:
-        """Remove what was not used for longest until all fits, but never the value that was just put."""
-        if shard.volume() > shard.size_limit:
-            self._note_use(shard)
-        while shard.volume() > shard.size_limit:
-            removed = shard._sql(  # noqa: SLF001
-                "DELETE FROM Cache WHERE rowid ="
-                " (SELECT rowid FROM Cache WHERE key IS NOT ? ORDER BY access_time LIMIT 1)",
-                (key,),
-            )
-            if not removed.rowcount:
-                return
+    def _evict(self, cache: Any, key: str, text: str) -> None:
+        """Remove what was not used for longest until all fits, but never the value that was just put.
+
+        Putting it once more makes it the most recently used, and has diskcache evict a tenth of the others.
+        """
+        while cache.volume() > self._size_limit and (count := len(cache)) > 1:
+            self._store_use(cache)
+            _set_eviction(cache, "least-recently-used", max(1, count // 10))
+            try:
+                cache.set(key, text)
+            finally:
+                _set_eviction(cache, "none", 0)
 
 
-class _ForeignRowError(Exception):
-    """A row that this layer has not written."""
+def _set_eviction(cache: Any, policy: str, count: int) -> None:
+    """Have diskcache keep the order of ``policy`` at each get, and evict up to ``count`` values at each set.
+
+    In this process, not for the others that use the database.
+    """
+    cache.reset("eviction_policy", policy, update=False)
+    cache.reset("cull_limit", count, update=False)
 
 
 @cache
-def _disk_class() -> type[Any]:
-    """How diskcache turns keys and values into columns: text only, and never by pickle."""
+def _text_disk() -> type[Any]:
+    """How diskcache stores keys and values: text in the database, and nothing else."""
     import diskcache
 
     class TextDisk(diskcache.Disk):  # type: ignore[misc]
         def get(self, _key: Any, _raw: Any) -> Any:
-            """Refuse to read a key back: nobody asks, and it may be pickled."""
-            raise _ForeignRowError
+            """Refuse to read a key, which may be pickled."""
+            raise NotImplementedError
+
+        def store(self, value: str, _read: Any, key: Any = None) -> tuple[int, int, None, str]:  # noqa: ARG002
+            """Store text of any length in the row."""
+            return 0, IN_DATABASE, None, value
 
         def fetch(self, mode: Any, filename: Any, value: Any, _read: Any) -> str:
-            """Take text from the database, and nothing else from anywhere."""
-            if mode == IN_DATABASE and filename is None and type(value) is str:
-                return value
-            raise _ForeignRowError
+            """Return the text of a row; an empty one if it is of any other kind."""
+            return value if mode == IN_DATABASE and filename is None and type(value) is str else ""
 
         def remove(self, _path: str) -> None:
-            """Leave files alone: this layer has none, and a row may name any."""
+            """Remove no file: this layer has none, and a foreign row may name any."""
 
     return TextDisk
 
 
-def _probe(folder: Path) -> None:
-    """Find out whether the database can be written: diskcache would try to open it for a minute."""
-    folder.mkdir(exist_ok=True, mode=0o700)
+def _check_writable(database: Path) -> None:
+    """Raise an error if the database cannot be written: diskcache would go on trying for a minute."""
+    database.parent.mkdir(exist_ok=True, mode=0o700)
     # SQLite gives the files beside the database the same permissions.
-    os.close(os.open(folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
-    with closing(sqlite3.connect(folder / DATABASE, timeout=PATIENCE, isolation_level=None)) as connection:
+    os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+    with closing(sqlite3.connect(database, timeout=DB_TIMEOUT, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
 
 
 def _reason(error: BaseException) -> str:
-    """What was first to go wrong: diskcache's Timeout hides it."""
+    """The first error of the chain: diskcache's Timeout hides it."""
     while error.__context__ is not None:
         error = error.__context__
     text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

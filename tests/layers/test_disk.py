@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from diskcache import FanoutCache
 from freezegun import freeze_time
 
 from pytest_lmcache.errors import LayerError
@@ -38,7 +39,7 @@ def layer(folder):
 @pytest.fixture
 def impatient(monkeypatch):
     """Waits for a lock of others no longer than a moment."""
-    monkeypatch.setattr(disk, "PATIENCE", 0.05)
+    monkeypatch.setattr(disk, "DB_TIMEOUT", 0.05)
 
 
 def database(folder):
@@ -123,7 +124,7 @@ def test_foreign_row(folder, layer, columns):
 
 
 def test_pickled_key(folder):
-    """A row with a pickled key runs nothing, not when it is opened, looked through, or removed to make room."""
+    """A row with a pickled key runs nothing, neither when the database is opened nor when the row is evicted."""
     data, path = evil(folder)
     layer = DiskLayer(folder, size_limit_bytes=300_000)
     layer.put("k1", {"a": 1})
@@ -141,8 +142,6 @@ def test_pickled_key(folder):
     layer = DiskLayer(folder, size_limit_bytes=300_000)
     assert layer.get("k1") == {"a": 1}
     assert rows(folder) == 3
-    with pytest.raises(disk._ForeignRowError):
-        list(layer._shard())
     for turn in range(100):
         layer.put(f"k{turn}", {"a": "x" * 10_000})
     layer.close()
@@ -166,6 +165,18 @@ def test_text_is_all_there_is(folder, layer):
         assert connection.execute("SELECT max(length(key)) FROM Cache").fetchone()[0] <= 200
     connection.close()
     assert {path.name.partition("-")[0] for path in (folder / "000").iterdir()} == {"cache.db"}
+
+
+def test_a_database_of_an_earlier_version(folder, layer):
+    """What 0.1 kept by way of diskcache's FanoutCache is there, and is evicted in its turn."""
+    with FanoutCache(folder, shards=1, eviction_policy="least-recently-used", cull_limit=0) as before:
+        before.set("k1", '{"a":1}')
+    assert layer.get("k1") == {"a": 1}
+    layer.close()
+    small = DiskLayer(folder, size_limit_bytes=100_000)
+    small.put("k2", {"a": "x" * 100_000})
+    assert small.get("k1") is None
+    small.close()
 
 
 def test_nothing_before_it_is_used(folder):
@@ -435,13 +446,22 @@ def test_locked(folder, layer, impatient, opened, begin):
     assert layer.get("k1") == {"a": 1}
 
 
-def test_full(folder, layer):
+def test_full(folder, layer, monkeypatch):
     """A full disk loses nothing that was there before."""
+    connect = sqlite3.connect
+
+    def full(*given, **more):
+        connection = connect(*given, **more)
+        connection.execute("PRAGMA max_page_count = 20")
+        return connection
+
     layer.put("k1", {"a": 1})
-    layer._shard()._sql("PRAGMA max_page_count = 20")
-    troubled(lambda: layer.put("k2", {"a": "x" * 1_000_000}), folder, "full")
-    assert layer.get("k1") == {"a": 1}
-    layer._shard()._sql("PRAGMA max_page_count = 100000")
+    layer.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", full)
+        troubled(lambda: layer.put("k2", {"a": "x" * 1_000_000}), folder, "full")
+        assert layer.get("k1") == {"a": 1}
+        layer.close()
     layer.put("k2", {"a": 2})
     assert layer.get("k2") == {"a": 2}
 
