@@ -1,17 +1,16 @@
-"""What the run says at its end: a tally of facts, merged over worker processes, and its lines."""
+"""What a run did: facts per test that add up over processes, and the summary rendered from them."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_lmcache.answer_sources import from_layers
 from pytest_lmcache.errors import UnsupportedCall
-from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
+from pytest_lmcache.not_recorded import HEADINGS, NotRecorded
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
@@ -19,437 +18,423 @@ if TYPE_CHECKING:
     from pytest_lmcache.layers.stack import Stats
     from pytest_lmcache.recorder import Recorder
 
-SHOWN = 10
-TEN_CENTS = 0.1
+SHOWN = 10  # tests of a list
+TEN_CENTS = 0.1  # USD
+SHARED = ""  # in place of a test's name: the file is used by several tests
+REPLAYED, RECORDED, CACHED, LIVE = "replayed", "recorded", "cached", "live"
+SPENT = (RECORDED, CACHED, LIVE)
 
 
-SEVERAL = ""  # in the place of a test's name
+# ---------------------------------------------------------------- facts
 
 
 @dataclass(slots=True)
-class Sum:
-    """Calls with their tokens and USD; ``unpriced`` are calls of models for which LiteLLM knows no price."""
+class Additive:
+    """Facts that add field by field: numbers are added, lists joined, mappings added key by key."""
+
+    def __add__(self, other: Self) -> Self:
+        pairs = ((getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+        return type(self)(*(_add(*pair) for pair in pairs))
+
+
+def _add(one: Any, other: Any) -> Any:
+    if isinstance(one, dict):
+        both = one.keys() & other.keys()
+        return {**one, **other, **{key: _add(one[key], other[key]) for key in both}}
+    return one + other
+
+
+@dataclass(slots=True)
+class Usage(Additive):
+    """Calls with what they took: tokens, USD, and the provider's seconds.
+
+    ``unpriced`` counts calls of models without a known price. ``cache_read_tokens`` and ``cache_written_tokens``
+    are the input tokens that the provider read from its own prompt cache and wrote to it, ``cache_saved_usd`` what
+    that saved.
+    """
 
     calls: int = 0
-    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
     usd: float = 0.0
     unpriced: int = 0
-
-    def add(self, tokens: int, usd: float | None) -> None:
-        """Count one call."""
-        self.calls += 1
-        self.tokens += tokens
-        self.usd += usd or 0.0
-        self.unpriced += usd is None and tokens > 0
-
-    def merge(self, other: Sum) -> None:
-        """Add another sum."""
-        self.calls += other.calls
-        self.tokens += other.tokens
-        self.usd += other.usd
-        self.unpriced += other.unpriced
-
-
-@dataclass(slots=True)
-class PromptCache:
-    """Input tokens that the provider read from its own prompt cache and wrote there, and the USD that it saved."""
-
-    read: int = 0
-    written: int = 0
-    usd: float = 0.0
-
-    def add(self, read: int, written: int, usd: float) -> None:
-        """Count one call, or another process."""
-        self.read += read
-        self.written += written
-        self.usd += usd
-
-
-@dataclass(slots=True)
-class Cost:
-    """What recording one test takes from the provider: seconds, tokens and USD."""
-
     seconds: float = 0.0
-    tokens: int = 0
-    usd: float = 0.0
+    cache_read_tokens: int = 0
+    cache_written_tokens: int = 0
+    cache_saved_usd: float = 0.0
 
-    def add(self, seconds: float, tokens: int, usd: float) -> None:
-        """Count what one more call, or another process, took."""
-        self.seconds += seconds
-        self.tokens += tokens
-        self.usd += usd
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens."""
+        return self.input_tokens + self.output_tokens
 
 
 @dataclass(slots=True)
-class Tally:
-    """The facts of a run; plain data goes between processes."""
+class Facts(Additive):
+    """What one test, or one shared fixture, did.
 
-    replayed: Sum = field(default_factory=Sum)
-    recorded: Sum = field(default_factory=Sum)
-    cached: Sum = field(default_factory=Sum)
-    live: Sum = field(default_factory=Sum)
-    hits: dict[str, Sum] = field(default_factory=dict)
-    saved_by: dict[str, Sum] = field(default_factory=dict)
-    spent_by: dict[str, Sum] = field(default_factory=dict)
-    prompt_cache: PromptCache = field(default_factory=PromptCache)
-    asked_twice: int = 0
-    layers: dict[str, list[int]] = field(default_factory=dict)
-    old: dict[str, int] = field(default_factory=dict)
-    missed: dict[str, int] = field(default_factory=dict)
-    in_tests: bool = False  # a miss that pytest's command records
-    in_blocks: bool = False  # one of a `use_cassette`, whose mode is in the code
-    normalizers: dict[str, list[str]] = field(default_factory=dict)  # that mend a test's misses
-    refused: dict[str, int] = field(default_factory=dict)
-    unused: dict[str, int] = field(default_factory=dict)  # by file
-    users: dict[str, str] = field(
-        default_factory=dict
-    )  # of each file its test; empty where there are several
-    unmarked: dict[str, int] = field(default_factory=dict)
-    unstored: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by reason, by test
-    left_early: dict[str, int] = field(default_factory=dict)
-    errors: dict[str, list[str]] = field(default_factory=dict)  # by test, those that were recorded with it
-    caches_in_the_way: dict[str, list[str]] = field(default_factory=dict)
-    from_layers: dict[str, list[str]] = field(default_factory=dict)  # by test, where layers' answers are from
-    costs: dict[str, Cost] = field(default_factory=dict)
+    ``usage`` is by outcome and model; an outcome is ``replayed``, ``recorded``, ``cached`` (answered by the provider
+    and only cached), ``live`` (not stored at all), or the name of the cache layer that answered. ``replayable``
+    counts the misses that ``normalizers`` would replay. ``missed_in`` counts misses by where they are recorded from:
+    pytest's command line (``test``), or the code of a ``use_cassette`` (``block``). ``not_recorded`` is by reason.
+    """
+
+    usage: dict[str, dict[str, Usage]] = field(default_factory=dict)
+    missed: int = 0
+    missed_in: dict[str, int] = field(default_factory=dict)
+    replayable: int = 0
+    normalizers: list[str] = field(default_factory=list)
+    refused: int = 0  # calls that no recording can answer
+    refused_late: int = 0  # calls made after the test had ended
+    unmarked: int = 0  # live calls of a test that is not marked
+    sent_twice: int = 0  # calls that another process sent too
+    left_early: int = 0  # recorded streams that were not read to their end
+    old: int = 0  # replayed recordings older than lm_max_age
+    errors: list[str] = field(default_factory=list)  # recorded because the test passed with them
+    not_recorded: dict[str, list[str]] = field(default_factory=dict)
+    caches_in_the_way: list[str] = field(default_factory=list)
+    from_layers: list[str] = field(default_factory=list)  # where the layers' answers are from
+
+    @property
+    def total(self) -> Usage:
+        """The usage of all outcomes and models."""
+        return _sum(part for by_model in self.usage.values() for part in by_model.values())
+
+    @property
+    def is_mended_by_normalizers(self) -> bool:
+        """Whether normalizers would replay all that missed."""
+        return 0 < self.replayable == self.missed
+
+    def add_call(self, call: CallRecord, *, passed: bool) -> None:
+        """Count a call."""
+        if call.source:
+            usage = Usage(1, *call.tokens, call.usd or 0.0, 0, call.seconds, *call.cached, call.cached_usd)
+            usage.unpriced = int(call.usd is None and usage.tokens > 0)
+            by_model = self.usage.setdefault(_outcome(call, passed=passed), {})
+            by_model[call.model] = by_model.get(call.model, Usage()) + usage
+        self.sent_twice += call.asked_twice
+        if call.is_new and passed:
+            self.left_early += call.left_early
+            if call.failure is not None and call.failure.replays:
+                self.errors.append(call.failure.why.what)
+
+    def add_fault(self, fault: BaseException, place: str, *, counted: bool) -> None:
+        """Count a miss or a refused call; ``counted``: the test's own facts have it already."""
+        # No miss is an Exception; no recording answers an unsupported call.
+        is_miss = not isinstance(fault, Exception | UnsupportedCall)
+        if is_miss:
+            self.missed_in[place] = self.missed_in.get(place, 0) + 1
+        if counted:
+            return
+        self.missed += is_miss
+        self.refused += not is_miss
+        if names := getattr(fault, "normalizers", ()):
+            self.replayable += 1
+            self.normalizers += [name for name in names if name not in self.normalizers]
+
+    def add_not_recorded(self, calls: Iterable[NotRecorded]) -> None:
+        """Note why calls were not recorded."""
+        for reason, what in calls:
+            self.not_recorded.setdefault(reason.value, []).append(what)
+
+
+def _outcome(call: CallRecord, *, passed: bool) -> str:
+    if call.source == "cassette":
+        return REPLAYED
+    if call.source != "provider":
+        return call.source
+    if call.is_new and passed:
+        return RECORDED
+    return CACHED if call.is_cached else LIVE
+
+
+@dataclass(slots=True)
+class Summary(Additive):
+    """The facts of a run, or of one of its processes.
+
+    ``files`` has the number of unused recordings by cassette and test, one for each use. ``layers`` has the requests
+    to each layer. ``outside`` has the refused calls of no test, by file. ``unseen`` says why calls of unmarked tests
+    could not be counted.
+    """
+
+    tests: dict[str, Facts] = field(default_factory=dict)
+    files: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    layers: dict[str, dict[str, int]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    unseen: str = ""
-    late: dict[str, int] = field(default_factory=dict)  # refused calls, by the test that left them running
-    outside: dict[str, int] = field(default_factory=dict)  # refused calls of no test, by file
+    outside: dict[str, int] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
 
-    def add(
-        self, test: str, recorder: Recorder, *, passed: bool, written: bool, is_told: bool = False
+    def add_recorder(
+        self, test: str, recorder: Recorder, *, passed: bool, written: bool, counted_by_test: bool = False
     ) -> None:
-        """Count what one test, or one block of it, did; ``is_told``: the test counts the block's misses."""
-        calls = recorder.calls
-        cost = self.costs.setdefault(test, Cost()) if calls else Cost()
-        for call in calls:
-            tokens = sum(call.tokens)
-            self.asked_twice += call.asked_twice
-            if call.is_new and passed:
-                self.left_early[test] = self.left_early.get(test, 0) + call.left_early
-            if call.source:
-                by = self.spent_by if call.source == "provider" else self.saved_by
-                by.setdefault(call.model, Sum()).add(tokens, call.usd)
-                self._of(call, passed=passed).add(tokens, call.usd)
-            self.prompt_cache.add(*call.cached, call.cached_usd)
-            cost.add(call.seconds, tokens, call.usd or 0.0)
-        self._add_normalizers(test, [] if is_told else recorder.faults)
+        """Count what a test, or a block of it, did; ``counted_by_test``: the test counts the block's misses."""
+        facts = Facts(old=recorder.old, caches_in_the_way=sorted(recorder.caches_in_the_way))
+        for call in recorder.calls:
+            facts.add_call(call, passed=passed)
         for fault in recorder.faults:
-            # No miss is an ordinary exception; a call without a key, or a broken file, is recorded by nothing.
-            is_miss = not isinstance(fault, Exception | UnsupportedCall)
-            is_of_test = not recorder.commands.block
-            self.in_tests |= is_miss and is_of_test
-            self.in_blocks |= is_miss and not is_of_test
-            if not is_told:
-                counts = self.missed if is_miss else self.refused
-                counts[test] = counts.get(test, 0) + 1
-        self._add_errors(test, calls if passed else [])
-        self._add_unstored(test, [] if recorder.mode is Mode.LIVE else recorder.not_recorded)
-        for name, found in {
-            "caches_in_the_way": recorder.caches_in_the_way,
-            "from_layers": from_layers(calls),
-        }.items():
-            if found:
-                getattr(self, name).setdefault(test, []).extend(found)
+            facts.add_fault(fault, "block" if recorder.commands.block else "test", counted=counted_by_test)
+        if recorder.mode is not Mode.LIVE:
+            facts.add_not_recorded(recorder.not_recorded)
+        facts.from_layers = from_layers(recorder.calls)
+        self._add(test, facts)
         file = recorder.shown_path
-        self._used(file, SEVERAL if recorder.is_shared else test)
-        self.unused[file] = recorder.unused() if passed else 0
-        if old := recorder.old:
-            self.old[test] = self.old.get(test, 0) + old
+        # The last run of a test counts; each worker process has its own.
+        user = SHARED if recorder.is_shared else test
+        self.files.setdefault(file, {})[user] = [recorder.unused() if passed else 0]
         if written:
             is_there = recorder.path is not None and recorder.path.exists()
             (self.written if is_there else self.removed).append(file)
 
-    def _add_normalizers(self, test: str, faults: Sequence[BaseException]) -> None:
-        """Note what lets the recordings answer, if that helps with all that missed."""
-        found = [getattr(fault, "normalizers", ()) for fault in faults]
-        if found and all(found):
-            self.normalizers[test] = [*dict.fromkeys(name for names in found for name in names)]
-
-    def _add_errors(self, test: str, calls: Iterable[CallRecord]) -> None:
-        for call in calls:
-            if call.failure is not None and call.failure.replays and call.is_new:
-                self.errors.setdefault(test, []).append(call.failure.why.what)
-
-    def _add_unstored(self, test: str, calls: Iterable[NotRecorded]) -> None:
-        for reason, what in calls:
-            self.unstored.setdefault(reason.value, {}).setdefault(test, []).append(what)
-
-    def _used(self, file: str, test: str) -> None:
-        if self.users.setdefault(file, test) != test:
-            self.users[file] = SEVERAL
-
-    @property
-    def _unused(self) -> dict[str, int]:
-        """By test, the recordings that nobody asked for; what others than their test may ask for is not known."""
-        total: Counter[str] = Counter()
-        for file, number in self.unused.items():
-            if number and self.users[file] != SEVERAL:
-                total[self.users[file]] += number
-        return total
-
-    def _of(self, call: CallRecord, *, passed: bool) -> Sum:
-        if call.source == "cassette":
-            return self.replayed
-        if call.source != "provider":
-            return self.hits.setdefault(call.source, Sum())
-        if call.is_new and passed:
-            return self.recorded
-        return self.cached if call.is_cached else self.live
-
-    def count_layers(self, stats: Mapping[str, Stats]) -> None:
-        """Take over what the layers of this process were asked."""
+    def add_layers(self, stats: Mapping[str, Stats]) -> None:
+        """Count the requests to the layers of this process."""
         for name, layer in stats.items():
-            counts = [layer.hits, layer.misses, layer.puts]
-            if any(counts):
-                self._add_layer(name, counts)
+            counts = {"hits": layer.hits, "misses": layer.misses, "puts": layer.puts}
+            if any(counts.values()):
+                self.layers[name] = _add(self.layers.get(name, dict.fromkeys(counts, 0)), counts)
 
-    def _add_layer(self, name: str, counts: list[int]) -> None:
-        known = self.layers.get(name, [0, 0, 0])
-        self.layers[name] = [sum(pair) for pair in zip(known, counts, strict=True)]
-
-    def refuse_outside(self, file: str) -> None:
-        """Count a call that was refused since it belongs to no test."""
+    def add_refused_outside(self, file: str) -> None:
+        """Count a call that was refused because it belongs to no test."""
         self.outside[file] = self.outside.get(file, 0) + 1
 
-    def count_late(self, refused: Mapping[str, int], passed: Iterable[tuple[str, list[NotRecorded]]]) -> None:
-        """Take over the calls that came after their tests had ended."""
+    def add_late_calls(
+        self, refused: Mapping[str, int], passed: Iterable[tuple[str, list[NotRecorded]]]
+    ) -> None:
+        """Count calls made after their tests had ended: those refused, and those not recorded."""
         for test, number in refused.items():
-            self.late[test] = self.late.get(test, 0) + number
+            self._add(test, Facts(refused_late=number))
         for test, calls in passed:
-            self._add_unstored(test, calls)
+            facts = Facts()
+            facts.add_not_recorded(calls)
+            self._add(test, facts)
 
-    def watched(self, where: str, calls: int) -> None:
-        """Count live calls that no test recorded."""
-        self.unmarked[where] = self.unmarked.get(where, 0) + calls
+    def add_unmarked_calls(self, where: str, number: int) -> None:
+        """Count live calls of an unmarked test, or of no test."""
+        self._add(where, Facts(unmarked=number))
 
-    def plain(self) -> dict[str, Any]:
-        """The tally as data that any process can be sent."""
+    def _add(self, test: str, facts: Facts) -> None:
+        if facts != Facts():
+            self.tests[test] = self.tests[test] + facts if test in self.tests else facts
+
+    def to_plain(self) -> dict[str, Any]:
+        """The facts as dicts, lists, numbers and strings, to send to another process."""
         return asdict(self)
 
-    def _merge_names(self, data: dict[str, Any]) -> None:
-        for file, test in data["users"].items():
-            self._used(file, test)
-            self.unused[file] = min(self.unused.get(file, data["unused"][file]), data["unused"][file])
-        self.normalizers.update(data["normalizers"])
-        for name in ("caches_in_the_way", "from_layers", "errors"):
-            for test, what in data[name].items():
-                getattr(self, name).setdefault(test, []).extend(what)
-        for reason, by_test in data["unstored"].items():
-            for test, what in by_test.items():
-                self._add_unstored(test, [NotRecorded(Reason(reason), each) for each in what])
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Self:
+        """The facts of another process."""
+        tests = {}
+        for test, facts in data["tests"].items():
+            usage = {
+                outcome: {model: Usage(**part) for model, part in by_model.items()}
+                for outcome, by_model in facts["usage"].items()
+            }
+            tests[test] = Facts(**{**facts, "usage": usage})
+        return cls(**{**data, "tests": tests})
 
-    def merge(self, data: dict[str, Any]) -> None:
-        """Add another process's tally."""
-        for name in ("replayed", "recorded", "cached", "live"):
-            getattr(self, name).merge(Sum(**data[name]))
-        for name in ("hits", "saved_by", "spent_by"):
-            for key, part in data[name].items():
-                getattr(self, name).setdefault(key, Sum()).merge(Sum(**part))
-        for name, counts in data["layers"].items():
-            self._add_layer(name, counts)
-        self.prompt_cache.add(**data["prompt_cache"])
-        self.asked_twice += data["asked_twice"]
-        for name in ("missed", "refused", "unmarked", "left_early", "old", "late", "outside"):
-            for test, number in data[name].items():
-                counts = getattr(self, name)
-                counts[test] = counts.get(test, 0) + number
-        self._merge_names(data)
-        for test, cost in data["costs"].items():
-            self.costs.setdefault(test, Cost()).add(**cost)
-        self.written.extend(data["written"])
-        self.removed.extend(data["removed"])
-        self.unseen = self.unseen or data["unseen"]
-        self.in_tests |= data["in_tests"]
-        self.in_blocks |= data["in_blocks"]
+    @property
+    def has_refused_outside_tests(self) -> bool:
+        """Whether a call was refused that belongs to no running test."""
+        return bool(self.outside or self._by_test("refused_late"))
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to tell."""
-        sums = (self.replayed, self.recorded, self.cached, self.live, *self.hits.values())
-        told = (
-            self.missed,
-            self.refused,
-            self._unused,
-            self.unmarked,
-            self.unseen,
-            self.caches_in_the_way,
-            self.removed,
-            self.unstored,
-            self.late,
-            self.outside,
+        """Whether there is nothing to show."""
+        shown = (
+            "usage",
+            "missed",
+            "refused",
+            "refused_late",
+            "unmarked",
+            "caches_in_the_way",
+            "not_recorded",
         )
-        return not any(each.calls for each in sums) and not any(told)
+        is_shown = any(getattr(facts, name) for facts in self.tests.values() for name in shown)
+        return not (is_shown or self.outside or self.unseen or self.removed or self.unused)
 
-    def lines(self, *, durations: int | None = None, verbose: bool = False) -> Iterator[str]:
-        """The summary; ``durations``: how many of the tests that cost most to record, 0 for all.
+    @property
+    def unused(self) -> dict[str, int]:
+        """The number of unused recordings by test; unknown, so 0, for a file that several tests use."""
+        unused: dict[str, int] = {}
+        for uses in self.files.values():
+            ((test, numbers), *others) = uses.items()
+            if not others and test != SHARED and any(numbers):
+                # Each worker process may have asked for others.
+                unused[test] = unused.get(test, 0) + min(numbers)
+        return {test: number for test, number in unused.items() if number}
 
-        ``verbose`` adds what each layer was asked.
+    def by_model(self, outcomes: Sequence[str]) -> dict[str, Usage]:
+        """The usage of the run by model, for some outcomes."""
+        found: dict[str, Usage] = {}
+        for facts in self.tests.values():
+            for outcome in facts.usage.keys() & {*outcomes}:
+                found = _add(found, facts.usage[outcome])
+        return dict(sorted(found.items()))
+
+    def _by_test(self, name: str) -> dict[str, Any]:
+        return {test: value for test, facts in self.tests.items() if (value := getattr(facts, name))}
+
+    # ------------------------------------------------------------ text
+
+    def render(self, *, durations: int | None = None, verbose: bool = False) -> Iterator[str]:
+        """The lines of the summary.
+
+        ``durations`` is how many of the tests are listed that are slowest to record, 0 for all. ``verbose`` adds each
+        model, and the requests to each layer.
         """
-        yield ", ".join(self._counts())
-        for word, by in (("saved", self.saved_by), ("spent", self.spent_by)):
-            total = _total(by)
+        yield from self._calls(verbose=verbose)
+        yield from self._files()
+        yield from self._misses()
+        yield from self._tests()
+        if durations is not None:
+            yield from self._slowest(durations)
+
+    def _calls(self, *, verbose: bool) -> Iterator[str]:
+        outcomes = dict.fromkeys(name for facts in self.tests.values() for name in facts.usage)
+        layers = [name for name in outcomes if name != REPLAYED and name not in SPENT]
+        calls = {name: _sum(self.by_model([name]).values()).calls for name in (REPLAYED, *layers, *SPENT)}
+        counts = [
+            f"{calls[REPLAYED]} replayed",
+            *(f"{calls[name]} from {name}" for name in layers),
+            f"{calls[RECORDED]} recorded",
+            f"{calls[CACHED]} asked and only cached",
+            f"{calls[LIVE]} live and not recorded",
+            f"{sum(self._by_test('missed').values())} missed",
+            f"{sum(self._by_test('refused').values())} refused",
+        ]
+        yield ", ".join(text for number, text in enumerate(counts) if not (number and text.startswith("0 ")))
+        for verb, names in (("saved", [REPLAYED, *layers]), ("spent", SPENT)):
+            by_model = self.by_model(names)
+            total = _sum(by_model.values())
             if total.tokens or total.usd:
-                yield f"{word} {_money(total)}"
-                if sum(part.tokens > 0 for part in by.values()) > 1 or verbose:
-                    told = sorted((model, part) for model, part in by.items() if part.tokens or part.usd)
-                    yield from (f"  {model}: {_money(part)}" for model, part in told)
-        if self.prompt_cache.read or self.prompt_cache.written:
-            read, written, usd = self.prompt_cache.read, self.prompt_cache.written, self.prompt_cache.usd
+                yield f"{verb} {_price(total)}"
+            if sum(part.tokens > 0 for part in by_model.values()) > 1 or verbose:
+                priced = {model: part for model, part in by_model.items() if part.tokens or part.usd}
+                yield from (f"  {model}: {_price(part)}" for model, part in priced.items())
+        total = _sum(facts.total for facts in self.tests.values())
+        if total.cache_read_tokens or total.cache_written_tokens:
+            usd = total.cache_saved_usd
             price = f", {'saved' if usd > 0 else 'cost'} {_dollars(abs(usd))}" if usd else ""
-            yield f"the providers' prompt caches: {read:,} tokens read, {written:,} written{price}"
-        if self.asked_twice:
             yield (
-                f"{_number(self.asked_twice, 'call')} {'was' if self.asked_twice == 1 else 'were'} sent by more than one process: "
-                "none waits for another's stream, or longer than a minute"
+                f"the providers' prompt caches: {total.cache_read_tokens:,} tokens read, "
+                f"{total.cache_written_tokens:,} written{price}"
+            )
+        if twice := sum(self._by_test("sent_twice").values()):
+            yield (
+                f"{_number(twice, 'call')} {'was' if twice == 1 else 'were'} sent by more than one process "
+                "(streams, and calls of more than a minute, are not de-duplicated)"
             )
         if verbose:
-            for name, (hits, misses, puts) in self.layers.items():
-                yield f"layer {name}: {hits:,} hits, {misses:,} misses, {puts:,} kept"
-        yield from self._files()
-        yield from self._listed()
-        if durations is not None and self.costs:
-            yield from self._most_expensive(durations)
+            for name, count in self.layers.items():
+                yield f"layer {name}: {count['hits']:,} hits, {count['misses']:,} misses, {count['puts']:,} stored"
 
     def _files(self) -> Iterator[str]:
-        if self.from_layers:
-            title = "answers that the cache kept, with the test that asked first"
-            yield from _list(title, {test: "; ".join(each) for test, each in self.from_layers.items()})
-        if self.written:
-            files = len(set(self.written))
+        from_layers = self._by_test("from_layers")
+        title = "answers taken from the cache, with the test that first asked for them"
+        yield from _list(title, {test: "; ".join(each) for test, each in from_layers.items()})
+        if files := len(set(self.written)):
             yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
-        if self.removed:
-            yield f"{_number(len(self.removed), 'cassette')} removed, for its test made no call:"
-            yield from (f"  {file}" for file in sorted(self.removed)[:SHOWN])
-            if len(self.removed) > SHOWN:
-                yield f"  … and {len(self.removed) - SHOWN} more"
-
-    def _counts(self) -> Iterator[str]:
-        yield f"{self.replayed.calls} replayed"
-        for layer, part in self.hits.items():
-            yield f"{part.calls} from {layer}"
-        if self.recorded.calls:
-            yield f"{self.recorded.calls} recorded"
-        if self.cached.calls:
-            yield f"{self.cached.calls} asked and kept in the cache only"
-        if self.live.calls:
-            yield f"{self.live.calls} live and not recorded"
-        if self.missed:
-            yield f"{sum(self.missed.values())} missed"
-        if self.refused:
-            yield f"{sum(self.refused.values())} refused"
-
-    def _of_no_test(self) -> Iterator[str]:
-        if self.late:
-            yield from _list(
-                f"{_number(sum(self.late.values()), 'call')} refused, made after the test had ended; "
-                "join its threads and await its tasks, or start them in a fixture of scope module or session",
-                self.late,
-            )
-        if self.outside:
-            yield from _list(
-                f"{_number(sum(self.outside.values()), 'call')} refused outside of the tests (lm_auto); "
-                "make them in a test or a fixture, or in use_cassette",
-                self.outside,
-            )
-
-    def _listed(self) -> Iterator[str]:
-        yield from self._misses()
-        if self.refused:
-            yield from _list(
-                f"refused in {_number(len(self.refused), 'test')}, for reasons that recording cannot mend; "
-                "see their messages",
-                self.refused,
-            )
-        yield from self._of_no_test()
-        if unused := self._unused:
-            yield from _list(
-                f"{_number(sum(unused.values()), 'unused recording')} (pytest --lm-rewrite drops what no call asks for)",
-                unused,
-            )
-        if self.old:
-            yield from _list(
-                f"{_number(sum(self.old.values()), 'recording')} older than lm_max_age (pytest --lm-record asks again)",
-                self.old,
-            )
-        early = {test: number for test, number in self.left_early.items() if number}
-        if early:
-            yield from _list("streams recorded only as far as the test read them", early)
-        if self.errors:
-            title = "errors recorded because the test passed with them (pytest --lm-rewrite asks again)"
-            yield from _list(title, {test: _each(what) for test, what in self.errors.items()})
-        if self.caches_in_the_way:
-            title = "caches that answer before a call can be recorded; switch them off in tests"
-            yield from _list(title, {test: _each(what) for test, what in self.caches_in_the_way.items()})
-        if self.unmarked:
-            yield from _list(
-                f"{_number(sum(self.unmarked.values()), 'live call')} in tests without a mark "
-                "(add @pytest.mark.lm_cache, or set lm_auto = true)",
-                self.unmarked,
-            )
-
-        if self.unseen:
-            yield f"live calls in tests without a mark were not counted: {self.unseen}"
-        yield from self._not_recorded()
+        if removed := sorted(self.removed):
+            whose = "its test" if len(removed) == 1 else "their tests"
+            yield f"{_number(len(removed), 'cassette')} removed because {whose} made no calls:"
+            yield from _shortened([f"  {file}" for file in removed])
 
     def _misses(self) -> Iterator[str]:
-        missed = {test: number for test, number in self.missed.items() if test not in self.normalizers}
-        if missed:
-            block = 'use_cassette(…, mode="record")'
-            record = block if self.in_blocks and not self.in_tests else "pytest --lm-record"
-            record += f", or {block}," * (self.in_blocks and self.in_tests)
-            title = f"missed in {_number(len(missed), 'test')} ({record} records what is missing)"
-            yield from _list(title, missed)
-        if self.normalizers:
-            names = json.dumps(sorted(set().union(*self.normalizers.values())))
-            title = f"missed in {_number(len(self.normalizers), 'test')} ({'' if self.in_blocks else 'lm_'}normalize = {names} lets them replay)"
-            yield from _list(title, {test: ", ".join(names) for test, names in self.normalizers.items()})
+        mended = {test: facts for test, facts in self.tests.items() if facts.is_mended_by_normalizers}
+        missed = {test: number for test, number in self._by_test("missed").items() if test not in mended}
+        places = {place for facts in self.tests.values() for place in facts.missed_in}
+        block = 'use_cassette(…, mode="record")'
+        ways = [way for place, way in (("test", "pytest --lm-record"), ("block", block)) if place in places]
+        record = f"{', or '.join(ways)}{',' * (len(ways) > 1)}"
+        yield from _list(
+            f"missed in {_number(len(missed), 'test')} ({record} records what is missing)", missed
+        )
+        names = json.dumps(sorted({name for facts in mended.values() for name in facts.normalizers}))
+        setting = f"{'' if 'block' in places else 'lm_'}normalize = {names}"
+        title = f"missed in {_number(len(mended), 'test')} ({setting} makes them replay)"
+        yield from _list(title, {test: ", ".join(facts.normalizers) for test, facts in mended.items()})
+        refused = self._by_test("refused")
+        title = f"{_number(len(refused), 'test')} failed for reasons that recording cannot fix; see their messages"
+        yield from _list(title, refused)
 
-    def _not_recorded(self) -> Iterator[str]:
+    def _tests(self) -> Iterator[str]:
+        late = self._by_test("refused_late")
+        yield from _list(
+            f"{_number(sum(late.values()), 'call')} refused because the test had ended; join its threads and await its "
+            "tasks, or start them in a fixture of scope module or session",
+            late,
+        )
+        yield from _list(
+            f"{_number(sum(self.outside.values()), 'call')} refused outside of tests (lm_auto); "
+            "make them in a test or a fixture, or in use_cassette",
+            self.outside,
+        )
+        unused, old = self.unused, self._by_test("old")
+        title = _number(sum(unused.values()), "unused recording")
+        yield from _list(f"{title} (pytest --lm-rewrite removes recordings that no call asks for)", unused)
+        title = _number(sum(old.values()), "recording")
+        yield from _list(f"{title} older than lm_max_age (pytest --lm-record asks again)", old)
+        yield from _list("streams recorded only as far as the test read them", self._by_test("left_early"))
+        title = "errors recorded because the test passed with them (pytest --lm-rewrite asks again)"
+        yield from _list(title, _joined(self._by_test("errors")))
+        title = "caches that answer before a call can be recorded; switch them off in tests"
+        yield from _list(title, _joined(self._by_test("caches_in_the_way")))
+        unmarked = self._by_test("unmarked")
+        yield from _list(
+            f"{_number(sum(unmarked.values()), 'live call')} in unmarked tests "
+            "(add @pytest.mark.lm_cache, or set lm_auto = true)",
+            unmarked,
+        )
+        if self.unseen:
+            yield f"live calls in unmarked tests were not counted: {self.unseen[0]}"
+        not_recorded = self._by_test("not_recorded")
         for reason, heading in HEADINGS.items():
-            if by_test := self.unstored.get(reason):
-                yield from _list(heading, {test: _each(what) for test, what in by_test.items()})
+            found = {test: by[reason.value] for test, by in not_recorded.items() if reason.value in by}
+            yield from _list(heading, _joined(found))
 
-    def _most_expensive(self, most: int) -> Iterator[str]:
-        ranked = sorted(self.costs.items(), key=lambda item: (item[1].seconds, item[1].usd), reverse=True)
-        yield "slowest to record:"
-        for test, cost in ranked[: most or None]:
+    def _slowest(self, most: int) -> Iterator[str]:
+        totals = [(facts.total, test) for test, facts in self.tests.items() if facts.usage]
+        ranked = sorted(totals, key=lambda item: (item[0].seconds, item[0].usd), reverse=True)
+        if ranked:
+            yield "slowest to record:"
+        for cost, test in ranked[: most or None]:
             price = _dollars(cost.usd) if cost.usd else ""
             yield f"  {cost.seconds:8.2f} s  {cost.tokens:8,} tokens  {price:>10}  {test}"
 
 
-def _each(what: Iterable[str]) -> str:
-    return ", ".join(sorted(set(what)))
+def _sum(parts: Iterable[Usage]) -> Usage:
+    return sum(parts, start=Usage())
 
 
-def _list(title: str, tests: dict[str, Any]) -> Iterator[str]:
-    yield f"{title}:"
-    for test, what in sorted(tests.items())[:SHOWN]:
-        yield f"  {test} ({what})"
-    if len(tests) > SHOWN:
-        yield f"  … and {len(tests) - SHOWN} more tests"
+def _joined(tests: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    return {test: ", ".join(sorted(set(texts))) for test, texts in tests.items()}
 
 
-def _total(by: Mapping[str, Sum]) -> Sum:
-    total = Sum()
-    for part in by.values():
-        total.merge(part)
-    return total
+def _list(title: str, tests: Mapping[str, Any]) -> Iterator[str]:
+    """A title and the first of its tests, nothing if there are none."""
+    if tests:
+        yield f"{title}:"
+        yield from _shortened([f"  {test} ({value})" for test, value in sorted(tests.items())], " tests")
 
 
-def _money(total: Sum) -> str:
-    text = f"{total.tokens:,} tokens"
-    if total.usd:
-        text += f", {_dollars(total.usd)}"
-        if total.unpriced:
-            text += f" (the price of {_number(total.unpriced, 'call')} is not known)"
+def _shortened(lines: Sequence[str], noun: str = "") -> Iterator[str]:
+    yield from lines[:SHOWN]
+    if len(lines) > SHOWN:
+        yield f"  … and {len(lines) - SHOWN} more{noun}"
+
+
+def _price(usage: Usage) -> str:
+    text = f"{usage.tokens:,} tokens"
+    if usage.usd:
+        text += f", {_dollars(usage.usd)}"
+        if usage.unpriced:
+            text += f" (the price of {_number(usage.unpriced, 'call')} is not known)"
     return text
 
 
-def _dollars(amount: float) -> str:
-    """An amount in cents, or its first two digits if it is less than ten cents."""
-    return f"${amount:,.2f}" if amount >= TEN_CENTS else f"${Decimal(f'{amount:.2g}'):f}"
+def _dollars(usd: float) -> str:
+    """An amount to the cent, or to its first two digits if it is less than ten cents."""
+    return f"${usd:,.2f}" if usd >= TEN_CENTS else f"${Decimal(f'{usd:.2g}'):f}"
 
 
 def _number(count: int, noun: str) -> str:

@@ -88,7 +88,7 @@ def test_test_file_passes(imported, pytester, loopback, monkeypatch):
         suite.file(name, files[name])
         result = suite.run()
         result.assert_outcomes(passed=1)
-        result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked and kept in the cache only"])
+        result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked and only cached"])
 
 
 def test_every_setting_of_the_layers_is_named():

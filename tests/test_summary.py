@@ -1,4 +1,4 @@
-"""The tally: what counts as what, that workers' tallies add up to one run's, and its lines."""
+"""The summary: what counts as what, that workers' facts add up to those of one run, and its lines."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
 from pytest_lmcache.settings import Mode
-from pytest_lmcache.summary import Tally
+from pytest_lmcache.summary import Summary
 
 TIMED_OUT = NotRecorded(Reason.PROVIDER_ERROR, "completion() failed with Timeout")
 
 
 @dataclass
 class Call:
-    """A call as the tally sees it."""
+    """A call as the summary sees it."""
 
     source: str
     is_new: bool = False
@@ -39,7 +39,7 @@ class Call:
 
 @dataclass
 class Recorder:
-    """A test's recorder as the tally sees it."""
+    """A test's recorder as the summary sees it."""
 
     calls: list[Call] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -82,55 +82,56 @@ FACTS = [
 STATS = {"memory": SimpleNamespace(hits=1, misses=2, puts=3)}
 
 
-def tally(facts):
-    """One process's tally."""
-    total = Tally()
+def summary(facts):
+    """One process's facts."""
+    total = Summary()
     for test, recorder, passed, written in facts:
         recorder.shown_path = recorder.shown_path or f"cassettes/{test}.yaml"
-        total.add(test, recorder, passed=passed, written=written)
+        total.add_recorder(test, recorder, passed=passed, written=written)
     return total
 
 
 def test_what_counts_as_what():
     """Recorded is what a passing test kept; the provider's other answers are live; unused counts where it passed."""
-    total = tally(FACTS)
-    assert total.replayed.calls == 4
-    assert total.recorded.calls == 3
-    assert total.live.calls == 3
-    assert total.missed == {"c": 1}
-    assert "2 unused recordings (pytest --lm-rewrite drops what no call asks for):" in total.lines(
-        durations=0
+    total = summary(FACTS)
+    calls = {name: total.by_model([name])["gpt"].calls for name in ("replayed", "recorded", "live")}
+    assert calls == {"replayed": 4, "recorded": 3, "live": 3}
+    assert {test: facts.missed for test, facts in total.tests.items() if facts.missed} == {"c": 1}
+    assert (
+        "2 unused recordings (pytest --lm-rewrite removes recordings that no call asks for):"
+        in total.render(durations=0)
     )
-    assert total.unstored == {"provider error": {"d": ["completion() failed with Timeout"]}}
-    assert (total.replayed.tokens, total.replayed.usd, total.replayed.unpriced) == (60, 0.75, 1)
+    assert total.tests["d"].not_recorded == {"provider error": ["completion() failed with Timeout"]}
+    replayed = total.by_model(["replayed"])["gpt"]
+    assert (replayed.tokens, replayed.usd, replayed.unpriced) == (60, 0.75, 1)
 
 
 def test_workers_add_up():
     """However the tests are spread over processes, and sent as JSON, the sum is that of one process."""
-    alone = tally(FACTS)
-    alone.watched("g", 3)
-    alone.unseen = "cannot be seen"
-    alone.count_layers(STATS)
+    alone = summary(FACTS)
+    alone.add_unmarked_calls("g", 3)
+    alone.unseen = ["cannot be seen"]
+    alone.add_layers(STATS)
     for cut in range(len(FACTS) + 1):
-        merged = Tally()
+        merged = Summary()
         for part in (FACTS[:cut], FACTS[cut:]):
-            one = tally(part)
+            one = summary(part)
             if part and part[-1] is FACTS[-1]:
-                one.watched("g", 3)
-                one.unseen = "cannot be seen"
-                one.count_layers(STATS)
-            merged.merge(json.loads(json.dumps(one.plain())))
-        assert merged.plain() == alone.plain()
-        assert list(merged.lines(durations=0)) == list(alone.lines(durations=0))
+                one.add_unmarked_calls("g", 3)
+                one.unseen = ["cannot be seen"]
+                one.add_layers(STATS)
+            merged += Summary.from_plain(json.loads(json.dumps(one.to_plain())))
+        assert merged.to_plain() == alone.to_plain()
+        assert list(merged.render(durations=0)) == list(alone.render(durations=0))
 
 
 def test_a_test_of_several_workers():
     """What several workers tell of the same place, such as a shared fixture, adds up; what none used is counted once."""
-    merged = Tally()
+    merged = Summary()
     for _ in range(2):
-        merged.merge(tally([("fixture", Recorder([REPLAYED], spare=1), True, False)]).plain())
-    assert merged.unused == {"cassettes/fixture.yaml": 1}
-    assert merged.costs["fixture"].tokens == 30
+        merged += summary([("fixture", Recorder([REPLAYED], spare=1), True, False)])
+    assert merged.unused == {"fixture": 1}
+    assert merged.tests["fixture"].total.tokens == 30
 
 
 def test_a_file_that_several_use():
@@ -139,11 +140,11 @@ def test_a_file_that_several_use():
         ("a", Recorder([REPLAYED], spare=1, shown_path="x.yaml"), True, False),
         ("b", Recorder([REPLAYED], is_shared=True, shown_path="x.yaml"), True, False),
     ]
-    assert not any("unused" in line for line in tally(facts).lines(durations=0))
-    merged = Tally()
+    assert not any("unused" in line for line in summary(facts).render(durations=0))
+    merged = Summary()
     for fact in (facts[0], ("b", Recorder([REPLAYED], spare=1, shown_path="x.yaml"), True, False)):
-        merged.merge(tally([fact]).plain())
-    assert not any("unused" in line for line in merged.lines(durations=0))
+        merged += summary([fact])
+    assert not any("unused" in line for line in merged.render(durations=0))
 
 
 def test_several_files_of_one_test():
@@ -152,28 +153,28 @@ def test_several_files_of_one_test():
         ("a", Recorder([REPLAYED], spare=number, shown_path=f"{number}.yaml"), True, False)
         for number in (2, 3)
     ]
-    assert any("5 unused recordings" in line for line in tally(facts).lines(durations=0))
+    assert any("5 unused recordings" in line for line in summary(facts).render(durations=0))
 
 
 def test_empty():
     """Without calls, misses and unused recordings there is nothing to tell."""
-    assert Tally().is_empty
-    assert tally([("a", Recorder(), True, False)]).is_empty
-    assert not tally([("a", Recorder(spare=1), True, False)]).is_empty
-    assert not tally([("a", Recorder(faults=["miss"]), False, False)]).is_empty
-    assert not tally([("a", Recorder(caches_in_the_way={"a cache"}), True, False)]).is_empty
-    watched = Tally()
-    watched.watched("a", 1)
+    assert Summary().is_empty
+    assert summary([("a", Recorder(), True, False)]).is_empty
+    assert not summary([("a", Recorder(spare=1), True, False)]).is_empty
+    assert not summary([("a", Recorder(faults=["miss"]), False, False)]).is_empty
+    assert not summary([("a", Recorder(caches_in_the_way={"a cache"}), True, False)]).is_empty
+    watched = Summary()
+    watched.add_unmarked_calls("a", 1)
     assert not watched.is_empty
 
 
 def test_lines():
     """The summary reads as a sentence each: counts, saved, spent, files, lists that end in what to do."""
-    total = tally(FACTS)
-    total.watched("g", 1)
-    assert list(total.lines(durations=2)) == [
+    total = summary(FACTS)
+    total.add_unmarked_calls("g", 1)
+    assert list(total.render(durations=2)) == [
         (
-            "4 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked and kept in the cache only, "
+            "4 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked and only cached, "
             "3 live and not recorded, 1 missed"
         ),
         "saved 105 tokens, $1.50 (the price of 1 call is not known)",
@@ -181,11 +182,11 @@ def test_lines():
         "  gpt: 90 tokens, $1.25 (the price of 1 call is not known)",
         "spent 105 tokens, $1.75",
         "the providers' prompt caches: 4 tokens read, 2 written, saved $0.12",
-        "1 call was sent by more than one process: none waits for another's stream, or longer than a minute",
+        "1 call was sent by more than one process (streams, and calls of more than a minute, are not de-duplicated)",
         "3 cassettes written: review and commit them",
         "missed in 1 test (pytest --lm-record records what is missing):",
         "  c (1)",
-        "2 unused recordings (pytest --lm-rewrite drops what no call asks for):",
+        "2 unused recordings (pytest --lm-rewrite removes recordings that no call asks for):",
         "  a (2)",
         "3 recordings older than lm_max_age (pytest --lm-record asks again):",
         "  h (3)",
@@ -193,7 +194,7 @@ def test_lines():
         "  e (1)",
         "caches that answer before a call can be recorded; switch them off in tests:",
         "  j (another, one cache)",
-        "1 live call in tests without a mark (add @pytest.mark.lm_cache, or set lm_auto = true):",
+        "1 live call in unmarked tests (add @pytest.mark.lm_cache, or set lm_auto = true):",
         "  g (1)",
         "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
         "  d (completion() failed with Timeout)",
@@ -205,13 +206,13 @@ def test_lines():
 
 def test_verbose():
     """With -v the summary tells each model, and what each layer was asked."""
-    total = tally(FACTS[:1])
-    total.count_layers(STATS)
-    total.count_layers(STATS)
-    assert list(total.lines(verbose=True))[1:4] == [
+    total = summary(FACTS[:1])
+    total.add_layers(STATS)
+    total.add_layers(STATS)
+    assert list(total.render(verbose=True))[1:4] == [
         "saved 30 tokens, $0.50",
         "  gpt: 30 tokens, $0.50",
-        "layer memory: 2 hits, 4 misses, 6 kept",
+        "layer memory: 2 hits, 4 misses, 6 stored",
     ]
 
 
@@ -221,17 +222,17 @@ def test_each_reason_for_no_recording_has_its_own_lines():
         (reason.name, Recorder([LIVE], not_recorded=[NotRecorded(reason, "call()")]), True, False)
         for reason in Reason
     ]
-    total, other = tally(facts), tally(facts)
-    total.merge(json.loads(json.dumps(other.plain())))
-    lines = list(total.lines())
+    total, other = summary(facts), summary(facts)
+    total += Summary.from_plain(json.loads(json.dumps(other.to_plain())))
+    lines = list(total.render())
     for reason in Reason:
         assert lines[lines.index(f"{HEADINGS[reason]}:") + 1] == f"  {reason.name} (call())"
 
 
 def test_live_mode_expects_nothing_to_be_kept():
     """In mode live an answer that was not recorded is no news."""
-    total = tally([("a", Recorder([LIVE], not_recorded=[TIMED_OUT], mode=Mode.LIVE), True, False)])
-    assert total.unstored == {}
+    total = summary([("a", Recorder([LIVE], not_recorded=[TIMED_OUT], mode=Mode.LIVE), True, False)])
+    assert total.tests["a"].not_recorded == {}
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_live_mode_expects_nothing_to_be_kept():
 )
 def test_money(usd, said):
     """A sum has digits enough to say something; without a known price there is none."""
-    lines = list(tally([("a", Recorder([Call("cassette", usd=usd)]), True, False)]).lines(durations=0))
+    lines = list(summary([("a", Recorder([Call("cassette", usd=usd)]), True, False)]).render(durations=0))
     assert said in lines
     price = said.partition(", ")[2]
     assert lines[-1] == f"      1.00 s        15 tokens  {price:>10}  a"

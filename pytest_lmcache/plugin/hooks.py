@@ -91,34 +91,34 @@ class RunHooks:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Tell what the run's calls were, saved and spent."""
-        if not self.run.observer.has_counted or self.run.tally.is_empty:
+        if not self.run.observer.has_counted or self.run.summary.is_empty:
             return
         terminalreporter.write_sep("=", "language-model calls")
         durations, verbose = self.config.getoption("--lm-durations"), self.config.get_verbosity() > 0
-        for line in self.run.tally.lines(durations=durations, verbose=verbose):
+        for line in self.run.summary.render(durations=durations, verbose=verbose):
             terminalreporter.write_line(line)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """End what an interrupt left open, fail for refused calls, hand a worker's tally to its controller."""
+        """End what an interrupt left open, fail for refused calls, send a worker's facts to its controller."""
         if self.run.current is not None:
             self.run.end_test(self.run.current, passed=False)
         self.run.finish(is_interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
         if not self.run.observer.has_counted:
             return
-        is_refused = self.run.tally.late or self.run.tally.outside
+        is_refused = self.run.summary.has_refused_outside_tests
         if is_refused and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         output = getattr(self.config, "workeroutput", None)
         if output is not None:
-            output["lmcache"] = self.run.tally.plain()
+            output["lmcache"] = self.run.summary.to_plain()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over a worker's tally."""
+        """Add the facts of a worker."""
         data = getattr(node, "workeroutput", {}).get("lmcache")
         if data is not None:
-            self.run.tally.merge(data)
+            self.run.observer.add_worker(data)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:

@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
-    from pytest_lmcache.summary import Tally
+    from pytest_lmcache.summary import Summary
 
 PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
 OUTSIDE = "outside of the tests, such as while a module is imported: use_cassette records them"
@@ -31,22 +31,26 @@ class Observer:
         self.mode = mode
         self.refuses_outside = refuses_outside  # calls that belong to no test
         self.current: pytest.Item | None = None
-        self._tally: Tally | None = None
+        self._summary: Summary | None = None
         self._alarm: Timer | None = None
 
     @property
-    def tally(self) -> Tally:
-        """The run's tally, made when there is something to count."""
-        if self._tally is None:
-            from pytest_lmcache.summary import Tally
+    def summary(self) -> Summary:
+        """The facts of this process and of the workers that have ended."""
+        if self._summary is None:
+            from pytest_lmcache.summary import Summary
 
-            self._tally = Tally()
-        return self._tally
+            self._summary = Summary()
+        return self._summary
 
     @property
     def has_counted(self) -> bool:
-        """Whether there is a tally."""
-        return self._tally is not None
+        """Whether anything was counted."""
+        return self._summary is not None
+
+    def add_worker(self, data: dict[str, Any]) -> None:
+        """Add the facts that a worker process sent."""
+        self._summary = self.summary + type(self.summary).from_plain(data)
 
     def missed(self, miss: CassetteMiss) -> None:
         """Tell of a miss before its test has ended, if that does not come to pass."""
@@ -71,7 +75,7 @@ class Observer:
     def block_ended(self, recorder: Recorder, passed: bool, written: bool, is_told: bool) -> None:
         """Count what a ``use_cassette`` did; ``is_told``: what it stands in counts its misses."""
         test = self.current.nodeid if self.current is not None else OUTSIDE
-        self.tally.add(test, recorder, passed=passed, written=written, is_told=is_told)
+        self.summary.add_recorder(test, recorder, passed=passed, written=written, counted_by_test=is_told)
 
     def outside(self, found: Recorder | None) -> Recorder | None:
         """Under ``lm_auto``, refuse the call of a module that is imported, or of a hook, unless a block records it."""
@@ -83,7 +87,7 @@ class Observer:
             return found
         file, is_import = calling_file()
         where = places.relative(Path(file), self.config.rootpath) if file else "a thread"
-        self.tally.refuse_outside(where)
+        self.summary.add_refused_outside(where)
         when = "while it is imported" if is_import else "outside of the tests"
         raise UnsupportedCall(
             f"{where} calls a language model {when}. Under lm_auto, mode {self.mode} lets nothing reach a provider "

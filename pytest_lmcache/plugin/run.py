@@ -33,7 +33,7 @@ from pytest_lmcache.settings import CacheSettings, Mode, Settings
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
     from pytest_lmcache.session import Session
-    from pytest_lmcache.summary import Tally
+    from pytest_lmcache.summary import Summary
 
 LEFT_RUNNING = 10.0  # seconds to wait for the threads that tests have left running, as Python does for ever
 # DSPy has an engine of its own, and may be there without LiteLLM.
@@ -77,9 +77,9 @@ class Run:
         return self.observer.current
 
     @property
-    def tally(self) -> Tally:
-        """The run's tally, made when there is something to count."""
-        return self.observer.tally
+    def summary(self) -> Summary:
+        """The facts of this process and of the workers that have ended."""
+        return self.observer.summary
 
     @property
     def is_watching(self) -> bool:
@@ -137,8 +137,8 @@ class Run:
         self._count_watched(OUTSIDE)
         if self._watcher is not None:
             late = self.session.late
-            self.tally.count_late(late.refused, late.passed())
-            self.tally.count_layers(self.session.stats())
+            self.summary.add_late_calls(late.refused, late.passed())
+            self.summary.add_layers(self.session.stats())
 
     def watch_processes(self) -> None:
         """Have the processes that tests start be recorded with them."""
@@ -171,7 +171,7 @@ class Run:
             except DoorError as error:
                 # What is not marked runs as it does without this plugin; what is marked fails with this error.
                 if not self.is_auto or self.current is None:
-                    self.tally.unseen = str(error)
+                    self.summary.unseen = [str(error)]
                     return
         if self.is_auto and self.current is not None:
             self.recorder_of(self.current)
@@ -242,7 +242,7 @@ class Run:
             return
         calls = len(self._watcher.calls)
         if calls > self._watched:
-            self.tally.watched(where, calls - self._watched)
+            self.summary.add_unmarked_calls(where, calls - self._watched)
             self._watched = calls
 
     def recorder_of(self, item: pytest.Item) -> Recorder:
@@ -273,7 +273,7 @@ class Run:
             written = recorder.close(passed=passed)
             is_kept = passed
         finally:
-            self.tally.add(test, recorder, passed=is_kept, written=written)
+            self.summary.add_recorder(test, recorder, passed=is_kept, written=written)
 
     def _backend(self) -> Any:
         """What the fixture ``lm_cache_backend`` gave the test that runs, None where nobody overrides it."""

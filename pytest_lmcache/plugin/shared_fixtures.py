@@ -26,7 +26,7 @@ def set_up_shared(
     origin = origins.replace(None)  # what it starts serves whichever test runs
     is_recorded = run.current is not None and recorder_key in run.current.stash
     before = run.session.current() if run.is_watching else None
-    is_blind = run.observer.has_counted and run.tally.unseen
+    is_blind = run.observer.has_counted and run.summary.unseen
     if is_recorded or (fixturedef in run.marked_fixtures and not is_blind):
         shared.open()
     run.set_ups.append(shared.open)

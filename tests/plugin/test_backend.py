@@ -56,10 +56,10 @@ def test_summary_of_the_layers(suite):
     """)
     suite.record().stdout.fnmatch_lines(
         [
-            "0 replayed, 1 from memory, 1 recorded, 1 asked and kept in the cache only",
+            "0 replayed, 1 from memory, 1 recorded, 1 asked and only cached",
             "saved 1? tokens, $0.00000*",
             "spent 2? tokens, $0.00000*",
-            "answers that the cache kept, with the test that asked first:",
+            "answers taken from the cache, with the test that first asked for them:",
             "  test_it.py::test_three (1 from memory, first asked by test_it.py::test_two at 20??-??-??T??:??:??Z)",
         ]
     )
@@ -69,8 +69,8 @@ def test_summary_of_the_layers(suite):
         [
             "0 replayed, 2 from disk, 1 from memory",
             "  openai/gpt-4o-mini: *",
-            "layer memory: 1 hits, 2 misses, 0 kept",
-            "layer disk: 2 hits, 0 misses, 0 kept",
+            "layer memory: 1 hits, 2 misses, 0 stored",
+            "layer disk: 2 hits, 0 misses, 0 stored",
             "  test_it.py::test_one (1 from disk, first asked by test_it.py::test_one at *)",
         ]
     )
@@ -112,7 +112,7 @@ def test_without_a_cassette(suite):
     """)
     result = suite.run()
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked and kept in the cache only"])
+    result.stdout.fnmatch_lines(["0 replayed, 1 from memory, 1 asked and only cached"])
     assert suite.asked() == 1
     assert suite.cassettes() == []
     suite.run("--lm-mode=replay", "-k", "2").assert_outcomes(passed=0, failed=1)

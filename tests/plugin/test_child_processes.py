@@ -297,7 +297,7 @@ def test_a_child_that_outlives_its_test_is_refused(suite):
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "2 calls refused, made after the test had ended*",
+            "2 calls refused because the test had ended*",
             "*test_it.py::test_marked (1)",
             "*test_it.py::test_marked_thread (1)",
         ]

@@ -63,7 +63,7 @@ def test_a_conftest_that_swallows_it_fails_the_run(suite):
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert suite.asked() == 0
-    result.stdout.fnmatch_lines(["1 call refused outside of the tests (lm_auto); *", "  conftest.py (1)"])
+    result.stdout.fnmatch_lines(["1 call refused outside of tests (lm_auto); *", "  conftest.py (1)"])
 
 
 def test_refused_in_a_hook(suite):
@@ -77,7 +77,7 @@ def test_refused_in_a_hook(suite):
     result = suite.run(*AUTO)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert suite.asked() == 0
-    result.stdout.fnmatch_lines(["1 call refused outside of the tests (lm_auto); *", "  conftest.py (1)"])
+    result.stdout.fnmatch_lines(["1 call refused outside of tests (lm_auto); *", "  conftest.py (1)"])
 
 
 @pytest.mark.parametrize("name", ["test_it.py", "conftest.py"])

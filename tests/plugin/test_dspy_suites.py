@@ -45,7 +45,7 @@ def told(done):
 def test_live_calls_are_counted_without_litellm(program):
     """A live call of DSPy's own engine by a test that is not marked is told of, also where nothing imports LiteLLM."""
     lines = told(program.spawn()).splitlines()
-    assert "1 live call in tests without a mark (add @pytest.mark.lm_cache, or set lm_auto = true):" in lines
+    assert "1 live call in unmarked tests (add @pytest.mark.lm_cache, or set lm_auto = true):" in lines
     assert "  test_it.py::test_it (1)" in lines
 
 

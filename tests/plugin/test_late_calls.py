@@ -85,7 +85,7 @@ def test_a_call_that_outlives_its_test_is_refused(suite, how):
     assert suite.asked() == 0
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["1 call refused, made after the test had ended; *", "  test_it.py::test_first (1)"]
+        ["1 call refused because the test had ended; *", "  test_it.py::test_first (1)"]
     )
 
 

@@ -176,7 +176,7 @@ def test_a_normalizer_mends_what_changes_from_run_to_run(suite, monkeypatch, cas
         suite.test(body.replace("{mark}", pasted))
     else:
         suite.file("pyproject.toml", f"[tool.pytest]\n{pasted}\n")
-    told = f"missed in 1 test (lm_normalize = {json.dumps(sorted(normalizers))} lets them replay):"
+    told = f"missed in 1 test (lm_normalize = {json.dumps(sorted(normalizers))} makes them replay):"
     assert told in result.outlines
     assert not [line for line in result.outlines if "records what is missing" in line]
     suite.asked()
@@ -223,7 +223,7 @@ def test_a_normalizer_mends_a_block(suite, monkeypatch, setting):
     result = suite.run()
     pasted = [line.removeprefix("E").strip() for line in result.outlines if line.startswith("E  ")][-1]
     assert pasted == 'use_cassette("x.yaml", normalize=["uuid"])'
-    assert 'missed in 1 test (normalize = ["uuid"] lets them replay):' in result.outlines
+    assert 'missed in 1 test (normalize = ["uuid"] makes them replay):' in result.outlines
     suite.test(body.replace("{call}", pasted))
     suite.run().assert_outcomes(passed=1)
     assert suite.asked() == 1
@@ -582,7 +582,7 @@ def test_litellm_that_hides_its_functions(suite, monkeypatch):
     result.stdout.fnmatch_lines(
         [
             "calls cannot be seen",
-            "live calls in tests without a mark were not counted: calls cannot be seen",
+            "live calls in unmarked tests were not counted: calls cannot be seen",
         ]
     )
 

@@ -245,7 +245,7 @@ def test_a_removed_cassette_is_told(suite):
     suite.record()
     suite.test("@pytest.mark.lm_cache\ndef test_one():\n    pass\n")
     suite.run("--lm-rewrite").stdout.fnmatch_lines(
-        ["0 replayed", "1 cassette removed, for its test made no call:", "  cassettes*test_one.yaml"]
+        ["0 replayed", "1 cassette removed because its test made no calls:", "  cassettes*test_one.yaml"]
     )
     assert suite.cassettes() == []
 

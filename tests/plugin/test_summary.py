@@ -84,7 +84,7 @@ def test_refused(suite):
     """)
     assert told(suite.run()) == [
         "0 replayed, 2 refused",
-        "refused in 2 tests, for reasons that recording cannot mend; see their messages:",
+        "2 tests failed for reasons that recording cannot fix; see their messages:",
         "  test_it.py::test_one (1)",
         "  test_it.py::test_two (1)",
     ]
@@ -99,7 +99,7 @@ def test_unused(suite):
     )
     lines = told(suite.run())
     assert lines[2:] == [
-        "2 unused recordings (pytest --lm-rewrite drops what no call asks for):",
+        "2 unused recordings (pytest --lm-rewrite removes recordings that no call asks for):",
         "  test_it.py::test_one (1)",
         "  test_it.py::test_two (1)",
     ]
@@ -133,7 +133,7 @@ def test_live_calls_of_unmarked_tests(suite):
     result.assert_outcomes(passed=3)
     assert suite.asked() == 4
     assert told(result)[1:] == [
-        "4 live calls in tests without a mark (add @pytest.mark.lm_cache, or set lm_auto = true):",
+        "4 live calls in unmarked tests (add @pytest.mark.lm_cache, or set lm_auto = true):",
         "  outside of the tests, such as while a module is imported: use_cassette records them (1)",
         "  test_it.py::TestIt::test_one (2)",
         "  test_it.py::test_one (1)",
