@@ -312,11 +312,6 @@ def newer_value(version: int, known: int) -> str:
     )
 
 
-def layer_off(name: str, trouble: Exception) -> str:
-    """The warning for a layer that is left out from here on."""
-    return f"The {name} layer of the cache is left out from here on; recording goes on without it. {trouble}"
-
-
 def disk_trouble(folder: Any, problem: str) -> str:
     """The message for a disk cache that cannot be used."""
     return (

@@ -38,7 +38,7 @@ from pytest_lmcache.errors import (
 from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.late_calls import LateCalls
-from pytest_lmcache.layers.stack import Cache, Stats, Troubles
+from pytest_lmcache.layers.stack import Cache, Stats, Store
 from pytest_lmcache.libraries.bypassed_caches import WATCHED, CacheBypass
 from pytest_lmcache.libraries.import_hook import ExecutionWatch, ImportWatch
 from pytest_lmcache.origins import Late, Origin
@@ -106,7 +106,7 @@ class Session:
         self.layers = CacheSettings()
         self.configured: dict[str, Any] = {}
         self._caches: dict[CacheSettings, Cache] = {}
-        self._troubles = Troubles()
+        self._failed_stores: set[Store] = set()
         self._used: dict[int, Cache] = {}
         self._parent: Parent | None = None
         # In a process made by fork: what reaches the recorders of the other process.
@@ -417,11 +417,9 @@ class Session:
         """What the layers of the caches that stood behind cassettes were asked, by the layer's name."""
         total: dict[str, Stats] = {}
         for cache in self._used.values():
-            if cache._built is None:  # noqa: SLF001 - nothing was asked of it: there is nothing to open it for
-                continue
-            # By the class: a user's cache may have something else under this name.
-            for name, stats in Cache.stats(cache).items():
-                total[name] = total.get(name, Stats()) + stats
+            by_layer = Cache.stats(cache)  # a subclass may have something else under this name
+            if any(stats != Stats() for stats in by_layer.values()):
+                total |= {name: total.get(name, Stats()) + stats for name, stats in by_layer.items()}
         return total
 
     def close_caches(self) -> None:
@@ -434,7 +432,7 @@ class Session:
 
     def forget_troubles(self) -> None:
         """Caches that are opened from now on try every folder and server again."""
-        self._troubles = Troubles()
+        self._failed_stores = set()
 
     def cache(self, **layers: Any) -> Cache:
         """The cache of the configuration, of ``configure_cache`` and of these settings; each is there once."""
@@ -442,8 +440,8 @@ class Session:
         with self._lock:
             if wanted not in self._caches:
                 self._caches[wanted] = cache = Cache(**asdict(wanted))
-                # One server, one folder, one warning and one time-out, however many settings lead there.
-                cache._shared = self._troubles  # noqa: SLF001
+                # One warning and one time-out for a server or folder, however many settings lead there.
+                cache.share_failures(self._failed_stores)
             return self._caches[wanted]
 
     def _cache(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:

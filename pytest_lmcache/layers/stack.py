@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
 import sysconfig
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 
 from pytest_lmcache import keys
-from pytest_lmcache.errors import LayerError, LMCacheWarning, layer_off
+from pytest_lmcache.errors import LayerError, LMCacheWarning
 from pytest_lmcache.layers.contract import Layer
 from pytest_lmcache.layers.memory import MemoryLayer
 from pytest_lmcache.settings import CacheSettings
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".pytest_cache/d/lmcache")
 
-_BUILDING = threading.Lock()
+Store = tuple[str, object]
+"""A layer's name, and its folder or URL."""
+
+_LOCK = threading.Lock()
 
 
 class Value(dict[str, Any]):
-    """A value, and the name of the layer that it came from: memory, disk or redis."""
+    """A value, and in ``layer`` the name of the layer that had it: memory, disk or redis."""
 
     __slots__ = ("layer",)
 
@@ -40,47 +43,38 @@ class Value(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a layer was asked and told: values found, values not found, values put."""
+    """How often a layer had a value that it was asked for, how often not, and how many values were put into it."""
 
     hits: int = 0
     misses: int = 0
     puts: int = 0
 
     def __add__(self, other: Stats) -> Stats:
-        """The two together."""
         return Stats(self.hits + other.hits, self.misses + other.misses, self.puts + other.puts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Troubles:
-    """The stores that have failed, by layer and by folder or URL; caches that share it leave out the same ones."""
-
-    off: set[tuple[str, Any]] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stack:
-    """The layers of one cache, top first, and how often each was asked and told; ``lock`` is for ``counts``."""
+class _State:
+    """What one cache works with; ``lock`` guards ``counts``."""
 
     memory: MemoryLayer
     layers: tuple[Layer, ...]
-    troubles: Troubles
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    failures: set[Store]
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Cache:
-    """Answers by key, in memory, on disk and on a Redis server: looked up in this order, put into all of them.
+    """Answers by key: looked up in memory, then on disk, then on a Redis server, and put into all of them.
 
-    Made to be subclassed: override `cache_key`, `get`, `put`, any of them or all; ``super().__init__()`` need
-    not be called. Threads may share one. Nothing is opened before the first `get` or `put`.
+    Made to be subclassed: override any of `cache_key`, `get` and `put`; ``super().__init__()`` need not be called.
+    Threads may share a cache. Nothing is opened before the first `get` or `put`.
     """
 
-    # Here for subclasses whose __init__ leaves it out.
+    # Class attributes, for subclasses whose __init__ does not call ours.
     _settings = CacheSettings()
-    _built: _Stack | None = None
-    _shared: Troubles | None = None
+    _shared_failures: set[Store] | None = None
+    _built: _State | None = None
 
     def __init__(
         self,
@@ -96,9 +90,11 @@ class Cache:
     ) -> None:
         """Choose the layers.
 
-        ``disk_cache_dir`` is ``.pytest_cache/d/lmcache`` in the current folder unless it is given. ``ttl`` is in
-        seconds, counted from the recording. ``memory_max_entries`` may be ``math.inf``. ``url`` is that of a
-        Redis or Valkey server. Raises SettingsError for a value that an argument cannot have.
+        ``disk_cache_dir`` defaults to ``.pytest_cache/d/lmcache`` in the current folder, ``disk_size_limit_bytes``
+        is in bytes. ``memory_max_entries`` is a number of answers, or ``math.inf``. ``ttl`` is in seconds, counted
+        from the recording. ``url`` is that of a Redis or Valkey server: ``redis://``, ``rediss://``, ``unix://``,
+        ``valkey://`` or ``valkeys://``. Raises SettingsError for any other argument, for a value that an argument
+        cannot have, and for a URL if redis-py is not installed.
         """
         given = {
             "enable_memory_cache": enable_memory_cache,
@@ -116,150 +112,162 @@ class Cache:
             check_installed()
 
     def cache_key(self, request: dict[str, Any]) -> str:
-        """What makes two calls the same: everything that was asked. ``request`` is normalized."""
+        """The key of a request: calls with the same key are the same call. By default, all of the request counts.
+
+        ``request`` is the normalized request: plain data such as ``{"model": ..., "messages": [...]}``, without
+        API keys. The key may be any text.
+        """
         return keys.exact(request)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The value of a key from the first layer that has it; the layers above it have it then too.
+        """The value of a key from the first layer that has it, or None; layers above it get the value, too.
 
-        None where no layer has it. A layer that fails is left out from then on, with a warning.
+        The value is a `Value`: a dict of JSON data with the layer's name in ``layer``. A layer that fails is left
+        out from then on, with an LMCacheWarning.
         """
-        troubles: list[tuple[Layer, LayerError]] = []
+        failures: dict[Layer, LayerError] = {}
         above: list[Layer] = []
         found: Value | None = None
-        for layer in self._working():
+        for layer in self._working_layers():
             try:
                 value = layer.get(key)
             except LayerError as error:
-                troubles.append((layer, error))
+                failures[layer] = error
                 continue
             self._count(layer, "misses" if value is None else "hits")
             if value is not None:
                 found = Value(value, layer.name)
-                self._put(above, key, found, troubles)
+                failures |= _put(above, key, found)
                 break
             above.append(layer)
-        self._tell(troubles)
+        self._leave_out(failures)
         return found
 
     def put(self, key: str, value: dict[str, Any]) -> None:
-        """Keep a value in every layer, in place of what was there under its key.
+        """Put a value, a dict of JSON data, into every layer; it replaces an earlier value of the key.
 
-        A layer that fails is left out from then on, with a warning. Raises CacheError for what is not JSON data.
+        A layer that fails is left out from then on, with an LMCacheWarning. Raises CacheError for a value that is
+        not JSON data.
         """
-        troubles: list[tuple[Layer, LayerError]] = []
-        for layer in self._put(self._working(), key, value, troubles):
-            self._count(layer, "puts")
-        self._tell(troubles)
+        layers = self._working_layers()
+        failures = _put(layers, key, value)
+        for layer in layers:
+            if layer not in failures:
+                self._count(layer, "puts")
+        self._leave_out(failures)
 
     @property
     def keeps(self) -> bool:
-        """Whether what is put is kept anywhere."""
-        return type(self).put is not Cache.put or bool(self._working())
+        """Whether `put` stores values anywhere."""
+        return type(self).put is not Cache.put or bool(self._working_layers())
 
     @property
     def single_flight(self) -> SingleFlight | None:
-        """The locks that let one process of the machine ask at a time; None without a disk layer: they lie in its folder."""
+        """The locks that let one process of the machine ask at a time; None without a disk layer to hold them."""
         if type(self).get is not Cache.get and type(self).put is not Cache.put:
-            return None  # what they keep, and where, is their own
-        found: Iterator[SingleFlight | None] = (
-            getattr(layer, "single_flight", None) for layer in self._working()
+            return None  # the subclass stores its values elsewhere
+        locks: Iterator[SingleFlight | None] = (
+            getattr(layer, "single_flight", None) for layer in self._working_layers()
         )
-        return next(filter(None, found), None)
+        return next(filter(None, locks), None)
 
     def stats(self) -> dict[str, Stats]:
-        """For each layer by name, how often it was asked by `get` and told by `put`, and with what success."""
-        stack = self._stack
-        with stack.lock:
+        """How often each layer, by name, was used by `get` and `put`."""
+        state = self._state()
+        with state.lock:
             return {
-                layer.name: Stats(*(stack.counts[layer.name, what] for what in ("hits", "misses", "puts")))
-                for layer in stack.layers
+                layer.name: Stats(*(state.counts[layer.name, what] for what in ("hits", "misses", "puts")))
+                for layer in state.layers
             }
 
     def close(self) -> None:
-        """Let go of files and connections; the next `get` or `put` takes them up again."""
+        """Close files and connections; the next `get` or `put` opens them again."""
         if self._built is not None:
             for layer in self._built.layers:
                 layer.close()
 
+    def share_failures(self, failures: set[Store]) -> None:
+        """Leave out the stores in ``failures``, and add those that fail; call it before the first `get` or `put`.
+
+        Caches with the same set try a failing server or folder once, and warn of it once.
+        """
+        self._shared_failures = failures
+
     @property
     def _memory_cache(self) -> MutableMapping[str, Any]:
-        """The mapping behind the memory layer; there also where the layer is off, but then for subclasses alone."""
-        return self._stack.memory.mapping
+        """The mapping behind the memory layer, for subclasses, as in DSPy; it exists if the layer is off, too."""
+        return self._state().memory.mapping
 
     @_memory_cache.setter
     def _memory_cache(self, mapping: MutableMapping[str, Any]) -> None:
-        self._stack.memory.mapping = mapping
+        self._state().memory.mapping = mapping
 
-    @property
-    def _stack(self) -> _Stack:
+    def _state(self) -> _State:
         if self._built is None:
-            with _BUILDING:
+            with _LOCK:
                 if self._built is None:
-                    self._built = _stack_of(self._settings, self._shared or Troubles())
+                    memory = MemoryLayer(self._settings.memory_max_entries, self._settings.ttl)
+                    failures = set() if self._shared_failures is None else self._shared_failures
+                    self._built = _State(memory, tuple(make_layers(self._settings, memory)), failures)
         return self._built
 
-    def _working(self) -> list[Layer]:
-        stack = self._stack
-        return [layer for layer in stack.layers if self._place(layer) not in stack.troubles.off]
+    def _working_layers(self) -> list[Layer]:
+        state = self._state()
+        return [layer for layer in state.layers if self._store(layer) not in state.failures]
 
-    def _place(self, layer: Layer) -> tuple[str, Any]:
-        places = {"disk": self._settings.disk_cache_dir, "redis": self._settings.url}
-        return layer.name, places.get(layer.name)
-
-    def _put(
-        self, layers: list[Layer], key: str, value: dict[str, Any], troubles: list[tuple[Layer, LayerError]]
-    ) -> list[Layer]:
-        """Put a value into layers; returns those that took it."""
-        took = []
-        for layer in layers:
-            try:
-                layer.put(key, value)
-            except LayerError as error:
-                troubles.append((layer, error))
-            else:
-                took.append(layer)
-        return took
+    def _store(self, layer: Layer) -> Store:
+        stores = {"disk": self._settings.disk_cache_dir, "redis": self._settings.url}
+        return layer.name, stores.get(layer.name)
 
     def _count(self, layer: Layer, what: str) -> None:
-        with self._stack.lock:
-            self._stack.counts[layer.name, what] += 1
+        state = self._state()
+        with state.lock:
+            state.counts[layer.name, what] += 1
 
-    def _tell(self, troubles: list[tuple[Layer, LayerError]]) -> None:
-        """Switch layers off; last of all, since a warning may be an error here."""
-        for layer, trouble in troubles:
-            place, known = self._place(layer), self._stack.troubles
-            with known.lock:
-                if place in known.off:
+    def _leave_out(self, failures: Mapping[Layer, LayerError]) -> None:
+        """Leave layers out from now on. Called last of all: a warning may be an error here."""
+        for layer, error in failures.items():
+            store, known = self._store(layer), self._state().failures
+            with _LOCK:
+                if store in known:
                     continue
-                known.off.add(place)
-            warnings.warn(layer_off(layer.name, trouble), LMCacheWarning, stacklevel=_users_level())
+                known.add(store)
+            message = f"The {layer.name} layer of the cache is left out from here on; recording goes on without it. {error}"
+            warnings.warn(message, LMCacheWarning, stacklevel=_users_level())
 
 
-def _users_level() -> int:
-    """For a warning of our caller's: which of its callers is the user's code, else what called this package."""
-    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    ours = f"{Path(__file__).parents[1]}{os.sep}"
-    files = [frame.f_code.co_filename for frame, _ in walk_stack(sys._getframe(1))]  # noqa: SLF001
-    foreign = [level for level, file in enumerate(files, 1) if not file.startswith(ours)]
-    users = (
-        level for level in foreign if not files[level - 1].startswith((*places, "<frozen", "<pytest-lmcache"))
-    )
-    return next(users, foreign[0] if foreign else 1)
-
-
-def _stack_of(settings: CacheSettings, troubles: Troubles) -> _Stack:
-    memory = MemoryLayer(settings.memory_max_entries, settings.ttl)
-    layers: list[Layer] = []
+def make_layers(settings: CacheSettings, memory: MemoryLayer) -> Iterator[Layer]:
+    """Make the layers that are switched on, in the order in which they are asked."""
     if settings.enable_memory_cache:
-        layers.append(memory)
+        yield memory
     if settings.enable_disk_cache:
         from pytest_lmcache.layers.disk import DiskLayer
 
-        folder = settings.disk_cache_dir or FOLDER
-        layers.append(DiskLayer(folder, settings.disk_size_limit_bytes, settings.ttl))
+        yield DiskLayer(settings.disk_cache_dir or FOLDER, settings.disk_size_limit_bytes, settings.ttl)
     if settings.url is not None:
         from pytest_lmcache.layers.redis import RedisLayer
 
-        layers.append(RedisLayer(settings.url, settings.ttl))
-    return _Stack(memory, tuple(layers), troubles)
+        yield RedisLayer(settings.url, settings.ttl)
+
+
+def _put(layers: Sequence[Layer], key: str, value: dict[str, Any]) -> dict[Layer, LayerError]:
+    """Put a value into layers; returns those that failed."""
+    failures = {}
+    for layer in layers:
+        try:
+            layer.put(key, value)
+        except LayerError as error:
+            failures[layer] = error
+    return failures
+
+
+def _users_level() -> int:
+    """The ``stacklevel`` of a warning that points at the user's code, or else at what called this package."""
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    ours = f"{Path(__file__).parents[1]}{os.sep}"
+    files = [frame.f_code.co_filename for frame, _ in walk_stack(inspect.currentframe())]
+    foreign = [level for level, file in enumerate(files) if not file.startswith(ours)]
+    users = (
+        level for level in foreign if not files[level].startswith((*installed, "<frozen", "<pytest-lmcache"))
+    )
+    return next(users, foreign[0] if foreign else 1)

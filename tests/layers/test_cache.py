@@ -12,6 +12,7 @@ import pytest
 
 from pytest_lmcache import Cache, LMCacheWarning, SettingsError, keys
 from pytest_lmcache.errors import LayerError
+from pytest_lmcache.layers import stack
 from pytest_lmcache.layers.memory import MemoryLayer
 from pytest_lmcache.layers.stack import Stats, Value
 from pytest_lmcache.session import Session
@@ -65,11 +66,15 @@ class Broken:
         pass
 
 
-def stacked(*layers):
-    """A cache of these layers."""
-    cache = Cache()
-    object.__setattr__(cache._stack, "layers", layers)
-    return cache
+@pytest.fixture
+def stacked(monkeypatch):
+    """Makes a cache of the layers that it is given."""
+
+    def make(*layers):
+        monkeypatch.setattr(stack, "make_layers", lambda *_: layers)
+        return Cache()
+
+    return make
 
 
 # ---- layers in order ----------------------------------------------------------------------------------------
@@ -182,7 +187,7 @@ def test_key():
 # ---- trouble ------------------------------------------------------------------------------------------------
 
 
-def test_failing_layer_is_left_out():
+def test_failing_layer_is_left_out(stacked):
     """A layer that fails costs one warning, which says which, why and what mends it, and is asked no more."""
     broken, working = Broken(), MemoryLayer()
     working.put("k1", ONE)
@@ -202,7 +207,7 @@ def test_failing_layer_is_left_out():
 
 
 @pytest.mark.parametrize("act", ["get", "put", "promote"])
-def test_nothing_is_lost_where_warnings_are_errors(act):
+def test_nothing_is_lost_where_warnings_are_errors(act, stacked):
     """With ``-W error`` the warning ends the call, but only once the other layers have been served."""
     above, broken, below = MemoryLayer(), Broken(), MemoryLayer()
     if act == "promote":
@@ -220,7 +225,7 @@ def test_nothing_is_lost_where_warnings_are_errors(act):
     assert cache.get("k1") == expected
 
 
-def test_one_warning_from_many_threads():
+def test_one_warning_from_many_threads(stacked):
     """However many threads meet the trouble at once, it is told once."""
     broken = Broken()
     gate = threading.Barrier(6)
@@ -237,7 +242,7 @@ def test_one_warning_from_many_threads():
     assert broken.asked == 6
 
 
-def test_each_layer_is_told_of():
+def test_each_layer_is_told_of(stacked):
     """Two layers in trouble are two warnings, also where the first of them is an error."""
     cache = stacked(Broken("disk"), Broken("redis"))
     with warnings.catch_warnings():
