@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
+
+from pytest_lmcache.settings import Mode
+
+if TYPE_CHECKING:
+    from pytest_lmcache.call_record import CallRecord
+    from pytest_lmcache.recorder import Recorder
 
 WORDS = {"provider": "from the provider, asked just now", "cassette": "from the cassette"}
 
 
-def from_layers(calls: Iterable[Any]) -> list[str]:
+def from_layers(calls: Iterable[CallRecord]) -> list[str]:
     """How many answers came from which layer, and which test or block asked for them first, and when."""
     found: dict[tuple[str, str], list[str]] = {}
     for call in calls:
@@ -20,9 +26,11 @@ def from_layers(calls: Iterable[Any]) -> list[str]:
     ]
 
 
-def advice(calls: Iterable[Any], command: str) -> str:
-    """Where a failed test's answers came from, and the command that asks again; empty where none was to be recorded."""
-    answered = [call for call in calls if call.answer is not None]
+def advice(recorder: Recorder) -> str:
+    """Return where a failed test's answers came from, and the command that asks again; empty if none was recorded."""
+    if recorder.mode not in {Mode.RECORD, Mode.ONCE} or recorder.faults:
+        return ""
+    answered = [call for call in recorder.calls if call.answer is not None]
     counts = {word: sum(call.source == source for call in answered) for source, word in WORDS.items()}
     if len(answered) == counts[WORDS["cassette"]]:
         return ""
@@ -32,6 +40,6 @@ def advice(calls: Iterable[Any], command: str) -> str:
             "This test failed while its model calls were recorded. Its answers:",
             *(f"  {line}" for line in lines),
             "Recording again takes kept answers from the cache. If one is bad, ask the provider again:",
-            f"  {command}",
+            f"  {recorder.commands.rewrite}",
         ]
     )

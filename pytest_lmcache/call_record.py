@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.errors import shorten
 from pytest_lmcache.interaction import Answer, Interaction
-from pytest_lmcache.not_recorded import NotRecorded
+from pytest_lmcache.not_recorded import NotRecorded, Reason
 
 UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
 
@@ -110,6 +111,11 @@ class CallRecord:
         is_bare = kind == "completion" and UNIT not in self.custom_key
         return UNIT.join((self.custom_key, *filter(None, ("" if is_bare else kind, self.owner, number))))
 
+    def copy_usage(self, answer: Answer) -> None:
+        """Take over what an answer cost."""
+        self.tokens, self.cached, self.usd = answer.tokens, answer.cached, answer.usd
+        self.is_answered = answer.is_answered
+
     @property
     def request(self) -> dict[str, Any]:
         """The normalized request; empty for a call of which nothing is kept."""
@@ -150,3 +156,53 @@ def described(request: Mapping[str, Any]) -> str:
             content = last.get("content") if isinstance(last, dict) else last
             text.append(shorten(content if isinstance(content, str) else str(content), 60))
     return ", ".join(text)
+
+
+class CallLog:
+    """The calls of one test or block, as the fixture ``lm_cache`` and ``use_cassette`` show them."""
+
+    def __init__(self) -> None:
+        self._calls: list[CallRecord] = []
+        self._order = count()
+
+    def number(self) -> int:
+        """Return the place of a call that starts now among all calls of the test."""
+        return next(self._order)
+
+    @property
+    def calls(self) -> Sequence[CallRecord]:
+        """The calls so far, in the order in which they started."""
+        return sorted(self._calls, key=lambda record: record.order)
+
+    @property
+    def replayed(self) -> int:
+        """How many calls the cassette answered."""
+        return sum(record.source == "cassette" for record in self._calls)
+
+    @property
+    def recorded(self) -> int:
+        """How many answers are new: they are written to the cassette if the test passes."""
+        return sum(record.is_new for record in self._calls)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The tokens of all calls so far, as the provider counted them.
+
+        A mapping with ``prompt_tokens``, ``completion_tokens`` and ``total_tokens``.
+        """
+        prompt = sum(record.tokens[0] for record in self._calls)
+        completion = sum(record.tokens[1] for record in self._calls)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+
+    @property
+    def not_recorded(self) -> list[NotRecorded]:
+        """The calls so far that are not recorded, or that are recorded and cannot be replayed; why, for each."""
+        return [
+            failure.why if record.entry is None else failure.why._replace(reason=Reason.NO_ANSWER)
+            for record in self.calls
+            if (failure := record.failure) is not None and (record.entry is None or not failure.replays)
+        ]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from pytest_lmcache import errors, mends
 from pytest_lmcache.call_record import described
+from pytest_lmcache.cassette.file import Cassette, NoCassette
 from pytest_lmcache.errors import CassetteError, CassetteMiss, MissCause
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
-    from pytest_lmcache.cassette.file import Cassette
     from pytest_lmcache.commands import Commands
     from pytest_lmcache.keys.strategies import KeyStrategy
 
@@ -73,11 +73,17 @@ class Misses:
         return miss
 
     def explained(
-        self, call: Call, cassette: Cassette | None, strategy: KeyStrategy, *, used_up: bool, compares: bool
+        self,
+        call: Call,
+        cassette: Cassette | NoCassette,
+        strategy: KeyStrategy,
+        *,
+        used_up: bool,
+        compares: bool,
     ) -> CassetteMiss:
         """The miss of a call that nothing answers; ``compares``: with what was recorded instead."""
         asked = [f"No recording answers this call of {call.name}(): {described(call.request)}"]
-        if cassette is None:
+        if isinstance(cassette, NoCassette):
             looked = ["Looked in  the cache layers; there is no cassette."]
             return self._told(strategy, MissCause.NO_CASSETTE, asked, looked)
         if not cassette.exists:

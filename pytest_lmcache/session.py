@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
-from pytest_lmcache import origins
+from pytest_lmcache import answer_sources, origins
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.names import cassette_path
 from pytest_lmcache.children.parent import Parent
@@ -626,7 +626,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             session.tell(recorder, passed=is_kept, written=written)
         if kind is None and untold:
             raise untold[0]
-        if isinstance(error, Exception) and (told := recorder.advice_on_failure()):
+        if isinstance(error, Exception) and (told := answer_sources.advice(recorder)):
             error.add_note(told)
 
     def _closed(self) -> Recorder:

@@ -24,6 +24,11 @@ class Mode(StrEnum):
     REWRITE = "rewrite"
     LIVE = "live"
 
+    @property
+    def replays(self) -> bool:
+        """Whether no provider is asked if there is a cassette."""
+        return self in {Mode.REPLAY, Mode.ONCE}
+
 
 class Repeat(StrEnum):
     """What an identical call gets once the recorded answers are used up."""
@@ -38,6 +43,10 @@ class RecordErrors(StrEnum):
 
     LASTING = "lasting"
     ALL = "all"
+
+    def includes(self, *, lasting: bool) -> bool:
+        """Whether an error is recorded at once, whatever comes after it; ``lasting``: asking again gives it again."""
+        return lasting or self is RecordErrors.ALL
 
 
 class Usage(StrEnum):

@@ -19,7 +19,7 @@ from pytest_lmcache.miss import EXPLAINED
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recorder import Decision, Recorder, decide
 from pytest_lmcache.session import Session
-from pytest_lmcache.settings import CacheSettings, Mode, Settings
+from pytest_lmcache.settings import CacheSettings, Mode, RecordErrors, Settings
 
 ENGINE = Session()
 ENGINE.layers = CacheSettings(enable_memory_cache=False, enable_disk_cache=False)
@@ -262,7 +262,7 @@ def test_transient_errors_are_kept_only_where_all_are(
     path: Path, record_errors: str, lasting: bool, kept: bool
 ) -> None:
     """`lm_record_errors` decides on the errors that asking again may not give."""
-    assert recorder(path, record_errors=record_errors).should_record_error(lasting=lasting) is kept
+    assert Settings(record_errors=RecordErrors(record_errors)).record_errors.includes(lasting=lasting) is kept
 
 
 def failed(tape: Recorder, text: str, answer: Answer = LIMIT) -> None:

@@ -182,7 +182,7 @@ def test_two_blocks_rewrite_one_file_together(path: Path, provider: Provider) ->
             ask(text, provider.url)
     with use_cassette(path) as tape:
         assert [ask(text) for text in ("kept", "new", "newer")]
-        assert len(tape.cassette.entries) == 3
+        assert len(tape.open_cassette().entries) == 3
 
 
 @pytest.mark.parametrize(
@@ -635,13 +635,13 @@ def test_a_shared_cassette_is_read_again_only_when_it_changed(path: Path, provid
     """Hundreds of tests on one cassette read it once; what one of them recorded, the next one finds."""
     record(path, provider, "a")
     engine = Session()
-    first, second = (engine.recorder(Settings(), path, is_shared=True).cassette for _ in range(2))
+    first, second = (engine.recorder(Settings(), path, is_shared=True).open_cassette() for _ in range(2))
     assert first is second
     record(path, provider, "a", "b")
-    assert len(engine.recorder(Settings(), path, is_shared=True).cassette.entries) == 2
+    assert len(engine.recorder(Settings(), path, is_shared=True).open_cassette().entries) == 2
     other = Settings().updated({"key": "content"}, "test")
-    assert engine.recorder(other, path, is_shared=True).cassette.strategy.name == "content/1"
-    assert engine.recorder(Settings(), path, is_shared=True).cassette.strategy.name == "exact/1"
+    assert engine.recorder(other, path, is_shared=True).open_cassette().strategy.name == "content/1"
+    assert engine.recorder(Settings(), path, is_shared=True).open_cassette().strategy.name == "exact/1"
 
 
 @pytest.mark.parametrize(

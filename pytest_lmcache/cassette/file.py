@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from pytest_lmcache.cassette.document import CONFLICT, Entry, rewrite_command, scalar
+from pytest_lmcache.cassette.document import CONFLICT, Entry, entry_of, rewrite_command, scalar
 from pytest_lmcache.cassette.merge import CallToSave, merge
 from pytest_lmcache.errors import (
     CassetteError,
@@ -26,6 +26,7 @@ from pytest_lmcache.errors import (
     shorten,
     unwritable_cassette,
 )
+from pytest_lmcache.interaction import Interaction
 from pytest_lmcache.keys.strategies import KeyStrategy
 from pytest_lmcache.locks import HeldTooLongError, exclusive_writing
 
@@ -45,6 +46,25 @@ COMPLETE = re.compile(rb"\nseconds: [0-9]+\.[0-9]{3}\Z")
 LARGE = 1 << 18
 LOOK_UPS = 8
 LONG_KEY = re.compile(r"[A-Za-z]\w{15,}", re.ASCII)
+
+
+class NoCassette:
+    """In place of a cassette where a test or block has none: finds nothing, and saves nothing."""
+
+    path = None
+    exists = False
+    entries: Sequence[Entry] = ()
+
+    def answers(self, _key: str) -> Sequence[Entry]:
+        """Return no recordings."""
+        return ()
+
+    def entry_of(self, _interaction: Interaction) -> None:
+        """Return no document."""
+
+    def save(self, *_: Any, **__: Any) -> bool:
+        """Write nothing."""
+        return False
 
 
 class Cassette:
@@ -81,6 +101,10 @@ class Cassette:
             if found:
                 return found
         return self._indexed()[1].get(key, ())
+
+    def entry_of(self, interaction: Interaction) -> Entry:
+        """Return the document of an interaction of this cassette, as `save` takes it."""
+        return entry_of(interaction, self.path)
 
     def save(
         self, asked: Sequence[CallToSave], *, is_shared: bool, rewrite: bool, comment: Sequence[str] = ()

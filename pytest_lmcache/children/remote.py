@@ -20,7 +20,7 @@ from pytest_lmcache.interaction import Answer, Call
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded
 from pytest_lmcache.redact import Redactor
-from pytest_lmcache.settings import Mode, RecordErrors, Settings
+from pytest_lmcache.settings import Mode, Settings
 
 
 class RemoteRecorder:
@@ -53,15 +53,6 @@ class RemoteRecorder:
     def mode(self) -> Mode:
         """The mode of the test whose the next call is."""
         return self.settings.mode or Mode.REPLAY
-
-    @property
-    def replays(self) -> bool:
-        """Whether the mode is one of those that ask no provider where there is a cassette."""
-        return self.mode in {Mode.REPLAY, Mode.ONCE}
-
-    def should_record_error(self, *, lasting: bool) -> bool:
-        """Whether an error of the provider is recorded."""
-        return lasting or self.settings.record_errors is RecordErrors.ALL
 
     def number(self) -> int:
         """The test's recorder counts; here a call begins, which may be another test's than the last one."""

@@ -145,7 +145,7 @@ class RecordedCall:
                 ended = CANCELLED if is_cancelled(error) else type(error).__name__
                 answer = answer._replace(complete=False, ended=answer.ended or ended)
             if answer.ended == CANCELLED or (
-                stored is not None and self.recorder.should_record_error(lasting=lasting)
+                stored is not None and self.recorder.settings.record_errors.includes(lasting=lasting)
             ):
                 self.recorder.finish(self.record, self.call, answer)
             else:

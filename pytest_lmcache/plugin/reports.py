@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_lmcache import answer_sources
 from pytest_lmcache.errors import TOLD, CassetteMiss, LMCacheError
 from pytest_lmcache.plugin.items import missed_key, passed_key, recorder_key, stopped_itself
 from pytest_lmcache.plugin.tracebacks import miss_behind, users_part
@@ -65,7 +66,7 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
         is_rewrite = recorder.mode is Mode.REWRITE
         command = recorder.commands.rewrite if is_rewrite else recorder.commands.record
         _put_first(report, advice(failure, recorder.not_recorded, command))
-    if failure is not None and recorder is not None and (told := recorder.advice_on_failure()):
+    if failure is not None and recorder is not None and (told := answer_sources.advice(recorder)):
         report.sections.append(("language-model calls of this failure", told))
     # What a child process raised is another exception with the same text.
     if report.failed and faults and str(failure) not in map(str, faults):

@@ -218,7 +218,7 @@ class Interception:
         def answered(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             __tracebackhide__ = True
             recorder = None if inside.get() else self._find()
-            if recorder is None or not recorder.replays or not fast_path.has_no_listeners(kwargs):
+            if recorder is None or not recorder.mode.replays or not fast_path.has_no_listeners(kwargs):
                 return None
             call = fast_path.FastCall(recorder, name, parameters, args, kwargs, entry=original.__name__)
             return call.replay(call.stored) if call.stored is not None else None
