@@ -1,4 +1,4 @@
-"""The real clock, also where a test has stopped its own with freezegun; and how old a value is by the two."""
+"""The real clock, which freezegun does not move, and the age of stored values."""
 
 from __future__ import annotations
 
@@ -9,44 +9,47 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-CLOCKS_DIFFER = 300.0  # seconds by which the clocks of two machines may
-MOVED = 1.0  # seconds between the two clocks from which on one of them is a test's
+CLOCK_SKEW = 300.0  # seconds by which the clocks of two machines may differ
+MOVED_BY = 1.0  # seconds between the process's clock and the real one that mean that a test has moved it
 
 
 class RealTime:
-    """The clock, also where a test stopped it: freezegun replaces the names of modules, not those of classes."""
+    """The real clock: freezegun replaces the names in modules, but not those in classes."""
 
-    # Where time stands still already, freezegun keeps the real ones.
+    # If the clock is frozen when this is imported, freezegun has the real functions.
     _frozen = sys.modules.get("freezegun.api")
     now = (_frozen.real_datetime if _frozen else datetime).now
     seconds = _frozen.real_perf_counter if _frozen else time.perf_counter
     since_1970 = _frozen.real_time if _frozen else time.time
 
 
+def is_moved() -> bool:
+    """Return whether a test has moved the clock of this process."""
+    return abs(time.time() - RealTime.since_1970()) > MOVED_BY
+
+
 def stamps() -> dict[str, float]:
-    """When a value is stored: ``stored`` by the test's clock, and where that is moved ``real`` by the real one."""
+    """Return the time for a value that is stored now, in seconds since 1970.
+
+    ``stored`` is by the clock of this process, ``real`` by the real one if a test has moved the other.
+    """
     stamp = {"stored": time.time()}
     return stamp | {"real": RealTime.since_1970()} if is_moved() else stamp
 
 
 def age(value: Mapping[str, Any]) -> float:
-    """The seconds since a value was stored, ``math.inf`` where it does not say, or says a time to come.
+    """Return the seconds since a value was stored; ``math.inf`` if it has no time, or one in the future.
 
-    By the real clock; where a test has moved its own, by that one, unless the value is older really.
+    A test that moves the clock makes a value older, never younger, and for itself only.
     """
-    stored = _time(value.get("stored"))
-    really = RealTime.since_1970() - (_time(value["real"]) if "real" in value else stored)
+    stored = _seconds(value.get("stored"))
+    real_age = RealTime.since_1970() - (_seconds(value["real"]) if "real" in value else stored)
     if is_moved():
-        return max(time.time() - stored, really)
-    return really if really > -CLOCKS_DIFFER else math.inf
+        return max(time.time() - stored, real_age)
+    return real_age if real_age > -CLOCK_SKEW else math.inf
 
 
-def is_moved() -> bool:
-    """Whether the clock that everybody sees is not the real one."""
-    return abs(time.time() - RealTime.since_1970()) > MOVED
-
-
-def _time(value: Any) -> float:
+def _seconds(value: Any) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else -math.inf
 
 

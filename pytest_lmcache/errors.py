@@ -312,31 +312,6 @@ def newer_value(version: int, known: int) -> str:
     )
 
 
-def disk_trouble(folder: Any, problem: str) -> str:
-    """The message for a disk cache that cannot be used."""
-    return (
-        f"The cache in {folder} cannot be used: {problem}.\n"
-        "It holds copies only: delete the folder to start it anew, or name another one "
-        "(lm_disk_dir, disk_cache_dir=...), or switch the layer off (enable_disk_cache=False)."
-    )
-
-
-def redis_trouble(place: str, problem: str) -> str:
-    """The message for a server that is away, slow, or refuses."""
-    return (
-        f"The Redis server at {place} cannot be used: {problem.rstrip('.')}.\n"
-        "Start it, or correct its URL (lm_cache_url, url=...), or take the URL out."
-    )
-
-
-def no_redis() -> str:
-    """The message for a URL where there is no client for it."""
-    return (
-        "A URL for the cache (lm_cache_url, url=...) needs the Redis client, which is not installed: "
-        'pip install "redis>=5"'
-    )
-
-
 def bad_url(source: str, url: Any) -> str:
     """The message for a URL of no cache server; shows nothing of it that may be a password."""
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")

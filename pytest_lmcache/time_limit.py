@@ -1,8 +1,8 @@
-"""Stops a regular expression of the user's that does not come to an end.
+"""A time limit for a user's regular expression, which may take for ever on some texts.
 
-While ``re`` matches it holds the interpreter's lock, so a timer in another thread never runs, but a signal
-interrupts it. SIGALRM is left to whoever has it, such as pytest-timeout; then the timer of processor time, which
-hardly anybody uses, takes its place. Threads other than the main one get no signals, and Windows has no timers.
+``re`` holds the interpreter's lock while it matches, so a timer in another thread would never run; a signal does. If
+SIGALRM is in use, as by pytest-timeout, the timer of processor time serves, which hardly anybody uses. There is no
+limit in other threads than the main one, which get no signals, and on Windows, which has no such timers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TIMERS = [
 
 @contextmanager
 def time_limit(option: str, pattern: str) -> Iterator[None]:
-    """Around the use of an option's pattern on one text. Raises SettingsError when it takes too long."""
+    """Limit the use of an option's pattern on one text. Raises SettingsError after ``SECONDS`` seconds."""
     found = _free_timer() if threading.current_thread() is threading.main_thread() else None
     if found is None:
         yield
@@ -33,8 +33,8 @@ def time_limit(option: str, pattern: str) -> Iterator[None]:
 
     def stop(*_: object) -> NoReturn:
         raise SettingsError(
-            f"The pattern {pattern!r} of {option} was still at work on one text after {SECONDS:g} seconds; "
-            "mend it: a repetition within a repetition, such as (a+)+, is the usual cause."
+            f"The pattern {pattern!r} of {option} did not finish on one text within {SECONDS:g} seconds. "
+            "Change it: the usual cause is a repetition within a repetition, such as (a+)+."
         )
 
     number, timer = found
@@ -48,7 +48,7 @@ def time_limit(option: str, pattern: str) -> Iterator[None]:
 
 
 def _free_timer() -> tuple[int, int] | None:
-    """A signal that nobody handles, and its timer."""
+    """Return a signal that nobody handles, and its timer."""
     for number, timer in _TIMERS:
         if signal.getsignal(number) is signal.SIG_DFL and signal.getitimer(timer)[0] == 0:
             return number, timer

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "layers.contract": "clock errors",
     "layers.disk": "clock errors layers.contract layers.single_flight",
     "layers.memory": "interaction layers.contract",
-    "layers.redis": "errors layers.contract",
+    "layers.redis": "clock errors layers.contract",
     "layers.single_flight": "layers.contract locks",
     "layers.stack": "errors keys layers.contract layers.disk layers.memory layers.redis layers.single_flight settings",
     "layers.values": "cassette.yaml_writer clock errors interaction stream_chunks",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_lmcache.clock import is_moved
-from pytest_lmcache.errors import LayerError, disk_trouble
+from pytest_lmcache.errors import LayerError
 from pytest_lmcache.layers.contract import from_text, is_fresh, make_folder, plain_key, to_text
 from pytest_lmcache.layers.single_flight import SingleFlight
 
@@ -107,7 +107,11 @@ class DiskLayer:
                 if threading.current_thread() is not threading.main_thread():
                     cache.close()
         except Exception as error:  # a broken database fails in many ways, none of which may end a test
-            raise LayerError(disk_trouble(self.folder, _reason(error))) from error
+            raise LayerError(
+                f"The cache in {self.folder} cannot be used: {_reason(error)}.\n"
+                "It holds copies only: delete the folder to start it anew, or name another one "
+                "(lm_disk_dir, disk_cache_dir=...), or switch the layer off (enable_disk_cache=False)."
+            ) from error
 
     def _open(self) -> Any:
         from diskcache import Cache

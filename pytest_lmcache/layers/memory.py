@@ -11,33 +11,32 @@ from pytest_lmcache.layers.contract import from_text, is_fresh, to_text
 
 
 class MemoryLayer:
-    """Keeps up to ``max_entries`` values; who was not used for longest goes first.
+    """Stores up to ``max_entries`` values, then drops the least recently used; ``ttl`` is in seconds.
 
-    ``mapping`` is where they are kept, as they are: a mapping that threads may share.
+    ``mapping`` holds the values. Another mapping may take its place if threads may share it.
     """
 
     name = "memory"
 
     def __init__(self, max_entries: float = 1_000_000, ttl: float | None = None) -> None:
-        self.mapping: MutableMapping[str, Any] = _Locked(max_entries)
+        self.mapping: MutableMapping[str, Any] = _LockedLRU(max_entries)
         self._ttl = ttl
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """As every layer."""
+        """See `Layer.get`."""
         value = self.mapping.get(key)
         return copied(value) if isinstance(value, dict) and is_fresh(value, self._ttl) else None
 
     def put(self, key: str, value: dict[str, Any]) -> None:
-        """As every layer."""
-        # By way of text, so that this layer gives what the others give.
+        """See `Layer.put`. The value passes through JSON, so that every layer returns the same."""
         self.mapping[key] = from_text(to_text(value))
 
     def close(self) -> None:
-        """As every layer; nothing to let go of."""
+        """See `Layer.close`; there is nothing to close."""
 
 
-class _Locked(MutableMapping[str, Any]):
-    """cachetools' LRUCache, which must not be used by two threads at once, behind a lock."""
+class _LockedLRU(MutableMapping[str, Any]):
+    """The LRUCache of cachetools behind a lock; two threads must not use one at the same time."""
 
     def __init__(self, max_entries: float) -> None:
         from cachetools import LRUCache
@@ -62,5 +61,4 @@ class _Locked(MutableMapping[str, Any]):
             return iter(list(self._entries))
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._entries)
+        return len(self._entries)

@@ -6,32 +6,33 @@ import math
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-from pytest_lmcache.errors import LayerError, SettingsError, bad_url, no_redis, redis_trouble
-from pytest_lmcache.layers.contract import from_text, is_fresh, plain_key, seconds_left, to_text
+from pytest_lmcache.clock import age
+from pytest_lmcache.errors import LayerError, SettingsError, bad_url
+from pytest_lmcache.layers.contract import from_text, is_fresh, plain_key, to_text
 
 LARGEST_ANSWER = 100_000_000  # bytes
-WHOLE_ANSWER = 5  # times the time-out of one step
-LONGEST_LIFE = 10**10  # seconds; servers refuse more than fits 64 bits of milliseconds
-
-_T = TypeVar("_T")
+LONGEST_ANSWER = 5  # times ``timeout``
+LONGEST_LIFE = 10**10  # seconds; servers refuse more milliseconds than fit into 64 bits
 
 
 def check_installed() -> None:
-    """Raise SettingsError where redis-py is not installed; imports nothing."""
+    """Raise SettingsError if redis-py is not installed. Imports nothing."""
     if find_spec("redis") is None:
-        raise SettingsError(no_redis())
+        raise SettingsError(
+            "A URL for the cache (lm_cache_url, url=...) needs the Redis client, which is not installed: "
+            'pip install "redis>=5"'
+        )
 
 
 class RedisLayer:
-    """Keeps values under ``prefix`` and their key, as text; the server removes them ``ttl`` seconds after recording.
+    """Stores values under ``prefix`` and their key; the server removes them ``ttl`` seconds after the recording.
 
-    ``timeout`` is how many seconds a server may take to connect or for any part of an answer, and a fifth of what
-    it may take for all of it; nothing is tried twice. Values of more than 100 MB are not kept.
-    Raises SettingsError for a URL that cannot be one, and where redis-py is not installed. Connects at the
-    first `get` or `put`.
+    ``timeout`` is in seconds: the server may take so long to connect and for each part of an answer, and five times
+    as long for a whole answer. Nothing is tried twice. Values of 100 MB and more are not stored. Connects at the
+    first `get` or `put`. Raises SettingsError for a bad URL, and if redis-py is not installed.
     """
 
     name = "redis"
@@ -44,19 +45,19 @@ class RedisLayer:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        if not isinstance(url, str):
-            raise SettingsError(bad_url("RedisLayer()", url))
         options: dict[str, Any] = {
             "socket_timeout": timeout,
             "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,  # the one that every server speaks
+            "protocol": 2,  # every server speaks it
         }
-        if not url.lower().startswith("unix:"):  # whose connections do not take it in every redis-py
-            options["socket_connect_timeout"] = timeout
         try:
-            pool = ConnectionPool.from_url(_redis_url(url), **options)
-            pool.connection_class = _bounded(pool.connection_class, timeout * WHOLE_ANSWER)
-            pool.make_connection()  # not a connection yet, but it takes what the URL's query says
+            scheme, separator, rest = url.partition("://")
+            scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme.lower(), scheme.lower())
+            if scheme != "unix":  # Unix connections do not take it in every redis-py
+                options["socket_connect_timeout"] = timeout
+            pool = ConnectionPool.from_url(scheme + separator + rest, **options)
+            pool.connection_class = _limited(pool.connection_class, timeout * LONGEST_ANSWER)
+            pool.make_connection()  # does not connect, but checks the URL's query
         except (ValueError, TypeError, AttributeError):
             raise SettingsError(bad_url("RedisLayer()", url)) from None
         self._client = Redis(connection_pool=pool)
@@ -70,67 +71,60 @@ class RedisLayer:
         return f"<{type(self).__name__} at {self._place}>"
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """As every layer."""
-        name = self._name(key)
-
-        def read() -> dict[str, Any] | None:
-            from redis.exceptions import ResponseError
-
-            value = None
-            try:
-                found: Any = self._client.get(name)
-                if found is None:
-                    return None
-                value = from_text(found.decode() if isinstance(found, bytes) else found)
-            except UnicodeDecodeError:
-                pass
-            except ResponseError as error:
-                if not str(error).startswith("WRONGTYPE"):
-                    raise
-            if value is None:
-                self._client.delete(name)
-            return value
-
-        value = self._asked(read)
+        """See `Layer.get`. What is not a value is removed."""
+        value = self._on_server(self._read, self._prefix + plain_key(key))
         return value if value is not None and is_fresh(value, self._ttl) else None
 
     def put(self, key: str, value: dict[str, Any]) -> None:
-        """As every layer."""
-        name, text = self._name(key), to_text(value)
+        """See `Layer.put`."""
+        name, text = self._prefix + plain_key(key), to_text(value)
         if len(text) >= LARGEST_ANSWER:
             return
-        if self._ttl is None:
-            self._asked(lambda: self._client.set(name, text))
-            return
-        left = seconds_left(value, self._ttl)
-        if left > 0:
-            self._asked(lambda: self._client.set(name, text, ex=min(math.ceil(left), LONGEST_LIFE)))
+        life = LONGEST_LIFE if self._ttl is None else self._ttl - age(value)
+        if life <= 0:
+            self._on_server(self._client.delete, name)
         else:
-            self._asked(lambda: self._client.delete(name))
+            seconds = None if self._ttl is None else min(math.ceil(life), LONGEST_LIFE)
+            self._on_server(self._client.set, name, text, ex=seconds)
 
     def close(self) -> None:
-        """As every layer."""
+        """See `Layer.close`."""
         self._client.connection_pool.disconnect()
 
-    def _name(self, key: str) -> str:
-        return self._prefix + plain_key(key)
+    def _read(self, name: str) -> dict[str, Any] | None:
+        from redis.exceptions import ResponseError
 
-    def _asked(self, ask: Callable[[], _T]) -> _T:
+        value = None
         try:
-            return ask()
+            found: Any = self._client.get(name)
+            if found is None:
+                return None
+            value = from_text(found.decode() if isinstance(found, bytes) else found)
+        except UnicodeDecodeError:
+            pass
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+        if value is None:
+            self._client.delete(name)
+        return value
+
+    def _on_server(self, act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return act(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - nothing that a server does may end a test
-            problem = self._without_password(str(error) or type(error).__name__)
-        # Outside of the except: what redis-py raised has the password in its frames.
-        raise LayerError(redis_trouble(self._place, problem))
+            problem = str(error) or type(error).__name__
+        if self._password:
+            problem = problem.replace(self._password, "***").replace(quote(self._password, safe=""), "***")
+        # Raised outside the except block: the frames of redis-py's error hold the password.
+        raise LayerError(
+            f"The Redis server at {self._place} cannot be used: {problem.rstrip('.')}.\n"
+            "Start it, or correct its URL (lm_cache_url, url=...), or take the URL out."
+        )
 
-    def _without_password(self, text: str) -> str:
-        if not self._password:
-            return text
-        return text.replace(self._password, "***").replace(quote(self._password, safe=""), "***")
 
-
-class _BoundedSocket:
-    """A socket on which each answer is limited as a whole, in seconds and in bytes."""
+class _LimitedSocket:
+    """A socket that limits each answer as a whole, in seconds and in bytes."""
 
     def __init__(self, socket: Any, seconds: float) -> None:
         self._socket = socket
@@ -142,24 +136,24 @@ class _BoundedSocket:
         return getattr(self._socket, name)
 
     def sendall(self, *args: Any) -> None:
-        """Ask; the answer begins here."""
+        """Send a question; its answer begins here."""
         self._deadline = time.monotonic() + self._seconds
         self._bytes_left = LARGEST_ANSWER
         self._socket.sendall(*args)
 
     def recv(self, *args: Any) -> bytes:
-        """As a socket does."""
+        """Receive a part of an answer. Raises ConnectionError beyond a limit."""
         data: bytes = self._socket.recv(*args)
-        self._limit(len(data))
+        self._count(len(data))
         return data
 
-    def recv_into(self, *args: Any, **more: Any) -> int:
-        """As a socket does."""
-        size: int = self._socket.recv_into(*args, **more)
-        self._limit(size)
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        """Receive a part of an answer. Raises ConnectionError beyond a limit."""
+        size: int = self._socket.recv_into(*args, **kwargs)
+        self._count(size)
         return size
 
-    def _limit(self, size: int) -> None:
+    def _count(self, size: int) -> None:
         self._bytes_left -= size
         if self._bytes_left < 0:
             raise ConnectionError(f"its answer has more than {LARGEST_ANSWER:,} bytes")
@@ -167,17 +161,11 @@ class _BoundedSocket:
             raise ConnectionError(f"its answer was not there after {self._seconds:g} seconds")
 
 
-def _bounded(kind: type[Any], seconds: float) -> type[Any]:
-    """A kind of connection of redis-py's with such sockets."""
+def _limited(kind: type[Any], seconds: float) -> type[Any]:
+    """Make a class of connections, of a class of redis-py's, that have such sockets."""
 
-    class Bounded(kind):  # type: ignore[misc]
+    class Limited(kind):  # type: ignore[misc]
         def _connect(self) -> Any:
-            return _BoundedSocket(super()._connect(), seconds)
+            return _LimitedSocket(super()._connect(), seconds)
 
-    return Bounded
-
-
-def _redis_url(url: str) -> str:
-    """The URL with the scheme that redis-py knows."""
-    scheme, separator, rest = url.partition("://")
-    return {"valkey": "redis", "valkeys": "rediss"}.get(scheme.lower(), scheme.lower()) + separator + rest
+    return Limited

@@ -33,7 +33,7 @@ from pytest_lmcache.cassette.yaml_writer import (
     type_name,
     unpack_vector,
 )
-from pytest_lmcache.clock import CLOCKS_DIFFER, RealTime, stamps
+from pytest_lmcache.clock import CLOCK_SKEW, RealTime, stamps
 from pytest_lmcache.errors import CacheError, newer_value, no_value, shorten, unstorable
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.stream_chunks import is_stored
@@ -131,7 +131,7 @@ def _is_past(recorded: str) -> bool:
     if not RECORDED.fullmatch(recorded):
         return False
     try:
-        return datetime.fromisoformat(recorded).timestamp() < RealTime.since_1970() + CLOCKS_DIFFER
+        return datetime.fromisoformat(recorded).timestamp() < RealTime.since_1970() + CLOCK_SKEW
     except ValueError:
         return False
 
