@@ -99,11 +99,11 @@ def test_litellm_s_objects_are_as_if_each_were_made_alone(said: list[tuple[str, 
     """Read from a recording, and stored again from the objects."""
     stored = [chunk(text, **more) for text, more in said]
     alone = [litellm_chunks.chunk_from_plain("completion", copied(each)) for each in stored]
-    revive = litellm_chunks.chunk_reviver("completion")
+    revive = litellm_chunks.chunk_unpacker("completion")
     together = [revive(each) for each in pack(copied(stored))]
     assert [each.model_dump() for each in together] == [each.model_dump() for each in alone]
     assert [each.model_fields_set for each in together] == [each.model_fields_set for each in alone]
-    store = litellm_chunks.chunk_storer("completion")
+    store = litellm_chunks.chunk_packer("completion")
     assert exactly([store(each) for each in together]) == exactly(
         pack(litellm_chunks.chunk_to_plain("completion", each) for each in alone)
     )
@@ -111,7 +111,7 @@ def test_litellm_s_objects_are_as_if_each_were_made_alone(said: list[tuple[str, 
 
 def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
     """Each object is its reader's own, down to what LiteLLM hides in it."""
-    revive = litellm_chunks.chunk_reviver("completion")
+    revive = litellm_chunks.chunk_unpacker("completion")
     one, other, last = [revive(each) for each in (chunk("a"), "b", "c")]
     one.choices[0].delta.content = other.choices[0].delta.content = "changed"
     other._hidden_params["mine"] = True
@@ -124,7 +124,7 @@ def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
 
 def test_a_chunk_that_its_reader_has_changed_is_like_no_other() -> None:
     """What a program writes into a chunk is not stored of the next."""
-    store = litellm_chunks.chunk_storer("completion")
+    store = litellm_chunks.chunk_packer("completion")
     first, second = (litellm_chunks.chunk_from_plain("completion", chunk(text)) for text in "ab")
     store(first)
     first.choices[0].finish_reason = second.choices[0].finish_reason = "stop"
@@ -136,7 +136,7 @@ def test_a_chunk_that_its_reader_has_changed_is_like_no_other() -> None:
 
 def test_what_repeats_a_chunk_is_found_while_a_stream_is_recorded() -> None:
     """And a layer keeps only its text."""
-    store = litellm_chunks.chunk_storer("completion")
+    store = litellm_chunks.chunk_packer("completion")
     stored = [
         store(litellm_chunks.chunk_from_plain("completion", chunk(text)))
         for text in ("a", "b", "\ud800", "c")

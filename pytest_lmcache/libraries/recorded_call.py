@@ -13,7 +13,7 @@ from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.errors import CacheError, CassetteError, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.bypassed_caches import call_seen
-from pytest_lmcache.libraries.litellm.streams import wait_to_be_cancelled
+from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
 from pytest_lmcache.recorder import Recorder

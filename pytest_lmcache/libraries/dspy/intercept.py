@@ -20,9 +20,10 @@ from pytest_lmcache.errors import DoorError
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries import recorded_call
+from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled_in_thread
 from pytest_lmcache.libraries.dspy import answers
-from pytest_lmcache.libraries.litellm import streams
 from pytest_lmcache.libraries.recorded_call import POLL_INTERVAL, StreamRecording, outer_call
+from pytest_lmcache.libraries.stream_recording import record_stream
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Usage
 from pytest_lmcache.stream_chunks import Chunk, packer, whole
@@ -190,7 +191,7 @@ class EngineCall(recorded_call.RecordedCall):
         if stored.error is not None:
             raise self.revived(answers.revive_error, stored.error)
         if not stored.complete:
-            streams.wait_in_thread(stored)
+            wait_to_be_cancelled_in_thread(stored)
             self.cut_off(stored)
 
 
@@ -230,7 +231,7 @@ def _stream(find: Find, original: Any) -> Any:
             yield from call.replay(call.stored)
             return
         with closing(original(engine, request)) as source:
-            yield from source if call is None else streams.record_stream(source, call.tape())
+            yield from source if call is None else record_stream(source, call.tape())
 
     return events
 
@@ -273,7 +274,7 @@ def _astream(find: Find, original: Any) -> Any:
                 yield event
             return
         async with aclosing(original(engine, request)) as source:
-            recorded = source if call is None else streams.record_stream(source, call.tape())
+            recorded = source if call is None else record_stream(source, call.tape())
             async with aclosing(recorded):
                 async for event in recorded:
                     yield event

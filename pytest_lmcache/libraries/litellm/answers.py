@@ -108,7 +108,7 @@ def with_output_types(response: Any, types: Sequence[str]) -> Any:
 
 
 def _safe_hidden(response: Any) -> dict[str, Any] | None:
-    params = getattr(response, "_hidden_params", None)
+    params = hidden_params(response)
     if params is None:
         return None
     get = params.get if isinstance(params, dict) else lambda key, default=None: getattr(params, key, default)
@@ -120,9 +120,18 @@ def _safe_hidden(response: Any) -> dict[str, Any] | None:
     return hidden or None
 
 
+def hidden_params(value: Any) -> Any:
+    """The hidden parameters of an answer or a chunk, to be changed in place; None if it has none."""
+    # pydantic's own way to a private attribute takes ten times as long.
+    private = getattr(value, "__pydantic_private__", None) or {}
+    return (
+        private["_hidden_params"] if "_hidden_params" in private else getattr(value, "_hidden_params", None)
+    )
+
+
 def restore_hidden(response: Any, hidden: Mapping[str, Any] | None, provider: str | None) -> None:
     """Give a replayed response the hidden parameters that were recorded. Raises TypeError for broken headers."""
-    params = getattr(response, "_hidden_params", None)
+    params = hidden_params(response)
     if params is None:
         return
     for key, value in {"custom_llm_provider": provider, **(hidden or {})}.items():
@@ -141,7 +150,7 @@ def mark_hit(answer: Any, *, openly: bool = True) -> Any:
 
     ``openly`` adds the attribute ``cache_hit``, beside the hidden parameter of that name.
     """
-    params = getattr(answer, "_hidden_params", None)
+    params = hidden_params(answer)
     if isinstance(params, dict):
         params["cache_hit"] = True
     elif params is not None:

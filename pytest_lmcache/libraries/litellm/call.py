@@ -15,7 +15,9 @@ from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries import recorded_call
 from pytest_lmcache.libraries.litellm import answers, chunks, exceptions, prices, streams, usage
+from pytest_lmcache.libraries.litellm.stored_chunks import StoredChunks
 from pytest_lmcache.libraries.recorded_call import StreamRecording, after_call
+from pytest_lmcache.libraries.stream_recording import is_stream, record_stream
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
 from pytest_lmcache.stream_chunks import Chunk
@@ -101,9 +103,11 @@ class LiteLLMCall(recorded_call.RecordedCall):
     def _replayed(self, stored: Answer, provider: str | None, heard: bool) -> Any:
         name = self.call.name
         if stored.kind is Kind.STREAM:
-            stored_chunks = streams.Chunks(name, stored, self.cut_off, self.broken)
+            stored_chunks = StoredChunks(name, stored, self.cut_off, self.broken)
             logging_of = functools.partial(self._logging_obj, stored)
-            result = streams.replay_stream(stored_chunks, logging_of, self.model, provider, heard=heard)
+            result = streams.replay_stream(
+                stored_chunks, logging_of, self.model, provider, has_listeners=heard
+            )
         else:
             result = answers.response_from_plain(name, stored.data)
             answers.restore_hidden(result, stored.hidden, provider)
@@ -127,25 +131,25 @@ class LiteLLMCall(recorded_call.RecordedCall):
         """Take down what the provider gave; a stream is recorded while it is read."""
         name = self.call.name
         self._hush()
-        if streams.is_stream(result):
+        if is_stream(result):
             hidden: dict[str, Any] | None = None
             last: Any = None
-            store_chunk = chunks.chunk_storer(name)
+            store_chunk = chunks.chunk_packer(name)
 
             def store(chunk: Any) -> Chunk:
                 nonlocal hidden, last
                 stored, last = store_chunk(chunk), chunk
                 if not isinstance(stored, str):
-                    hidden = streams.hidden_usage(chunk) or hidden
+                    hidden = usage.hidden_usage(chunk) or hidden
                 return stored
 
             def whole(stored: list[Chunk]) -> Answer:
                 # LiteLLM 1.110 counts at the end what the provider did not tell, and puts it into the last chunk.
-                told = streams.hidden_usage(last) or hidden or usage.usage_in_events(stored)
+                told = usage.hidden_usage(last) or hidden or usage.usage_in_events(stored)
                 answer = Answer(Kind.STREAM, stored, hidden={"usage": told} if told else None)
                 return answer._replace(usd=prices.price_of_usage(answer.usage, self.model, self._provider))
 
-            return streams.record_stream(result, StreamRecording(self, store, whole))
+            return record_stream(result, StreamRecording(self, store, whole))
         data, hidden = answers.response_to_plain(name, result)
         self.finish(Answer(Kind.RESPONSE, data, hidden=hidden, usd=self._price(result)))
         return result
@@ -302,7 +306,7 @@ def _known_cost(usd: float, *_: Any, **__: Any) -> float:
 
 def _cost_at_the_end(calculate: Callable[..., float | None], result: Any = None, **more: Any) -> float | None:
     """What a stream costs is known at its end; LiteLLM asks at its beginning too, and downloads a tokenizer to get 0."""
-    return 0.0 if streams.is_stream(result) else calculate(result=result, **more)
+    return 0.0 if is_stream(result) else calculate(result=result, **more)
 
 
 # By what LiteLLM knows that a call is async, of which it tells async callbacks alone.

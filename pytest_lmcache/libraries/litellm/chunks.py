@@ -33,7 +33,7 @@ def chunk_to_plain(name: str, chunk: Any) -> dict[str, Any]:
 CHAT_TEXT = ("choices", "delta", "content")
 
 
-def chunk_storer(name: str) -> Callable[[Any], Chunk]:
+def chunk_packer(name: str) -> Callable[[Any], Chunk]:
     """A function that takes the chunks of one stream in turn, and gives each as it is stored.
 
     Most of a chat's differ from the one before only in their piece of text: to see that takes a quarter of the time
@@ -104,7 +104,7 @@ def text_as_chat(chunk: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def chunk_reviver(name: str) -> Callable[[Chunk], Any]:
+def chunk_unpacker(name: str) -> Callable[[Chunk], Any]:
     """A function that takes the stored chunks of one stream in turn, and gives each as LiteLLM's object.
 
     What repeats a chat's chunk is a copy of that, made in a fifth of the time that LiteLLM's classes take.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 # ---------------------------------------------------------------- refusals of OpenAI's models
@@ -61,3 +63,39 @@ def _is_other_version(choice: Mapping[str, Any]) -> bool:
 def with_null_logprobs(event: Mapping[str, Any]) -> dict[str, Any]:
     """An event whose part has logprobs, which LiteLLM 1.110 may leave out and 1.83 requires."""
     return {**event, "part": {"logprobs": None, **event["part"]}}
+
+
+# ---------------------------------------------------------------- streams of Anthropic messages
+
+
+@cache
+def messages_module() -> Any:
+    """LiteLLM's module for streams of Anthropic messages."""
+    packages = (
+        "messages.native",  # 1.110
+        "pass_through.messages",  # 1.106
+        "experimental_pass_through.messages",  # 1.83
+    )
+    for package in packages[:-1]:
+        with suppress(ImportError):
+            return import_module(f"litellm.llms.anthropic.{package}.streaming_iterator")
+    return import_module(f"litellm.llms.anthropic.{packages[-1]}.streaming_iterator")
+
+
+def messages_stream_class() -> type[Any] | None:
+    """LiteLLM's class of a stream of Anthropic messages; None for 1.83, which gives a plain generator."""
+    return getattr(messages_module(), "AnthropicMessagesStreamingResponse", None)
+
+
+# ---------------------------------------------------------------- streams that broke
+
+
+def failure_handlers(logging_obj: Any, *, is_async: bool) -> tuple[Any, Any]:
+    """What reports the failure of a stream to callbacks: a function, or None, and an async function.
+
+    To an async reader LiteLLM 1.110 reports by one function, 1.83 by one for sync and one for async callbacks.
+    """
+    both = getattr(logging_obj, "dispatch_attempt_failure_handlers", None)
+    if is_async and both is not None:
+        return None, both
+    return logging_obj.failure_handler, logging_obj.async_failure_handler

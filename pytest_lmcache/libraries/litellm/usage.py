@@ -7,10 +7,19 @@ import re
 from typing import Any
 
 from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.libraries.litellm.answers import hidden_params
 from pytest_lmcache.libraries.litellm.chunks import chunk_from_plain, chunk_to_plain
+from pytest_lmcache.libraries.plain_data import to_plain
 from pytest_lmcache.stream_chunks import Chunk, pack, whole
 
 NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def hidden_usage(chunk: Any) -> dict[str, Any] | None:
+    """The usage that LiteLLM hides in a stream's last chunk if its caller did not ask for it."""
+    hidden = hidden_params(chunk)
+    usage = hidden.get("usage") if isinstance(hidden, dict) else None
+    return None if usage is None else to_plain(usage.model_dump(exclude_none=True, warnings=False))
 
 
 def usage_in_events(chunks: list[Chunk]) -> dict[str, Any] | None:

@@ -372,7 +372,7 @@ def test_what_nothing_cancels_misses(
         slow.answer = lambda _: Reply(delay=0.0 if stream else 5.0)
         with pytest.raises(TimeoutError):
             asyncio.run(asyncio.wait_for(read(slow.url), 0.5))
-    monkeypatch.setattr("pytest_lmcache.libraries.litellm.streams.LONGEST", 0.1)
+    monkeypatch.setattr("pytest_lmcache.libraries.cancellation.LONGEST_WAIT", 0.1)
     for run, why in (
         (lambda: asyncio.run(read(GONE)), "Now it has waited 0 seconds, and nothing cancelled it."),
         (lambda: [*chat(GONE, stream=stream)], "Now it is a sync one, which nothing can cancel."),
