@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_lmcache.block import use_cassette as use_cassette
     from pytest_lmcache.errors import CacheError as CacheError
     from pytest_lmcache.errors import CassetteError as CassetteError
     from pytest_lmcache.errors import CassetteMiss as CassetteMiss
@@ -16,9 +19,6 @@ if TYPE_CHECKING:
     from pytest_lmcache.errors import UnsupportedCall as UnsupportedCall
     from pytest_lmcache.layers.stack import Cache as Cache
     from pytest_lmcache.session import configure_cache as configure_cache
-    from pytest_lmcache.session import use_cassette as use_cassette
-
-    cache: Cache
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,21 +39,43 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the engine when it is first used: the plugin starts with every pytest, the engine need not.
-
-    ``cache`` is what stands behind the cassettes; assign another Cache to replace it.
-    """
+    """Load the engine when it is first used: the plugin starts with every pytest, the engine need not."""
     if name == "Cache":
         from pytest_lmcache.layers.stack import Cache
 
         return Cache
-    if name in {"cache", "configure_cache", "use_cassette"}:
-        from pytest_lmcache import session
+    if name == "use_cassette":
+        from pytest_lmcache.block import use_cassette
 
-        return session.session.cache() if name == "cache" else getattr(session, name)
+        return use_cassette
+    if name == "configure_cache":
+        from pytest_lmcache.session import configure_cache
+
+        return configure_cache
     if name in __all__:
         # Not before: what these errors derive from depends on whether pytest has been imported by then.
         from pytest_lmcache import errors
 
         return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """This module, with an attribute ``cache`` that the engine keeps."""
+
+    @property
+    def cache(self) -> Cache:
+        """The cache behind the cassettes that name no other; assign another one, or None for the configured one."""
+        from pytest_lmcache.session import session
+
+        cache: Cache = session.caches.default
+        return cache
+
+    @cache.setter
+    def cache(self, cache: Cache | None) -> None:
+        from pytest_lmcache.session import session
+
+        session.caches.default = cache
+
+
+import_module(__name__).__class__ = _Package  # Python's own way to give a module a property

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+from pytest_lmcache.errors import SettingsError, outside
+from pytest_lmcache.redact import shown_in_a_name
 
 FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
 
@@ -17,6 +21,26 @@ def cassette_path(folder: Path, parts: Iterable[str], shown: Callable[[str], str
     """
     escaped = [_file_name(part, shown(part)) for part in parts]
     return folder.joinpath(*escaped[:-1], f"{escaped[-1]}.yaml")
+
+
+def named_cassette(name: str, folder: Path) -> Path:
+    """The file that a marker's ``cassette=`` names, inside the cassette folder. Raises SettingsError."""
+    path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    inside = os.path.abspath(path), os.path.abspath(folder)  # noqa: PTH100 - a cassette may be a link
+    if not Path(inside[0]).is_relative_to(inside[1]):
+        raise SettingsError(outside(name, str(folder)))
+    return path
+
+
+def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
+    """The file of a test under the cassette folder: the path of its test file, then its own name."""
+    return cassette_path(folder, [*file, test], shown_in_a_name)
+
+
+def identity_of(path: Path, folder: Path) -> str:
+    """A cassette's name on every machine: its path in a folder, absolute only if it lies elsewhere."""
+    absolute = Path(os.path.normpath(folder / path))
+    return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
 
 
 def _file_name(part: str, shown: str, longest: int = 120) -> str:

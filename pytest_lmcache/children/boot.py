@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 from pytest_lmcache.children.starts import OFFLINE, VARIABLE, Membership, starts
-from pytest_lmcache.environment import ALL_PROVIDER_KEYS, DUMMY_KEY
+from pytest_lmcache.environment import prefer_local_prices, replace_keys
 from pytest_lmcache.libraries.import_hook import ImportWatch
 
 
@@ -25,9 +24,9 @@ class Child:
         if not variable:
             return
         self.variable = os.environ[VARIABLE] = variable
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        prefer_local_prices()
         if self._membership().is_offline:
-            os.environ.update(dict.fromkeys(ALL_PROVIDER_KEYS.intersection(os.environ), DUMMY_KEY))
+            replace_keys()
         starts.watch(self._membership)
         self._watches = [ImportWatch(name, self._library_is_there) for name in ("litellm", "dspy")]
 
@@ -41,7 +40,9 @@ class Child:
         while self._watches:
             self._watches.pop().stop()
         if self._remote is not None:
-            sys.modules["pytest_lmcache.session"].session.leave(self._remote)
+            from pytest_lmcache.session import session
+
+            session.close(self._remote)
             self._remote = None
 
     def _membership(self) -> Membership:
@@ -55,7 +56,7 @@ class Child:
         from pytest_lmcache.session import session
 
         self._remote = RemoteRecorder(self.variable)
-        session.enter(self._remote)
+        session.open(self._remote)
 
 
 child = Child()

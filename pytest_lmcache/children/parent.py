@@ -1,4 +1,4 @@
-"""A process whose tests start others: whose the calls of those are."""
+"""The side of the tests: which test the calls of the processes that they start belong to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_lmcache import origins
 from pytest_lmcache.children.starts import VARIABLE, Forks, Membership, starts
-from pytest_lmcache.environment import ALL_PROVIDER_KEYS, DUMMY_KEY
+from pytest_lmcache.environment import replace_keys
 from pytest_lmcache.errors import UnsupportedCall
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
@@ -21,56 +21,58 @@ if TYPE_CHECKING:
 
 
 class Parent:
-    """Has the calls of a process belong to what a call would that is made where the process was started.
+    """Treats a call of a child process as a call made where the process was started.
 
-    ``current`` is the recorder of a call made now, ``here`` the same of what may be late, ``context`` makes a context
-    in which calls are those of a recorder and of what has this origin.
+    ``current`` gives the recorder of a call made now, ``live_call`` reports one that has none, ``here`` gives the
+    recorder of what runs now even if it is late, ``context`` makes a context that belongs to a recorder and an origin.
     """
 
     def __init__(
         self,
         current: Callable[[], Recorder | None],
+        live_call: Callable[[str], None],
         here: Callable[[], Recorder | None],
         context: Callable[[Recorder | None, Origin | None], Context],
         forks: Forks,
     ) -> None:
-        self._forks = forks
         self._current = current
+        self._live_call = live_call
         self._here = here
         self._context = context
+        self._forks = forks
         self._server: Server | None = None
-        self._shown: dict[Recorder, str] = {}
+        self._variables: dict[Recorder, str] = {}
         self._contexts: dict[str, Context] = {}
         self._scopes: dict[tuple[Origin | None, Recorder | None], str] = {}
         self._count = count()
         self._at_fork: dict[Recorder, str] = {}
-        self._before: str | None = None
+        self._variable_before: str | None = None
         self._is_watching = False
 
     def admit(self, recorder: Recorder) -> None:
-        """What is started from now on may belong to this recorder."""
-        if not self._shown:
-            self._before = os.environ.get(VARIABLE)
+        """From here on, child processes may belong to this recorder."""
+        if not self._variables:
+            self._variable_before = os.environ.get(VARIABLE)
         if not self._is_watching:
             self._is_watching = True
             starts.watch(self.membership, self._forks)
-        self._shown[recorder] = self._variable(recorder)
-        self._show()
+        self._variables[recorder] = self._variable(recorder)
+        self._set_variable()
 
     def dismiss(self, recorder: Recorder) -> None:
-        """The recorder's test has ended: what it has started is late from now on."""
-        if self._shown.pop(recorder, None) is None:
+        """The recorder's test has ended: calls of its child processes are late from here on."""
+        if self._variables.pop(recorder, None) is None:
             return
-        self._show()
+        self._set_variable()
         for key in [key for key in self._scopes if key[1] is recorder]:
             scope = self._scopes.pop(key)
             if self._server is not None:
-                with self._server.lock:  # what is being answered is answered first
+                with self._server.lock:  # after the answer that is being given
                     self._contexts[scope] = self._context(None, key[0])
 
     def close(self) -> None:
-        """Answer nobody any more, where no test is under way."""
-        if self._shown:
+        """Stop the server, unless a test is open."""
+        if self._variables:
             return
         if self._is_watching:
             self._is_watching = False
@@ -80,8 +82,8 @@ class Parent:
             self._server = None
 
     def before_fork(self, recorders: Iterable[Recorder]) -> None:
-        """Only the threads of the tests are there when a process is copied."""
-        self._at_fork = {recorder: self._variable(recorder) for recorder in recorders if not recorder.watched}
+        """Stop the server's thread, so that the copy has the threads of the tests only."""
+        self._at_fork = {recorder: self._variable(recorder) for recorder in recorders}
         if self._server is not None:
             self._server.pause()
 
@@ -91,21 +93,28 @@ class Parent:
             self._server.resume()
 
     def forked(self) -> dict[Recorder, str]:
-        """Go on in the copy: the variables of the recorders, which stay with the other process."""
+        """Go on in the copy. Returns the variables of the recorders, which have stayed in the other process."""
         found, self._at_fork, self._scopes = self._at_fork, {}, {}
-        self._shown = {recorder: shown for recorder, shown in self._shown.items() if recorder not in found}
+        self._variables = {key: variable for key, variable in self._variables.items() if key not in found}
         if self._server is not None:
             self._server.forget()
             self._server = None
         if any(recorder.is_offline for recorder in found):
-            os.environ.update(dict.fromkeys(ALL_PROVIDER_KEYS.intersection(os.environ), DUMMY_KEY))
+            replace_keys()
         return found
 
+    def membership(self) -> Membership | None:
+        """Whose the calls of a process that is started here and now are; None if they are nobody's."""
+        recorder, origin = self._here(), origins.current()
+        if recorder is None and (origin is None or not origin.is_late(Late.REFUSED, Late.NOT_RECORDED)):
+            return None
+        return Membership(self._variable(recorder), _is_offline(recorder, origin))
+
     def _variable(self, recorder: Recorder | None) -> str:
-        own: str | None = getattr(recorder, "variable", None)
-        if own is not None:  # this process is a child itself
-            return own
-        server = self._serving()
+        inherited: str | None = getattr(recorder, "variable", None)
+        if inherited is not None:  # this process is a child itself
+            return inherited
+        server = self._running_server()
         key = origins.current(), recorder
         if key not in self._scopes:
             self._scopes[key] = scope = str(next(self._count))
@@ -113,41 +122,39 @@ class Parent:
         mode = "live" if recorder is None else recorder.mode
         return server.variable(self._scopes[key], mode, is_offline=_is_offline(recorder, key[0]))
 
-    def _serving(self) -> Server:
+    def _running_server(self) -> Server:
         if self._server is None:
             from pytest_lmcache.children.server import Server
 
-            self._server = Server(self._find)
+            self._server = Server(self._find, self._report_live_call)
             atexit.register(self.close)
         return self._server
 
-    def _find(self, scope: str, who: str) -> Recorder | None:
-        """The recorder of a call of a process. Raises CassetteMiss where that is late, and refused."""
+    def _find(self, scope: str, process: str) -> Recorder | None:
+        """The recorder of a child's call. Raises UnsupportedCall for a late call that is refused."""
+        return self._context_of(scope, process).run(_as_process, process, self._current)
+
+    def _report_live_call(self, scope: str, process: str, name: str) -> None:
+        self._context_of(scope, process).run(self._live_call, name)
+
+    def _context_of(self, scope: str, process: str) -> Context:
         context = self._contexts.get(scope)
         if context is None:
-            raise UnsupportedCall(f"The test that started {who} is not known to this run of pytest.")
-        return context.run(self._current_of, who)
+            raise UnsupportedCall(f"The test that started {process} is not known to this run of pytest.")
+        return context
 
-    def _current_of(self, who: str) -> Recorder | None:
-        with origins.of_process(who):
-            return self._current()
-
-    def membership(self) -> Membership | None:
-        """Whose the calls of a process are that is started here and now; None for nobody's."""
-        recorder, origin = self._here(), origins.current()
-        if recorder is not None and recorder.watched:
-            recorder = None
-        if recorder is None and (origin is None or not origin.is_late(Late.REFUSED, Late.NOT_RECORDED)):
-            return None
-        return Membership(self._variable(recorder), _is_offline(recorder, origin))
-
-    def _show(self) -> None:
-        """For what is started in a way that `Starts` does not know: the variable of the innermost recorder."""
-        variable = next(reversed(self._shown.values()), self._before)
+    def _set_variable(self) -> None:
+        """Set the variable of the innermost recorder, for processes that are started without `Starts`."""
+        variable = next(reversed(self._variables.values()), self._variable_before)
         if variable is None:
             os.environ.pop(VARIABLE, None)
         else:
             os.environ[VARIABLE] = variable
+
+
+def _as_process(process: str, find: Callable[[], Recorder | None]) -> Recorder | None:
+    with origins.of_process(process):
+        return find()
 
 
 def _is_offline(recorder: Recorder | None, origin: Origin | None) -> bool:

@@ -30,8 +30,6 @@ class RemoteRecorder:
     is an ordinary exception; the test's recorder remembers it.
     """
 
-    watched = False
-
     def __init__(self, variable: str, *, is_fork: bool = False) -> None:
         self.variable = variable
         self._born = 0 if is_fork else os.getpid()

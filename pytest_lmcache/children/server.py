@@ -37,6 +37,8 @@ from pytest_lmcache.settings import Mode
 
 # The recorder of a scope and of a process by its name. Raises CassetteMiss where its calls are late, and refused.
 Find = Callable[[str, str], Recorder | None]
+# Reports a call of a scope and of a process that no recorder has, by its name.
+LiveCall = Callable[[str, str, str], None]
 PATIENCE = 5.0  # seconds that a fork waits for an answer to be given
 KEPT = 1000  # replayed calls of a process of which there may still be a question
 
@@ -47,8 +49,9 @@ class Server:
     The thread is stopped around a fork, so that the child of a test has no other threads than the test's.
     """
 
-    def __init__(self, find: Find) -> None:
+    def __init__(self, find: Find, live_call: LiveCall) -> None:
         self._find = find
+        self._live_call = live_call
         self._process = os.getpid()
         self._token = secrets.token_urlsafe(24)
         self._folder: str | None = None
@@ -132,17 +135,18 @@ class Server:
         os.set_inheritable(descriptor, False)
         connection = Socket(fileno=descriptor)
         connection.settimeout(LONGEST_PAUSE)
-        self._peers[descriptor] = Peer(Lines(connection), self._token, self._find)
+        self._peers[descriptor] = Peer(Lines(connection), self._token, self._find, self._live_call)
         selector.register(descriptor, selectors.EVENT_READ)
 
 
 class Peer:
     """One process that a test has started."""
 
-    def __init__(self, lines: Lines, token: str, find: Find) -> None:
+    def __init__(self, lines: Lines, token: str, find: Find, live_call: LiveCall) -> None:
         self.lines = lines
         self._token = token
         self._find = find
+        self._live_call = live_call
         self._scope = ""
         self._who = ""
         self._secrets: list[list[tuple[str, str]]] = [[], []]
@@ -217,6 +221,7 @@ class Peer:
         self, recorder: Recorder | None, *, name: str, request: Any, fast_path: bool, address: str
     ) -> dict[str, Any]:
         if recorder is None:
+            self._live_call(self._scope, self._who, name)
             return {"number": None, "key": "", "nth": 0, "streamed": False, "answer": None}
         call = Call(name, recorder.redact.request(unpacked_request(request)))
         record, answer = recorder.begin(recorder.number(), call, fast_path=fast_path, address=address)
@@ -259,7 +264,9 @@ class Peer:
         return {}
 
     def _refuse(self, recorder: Recorder | None, *, name: str) -> dict[str, Any]:
-        if recorder is not None:
+        if recorder is None:
+            self._live_call(self._scope, self._who, name)
+        else:
             recorder.refuse(name)
         return {}
 

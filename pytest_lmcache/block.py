@@ -1,0 +1,142 @@
+"""The ``use_cassette`` block and decorator: records and replays without pytest."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+from pytest_lmcache.cassette.names import identity_of
+from pytest_lmcache.commands import block_commands
+from pytest_lmcache.errors import TOLD, SettingsError, no_path, no_place, not_a_function
+from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.session import session
+from pytest_lmcache.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_uses: Counter[Path] = Counter()
+_lock = threading.Lock()
+
+
+class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
+    """Record and replay the calls of a block, or of a function, without pytest.
+
+    ``with use_cassette("x.yaml", mode="record") as tape:``, ``async with``, or ``@use_cassette("x.yaml")`` on
+    a sync or async function. A relative path starts in the current folder, under pytest in its rootdir. With
+    ``None`` there is no cassette: the cache layers alone answer, and what they do not have goes to the provider.
+    The other settings are those of the marker. The cassette is written if the block ends without an exception.
+    Raises SettingsError for an invalid setting.
+    """
+
+    def __init__(self, path: str | Path | None, **settings: Any) -> None:
+        for name in ("cassette", "cassette_dir"):
+            if name in settings:
+                raise SettingsError(no_place(name))
+        self._path = None if path is None else Path(_checked(path))
+        self._given = settings
+        self._updated(Settings())
+        self._open: list[Recorder] = []
+
+    def _updated(self, settings: Settings) -> Settings:
+        return settings.updated(self._given, "use_cassette()")
+
+    def __enter__(self) -> Recorder:
+        configuration = session.configuration
+        place = None if self._path is None else configuration.locate(self._path)
+        recorder = session.recorders.make(
+            self._updated(configuration.block_settings),
+            None if place is None else place.path,
+            label="" if self._path is None else str(self._path),
+            identity="" if place is None else identity_of(place.path, place.folder),
+            commands=block_commands(self._path),
+            where=None if place is None else place.hints,
+        )
+        session.open(recorder, is_block=True)
+        self._open.append(recorder)
+        return recorder
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        recorder = self._ended()
+        session.close(recorder)
+        # A rewrite drops what it did not ask, unless another block of this run uses the file too.
+        recorder.is_shared = recorder.path is not None and _count_use(recorder.path) > 1
+        faults = [*recorder.faults, *recorder.inner_faults]
+        unraised = [fault for fault in faults if not getattr(fault, TOLD, False)]
+        passed = kind is None and not recorder.faults and not unraised
+        is_kept = written = False
+        try:
+            written = recorder.close(passed=passed)
+            is_kept = passed
+        finally:
+            session.report_block(recorder, passed=is_kept, written=written)
+        if kind is None and unraised:
+            raise unraised[0]
+        if isinstance(error, Exception) and (advice := recorder.advice_on_failure()):
+            error.add_note(advice)
+
+    def _ended(self) -> Recorder:
+        """The recorder of the block that ends here: this context's, or from another context the last one opened."""
+        scope = session.scopes.of_context()
+        own = None if scope is None else scope.recorder
+        recorder = next((recorder for recorder in self._open if recorder is own), self._open[-1])
+        self._open.remove(recorder)
+        return recorder
+
+    async def __aenter__(self) -> Recorder:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        self.__exit__(kind, error, _)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Have each call of a function be such a block. Raises SettingsError for a generator or a class."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise SettingsError(not_a_function(function, "generator function"))
+        if isinstance(function, type):
+            raise SettingsError(not_a_function(function, "class"))
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+
+            return cast("Callable[P, R]", awaited)
+
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
+                result = function(*args, **kwargs)
+                if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+                    if inspect.iscoroutine(result):
+                        result.close()  # else Python warns that it was never awaited
+                    raise SettingsError(
+                        not_a_function(function, f"function that returns a {type(result).__name__}")
+                    )
+                return result
+
+        return called
+
+
+def _count_use(path: Path) -> int:
+    """How many blocks of this process have used a file, with this one."""
+    with _lock:
+        _uses[path] += 1
+        return _uses[path]
+
+
+def _checked(path: Any) -> str:
+    """The path that ``use_cassette`` was given. Raises SettingsError if it cannot be that of a file."""
+    if callable(path):
+        raise SettingsError(no_path(path))
+    given = os.fspath(path) if isinstance(path, os.PathLike) else path
+    return str(Settings().updated({"cassette": given}, "use_cassette()").cassette)
