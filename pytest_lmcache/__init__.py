@@ -61,18 +61,17 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """This module, with an attribute ``cache`` that the engine keeps."""
+    """The module, with an attribute ``cache`` that the engine keeps."""
 
     @property
-    def cache(self) -> Cache:
+    def cache(self) -> Any:
         """The cache behind the cassettes that name no other; assign another one, or None for the configured one."""
         from pytest_lmcache.session import session
 
-        cache: Cache = session.caches.default
-        return cache
+        return session.caches.default
 
     @cache.setter
-    def cache(self, cache: Cache | None) -> None:
+    def cache(self, cache: Any) -> None:
         from pytest_lmcache.session import session
 
         session.caches.default = cache

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+from pytest_lmcache import answer_sources
 from pytest_lmcache.cassette.names import identity_of
 from pytest_lmcache.commands import block_commands
 from pytest_lmcache.errors import TOLD, SettingsError, no_path, no_place, not_a_function
@@ -78,7 +79,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             session.report_block(recorder, passed=is_kept, written=written)
         if kind is None and unraised:
             raise unraised[0]
-        if isinstance(error, Exception) and (advice := recorder.advice_on_failure()):
+        if isinstance(error, Exception) and (advice := answer_sources.advice(recorder)):
             error.add_note(advice)
 
     def _ended(self) -> Recorder:

@@ -63,9 +63,8 @@ class Recorder(CallLog):
     ``path`` None: there is no cassette, and the cache answers. ``open_cassette``, ``open_strategy`` and
     ``open_cache`` are called when the first call needs them. ``on_miss`` is called with each miss before it is
     raised. ``label`` names the test in messages, ``commands`` record it. ``is_shared``: other tests use the
-    cassette too. ``created_this_run``: the file did not exist when the run began. ``watched`` stands for a test
-    that is not marked: its calls pass and are counted. ``identity`` names the cassette on every machine;
-    ``asker`` is the test or block that asks.
+    cassette too. ``created_this_run``: the file did not exist when the run began.
+    ``identity`` names the cassette on every machine; ``asker`` is the test or block that asks.
     """
 
     def __init__(
@@ -81,7 +80,6 @@ class Recorder(CallLog):
         label: str = "",
         commands: Commands = NO_COMMANDS,
         is_shared: bool = False,
-        watched: bool = False,
         created_this_run: bool = False,
         shown_path: str = "",
         identity: str = "",
@@ -98,7 +96,6 @@ class Recorder(CallLog):
         self.label = label
         self.commands = commands
         self.is_shared = is_shared
-        self.watched = watched
         self.created_this_run = created_this_run
         self.shown_path = shown_path or str(path or "no cassette")
         self.identity = identity or str(path)
@@ -285,8 +282,6 @@ class Recorder(CallLog):
         record.seconds = RealTime.seconds() - record.started
         record.open_stream, record.left_early = None, not (answer.complete or answer.ended)
         record.copy_usage(answer)
-        if self.watched:
-            return
         answer, now = redacted(answer, self.redact)._replace(seconds=record.seconds), utc_now()
         self._record(record, call, answer, now)
         if self.mode is not Mode.LIVE:

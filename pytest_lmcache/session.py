@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import Context
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from pytest_lmcache import origins
 from pytest_lmcache.children.parent import Parent
 from pytest_lmcache.children.remote import RemoteRecorder  # here: a copy by fork had better import nothing
-from pytest_lmcache.children.starts import Forks, Membership
+from pytest_lmcache.children.starts import Forks
 from pytest_lmcache.environment import DummyKeys, without_rust_client
 from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.late_calls import late_origin, late_policy, refusal
@@ -44,8 +43,7 @@ def from_current_folder(path: Path) -> Place:
     return Place(here, Path(os.path.abspath(here / path)))  # noqa: PTH100
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What holds for all tests and blocks of a run.
 
     ``block_settings`` are those of a block that does not set them itself, ``layers`` those of the cache, ``locate``

@@ -26,15 +26,19 @@ os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="dspy-")
 
 
 @pytest.fixture(autouse=True)
-def no_layers(monkeypatch):
-    """Behind a cassette of this suite stands nothing, unless a test says otherwise: its calls reach the provider."""
-    from pytest_lmcache.session import session
+def no_layers():
+    """Behind a cassette of this suite stands nothing, unless a test says otherwise: its calls reach the provider.
+
+    Its blocks find their files from the current folder, as they do without pytest.
+    """
+    from pytest_lmcache import configure_cache
+    from pytest_lmcache.session import from_current_folder, session
     from pytest_lmcache.settings import CacheSettings
 
-    monkeypatch.setattr(session, "layers", CacheSettings(enable_memory_cache=False, enable_disk_cache=False))
-    monkeypatch.setattr(session, "configured", {})
-    # Its blocks find their files from the current folder, as they do without pytest.
-    monkeypatch.setattr(session, "place", None)
+    configure_cache()
+    nothing = CacheSettings(enable_memory_cache=False, enable_disk_cache=False)
+    with session.configured(session.configuration._replace(layers=nothing, locate=from_current_folder)):
+        yield
 
 
 @pytest.fixture
@@ -42,13 +46,10 @@ def nobody_records():
     """This suite runs under the plugin, which watches every test: where this is asked for it does not."""
     from pytest_lmcache.session import session
 
-    outer = list(session._open)
-    for recorder in reversed(outer):
-        session.leave(recorder)
-    yield
-    assert session._open == ()
-    for recorder in outer:
-        session.enter(recorder)
+    with session.suspended():
+        yield
+        assert not session.scopes
+        assert not session.interceptions.users
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ BLOCKS = [
 def reader(tmp_path, monkeypatch, valkey, client):
     """Somebody in an empty folder, with a server at hand on which there is nothing."""
     monkeypatch.setenv("CACHE_URL", valkey)
-    monkeypatch.setitem(vars(pytest_lmcache), "cache", None)
+    monkeypatch.setattr(pytest_lmcache, "cache", None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

@@ -22,7 +22,7 @@ from pytest_lmcache.session import Session
 from pytest_lmcache.settings import CacheSettings, Mode, RecordErrors, Settings
 
 ENGINE = Session()
-ENGINE.layers = CacheSettings(enable_memory_cache=False, enable_disk_cache=False)
+ENGINE.caches.layers = CacheSettings(enable_memory_cache=False, enable_disk_cache=False)
 
 
 def call(text: str, **more: Any) -> Call:
@@ -39,9 +39,9 @@ def commands_of(test: str) -> Commands:
 
 
 def recorder(path: Path, mode: str = "replay", **more: Any) -> Recorder:
-    how = {name: more.pop(name) for name in ("is_shared", "watched", "label", "commands") if name in more}
+    how = {name: more.pop(name) for name in ("is_shared", "label", "commands") if name in more}
     how = {"label": "test_x.py::test_x", "commands": commands_of("test_x.py::test_x"), **how}
-    return ENGINE.recorder(Settings().updated({"mode": mode, **more}, "test"), path, **how)
+    return ENGINE.recorders.make(Settings().updated({"mode": mode, **more}, "test"), path, **how)
 
 
 class Provider:

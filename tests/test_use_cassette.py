@@ -20,9 +20,11 @@ from provider import Provider, Reply
 
 import pytest_lmcache
 from pytest_lmcache import CassetteError, CassetteMiss, SettingsError, UnkeyableCallError, use_cassette
+from pytest_lmcache.environment import PROVIDER_KEYS
+from pytest_lmcache.libraries import interceptions
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY
-from pytest_lmcache.session import PROVIDER_KEYS, Session, session
+from pytest_lmcache.session import Session, session
 from pytest_lmcache.settings import Mode, Settings
 
 GONE = "http://127.0.0.1:9/v1"
@@ -102,7 +104,7 @@ def test_a_block_that_fails_writes_nothing(
         ask("hello", provider.url)
         raise error
     assert not path.exists()
-    assert session._open == ()
+    assert not session.scopes
 
 
 def test_a_swallowed_miss_is_raised_at_the_end(path: Path) -> None:
@@ -161,7 +163,7 @@ def test_a_cassette_that_cannot_be_written_is_an_error(path: Path, provider: Pro
     with pytest.raises(CassetteError, match="empty"), use_cassette(path, mode="record"):
         ask("hello", provider.url)
     assert path.read_text() == ""
-    assert session._open == ()
+    assert not session.scopes
 
 
 @pytest.mark.parametrize(
@@ -449,17 +451,17 @@ def test_a_thread_without_a_context_belongs_to_the_open_block(path: Path, provid
 def test_blocks_that_do_not_end_in_the_order_of_their_begin(path: Path) -> None:
     """After each end the calls belong to what is still open around it."""
     engine = Session()
-    outer, first, second, stranger = (engine.recorder(Settings(mode=Mode.LIVE), path) for _ in range(4))
+    outer, first, second, stranger = (engine.recorders.make(Settings(mode=Mode.LIVE), path) for _ in range(4))
 
     def blocks() -> list[Recorder | None]:
         for block in (outer, first, second):
-            engine.enter(block, own_context=True)
-        contextvars.Context().run(engine.enter, stranger, own_context=True)
+            engine.open(block, is_block=True)
+        contextvars.Context().run(engine.open, stranger, is_block=True)
         found = []
         for block in (first, second, outer):
-            engine.leave(block)
+            engine.close(block)
             found.append(engine.current())
-        engine.leave(stranger)
+        engine.close(stranger)
         return found
 
     assert contextvars.Context().run(blocks)[:2] == [second, outer]
@@ -485,20 +487,20 @@ def test_a_key_that_asks_a_model_is_refused(path: Path, provider: Provider) -> N
 def test_a_block_of_a_thread_without_a_context_is_its_own(path: Path) -> None:
     """Within a test it takes what its own thread asks; what another thread asks is the test's."""
     engine = Session()
-    test, block = (engine.recorder(Settings(mode=Mode.LIVE), path) for _ in range(2))
+    test, block = (engine.recorders.make(Settings(mode=Mode.LIVE), path) for _ in range(2))
 
     def in_a_thread() -> Any:
-        engine.enter(block, own_context=True)
+        engine.open(block, is_block=True)
         with ThreadPoolExecutor(1) as other:
             found = engine.current(), other.submit(engine.current).result()
-        engine.leave(block)
+        engine.close(block)
         return *found, engine.current()
 
     def within_a_test() -> Any:
-        engine.enter(test)
+        engine.open(test)
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(in_a_thread).result()
-        engine.leave(test)
+        engine.close(test)
         return found
 
     assert contextvars.copy_context().run(within_a_test) == (block, test, test)
@@ -507,7 +509,7 @@ def test_a_block_of_a_thread_without_a_context_is_its_own(path: Path) -> None:
 def test_a_test_inside_a_longer_block_gets_its_calls(path: Path) -> None:
     """A session fixture may hold a block open: a marked test within still has its own cassette."""
     engine = Session()
-    long, test, inner = (engine.recorder(Settings(mode=Mode.LIVE), path) for _ in range(3))
+    long, test, inner = (engine.recorders.make(Settings(mode=Mode.LIVE), path) for _ in range(3))
     contextvars.copy_context().run(_whose_calls, engine, long, test, inner)
 
 
@@ -517,17 +519,17 @@ def _whose_calls(engine: Session, long: Recorder, test: Recorder, inner: Recorde
             return pool.submit(engine.current).result()
 
     assert engine.current() is None
-    engine.enter(long, own_context=True)
+    engine.open(long, is_block=True)
     assert engine.current() is in_a_thread() is long
-    engine.enter(test)
+    engine.open(test)
     assert engine.current() is in_a_thread() is test
-    engine.enter(inner, own_context=True)
+    engine.open(inner, is_block=True)
     assert engine.current() is in_a_thread() is inner
     assert contextvars.Context().run(engine.current) is inner
-    engine.leave(inner)
+    engine.close(inner)
     assert engine.current() is in_a_thread() is test
-    engine.leave(test)
-    engine.leave(long)
+    engine.close(test)
+    engine.close(long)
     assert engine.current() is None
 
 
@@ -543,7 +545,7 @@ def test_a_block_may_end_in_another_context(path: Path, provider: Provider) -> N
 
     asyncio.run(go())
     assert path.read_text().count("--- #") == 1
-    assert session._open == ()
+    assert not session.scopes
 
 
 # ---- what is put on and taken off ----------------------------------------------------------------------
@@ -575,12 +577,12 @@ def test_dummy_keys_stay_while_any_block_replays(path: Path, monkeypatch: pytest
     """Blocks may end in any order: the first to end takes nothing away from the others."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     engine = Session()
-    one, other = (engine.recorder(Settings(), path) for _ in range(2))
-    engine.enter(one)
-    engine.enter(other)
-    engine.leave(one)
+    one, other = (engine.recorders.make(Settings(), path) for _ in range(2))
+    engine.open(one)
+    engine.open(other)
+    engine.close(one)
     assert os.environ["OPENAI_API_KEY"] == DUMMY_KEY
-    engine.leave(other)
+    engine.close(other)
     assert "OPENAI_API_KEY" not in os.environ
 
 
@@ -621,13 +623,13 @@ def test_a_session_whose_door_does_not_open_holds_nothing(
     """Where LiteLLM hides its functions the error comes at once, and the next block starts afresh."""
     engine = Session()
 
-    def hidden(name: str) -> None:
+    def hidden(name: str, _: Any) -> None:
         raise pytest_lmcache.DoorError(f"hidden {name}")
 
-    monkeypatch.setattr(engine, "_imported", hidden)
+    monkeypatch.setattr(interceptions, "ImportWatch", hidden)
     with pytest.raises(pytest_lmcache.DoorError):
-        engine.enter(engine.recorder(Settings(), path))
-    assert engine._open == ()
+        engine.open(engine.recorders.make(Settings(), path))
+    assert not engine.scopes
     assert engine.current() is None
 
 
@@ -635,13 +637,15 @@ def test_a_shared_cassette_is_read_again_only_when_it_changed(path: Path, provid
     """Hundreds of tests on one cassette read it once; what one of them recorded, the next one finds."""
     record(path, provider, "a")
     engine = Session()
-    first, second = (engine.recorder(Settings(), path, is_shared=True).open_cassette() for _ in range(2))
+    first, second = (
+        engine.recorders.make(Settings(), path, is_shared=True).open_cassette() for _ in range(2)
+    )
     assert first is second
     record(path, provider, "a", "b")
-    assert len(engine.recorder(Settings(), path, is_shared=True).open_cassette().entries) == 2
+    assert len(engine.recorders.make(Settings(), path, is_shared=True).open_cassette().entries) == 2
     other = Settings().updated({"key": "content"}, "test")
-    assert engine.recorder(other, path, is_shared=True).open_cassette().strategy.name == "content/1"
-    assert engine.recorder(Settings(), path, is_shared=True).open_cassette().strategy.name == "exact/1"
+    assert engine.recorders.make(other, path, is_shared=True).open_cassette().strategy.name == "content/1"
+    assert engine.recorders.make(Settings(), path, is_shared=True).open_cassette().strategy.name == "exact/1"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pytest_lmcache.layers.stack import Cache, Stats, Troubles
+from pytest_lmcache.layers.stack import Cache, Stats, Store
 from pytest_lmcache.settings import CacheSettings, Settings
 
 
@@ -20,7 +20,7 @@ class Caches:
         self._assigned: Any = None
         self._by_settings: dict[CacheSettings, Cache] = {}
         self._used: dict[int, Cache] = {}
-        self._troubles = Troubles()
+        self._failed_stores: set[Store] = set()
         self._lock = threading.Lock()
 
     def configure(self, **layers: Any) -> None:
@@ -45,8 +45,8 @@ class Caches:
         with self._lock:
             if wanted not in self._by_settings:
                 self._by_settings[wanted] = cache = Cache(**asdict(wanted))
-                # A server or a folder that fails gives one warning and one time-out, whichever settings lead there.
-                cache.share_troubles(self._troubles)
+                # One warning and one time-out for a server or folder, however many settings lead there.
+                cache.share_failures(self._failed_stores)
             return self._by_settings[wanted]
 
     def users(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:
@@ -74,10 +74,9 @@ class Caches:
         """How often the layers of the caches behind cassettes were read and written, by the layer's name."""
         total: dict[str, Stats] = {}
         for cache in self._used.values():
-            # By the class: a user's cache may have something else under these names.
-            if Cache.is_open(cache):
-                for name, stats in Cache.stats(cache).items():
-                    total[name] = total.get(name, Stats()) + stats
+            by_layer = Cache.stats(cache)  # by the class: a subclass may have something else under this name
+            if any(stats != Stats() for stats in by_layer.values()):
+                total |= {name: total.get(name, Stats()) + stats for name, stats in by_layer.items()}
         return total
 
     def close(self) -> None:
@@ -90,4 +89,4 @@ class Caches:
 
     def retry(self) -> None:
         """Have caches that are opened from now on try every folder and server again."""
-        self._troubles = Troubles()
+        self._failed_stores = set()

@@ -55,7 +55,7 @@ def typed_nodeid(item: pytest.Item) -> str:
 
 def cassette_by_folder(place: Place, settings: Settings) -> Callable[[Path], Path]:
     """Which file the cassette of a place is, by the folder that has the cassette folder."""
-    from pytest_lmcache.session import named_cassette, own_cassette
+    from pytest_lmcache.cassette.names import named_cassette, own_cassette
 
     def cassette_in(folder: Path) -> Path:
         inside = places.folder_in(folder, settings.cassette_dir, place.file)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from pytest_lmcache import origins, places
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall, still_running
+from pytest_lmcache.not_recorded import NotRecorded, Reason
+from pytest_lmcache.observer import Observer
 from pytest_lmcache.plugin.tracebacks import calling_file
 from pytest_lmcache.settings import Mode
 
@@ -23,7 +26,7 @@ PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
 OUTSIDE = "outside of the tests, such as while a module is imported: use_cassette records them"
 
 
-class Observer:
+class RunObserver(Observer):
     """Counts what happens to the calls of one run of pytest; ``current`` is the test that runs."""
 
     def __init__(self, config: pytest.Config, mode: Mode, *, refuses_outside: bool) -> None:
@@ -33,6 +36,7 @@ class Observer:
         self.current: pytest.Item | None = None
         self._summary: Summary | None = None
         self._alarm: Timer | None = None
+        self._lock = threading.RLock()
 
     @property
     def summary(self) -> Summary:
@@ -52,8 +56,8 @@ class Observer:
         """Add the facts that a worker process sent."""
         self._summary = self.summary + type(self.summary).from_plain(data)
 
-    def missed(self, miss: CassetteMiss) -> None:
-        """Tell of a miss before its test has ended, if that does not come to pass."""
+    def call_missed(self, miss: CassetteMiss) -> None:
+        """Print a miss before its test has ended if the test hangs."""
         if self.current is not None and self._alarm is None:
             self._alarm = Timer(PATIENCE, self._tell_of_hang, [self.current.nodeid, miss])
             self._alarm.daemon = True
@@ -72,22 +76,37 @@ class Observer:
             sys.stderr.write(still_running(test, PATIENCE, str(miss)))
             sys.stderr.flush()
 
-    def block_ended(self, recorder: Recorder, passed: bool, written: bool, is_told: bool) -> None:
-        """Count what a ``use_cassette`` did; ``is_told``: what it stands in counts its misses."""
-        test = self.current.nodeid if self.current is not None else OUTSIDE
-        self.summary.add_recorder(test, recorder, passed=passed, written=written, counted_by_test=is_told)
+    def block_ended(self, recorder: Recorder, *, passed: bool, written: bool, in_test: bool) -> None:
+        """Count what a ``use_cassette`` block did."""
+        with self._lock:
+            self.summary.add_recorder(
+                self._place, recorder, passed=passed, written=written, counted_by_test=in_test
+            )
 
-    def outside(self, found: Recorder | None) -> Recorder | None:
-        """Under ``lm_auto``, refuse the call of a module that is imported, or of a hook, unless a block records it."""
+    def live_call(self, name: str) -> None:  # noqa: ARG002
+        """Count a call that nothing records. Under ``lm_auto``, refuse one that is made outside of the tests."""
         origin = origins.current()
         is_late = origin is not None and origin.late is not None
-        is_ours = self.refuses_outside and self.current is None and not is_late
-        is_recorded = found is not None and not found.watched
-        if not is_ours or is_recorded:
-            return found
+        if self.current is None and self.refuses_outside and not is_late:
+            self._refuse_outside()
+        with self._lock:
+            self.summary.add_unmarked_calls(self._place, 1)
+
+    def late_call(self, test: str, name: str = "", *, refused: bool) -> None:
+        """Count a call that was made after its test had ended."""
+        calls = [NotRecorded(Reason.LATE, f"{name}() was called after it had ended")]
+        with self._lock:
+            self.summary.add_late_calls({test: 1} if refused else {}, [] if refused else [(test, calls)])
+
+    @property
+    def _place(self) -> str:
+        return self.current.nodeid if self.current is not None else OUTSIDE
+
+    def _refuse_outside(self) -> NoReturn:
         file, is_import = calling_file()
         where = places.relative(Path(file), self.config.rootpath) if file else "a thread"
-        self.summary.add_refused_outside(where)
+        with self._lock:
+            self.summary.add_refused_outside(where)
         when = "while it is imported" if is_import else "outside of the tests"
         raise UnsupportedCall(
             f"{where} calls a language model {when}. Under lm_auto, mode {self.mode} lets nothing reach a provider "

@@ -180,6 +180,6 @@ def check_settings(settings: Settings, source: str) -> None:
         from pytest_lmcache.session import session
 
         try:
-            session.recorder(settings, Path())
+            session.recorders.make(settings, Path())
         except SettingsError as error:
             raise SettingsError(f"{source}: {error}") from None

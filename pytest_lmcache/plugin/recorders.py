@@ -60,7 +60,7 @@ class Recorders:
 
         ``record`` is what pytest is told to run to record it. Raises SettingsError.
         """
-        from pytest_lmcache.session import identity_of
+        from pytest_lmcache.cassette.names import identity_of
 
         settings = self.settings_of(node)
         root, path = self.config.rootpath, None
@@ -76,7 +76,7 @@ class Recorders:
         folder = Path(settings.cassette_dir)
         # A fixture may be set up more than once, with other parameters each time.
         is_shared = bool(settings.cassette) or path in self.shared_places
-        return session.recorder(
+        return session.recorders.make(
             settings,
             path,
             is_shared=is_shared,

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.places import Place
 from pytest_lmcache.plugin.cassette_names import test_place, typed_nodeid
 from pytest_lmcache.plugin.items import BACKEND, backend_key, is_marked, missed_key, recorder_key
-from pytest_lmcache.plugin.observer import OUTSIDE, Observer
+from pytest_lmcache.plugin.observer import RunObserver
 from pytest_lmcache.plugin.options import (
     check_names,
     configured,
@@ -39,7 +40,6 @@ LEFT_RUNNING = 10.0  # seconds to wait for the threads that tests have left runn
 # DSPy has an engine of its own, and may be there without LiteLLM.
 LIBRARIES = ("litellm", "dspy")
 ENGINE = "pytest_lmcache.session"
-STARTS = "pytest_lmcache.children.starts"
 
 
 class Run:
@@ -56,17 +56,14 @@ class Run:
         self.recorders = Recorders(config, self.settings, forced, self._backend)
         self.recorders.check_folder(self.settings, config.rootpath, "ini: lm_cassette_dir")
         refuses = self.is_auto and self.mode in {Mode.REPLAY, Mode.ONCE}
-        self.observer = Observer(config, self.mode, refuses_outside=refuses)
+        self.observer = RunObserver(config, self.mode, refuses_outside=refuses)
         self._origin: Origin | None = None  # of the test that runs
         self._origin_before: Origin | None = None
         self._follows = False
-        self._watches_processes = False
         # What opens the recorders of shared fixtures that are being set up.
         self.set_ups: list[Callable[[], None]] = []
-        self._watcher: Recorder | None = None
-        self._before: Any = None
-        self._watched = 0
-        self._outer: tuple[Any, ...] | None = None  # what the engine had before this run
+        self._engine = ExitStack()  # what the engine has of this run
+        self._is_watching = False
         self.marked_fixtures: set[Any] = set()  # the definitions of fixtures that marked tests ask for
         self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
         self._watches.append(ImportWatch(ENGINE, self._engine_is_there))
@@ -84,68 +81,46 @@ class Run:
     @property
     def is_watching(self) -> bool:
         """Whether the interception is on, and calls that belong to no test are watched."""
-        return self._watcher is not None
+        return self._is_watching
 
-    @property
-    def session(self) -> Session:
-        """The engine, imported on first need; from then on calls that belong to no test are watched."""
+    def watch(self) -> Session:
+        """The engine, imported on first need; from here on live calls are counted.
+
+        Raises DoorError if LiteLLM or DSPy hides its functions.
+        """
         from pytest_lmcache.session import session
 
-        if self._watcher is None:
-            # Below all others: the innermost recorder gets a call.
-            watcher = session.watcher()
-            session.enter(watcher)
-            self._before = session.ended, session.missed, session.layers, session.late, session.outside
-            session.ended, session.missed, session.layers = (
-                self.observer.block_ended,
-                self.observer.missed,
-                self.layers,
-            )
-            session.late, session.outside = session.new_late_calls(), self.observer.outside
-            self._watcher = watcher
+        if not self._is_watching:
+            self._engine.enter_context(session.watched())
+            self._is_watching = True
         return session
 
     def stop(self) -> None:
         """Watch for LiteLLM and DSPy, and over their calls, no more; but while a replaying test's threads go on, do."""
-        is_last = self._watcher is None or self.session.is_alone(self._watcher)
+        is_last = not self._is_watching or self.watch().interceptions.users == 1
         if self._follows and is_last and origins.THREADS.has_left():
             return
         for watch in self._watches:
             watch.stop()
-        if self._outer is not None:
-            session = sys.modules[ENGINE].session
-            session.rules, session.place, session.folders, session.configuration = self._outer
-            self._outer = None
         if self._follows:
             self._follows = False
             origins.THREADS.unfollow()
-        if self._watcher is not None:
-            engine = self.session
-            engine.ended, engine.missed, engine.layers, engine.late, engine.outside = self._before
-            self.session.leave(self._watcher)
-            self.session.close_caches()
-            self._watcher = None
-        if self._watches_processes:
-            sys.modules[STARTS].starts.stop()
-        if ENGINE in sys.modules:
-            sys.modules[ENGINE].session.end_children()
+        self._engine.close()
+        self._is_watching = False
 
     def finish(self, *, is_interrupted: bool) -> None:
         """Count what tests have left running, and what no test asked."""
         if self._follows and not is_interrupted:
             origins.THREADS.wait(LEFT_RUNNING)
-        self._count_watched(OUTSIDE)
-        if self._watcher is not None:
-            late = self.session.late
-            self.summary.add_late_calls(late.refused, late.passed())
-            self.summary.add_layers(self.session.stats())
+        if self._is_watching:
+            self.summary.add_layers(self.watch().caches.stats())
 
     def watch_processes(self) -> None:
         """Have the processes that tests start be recorded with them."""
         from pytest_lmcache.children.starts import starts
 
-        self._watches_processes = True
         starts.watch(self._process_starts)
+        self._engine.callback(starts.stop)
 
     @property
     def followed_origin(self) -> Origin | None:
@@ -154,7 +129,6 @@ class Run:
 
     def begin_test(self, item: pytest.Item) -> None:
         """From here on the calls are this test's."""
-        self._count_watched(OUTSIDE)
         self.observer.current = item
         self._origin = Origin(item.nodeid)
         self._origin_before = origins.replace(self._origin)
@@ -165,14 +139,13 @@ class Run:
 
     def _library_is_there(self) -> None:
         """LiteLLM or DSPy has been imported: watch over it, and under ``lm_auto`` record the test."""
-        if self._watcher is None:
-            try:
-                self.session  # noqa: B018 - watches
-            except DoorError as error:
-                # What is not marked runs as it does without this plugin; what is marked fails with this error.
-                if not self.is_auto or self.current is None:
-                    self.summary.unseen = [str(error)]
-                    return
+        try:
+            self.watch()
+        except DoorError as error:
+            # What is not marked runs as it does without this plugin; what is marked fails with this error.
+            if not self.is_auto or self.current is None:
+                self.summary.unseen = [str(error)]
+                return
         if self.is_auto and self.current is not None:
             self.recorder_of(self.current)
             for open_recorder in self.set_ups:
@@ -181,20 +154,24 @@ class Run:
     def _process_starts(self) -> Any:
         """Under ``lm_auto`` a process may call what its test has not imported; gives whose its calls are."""
         self._library_is_there()
-        return self.session.membership()
+        return self.watch().children.membership()
 
     def _engine_is_there(self) -> None:
         """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""
         from pytest_lmcache.keys.normalizers import Folders
+        from pytest_lmcache.session import Configuration, session
 
-        session = sys.modules[ENGINE].session
-        self._outer = session.rules, session.place, session.folders, session.configuration
-        session.rules = Settings(redact=self.settings.redact, redact_with=self.settings.redact_with)
-        session.place = self._place_of_block
-        if self.config.inipath is not None:
-            session.configuration = self.config.inipath.name
         folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
-        session.folders = lambda: folders
+        configuration = Configuration(
+            block_settings=Settings(redact=self.settings.redact, redact_with=self.settings.redact_with),
+            layers=self.layers,
+            locate=self._place_of_block,
+            folders=lambda: folders,
+            settings_file="pyproject.toml" if self.config.inipath is None else self.config.inipath.name,
+        )
+        self._engine.enter_context(session.configured(configuration, self.observer))
+        self._engine.callback(session.children.close)
+        self._engine.callback(session.caches.close)
         self.follow()  # what a block in a test without a mark starts is known as the block's
 
     def _place_of_block(self, path: Path) -> Any:
@@ -216,9 +193,9 @@ class Run:
         """What happens to the calls that a test leaves running."""
         recorder = item.stash.get(recorder_key, None)
         if recorder is not None:
-            from pytest_lmcache.session import late
+            from pytest_lmcache.late_calls import late_policy
 
-            return late(recorder)
+            return late_policy(recorder)
         if not self.is_auto:
             return Late.AS_ANY
         # A thread that outlives its test may be what imports LiteLLM.
@@ -236,15 +213,6 @@ class Run:
             self._follows = True
             origins.THREADS.follow()
 
-    def _count_watched(self, where: str) -> None:
-        """Count the calls since the last count that belong to no recorder."""
-        if self._watcher is None:
-            return
-        calls = len(self._watcher.calls)
-        if calls > self._watched:
-            self.summary.add_unmarked_calls(where, calls - self._watched)
-            self._watched = calls
-
     def recorder_of(self, item: pytest.Item) -> Recorder:
         """The recorder of a test, opened on first need."""
         recorder = item.stash.get(recorder_key, None)
@@ -253,7 +221,7 @@ class Run:
                 nodeid = typed_nodeid(item)
                 recorder = self.recorder(item, test_place(item), nodeid, nodeid)
                 self.follow()
-                self.session.enter(recorder)
+                self.watch().open(recorder)
             except LMCacheError as error:
                 raise pytest.fail.Exception(str(error), pytrace=False) from None
             item.stash[recorder_key] = recorder
@@ -263,7 +231,7 @@ class Run:
         self, node: pytest.Item | pytest.Collector, place: Place, label: str, record: str
     ) -> Recorder:
         """A recorder with the settings of a node, as `Recorders.recorder` makes it."""
-        return self.recorders.recorder(self.session, node, place, label, record)
+        return self.recorders.recorder(self.watch(), node, place, label, record)
 
     def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
         """Write a recorder's cassette, where all passed, and count what it did. Raises CassetteError."""
@@ -288,7 +256,6 @@ class Run:
             self._origin.late = self._late(item)
             self._origin = None
             origins.replace(self._origin_before)
-        self._count_watched(item.nodeid)
         recorder = item.stash.get(recorder_key, None)
         if recorder is None:
             return
@@ -296,7 +263,7 @@ class Run:
         for fault in recorder.faults:
             if isinstance(fault, CassetteMiss):
                 item.stash[missed_key] = fault
-        self.session.leave(recorder)
+        self.watch().close(recorder)
         try:
             self.end(item.nodeid, recorder, passed=passed)
         except LMCacheError as error:

@@ -27,11 +27,10 @@ from pytest_lmcache.cassette import document, file, yaml_reader
 from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import CallToSave
-from pytest_lmcache.cassette.names import cassette_path
+from pytest_lmcache.cassette.names import cassette_path, own_cassette
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
-from pytest_lmcache.session import own_cassette
 from pytest_lmcache.stream_chunks import pack
 
 EXACT = strategy("exact")

@@ -62,11 +62,11 @@ def provider() -> Iterator[Provider]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     """Each test has a cache of its own behind its cassettes, and stands in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    with_own = Cache(disk_cache_dir=tmp_path / "disk")
-    monkeypatch.setitem(vars(pytest_lmcache), "cache", with_own)
-    monkeypatch.setattr(session, "layers", CacheSettings())
-    yield with_own
+    pytest_lmcache.cache = with_own = Cache(disk_cache_dir=tmp_path / "disk")
+    with session.configured(session.configuration._replace(layers=CacheSettings())):
+        yield with_own
     with_own.close()
+    pytest_lmcache.cache = None
 
 
 def ask(text: str, url: str = GONE, **more: Any) -> str:
@@ -714,8 +714,8 @@ def test_what_is_no_cache_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch
 
 def test_an_unset_module_cache_is_the_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """``pytest_lmcache.cache`` is there without being set: the configuration's cache."""
-    monkeypatch.delitem(vars(pytest_lmcache), "cache")
-    assert pytest_lmcache.cache is session.cache()
+    monkeypatch.setattr(pytest_lmcache, "cache", None)
+    assert pytest_lmcache.cache is session.caches.by_settings()
 
 
 # ---- what an answer says

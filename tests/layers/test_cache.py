@@ -272,17 +272,17 @@ def test_silent_server_costs_one_time_out_whatever_leads_there(folder, silent):
     settings = {"url": f"redis://127.0.0.1:{port}", "disk_cache_dir": folder}
     with pytest.warns(LMCacheWarning, match="redis layer .*Timeout") as caught:
         for ttl in (None, 60, 3600):
-            cache = run.cache(ttl=ttl, **settings)
+            cache = run.caches.by_settings(ttl=ttl, **settings)
             cache.put("k1", ONE)
             assert cache.get("k2") is None
     assert len(caught) == len(connections) == 1
-    cache = run.cache(enable_disk_cache=False, url=f"redis://127.0.0.1:{port}/1")
+    cache = run.caches.by_settings(enable_disk_cache=False, url=f"redis://127.0.0.1:{port}/1")
     with pytest.warns(LMCacheWarning, match="redis layer"):
         assert cache.get("k1") is None, "another place is one of its own"
-    run.close_caches()
+    run.caches.close()
     with pytest.warns(LMCacheWarning, match="redis layer"):
-        assert run.cache(**settings).get("k2") is None
-    run.close_caches()
+        assert run.caches.by_settings(**settings).get("k2") is None
+    run.caches.close()
 
 
 def test_real_disk_trouble(make, folder):

@@ -21,7 +21,6 @@ from pytest_lmcache import use_cassette
 from pytest_lmcache.libraries.bypassed_caches import INSTRUCTOR, LANGCHAIN, CacheBypass
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
-from pytest_lmcache.settings import Mode, Settings
 
 GONE = "http://127.0.0.1:9/v1"
 
@@ -320,13 +319,11 @@ def test_a_cache_of_litellms_that_the_test_makes(provider: Provider, tmp_path: P
 
 def test_watching_puts_nothing_aside() -> None:
     """A test that is not recorded runs with the caches that it has."""
-    watcher = session.recorder(Settings(mode=Mode.LIVE), Path(), watched=True)
     litellm.cache = kept = litellm.Cache(type="local")
     before = vars(dspy).get("cache")
-    session.enter(watcher)
-    assert litellm.cache is kept
-    assert vars(dspy).get("cache") is before
-    session.leave(watcher)
+    with session.watched():
+        assert litellm.cache is kept
+        assert vars(dspy).get("cache") is before
 
 
 def test_a_library_that_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:

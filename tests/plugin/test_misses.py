@@ -572,10 +572,10 @@ def test_litellm_that_hides_its_functions(suite, monkeypatch):
     from pytest_lmcache.errors import DoorError
     from pytest_lmcache.session import session
 
-    def enter(recorder):
+    def opened():
         raise DoorError("calls cannot be seen")
 
-    monkeypatch.setattr(session, "enter", enter)
+    monkeypatch.setattr(session.interceptions, "open", opened)
     suite.test(SYNC + "\ndef test_two():\n    pass\n")
     result = suite.run()
     result.assert_outcomes(errors=1, passed=1)
@@ -592,12 +592,12 @@ def test_litellm_that_hides_its_functions_under_auto(suite, monkeypatch):
     from pytest_lmcache.errors import DoorError
     from pytest_lmcache.session import session
 
-    def enter(recorder):
+    def opened():
         raise DoorError("calls cannot be seen")
 
     suite.file("pytest.ini", "[pytest]\nlm_auto = true\n")
     suite.test("def test_one():\n    ask()\n")
-    monkeypatch.setattr(session, "enter", enter)
+    monkeypatch.setattr(session.interceptions, "open", opened)
     suite.run().assert_outcomes(errors=1)
     assert suite.asked() == 0
 

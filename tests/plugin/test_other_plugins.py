@@ -250,7 +250,7 @@ def test_interrupt(suite):
 
     def state():
         wrappers = [each for name in ("completion", "acompletion") for each in _chain(getattr(litellm, name))]
-        return [(wrapper.__code__, cell.cell_contents) for wrapper, cell in wrappers], list(session._open)
+        return [(wrapper.__code__, cell.cell_contents) for wrapper, cell in wrappers], [*session.scopes]
 
     before = state()
     suite.test(

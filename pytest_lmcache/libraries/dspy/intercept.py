@@ -41,11 +41,13 @@ Find = Callable[[], Recorder | None]
 class Interception:
     """Puts the interception on with the first ``open`` and takes it off with the last ``close``.
 
-    ``find`` gives the recorder that a call belongs to, None where nobody records.
+    ``find`` gives the recorder that a call belongs to, None if there is none; ``live_call`` is told the name of a
+    call that has none.
     """
 
-    def __init__(self, find: Find) -> None:
+    def __init__(self, find: Find, live_call: Callable[[str], None]) -> None:
         self._find = find
+        self._live_call = live_call
         self._users = 0
         self._lock = threading.RLock()  # a look may import more of DSPy, which is looked at in turn
         self._originals: list[tuple[type, str, Any]] = []
@@ -82,12 +84,20 @@ class Interception:
         engines = _engines()
         self._module = sys.modules["dspy"]
         for engine, method, replacement in engines:
-            self._replace(engine, method, functools.partial(replacement, self._find))
+            self._replace(engine, method, functools.partial(replacement, self._recorder))
         self._refuse()
         model = getattr(sys.modules.get(MODELS), "BaseLM", None)
         if model is not None:
             self._replace(model, "__call__", _calling_sync)
             self._replace(model, "acall", _calling_async)
+
+    def _recorder(self, name: str = NAME) -> Recorder | None:
+        """The recorder of a call; reports one that has none."""
+        __tracebackhide__ = True
+        recorder = self._find()
+        if recorder is None:
+            self._live_call(name)
+        return recorder
 
     def _take_off(self) -> None:
         while self._originals:
@@ -112,7 +122,7 @@ class Interception:
         def replacement(original: Any) -> Any:
             def refused(*args: Any, **kwargs: Any) -> Any:
                 __tracebackhide__ = True
-                recorder = self._find()
+                recorder = self._recorder(f"dspy.{name}")
                 if recorder is not None:
                     recorder.refuse(f"dspy.{name}")
                 return original(*args, **kwargs)

@@ -73,20 +73,8 @@ class LiteLLMCall(recorded_call.RecordedCall):
     def asking(self) -> Iterator[None]:
         """Around the provider's call: what LiteLLM calls meanwhile is a part of it."""
         __tracebackhide__ = True
-        self._open_to_callbacks()
-        token = inside.set(True)
-        try:
-            with super().asking():
-                yield
-        finally:
-            inside.reset(token)
-
-    def _open_to_callbacks(self) -> None:
-        """What a callback asks while the provider is asked is no part of that: it is the test's own call."""
-        logging_obj = self.kwargs.get("litellm_logging_obj")
-        for name in ("pre_call", "post_call"):
-            if (tell := getattr(logging_obj, name, None)) is not None:
-                vars(logging_obj)[name] = functools.partial(_outside, tell)
+        with inside_call(self.kwargs), super().asking():
+            yield
 
     def replay(self, stored: Answer) -> Any:
         """The stored answer as LiteLLM would have given it; a stored error is raised."""
@@ -241,6 +229,20 @@ class LiteLLMCall(recorded_call.RecordedCall):
 
     def _has_own_prices(self) -> bool:
         return any("cost_per" in name for name in self.kwargs) and not self.kwargs.get("model_info")
+
+
+@contextmanager
+def inside_call(kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Around the provider's call: what LiteLLM calls meanwhile is a part of it, but not what callbacks call."""
+    logging_obj = kwargs.get("litellm_logging_obj")
+    for name in ("pre_call", "post_call"):
+        if (tell := getattr(logging_obj, name, None)) is not None:
+            vars(logging_obj)[name] = functools.partial(_outside, tell)
+    token = inside.set(True)
+    try:
+        yield
+    finally:
+        inside.reset(token)
 
 
 def _outside(tell: Callable[..., Any], /, *args: Any, **more: Any) -> Any:

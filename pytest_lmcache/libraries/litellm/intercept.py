@@ -16,7 +16,7 @@ from pytest_lmcache import errors
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.interaction import Kind
 from pytest_lmcache.libraries.litellm import code_swap, fast_path, streams
-from pytest_lmcache.libraries.litellm.call import LiteLLMCall, inside
+from pytest_lmcache.libraries.litellm.call import LiteLLMCall, inside, inside_call
 from pytest_lmcache.libraries.recorded_call import POLL_INTERVAL
 from pytest_lmcache.recorder import Recorder
 
@@ -75,11 +75,13 @@ class Entry(NamedTuple):
 class Interception:
     """Puts the interception on with the first ``open`` and takes it off with the last ``close``.
 
-    ``find`` gives the recorder that a call belongs to, None where nobody records. Safe with threads.
+    ``find`` gives the recorder that a call belongs to, None if there is none; ``live_call`` is told the name of a
+    call that has none. Safe with threads.
     """
 
-    def __init__(self, find: Callable[[], Recorder | None]) -> None:
+    def __init__(self, find: Callable[[], Recorder | None], live_call: Callable[[str], None]) -> None:
         self._find = find
+        self._live_call = live_call
         self._users = 0
         self._lock = threading.RLock()  # a look may import more of LiteLLM, which is looked at in turn
         self._entries: list[Entry] = []
@@ -198,7 +200,7 @@ class Interception:
 
     def _guarded(self, name: str, passing: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            recorder = None if inside.get() else self._find()
+            recorder = None if inside.get() else self._recorder(name)
             if recorder is not None:
                 recorder.refuse(name)
             return passing(*args, **kwargs)
@@ -241,7 +243,7 @@ class Interception:
 
     def _refusing(self, original: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
         def refuse() -> None:
-            recorder = None if inside.get() else self._find()
+            recorder = None if inside.get() else self._recorder(_qualified(original))
             if recorder is not None:
                 recorder.refuse(_qualified(original))
 
@@ -263,17 +265,26 @@ class Interception:
 
         return replacement
 
+    def _recorder(self, name: str) -> Recorder | None:
+        """The recorder of a call; reports one that has none."""
+        __tracebackhide__ = True
+        recorder = self._find()
+        if recorder is None:
+            self._live_call(name)
+        return recorder
+
     def _sync(self, original: Callable[..., Any], name: str, parameters: Sequence[str]) -> Callable[..., Any]:
         flag = f"a{name}"
 
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            recorder = (
-                None if inside.get() or kwargs.get(flag) is True or _is_mocked(name, kwargs) else self._find()
-            )
-            if recorder is None:
+            if inside.get() or kwargs.get(flag) is True or _is_mocked(name, kwargs):
                 return original(*args, **kwargs)
+            recorder = self._recorder(name)
+            if recorder is None:
+                with inside_call(kwargs):
+                    return original(*args, **kwargs)
             call = LiteLLMCall(recorder, name, parameters, args, kwargs)
             for _ in call.wait_for_other_process(blocks=True):
                 time.sleep(POLL_INTERVAL)
@@ -291,9 +302,12 @@ class Interception:
         @functools.wraps(original)
         async def replacement(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            recorder = None if inside.get() or _is_mocked(name, kwargs) else self._find()
-            if recorder is None:
+            if inside.get() or _is_mocked(name, kwargs):
                 return await original(*args, **kwargs)
+            recorder = self._recorder(name)
+            if recorder is None:
+                with inside_call(kwargs):
+                    return await original(*args, **kwargs)
             call = LiteLLMCall(recorder, name, parameters, args, kwargs)
             if call.stored is None:
                 with call.asking():

@@ -922,7 +922,7 @@ def test_nobody_records(is_async: bool, provider: Provider) -> None:
     """Where nobody records, the engine's calls pass through the interception as they are."""
     from dspy.lm15 import Message, Request
 
-    inner = intercept.Interception(lambda: None)
+    inner = intercept.Interception(lambda: None, lambda _: None)
     inner.open()
     try:
         assert len(events(provider.url, is_async=is_async)) > 2
@@ -968,7 +968,7 @@ def test_an_engine_that_is_built_otherwise(
     monkeypatch.delattr(getattr(module, kind), method)
     with pytest.raises(DoorError, match=rf"DSPy \({re.escape(dspy.__version__)}\): {kind}\.{method} "):
         use_cassette(tmp_path / "x.yaml").__enter__()
-    assert session._open == ()
+    assert not session.scopes
     monkeypatch.undo()
     with use_cassette(tmp_path / "x.yaml"):
         pass

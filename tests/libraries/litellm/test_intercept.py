@@ -323,7 +323,7 @@ def test_a_guarded_function_stays_of_its_kind(tmp_path: Path) -> None:
 def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LiteLLM that builds its functions otherwise gives an error, instead of calls that slip by."""
     before = state()
-    interception = Interception(lambda: None)
+    interception = Interception(lambda: None, lambda _: None)
     monkeypatch.setattr(litellm, "completion", lambda *_, **__: None)
     with pytest.raises(DoorError, match=r"cannot see the calls of this LiteLLM .* completion are not built"):
         interception.open()
@@ -334,7 +334,7 @@ def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.Monke
 def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test puts in the place of a function while we look stays there, and nothing of ours is left behind."""
     before = state()
-    interception = Interception(lambda: None)
+    interception = Interception(lambda: None, lambda _: None)
     interception.open()
     monkeypatch.setattr(litellm, "completion", lambda *_, **__: None)
     monkeypatch.setitem(sys.modules, "litellm.imported_meanwhile", ModuleType("litellm.imported_meanwhile"))
@@ -353,7 +353,7 @@ def without_completion() -> ModuleType:
 
 def test_an_interception_that_failed_can_be_installed_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """A try that failed, since another LiteLLM was there, is not taken for a look: no call goes by unseen afterwards."""
-    interception = Interception(lambda: None)
+    interception = Interception(lambda: None, lambda _: None)
     before = state()
     interception.open()
     changed = sum(map(ne, state(), before))
@@ -373,7 +373,7 @@ def test_a_litellm_that_cannot_be_seen_any_more_leaves_nothing_behind(
 ) -> None:
     """Where another LiteLLM has come meanwhile, and hides its functions, the first is put back as it was."""
     before = state()
-    interception = Interception(lambda: None)
+    interception = Interception(lambda: None, lambda _: None)
     interception.open()
     monkeypatch.setitem(sys.modules, "litellm", without_completion())
     with pytest.raises(DoorError):
