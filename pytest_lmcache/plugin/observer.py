@@ -13,7 +13,6 @@ import pytest
 
 from pytest_lmcache import origins, places
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall, still_running
-from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.observer import Observer
 from pytest_lmcache.plugin.tracebacks import calling_file
 from pytest_lmcache.settings import Mode
@@ -94,6 +93,8 @@ class RunObserver(Observer):
 
     def late_call(self, test: str, name: str = "", *, refused: bool) -> None:
         """Count a call that was made after its test had ended."""
+        from pytest_lmcache.not_recorded import NotRecorded, Reason
+
         calls = [NotRecorded(Reason.LATE, f"{name}() was called after it had ended")]
         with self._lock:
             self.summary.add_late_calls({test: 1} if refused else {}, [] if refused else [(test, calls)])
