@@ -63,6 +63,7 @@ def test_light_without_model_calls(suite, monkeypatch):
         ".plugin.run",
         ".plugin.shared_fixtures",
         ".plugin.tracebacks",
+        ".answer_sources",
         ".commands",
         ".observer",
         ".errors",
