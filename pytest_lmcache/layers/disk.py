@@ -62,8 +62,8 @@ class DiskLayer:
                 self._mark_used(key)
             return value
 
-        found = self._in_database(read)
-        return found if found is not None and is_fresh(found, self._ttl) else None
+        value = self._in_database(read)
+        return value if value is not None and is_fresh(value, self._ttl) else None
 
     def put(self, key: str, value: dict[str, Any]) -> None:
         """See `Layer.put`."""
@@ -83,12 +83,12 @@ class DiskLayer:
     def close(self) -> None:
         """See `Layer.close`. Closes the connection of the thread that calls it; other threads have none open."""
         with self._lock:
-            if self._cache is not None:
-                with suppress(Exception):  # when values were read is not worth an error
-                    self._store_use(self._cache)
-                with suppress(sqlite3.Error):
-                    self._cache.close()
-                self._cache = None
+            cache, self._cache = self._cache, None
+        if cache is not None:
+            with suppress(Exception):  # when values were used is not worth an error
+                self._store_use(cache)
+            with suppress(sqlite3.Error):
+                cache.close()
 
     def __del__(self) -> None:
         """Leave no connection open; Python would warn about it."""
@@ -126,7 +126,7 @@ class DiskLayer:
             eviction_policy="least-recently-used",
             cull_limit=0,
         )
-        _set_eviction(opened, "none", 0)
+        _set_eviction(opened, "none", 0)  # a read is to take no lock and to write nothing
         return opened
 
     def _mark_used(self, key: str) -> None:
@@ -134,7 +134,7 @@ class DiskLayer:
         self._used[key] = None
 
     def _store_use(self, cache: Any) -> None:
-        """Store which values were used, all at once: a read by itself takes no lock and writes nothing."""
+        """Store which values were used, all at once."""
         if not self._used or is_moved():
             return
         used, self._used = self._used, {}

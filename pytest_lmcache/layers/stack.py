@@ -7,7 +7,7 @@ import os
 import sysconfig
 import threading
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,14 +53,17 @@ class Stats:
         return Stats(self.hits + other.hits, self.misses + other.misses, self.puts + other.puts)
 
 
+HIT, MISS, PUT = Stats(hits=1), Stats(misses=1), Stats(puts=1)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _State:
-    """What one cache works with; ``lock`` guards ``counts``."""
+    """What one cache works with; ``stats`` by the layer's name."""
 
     memory: MemoryLayer
     layers: tuple[Layer, ...]
     failures: set[Store]
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    stats: dict[str, Stats] = field(default_factory=lambda: defaultdict(Stats))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -134,7 +137,7 @@ class Cache:
             except LayerError as error:
                 failures[layer] = error
                 continue
-            self._count(layer, "misses" if value is None else "hits")
+            self._count(layer, MISS if value is None else HIT)
             if value is not None:
                 found = Value(value, layer.name)
                 failures |= _put(above, key, found)
@@ -153,7 +156,7 @@ class Cache:
         failures = _put(layers, key, value)
         for layer in layers:
             if layer not in failures:
-                self._count(layer, "puts")
+                self._count(layer, PUT)
         self._leave_out(failures)
 
     @property
@@ -166,19 +169,13 @@ class Cache:
         """The locks that let one process of the machine ask at a time; None without a disk layer to hold them."""
         if type(self).get is not Cache.get and type(self).put is not Cache.put:
             return None  # the subclass stores its values elsewhere
-        locks: Iterator[SingleFlight | None] = (
-            getattr(layer, "single_flight", None) for layer in self._working_layers()
-        )
-        return next(filter(None, locks), None)
+        found = (getattr(layer, "single_flight", None) for layer in self._working_layers())
+        return next((locks for locks in found if locks is not None), None)
 
     def stats(self) -> dict[str, Stats]:
         """How often each layer, by name, was used by `get` and `put`."""
         state = self._state()
-        with state.lock:
-            return {
-                layer.name: Stats(*(state.counts[layer.name, what] for what in ("hits", "misses", "puts")))
-                for layer in state.layers
-            }
+        return {layer.name: state.stats[layer.name] for layer in state.layers}
 
     def close(self) -> None:
         """Close files and connections; the next `get` or `put` opens them again."""
@@ -219,10 +216,10 @@ class Cache:
         stores = {"disk": self._settings.disk_cache_dir, "redis": self._settings.url}
         return layer.name, stores.get(layer.name)
 
-    def _count(self, layer: Layer, what: str) -> None:
+    def _count(self, layer: Layer, use: Stats) -> None:
         state = self._state()
         with state.lock:
-            state.counts[layer.name, what] += 1
+            state.stats[layer.name] += use
 
     def _leave_out(self, failures: Mapping[Layer, LayerError]) -> None:
         """Leave layers out from now on. Called last of all: a warning may be an error here."""
@@ -262,12 +259,8 @@ def _put(layers: Sequence[Layer], key: str, value: dict[str, Any]) -> dict[Layer
 
 
 def _users_level() -> int:
-    """The ``stacklevel`` of a warning that points at the user's code, or else at what called this package."""
+    """The ``stacklevel`` with which a warning of our caller's points at the user's code."""
     installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    ours = f"{Path(__file__).parents[1]}{os.sep}"
-    files = [frame.f_code.co_filename for frame, _ in walk_stack(inspect.currentframe())]
-    foreign = [level for level, file in enumerate(files) if not file.startswith(ours)]
-    users = (
-        level for level in foreign if not files[level].startswith((*installed, "<frozen", "<pytest-lmcache"))
-    )
-    return next(users, foreign[0] if foreign else 1)
+    others = (f"{Path(__file__).parents[1]}{os.sep}", *installed, "<frozen", "<pytest-lmcache")
+    files = (frame.f_code.co_filename for frame, _ in walk_stack(inspect.currentframe()))
+    return next((level for level, file in enumerate(files) if not file.startswith(others)), 1)
