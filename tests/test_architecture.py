@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "cassette.after_test": "call_record cassette.file cassette.merge",
     "cassette.document": "cassette.yaml_reader cassette.yaml_writer errors interaction stream_chunks",
     "cassette.file": "cassette.document cassette.merge errors interaction keys.strategies locks",
-    "cassette.merge": "cassette.document errors stream_chunks",
+    "cassette.merge": "cassette.document errors interaction",
     "cassette.names": "errors redact",
     "cassette.old_placeholders": "cassette.document errors interaction keys.strategies redact",
     "cassette.yaml_reader": "cassette.yaml_writer",

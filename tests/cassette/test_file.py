@@ -972,6 +972,25 @@ def test_ids_of_other_apis_stand_for_one_another(path: Path, said: Any, answered
     assert "two" not in path.read_text()
 
 
+def test_agents_at_once_may_take_turns_in_another_order(path: Path) -> None:
+    """Two agents that run at once are the same run again, whichever of them asks its second question first."""
+
+    def agent(name: str, ident: str) -> list[Interaction]:
+        called = {"id": ident, "function": {"name": name, "arguments": "{}"}}
+        asked = call(name)
+        asked.request["messages"].append({"role": "tool", "tool_call_id": ident, "content": "20"})
+        return [
+            interaction(name, reply("", run=ord(ident[-1]), tool_calls=[called])),
+            interaction(asked, f"{name} done"),
+        ]
+
+    (one, other), (then, last) = zip(agent("one", "call_a"), agent("two", "call_b"), strict=True)
+    record(path, one, other, then, last)
+    (one, other), (then, last) = zip(agent("one", "call_c"), agent("two", "call_d"), strict=True)
+    assert not record(path, other, one, last, then, rewrite=True)
+    assert not record(path, other, one, then, last, rewrite=True)
+
+
 def test_a_shared_file_does_not_grow_by_new_ids(path: Path) -> None:
     """In a file that tests share, one of them finds its own run again among the others'."""
     record(path, interaction("a", "A"), *OLD, interaction("c", "C"))
