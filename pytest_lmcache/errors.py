@@ -179,7 +179,7 @@ def conflicted_cassette(path: str, line: int, rewrite: str) -> str:
 def newer_cassette(path: str, line: int, version: Any, known: int) -> str:
     """The message for a cassette of a later format."""
     return (
-        f"{path}:{line}: this cassette has format {version!r}; this pytest-lmcache reads format {known}.\n"
+        f"{path}:{line}: this cassette has format {version!r}; this pytest-lmcache reads formats up to {known}.\n"
         "Install a newer one: pip install -U pytest-lmcache"
     )
 
@@ -187,7 +187,7 @@ def newer_cassette(path: str, line: int, version: Any, known: int) -> str:
 def foreign_cassette(path: str) -> str:
     """The message for a file that is no cassette of ours."""
     return (
-        f"{path}:1: this is not a pytest-lmcache cassette: its first document has no `lmcache: 1`.\n"
+        f"{path}:1: this is not a pytest-lmcache cassette: its first document has no `lmcache:`.\n"
         "The file is left as it is. Move it away, or give the test another cassette, and run: "
         "pytest --lm-record"
     )

@@ -95,7 +95,7 @@ def packer() -> Callable[[dict[str, Any]], Chunk]:
             if rest == last:
                 return text
         path = text_path(chunk)
-        _, last = split(chunk, path)
+        last = split(chunk, path)[1] if path else None
         return chunk
 
     return pack

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -17,7 +16,7 @@ from pytest_lmcache.errors import (
     conflicted_cassette,
 )
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Interaction, Kind
-from pytest_lmcache.stream_chunks import pack, whole
+from pytest_lmcache.stream_chunks import Chunk, is_stored, pack
 
 ANSWER = re.compile(rb"\n(?:response|shared|chunks|error|cancelled|ended_with):")
 NO_ANSWER = (b"\nerror:", b"\ncancelled:", b"\nended_with:")
@@ -32,7 +31,8 @@ CONFLICT = re.compile(rb"^(?:<{7}|\|{7}|={7}|>{7})(?: |\r?$)", re.MULTILINE)
 RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
 LARGEST_NUMBER = 1e12
 # How 0.1.0 wrote texts that formatters change; see `yaml_writer`.
-FRAGILE = re.compile(rb"[ \t]\n|\t|\|[2+]|\n\n\n|\xc2\xa0\n|\xe3\x80\x80\n")
+FRAGILE = re.compile(rb"[ \t]\n|\t|[:-] \|[2+][-+]?\n|\n\n\n|\xc2\xa0\n|\xe3\x80\x80\n")
+TEXT_CHUNKS = 2  # the first format in which a text among the chunks of a stream repeats a chunk
 # What an answer's data is, by its kind.
 DATA: dict[Kind, type] = {
     Kind.RESPONSE: dict,
@@ -51,17 +51,21 @@ def rewrite_command(data: bytes) -> str:
 class Entry:
     """One recorded interaction, kept as the bytes of its YAML document; parsed only where it is asked for.
 
-    ``key`` is the key under the strategy in use; ``start`` and ``end`` are the document's place in ``data``.
+    ``key`` is the key under the strategy in use; ``start`` and ``end`` are the document's place in ``data``;
+    ``needs_format`` is the oldest format of a cassette that can hold it, if it is to be written.
     """
 
-    __slots__ = ("data", "end", "key", "path", "start")
+    __slots__ = ("data", "end", "key", "needs_format", "path", "start")
 
-    def __init__(self, key: str, data: bytes, start: int, end: int, path: Path) -> None:
+    def __init__(
+        self, key: str, data: bytes, start: int, end: int, path: Path, *, needs_format: int = 1
+    ) -> None:
         self.key = key
         self.data = data
         self.start = start
         self.end = end
         self.path = path
+        self.needs_format = needs_format
 
     @property
     def text(self) -> bytes:
@@ -72,6 +76,11 @@ class Entry:
     def place(self) -> str:
         """The file and the line in which the document begins."""
         return f"{self.path}:{self._line(0)}"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer is a stream."""
+        return self.data.find(b"\nchunks:", self.start, self.end) >= 0
 
     @property
     def question(self) -> bytes:
@@ -93,7 +102,7 @@ class Entry:
         found = CHUNKS.search(tail)
         if found is None:
             return self._answer(self.load(tail, at), None)
-        chunks = self._load_lines(found[1], at + found.start(1))
+        chunks = self._load_items(found[1], at + found.start(1))
         # Empty lines in their place, so that an error in what follows tells its line.
         rest = b"".join((tail[: found.start()], b"\n" * found[0].count(b"\n"), tail[found.end() :]))
         fields = self.load(rest, at)
@@ -127,7 +136,7 @@ class Entry:
         """The same interaction with another key in its key line."""
         line = b"key: " + scalar(key).encode()
         text = KEY_LINE.sub(lambda _: line, self.text, count=1)
-        return Entry(key, text, 0, len(text), self.path)
+        return Entry(key, text, 0, len(text), self.path, needs_format=self.needs_format)
 
     def fragile(self) -> CassetteError | None:
         """What is to be said of a text that formatters would change, None where there is none.
@@ -135,7 +144,7 @@ class Entry:
         Raises CassetteError where the document is broken.
         """
         found = FRAGILE.search(self.data, self.start, self.end)
-        if found is None or self.robust() == self.text:
+        if found is None or self.rewritten().text == self.text:
             return None
         line = self._line(found.start() - self.start)
         return CassetteError(
@@ -143,9 +152,9 @@ class Entry:
             f"Write it as pytest-lmcache does now: pytest-lmcache check --fix {self.path}"
         )
 
-    def robust(self) -> bytes:
-        """The document as it is written now. Raises CassetteError where it is broken."""
-        return entry_of(self.interaction()._replace(key=self.stored_key()), self.path).text
+    def rewritten(self) -> Entry:
+        """The same interaction in the newest format. Raises CassetteError if the document is broken."""
+        return entry_of(self.interaction()._replace(key=self.stored_key()), self.path)
 
     def broken(self, problem: str, offset: int = 0) -> CassetteError:
         """The error that names this document's file and line."""
@@ -173,13 +182,7 @@ class Entry:
         chunks = fields.get("chunks") if chunks is None else chunks
         ended = CANCELLED if fields.get("cancelled") else fields.get("ended_with")
         if chunks is not None:
-            shared = fields.get("shared", {})
-            is_list = isinstance(chunks, list) and all(isinstance(chunk, dict) for chunk in chunks)
-            if not is_list or not isinstance(shared, dict):
-                raise self.broken("`shared:` must be a mapping and `chunks:` a list of mappings")
-            # A chunk that gives a shared field itself is whole as it stands.
-            kind = Kind.STREAM
-            data = pack(chunk if shared.keys() & chunk.keys() else {**shared, **chunk} for chunk in chunks)
+            kind, data = Kind.STREAM, self._stored_chunks(chunks, fields.get("shared", {}))
         elif "response" not in fields and "error" not in fields and ended:
             kind = Kind.UNANSWERED
         elif "response" not in fields:
@@ -209,6 +212,19 @@ class Entry:
             ended=ended,
         )
 
+    def _stored_chunks(self, chunks: Any, shared: Any) -> list[Chunk]:
+        if not is_stored(chunks) or not isinstance(shared, dict):
+            raise self.broken(
+                "`chunks:` must be a list of mappings, and of texts that repeat one with a text, and `shared:` a mapping"
+            )
+        if shared:
+            # A chunk that has one of the shared fields is whole as it stands.
+            chunks = [
+                chunk if isinstance(chunk, str) or shared.keys() & chunk.keys() else {**shared, **chunk}
+                for chunk in chunks
+            ]
+        return chunks if any(isinstance(chunk, str) for chunk in chunks) else pack(chunks)
+
     def load(self, text: bytes, offset: int) -> dict[str, Any]:
         """The fields of a piece of the document that begins at ``offset``. Raises CassetteError where it is broken."""
         import yaml
@@ -221,11 +237,11 @@ class Entry:
             raise self.broken("this interaction is not a mapping", offset)
         return fields
 
-    def _load_lines(self, text: bytes, offset: int) -> list[Any]:
+    def _load_items(self, text: bytes, offset: int) -> list[Any]:
         import yaml
 
         try:
-            chunks = yaml_reader.load_lines(text)
+            chunks = yaml_reader.load_items(text)
         except (yaml.YAMLError, ValueError) as problem:
             raise self._unreadable(problem, offset) from None
         return chunks
@@ -250,19 +266,17 @@ def _line_ends(data: bytes) -> array[int]:
 def entry_of(interaction: Interaction, path: Path) -> Entry:
     """The document of an interaction, ready to be written."""
     answer = interaction.answer
+    has_texts = False
     fields: dict[str, Any] = {
         "key": interaction.key,
         "call": interaction.call.name,
         "request": interaction.call.request,
     }
     if answer.kind is Kind.STREAM:
-        chunks = [*whole(answer.data)]
-        shared = _shared(chunks)
-        if shared:
-            fields["shared"] = shared
-        chunks = [_rest(chunk, shared) for chunk in chunks]
         # Server-sent events are text of several lines, all others read best as on the wire: one line each.
-        fields["chunks"] = chunks if any("bytes" in chunk for chunk in chunks) else yaml_writer.Lines(chunks)
+        is_events = any(isinstance(chunk, dict) and "bytes" in chunk for chunk in answer.data)
+        fields["chunks"] = answer.data if is_events else yaml_writer.Lines(answer.data)
+        has_texts = any(isinstance(chunk, str) for chunk in answer.data)
         if answer.error is not None:
             fields["error"] = answer.error
         if not answer.complete and answer.ended is None:
@@ -278,34 +292,7 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
         text += yaml_writer.dump({"usd": answer.usd})
     text += f"seconds: {answer.seconds:.3f}\n"
     data = text.encode()
-    return Entry(interaction.key, data, 0, len(data), path)
-
-
-def _shared(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the chunks of a stream have in common, the last aside where it has less."""
-    shared = _common(chunks[:-1])
-    return shared if len(shared) > 1 and shared.keys() & chunks[-1].keys() else _common(chunks)
-
-
-def _common(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    if len(chunks) < 2:  # noqa: PLR2004 - nothing is shared by one
-        return {}
-    first, *rest = chunks
-    return {
-        name: value
-        for name, value in first.items()
-        if isinstance(value, str | int | None) and all(_has(chunk, name, value) for chunk in rest)
-    }
-
-
-def _has(chunk: dict[str, Any], name: str, value: Any) -> bool:
-    return name in chunk and type(chunk[name]) is type(value) and bool(chunk[name] == value)
-
-
-def _rest(chunk: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    if not all(_has(chunk, name, value) for name, value in shared.items()):
-        return chunk
-    return {name: value for name, value in chunk.items() if name not in shared}
+    return Entry(interaction.key, data, 0, len(data), path, needs_format=TEXT_CHUNKS if has_texts else 1)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EACCES
 from itertools import count
@@ -30,7 +30,7 @@ from pytest_lmcache.interaction import Interaction
 from pytest_lmcache.keys.strategies import KeyStrategy
 from pytest_lmcache.locks import HeldTooLongError, exclusive_writing
 
-FORMAT = 1
+OLDEST_FORMAT, NEWEST_FORMAT = 1, 2
 # The patterns of the hot path begin with a newline, which is looked for ten times faster than a line's start.
 # A line that begins a document, the number that a formatter moved to the next one, and the key where it is
 # written as we write it; the last group is what must not be there. YAML ends a comment at three more characters.
@@ -81,6 +81,7 @@ class Cassette:
         self.exists = False
         self._data = b""
         self._is_trusted = False
+        self._format: int = OLDEST_FORMAT
         self._found: dict[str, list[Entry]] = {}
         self._index: tuple[list[Entry], dict[str, list[Entry]]] | None = None
         self._read()
@@ -147,14 +148,31 @@ class Cassette:
 
     def make_robust(self) -> None:
         """Write those interactions anew, and nothing else of the file. Raises CassetteError, as ``save`` does."""
+        self._rewrite(lambda entry: entry.fragile() is not None)
+
+    def upgrade(self) -> bool:
+        """Write streams of format 1 anew, and nothing else of the file; say whether it changed.
+
+        Raises CassetteError, as ``save`` does.
+        """
+        return self._rewrite(lambda entry: entry.is_stream)
+
+    def _rewrite(self, is_outdated: Callable[[Entry], bool]) -> bool:
         with self._writing():
             on_disk = Cassette(self.path, self.strategy)
-            data, pieces, end = on_disk._data, [], 0
-            for entry in on_disk._documents():
-                text = entry.text if entry.fragile() is None else entry.robust()
-                pieces += [data[end : entry.start], text]
-                end = entry.end
-            self._replace(b"".join(pieces))
+            old = on_disk._documents()
+            new = [entry.rewritten() if is_outdated(entry) else entry for entry in old]
+            data, pieces, end = on_disk._data, list[bytes](), 0
+            for before, after in zip(old, new, strict=True):
+                pieces += [data[end : before.start], after.text]
+                end = before.end
+            if b"".join(pieces) == data:
+                return False
+            header = b"lmcache: %d" % on_disk._format_of(new)
+            self._replace(
+                re.sub(rb"^lmcache: *[0-9]+", header, b"".join(pieces), count=1, flags=re.MULTILINE)
+            )
+        return True
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -191,14 +209,18 @@ class Cassette:
         finally:
             aside.unlink(missing_ok=True)
 
-    def _file(self, entries: Iterable[Entry], comment: Sequence[str]) -> Iterator[bytes]:
+    def _file(self, entries: Sequence[Entry], comment: Sequence[str]) -> Iterator[bytes]:
         ours = [f"# {shorten(line, 1000)}\n".encode("utf-8", "backslashreplace") for line in comment]
         yield from ours
         yield from (line for line in self._remarks() if line not in ours)
-        yield f"lmcache: {FORMAT}\nkey: {scalar(self.strategy.name)}\n".encode()
+        yield f"lmcache: {self._format_of(entries)}\nkey: {scalar(self.strategy.name)}\n".encode()
         for number, entry in zip(count(1), entries):
             yield b"--- # %d\n" % number
             yield entry.text
+
+    def _format_of(self, entries: Iterable[Entry]) -> int:
+        """The oldest format that can hold the interactions, and not an older one than the file has."""
+        return max([self._format, *(entry.needs_format for entry in entries)])
 
     def _remarks(self) -> Iterator[bytes]:
         """What somebody wrote above the header, the comment of ours aside, and what a formatter did."""
@@ -244,9 +266,9 @@ class Cassette:
             raise CassetteError(conflicted_cassette(str(self.path), line, rewrite_command(self._data)))
         head = Entry("", self._data, 0, end, self.path)
         version = VERSION.search(head.text)
-        if version is not None and int(version[1]) > FORMAT:
+        if version is not None and int(version[1]) > NEWEST_FORMAT:
             line = head.text.count(b"\n", 0, version.start()) + 1
-            raise CassetteError(newer_cassette(str(self.path), line, int(version[1]), FORMAT))
+            raise CassetteError(newer_cassette(str(self.path), line, int(version[1]), NEWEST_FORMAT))
         if not self._data:
             raise self._broken("this file is empty")
         try:
@@ -257,8 +279,9 @@ class Cassette:
             fields = {}
         if "lmcache" not in fields:
             raise CassetteError(foreign_cassette(str(self.path)))
-        if fields["lmcache"] != FORMAT or version is None:
-            raise self._broken(f"there is no cassette format {fields['lmcache']!r}")
+        self._format = fields["lmcache"]
+        if self._format not in range(OLDEST_FORMAT, NEWEST_FORMAT + 1) or version is None:
+            raise self._broken(f"there is no cassette format {self._format!r}")
         return fields
 
     def _document_after(self, start: int) -> re.Match[bytes] | None:

@@ -7,6 +7,7 @@ import re
 import struct
 from binascii import a2b_base64
 from functools import cache
+from itertools import groupby
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ _STR, _INT, _FLOAT, _BOOL, _NULL, _MAP, _SEQ = (
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
 )
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+# In JSON these are characters.
+_NO_TEXT_TO_YAML = re.compile(r"\\u[dD][89a-fA-F]|\x7f")
 _YAML_FLOAT = re.compile(r"-?[0-9]+\.[0-9]+(?:[eE][-+][0-9]+)?")
 # What an anchor begins with, and `R&D` or the `&b=` of an address does not hold.
 _ANCHOR = re.compile(rb"(?:\A|\W)&[\w-]")
@@ -42,12 +44,13 @@ def load(text: str | bytes) -> Any:
         raise yaml.YAMLError(str(error)) from error
 
 
-def load_lines(text: str | bytes) -> list[Any]:
-    """The list that the lines after a key hold: read as JSON if every line allows it, else as YAML.
+def load_items(text: str | bytes) -> list[Any]:
+    """The items of a list that begins at column 0, one or more lines each.
 
-    Both give the same: lines that JSON and YAML read differently are left to YAML. Errors as for `load`.
+    Gives what `load` gives, and faster: a line of JSON is read as JSON if YAML would read the same. Errors as for
+    `load`.
     """
-    items = _load_json_lines(text if isinstance(text, str) else text.decode("utf-8", "surrogateescape"))
+    items = _load_by_line(text if isinstance(text, str) else text.decode("utf-8", "surrogateescape"))
     if items is None:
         items = load(text)
     if not isinstance(items, list):
@@ -187,25 +190,23 @@ _READERS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _load_json_lines(text: str) -> list[Any] | None:
-    """The items of lines that are each `- {...}` in JSON that YAML reads alike; None if any line is not."""
-    lead = text[: text.find("{") + 1]
-    if lead.strip(" ") != "- {":
+def _load_by_line(text: str) -> list[Any] | None:
+    """The items of lines of JSON, `- {...}`, and of what stands between them; None if that is not certain."""
+    import yaml
+
+    if not (text.isascii() or UNPRINTABLE.search(text) is None) or _NO_TEXT_TO_YAML.search(text):
         return None
-    if "\\u" in text and _SURROGATE_ESCAPE.search(text):
-        return None
-    if (not text.isascii() or "\x7f" in text) and UNPRINTABLE.search(text):
-        return None
-    width = len(lead) - 1
-    items = []
+    items: list[Any] = []
     try:
-        for line in text.removesuffix("\n").split("\n"):
-            if not line.startswith(lead):
+        for is_json, group in groupby(text.splitlines(keepends=True), lambda line: line.startswith("- {")):
+            lines = [*group]
+            found = [_decode_json(line[2:]) for line in lines] if is_json else load("".join(lines))
+            if not isinstance(found, list | None):
                 return None
-            items.append(_decode_json(line[width:]))
-    except (ValueError, RecursionError):
+            items += found or ()
+    except (ValueError, RecursionError, yaml.YAMLError):
         return None
-    return items
+    return items or None
 
 
 def _parse_float(text: str) -> float:

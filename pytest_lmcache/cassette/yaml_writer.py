@@ -36,7 +36,10 @@ _NAN = struct.pack(">d", math.nan)
 
 
 class Lines(list[Any]):
-    """A list to be written with one line of JSON, which is YAML too, for each item; `load` gives a list."""
+    """A list of mappings and texts, to be written with one line for each; `load` gives a list.
+
+    A mapping is written in JSON, which is YAML too, unless the two would read it differently.
+    """
 
 
 _KINDS = frozenset((str, int, float, bool, type(None), bytes, list, dict, Lines))
@@ -111,7 +114,7 @@ def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
             out.append(head)
             dash = pad + "-"
         for item in value:
-            line = _json_line(item) if kind is Lines else None
+            line = _item_line(item) if kind is Lines else None
             if line is None:
                 _write(item, dash, pad, out)
             else:
@@ -279,8 +282,10 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
 }
 
 
-def _json_line(item: Any) -> str | None:
-    """A mapping as one line that JSON and `load` read alike; None if there is none."""
+def _item_line(item: Any) -> str | None:
+    """A text, or a mapping that JSON and `load` read alike, in one line; None for anything else."""
+    if isinstance(item, str):
+        return _one_line(item)
     try:
         return _json(item) if isinstance(item, dict) else None
     except _NotOneLineError:

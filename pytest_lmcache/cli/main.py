@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_lmcache import __version__
+from pytest_lmcache.cli.files import counted, is_of_vcrpy, yaml_files
+from pytest_lmcache.cli.upgrade import upgrade
 from pytest_lmcache.errors import LMCacheError
 
 
@@ -23,9 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checking.add_argument(
         "--fix", action="store_true", help="write anew the texts that formatters and editors would change"
     )
+    upgrading = commands.add_parser(
+        "upgrade", help="write the streams of older cassettes in the newest format"
+    )
+    upgrading.add_argument("folder", nargs="?", default="cassettes", type=Path, help="default: cassettes")
     options = parser.parse_args(arguments)
     if not options.folder.exists():
-        checking.error(f"there is no folder {options.folder}")
+        parser.error(f"there is no folder {options.folder}")
+    if options.command == "upgrade":
+        return upgrade(options.folder)
     return check(options.folder, fix=options.fix)
 
 
@@ -38,8 +46,8 @@ def check(folder: Path, *, fix: bool = False) -> int:
     broken: list[str] = []
     fragile: list[str] = []
     others: list[Path] = []
-    for path in _files(folder):
-        if path != folder and _is_of_vcrpy(path):
+    for path in yaml_files(folder):
+        if path != folder and is_of_vcrpy(path):
             others.append(path)
             continue
         files += 1
@@ -49,34 +57,16 @@ def check(folder: Path, *, fix: bool = False) -> int:
         broken += problems
         fragile += risks
     if not files:
-        vcrpy = f"; it has {_number(len(others), 'file')} of vcrpy, such as {others[0]}" if others else ""
+        vcrpy = f"; it has {counted(len(others), 'file')} of vcrpy, such as {others[0]}" if others else ""
         print(f"{folder} has no cassette of pytest-lmcache{vcrpy}.", file=sys.stderr)  # noqa: T201 - a command speaks
         return 1
     for problem in [*broken, *fragile]:
         print(problem, file=sys.stderr)  # noqa: T201
-    counted = f"{_number(files, 'cassette')}, {_number(interactions, 'interaction')}, {_number(size, 'byte')}"
+    totals = f"{counted(files, 'cassette')}, {counted(interactions, 'interaction')}, {counted(size, 'byte')}"
     broken_ones = f", {len(broken)} broken" if broken else ""
     fragile_ones = f", {len(fragile)} that formatters would change" if fragile else ""
-    print(f"{counted}{broken_ones}{fragile_ones}")  # noqa: T201
+    print(f"{totals}{broken_ones}{fragile_ones}")  # noqa: T201
     return 1 if broken or fragile else 0
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    if folder.is_file():
-        yield folder
-        return
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in {".yaml", ".yml"} and path.is_file():
-            yield path
-
-
-def _is_of_vcrpy(path: Path) -> bool:
-    """Whether a file is a cassette of vcrpy's, which lie in a folder of the same name."""
-    try:
-        with path.open("rb") as file:
-            return file.readline().rstrip() == b"interactions:"
-    except OSError:
-        return False  # reading it says what is wrong
 
 
 def _read(path: Path, *, fix: bool) -> tuple[int, list[str], list[str]]:
@@ -107,7 +97,3 @@ def _read(path: Path, *, fix: bool) -> tuple[int, list[str], list[str]]:
         except LMCacheError as problem:
             problems.append(str(problem))
     return len(entries) - len(problems), problems, [str(risk) for risk in fragile]
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

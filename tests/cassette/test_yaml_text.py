@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pytest_lmcache.cassette import yaml_reader
-from pytest_lmcache.cassette.yaml_reader import load, load_lines
+from pytest_lmcache.cassette.yaml_reader import load, load_items
 from pytest_lmcache.cassette.yaml_writer import Lines, dump
 
 NASTY = [
@@ -79,7 +79,7 @@ values = st.deferred(
     )
 )
 documents = st.dictionaries(texts, values, max_size=4)
-items = st.lists(st.dictionaries(texts, values, max_size=3), min_size=1, max_size=4)
+items = st.lists(st.dictionaries(texts, values, max_size=3) | texts, min_size=1, max_size=6)
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -246,13 +246,11 @@ def json_free(value: Any) -> Any:
 
 @quick
 @given(items)
-def test_lines_are_the_same_by_json_and_by_yaml(chunks: list[dict[Any, Any]]) -> None:
+def test_lines_are_the_same_by_json_and_by_yaml(chunks: list[Any]) -> None:
     """A stream replays the same whether it is read the fast way or as the YAML that it is."""
     text = dump({"chunks": Lines(chunks)})
     body = text.removeprefix("chunks:\n")
-    assert exactly(load(text)["chunks"]) == exactly(load_lines(body)) == exactly(chunks)
-    by_json = yaml_reader._load_json_lines(body)
-    assert by_json is None or exactly(by_json) == exactly(chunks)
+    assert exactly(load(text)["chunks"]) == exactly(load_items(body)) == exactly(chunks)
 
 
 @quick
@@ -355,7 +353,7 @@ def test_text_that_yaml_handles_badly_survives(text: str) -> None:
     """No prompt and no answer is changed by being stored, wherever it stands."""
     assert_survives({"a": text, "b": [text, [text], {text: text, "c": text}], text: {"d": [text]}})
     lines = [{"a": text, "b": [text]}]
-    assert exactly(load_lines(dump({"a": Lines(lines)}).removeprefix("a:\n"))) == exactly(lines)
+    assert exactly(load_items(dump({"a": Lines(lines)}).removeprefix("a:\n"))) == exactly(lines)
 
 
 def test_text_of_several_lines_is_a_block_as_it_was_written() -> None:
@@ -395,7 +393,7 @@ def test_text_that_looks_like_something_else_stays_text(word: str) -> None:
     text = assert_survives(data)
     if word != "2026-11-23T09:12:44Z":
         assert yaml.safe_load(text) == data
-    assert load_lines(dump({"a": Lines([data])}).removeprefix("a:\n")) == [data]
+    assert load_items(dump({"a": Lines([data])}).removeprefix("a:\n")) == [data]
 
 
 @pytest.mark.parametrize(
@@ -447,7 +445,7 @@ def test_values_are_written_for_any_yaml_reader(number: Any, written: str) -> No
     assert assert_survives({"a": number}) == f"a: {written}\n"
     assert_survives({"a": [number, [number], {"b": number}]})
     lines = [{"a": number, "b": [number]}]
-    assert exactly(load_lines(dump({"a": Lines(lines)}).removeprefix("a:\n"))) == exactly(lines)
+    assert exactly(load_items(dump({"a": Lines(lines)}).removeprefix("a:\n"))) == exactly(lines)
 
 
 def test_large_integers_do_not_depend_on_the_interpreters_limit() -> None:
@@ -494,7 +492,7 @@ def test_long_keys_survive(length: int, unit: str) -> None:
         key + "2": {},
     }
     assert_survives(data)
-    assert load_lines(dump({"a": Lines([{key: 1}])}).removeprefix("a:\n")) == [{key: 1}]
+    assert load_items(dump({"a": Lines([{key: 1}])}).removeprefix("a:\n")) == [{key: 1}]
 
 
 def test_vectors_are_packed_exactly() -> None:
@@ -592,7 +590,7 @@ def test_lines_look_like_the_wire() -> None:
 
 
 @pytest.mark.parametrize(
-    "item", [{"a": "\ud800"}, {"\ud800": 1}, {"a": math.nan}, {"a": -math.inf}, {"a": b"x"}, {"a": [0.5] * 16}, {1: 2}, {"a": 2**2048}, {"k" * 901: 1}, 1, "x", None, [1], [{"a": 1}]]
+    "item", [{"a": "\ud800"}, {"\ud800": 1}, {"a": math.nan}, {"a": -math.inf}, {"a": b"x"}, {"a": [0.5] * 16}, {1: 2}, {"a": 2**2048}, {"k" * 901: 1}, 1, None, [1], [{"a": 1}]]
 )  # fmt: skip
 def test_an_item_that_json_reads_otherwise_is_written_as_a_block(item: Any) -> None:
     """Where JSON and YAML would differ, or a vector would be spelled out, the chunk is ordinary YAML."""
@@ -600,7 +598,7 @@ def test_an_item_that_json_reads_otherwise_is_written_as_a_block(item: Any) -> N
     first, second = body.split("\n")[:2]
     assert (first, second[:3]) == ('- {"b": 1}', second[:3])
     assert not second.startswith("- {")
-    assert exactly(load_lines(body)) == exactly([{"b": 1}, item])
+    assert exactly(load_items(body)) == exactly([{"b": 1}, item])
 
 
 @pytest.mark.parametrize(
@@ -632,7 +630,7 @@ def test_an_item_that_json_reads_otherwise_is_written_as_a_block(item: Any) -> N
 def test_edited_lines_mean_what_they_mean_in_yaml(line: str) -> None:
     """A chunk that a person changed by hand replays as the YAML that it is."""
     for text in (line, line + "\n"):
-        assert exactly(load_lines(text)) == exactly(load(text)) == exactly(load_lines(text.encode()))
+        assert exactly(load_items(text)) == exactly(load(text)) == exactly(load_items(text.encode()))
 
 
 @pytest.mark.parametrize(
@@ -641,16 +639,31 @@ def test_edited_lines_mean_what_they_mean_in_yaml(line: str) -> None:
 def test_broken_lines_are_an_error(text: str | bytes) -> None:
     """Lines that are no YAML list are never read as something else."""
     with pytest.raises(yaml.YAMLError):
-        load_lines(text)
+        load_items(text)
 
 
-def test_lines_are_read_by_json() -> None:
-    """A stream of ordinary chunks never waits for the YAML parser."""
-    chunks = [
+def test_lines_of_json_are_read_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of many mappings does not wait for the YAML parser."""
+    chunks: list[Any] = [
         {"choices": [{"delta": {"content": f"ü🐐\x00\u2028 {i}"}, "p": i / 7, "q": 1e-9}]} for i in range(50)
     ]
-    body = dump({"a": {"chunks": Lines(chunks)}}).removeprefix("a:\n  chunks:\n")
-    assert yaml_reader._load_json_lines(body) == chunks
+    chunks[25:25] = [" a", "b\n"]
+    body = dump({"chunks": Lines(chunks)}).removeprefix("chunks:\n")
+    parsed: list[str] = []
+    monkeypatch.setattr(yaml_reader, "load", lambda text: parsed.append(text) or load(text))
+    assert load_items(body) == chunks
+    assert parsed == ["- ' a'\n- \"b\\n\"\n"]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "is", " is", "123", "1.5", "true", "null", "~", "- x", "x: y", "#", "'", '"', "---", "...", "!", "&a", "*a", "{", "[x]", "?", "|", ">", "%", "@", "`", "\t", "a\nb", " \n ", "🐐", "\u2028", "\x00", "\x7f", "\ud83d", "2026-11-23", "0x1F", "1_000", "1:30", "=", "<<"])  # fmt: skip
+def test_a_piece_of_text_stands_in_one_line_and_stays_text(text: str) -> None:
+    """Whatever a model writes, any YAML loader reads it as that text, and no line ends in whitespace."""
+    body = dump({"a": Lines([{"b": 1}, text, text])}).removeprefix("a:\n")
+    assert body.count("\n") == 3
+    assert not any(line[-1:].isspace() for line in body.split("\n"))
+    assert load_items(body) == [{"b": 1}, text, text]
+    if text != "\ud83d":  # which has a tag
+        assert yaml.safe_load(body) == [{"b": 1}, text, text]
 
 
 @pytest.mark.parametrize(
@@ -756,7 +769,7 @@ def test_texts_with_their_marks_are_texts(text: str) -> None:
     """Shell scripts, HTML and Markdown hold no anchors."""
     assert_survives({"a": text, text: [{"b": text + "\nx\n"}]})
     lines = [{"a": text}]
-    assert load_lines(dump({"a": Lines(lines)}).removeprefix("a:\n")) == lines
+    assert load_items(dump({"a": Lines(lines)}).removeprefix("a:\n")) == lines
 
 
 def test_writing_does_not_change_what_is_written() -> None:
