@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from pytest_lmcache.libraries.litellm import compat
-from pytest_lmcache.libraries.litellm.exceptions import safe_headers
+from pytest_lmcache.libraries.litellm.headers import kept_headers
 from pytest_lmcache.libraries.litellm.model_dump import OUTPUT_TYPES, build, shortest_dump
 from pytest_lmcache.libraries.plain_data import to_plain
 
@@ -33,17 +33,21 @@ class Attributes(dict[str, Any]):
         return Attributes, (dict(self),)
 
 
-def response_to_plain(name: str, response: Any) -> tuple[Any, dict[str, Any] | None]:
-    """Convert a response to plain data; also gives the safe part of its hidden parameters.
+def response_to_plain(
+    name: str, response: Any, keep_headers: Sequence[str] = ()
+) -> tuple[Any, dict[str, Any] | None]:
+    """Convert a response to plain data; also gives the part of its hidden parameters that is stored.
 
-    ``name`` is LiteLLM's entry point, such as ``completion``.
+    ``name`` is LiteLLM's entry point, such as ``completion``. ``keep_headers`` names the response headers to store,
+    see `headers`.
     """
+    hidden = _stored_hidden(response, keep_headers)
     if not hasattr(response, "model_dump"):
-        return to_plain(response), _safe_hidden(response)
+        return to_plain(response), hidden
     data = shortest_dump(response, lambda data: _build_response(name, data), output_types(response))
     if name == "completion":
         data = compat.mark_refusals(data)
-    return data, _safe_hidden(response)
+    return data, hidden
 
 
 def response_from_plain(name: str, data: dict[str, Any]) -> Any:
@@ -107,19 +111,6 @@ def with_output_types(response: Any, types: Sequence[str]) -> Any:
 # ---------------------------------------------------------------- hidden parameters
 
 
-def _safe_hidden(response: Any) -> dict[str, Any] | None:
-    params = hidden_params(response)
-    if params is None:
-        return None
-    get = params.get if isinstance(params, dict) else lambda key, default=None: getattr(params, key, default)
-    headers = get("additional_headers") or {}
-    safe = {name: value for name, value in headers.items() if safe_headers({name: value})}
-    hidden: dict[str, Any] = {"additional_headers": safe} if safe else {}
-    if get("custom_llm_provider") is None:
-        hidden["custom_llm_provider"] = None
-    return hidden or None
-
-
 def hidden_params(value: Any) -> Any:
     """The hidden parameters of an answer or a chunk, to be changed in place; None if it has none."""
     # pydantic's own way to a private attribute takes ten times as long.
@@ -127,6 +118,26 @@ def hidden_params(value: Any) -> Any:
     return (
         private["_hidden_params"] if "_hidden_params" in private else getattr(value, "_hidden_params", None)
     )
+
+
+def stored_headers(answer: Any, keep_headers: Sequence[str]) -> dict[str, Any]:
+    """The hidden parameter ``additional_headers`` of a response or a stream, with the headers that are stored."""
+    headers = kept_headers(_hidden_param(answer, "additional_headers"), keep_headers)
+    return {"additional_headers": headers} if headers else {}
+
+
+def _stored_hidden(response: Any, keep_headers: Sequence[str]) -> dict[str, Any] | None:
+    if hidden_params(response) is None:
+        return None
+    hidden = stored_headers(response, keep_headers)
+    if _hidden_param(response, "custom_llm_provider") is None:
+        hidden["custom_llm_provider"] = None
+    return hidden or None
+
+
+def _hidden_param(answer: Any, name: str) -> Any:
+    params = hidden_params(answer)
+    return params.get(name) if isinstance(params, dict) else getattr(params, name, None)
 
 
 def restore_hidden(response: Any, hidden: Mapping[str, Any] | None, provider: str | None) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_lmcache.errors import CassetteError, unknown_exception
+from pytest_lmcache.libraries.litellm.headers import kept_headers, without_prefix
 from pytest_lmcache.libraries.plain_data import is_plain, to_plain
 
 # Attributes that hold whole prompts, keys or connections; never stored.
 UNSAFE = frozenset(
     {"litellm_debug_info", "response", "request", "original_exception", "litellm_response_headers", "headers"}
 )
-SAFE_HEADERS = ("retry-after", "x-ratelimit-", "anthropic-ratelimit-")
 LASTING_STATUS = frozenset({400, 404, 413, 422})
 PLACEHOLDER_URL = "https://recorded.invalid/"
 
 
-def error_to_plain(error: BaseException) -> dict[str, Any] | None:
-    """Convert an exception of LiteLLM's or OpenAI's to plain data; None for one of any other library."""
+def error_to_plain(error: BaseException, keep_headers: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Convert an exception of LiteLLM's or OpenAI's to plain data; None for one of any other library.
+
+    ``keep_headers`` names the response headers to store, see `headers`.
+    """
     name = _qualified_name(type(error))
     if name is None:
         return None
@@ -32,15 +35,15 @@ def error_to_plain(error: BaseException) -> dict[str, Any] | None:
     if args != [fields["message"]] and all(isinstance(item, str) for item in args):
         fields["args"] = args
     response = getattr(error, "response", None)
-    if safe := safe_headers(getattr(error, "litellm_response_headers", None)):
-        fields["headers"] = safe
-    safe = safe_headers(getattr(response, "headers", None))
-    if safe or (response is not None and not _has_response(type(error))):
-        fields["response_headers"] = safe
+    if kept := kept_headers(getattr(error, "litellm_response_headers", None), keep_headers):
+        fields["headers"] = without_prefix(kept)
+    kept = kept_headers(getattr(response, "headers", None), keep_headers)
+    if kept or (response is not None and not _has_response(type(error))):
+        fields["response_headers"] = without_prefix(kept)
     if (body := _body(response)) is not None:
         fields["response_body"] = body
     original = getattr(error, "original_exception", None)
-    if isinstance(original, BaseException) and (stored := error_to_plain(original)) is not None:
+    if isinstance(original, BaseException) and (stored := error_to_plain(original, keep_headers)) is not None:
         fields["original"] = stored
     return fields
 
@@ -137,13 +140,3 @@ def _find_class(library: str, name: str) -> type[Exception] | None:
     module = {"litellm": litellm.exceptions, "openai": openai, "builtins": builtins}.get(library)
     kind = getattr(module, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
-
-
-def safe_headers(headers: Any) -> dict[str, str]:
-    """The response headers that are stored, in lower case and without LiteLLM's prefix."""
-    found = {name.lower().removeprefix("llm_provider-"): value for name, value in dict(headers or {}).items()}
-    return {
-        name: value
-        for name, value in found.items()
-        if isinstance(value, str) and name.startswith(SAFE_HEADERS)
-    }
