@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pytest_lmcache.errors import SettingsError, outside
-from pytest_lmcache.redact import shown_in_a_name
+from pytest_lmcache.redact import redact_file_name
 
 FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
 
@@ -34,7 +34,7 @@ def named_cassette(name: str, folder: Path) -> Path:
 
 def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
     """The file of a test under the cassette folder: the path of its test file, then its own name."""
-    return cassette_path(folder, [*file, test], shown_in_a_name)
+    return cassette_path(folder, [*file, test], redact_file_name)
 
 
 def identity_of(path: Path, folder: Path) -> str:

@@ -1,36 +1,61 @@
-"""The secrets of this machine: values of its environment and of a call's arguments."""
+"""The secrets of this machine: values of its environment, of calls' arguments, and of the module ``litellm``."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 
+from pytest_lmcache.redact.addresses import secrets_in_url
 from pytest_lmcache.redact.names import (
+    NameKind,
     is_address_name,
-    is_content,
-    is_credential_name,
-    is_credible,
-    is_searchable,
+    is_content_name,
     is_secret_name,
     is_secret_variable,
-    may_be_secret,
-    told_by,
+    name_from_type,
+    name_kind,
     variable_words,
-    word_set,
 )
-from pytest_lmcache.redact.scan import is_query_secret
+from pytest_lmcache.redact.scan import Known
+from pytest_lmcache.redact.values import is_credential, is_searchable
 
-_CUT_START = 12  # characters of a secret that have to be there where a text breaks off in it
-_DEEPEST = 5  # levels of a call's arguments that are searched for secrets to learn
+_MAX_DEPTH = 5  # levels of a call's arguments that are searched for secrets
+_LAST = "\uffff"  # sorts after every name
+_OFTEN_INNOCENT = frozenset({"auth", "credential", "credentials", "key", "keys", "pat", "tokens"})
+# A name such as customer_id or gpt-4o-mini, or a number.
+_IDENTIFIER = re.compile(r"(?=.{1,19}\Z)(?:(?:[a-z]+|[0-9]+|[a-z0-9]{1,7})(?:[-_.]|\Z))+")
+_PAIR = re.compile(r"([A-Za-z][\w ]*?)\s*=\s*([^;\s]+)")
+_SEPARATOR = re.compile(r"[,;\s]+")
+_ESCAPE = re.compile("%[0-9A-F]{2}")
+# Attributes of the module litellm that users set a provider's key on; the alphabetically first names a value.
+MODULE_KEYS = (
+    "ai21_key aleph_alpha_key amazon_nova_api_key anthropic_key api_key azure_key baseten_key bytez_key "
+    "clarifai_key cloudflare_api_key cohere_key cometapi_key databricks_key datarobot_key gdc_key gigachat_key "
+    "gradient_ai_api_key groq_key heroku_key huggingface_key inception_key infinity_key lemonade_key "
+    "llama_api_key maritalk_key nebius_key nlp_cloud_key novita_api_key ollama_key openai_key "
+    "openai_like_key openrouter_key ovhcloud_key predibase_key replicate_key sap_service_key snowflake_key "
+    "togetherai_api_key token vercel_ai_gateway_key wandb_key xai_key"
+).split()
+
+# ---- the secrets in one value --------------------------------------------------------------------------
 
 
-def secrets_in(name: str, value: str) -> Iterator[str]:
-    """The secrets that a value under a secret name consists of: itself, without its scheme, and its parts."""
+def without_scheme(value: str) -> str:
+    """Return a credential without the scheme before it, such as ``Bearer``."""
+    scheme, _, rest = value.partition(" ")
+    return rest.strip() if scheme.lower() in ("bearer", "basic", "token", "apikey") else value
+
+
+def _secrets_in(name: str, value: str) -> Iterator[str]:
+    """The secrets in a value under a secret name: the value without its scheme, and its parts."""
     value = without_scheme(value.strip())
     for part_name, part in (*_parts(name, value), (name, value)):
         if is_searchable(part, part_name):
@@ -38,88 +63,83 @@ def secrets_in(name: str, value: str) -> Iterator[str]:
 
 
 def _parts(name: str, value: str) -> Iterable[tuple[str, str]]:
-    """The secrets with their names in a JSON key, in a connection string, in a list with commas."""
+    """The secrets with their names in JSON, in a connection string, or in a list with commas."""
     if value.startswith(("{", "[")):
         try:
-            return _texts(name, json.loads(value))
+            return _json_texts(name, json.loads(value))
         except (ValueError, RecursionError):
             return ()
     if pairs := [pair for pair in _PAIR.findall(value) if is_secret_name(pair[0])]:
         return pairs
-    return ((name, part) for part in _SEPARATED.split(value) if is_credible(part))
+    return ((name, part) for part in _SEPARATOR.split(value) if is_credential(part))
 
 
-def _texts(name: str, data: Any) -> Iterator[tuple[str, str]]:
+def _json_texts(name: str, data: Any) -> Iterator[tuple[str, str]]:
     if isinstance(data, dict):
         for inner, part in data.items():
-            yield from _texts(inner, part)
+            yield from _json_texts(inner, part)
     elif isinstance(data, list):
         for part in data:
-            yield from _texts(name, part)
-    elif isinstance(data, str) and (is_secret_name(name) or (may_be_secret(name) and is_credible(data))):
+            yield from _json_texts(name, part)
+    elif isinstance(data, str) and _is_secret(name, data, NameKind.SECRET):
         yield name, data
 
 
-_PAIR = re.compile(r"([A-Za-z][\w ]*?)\s*=\s*([^;\s]+)")
-_SEPARATED = re.compile(r"[,;\s]+")
+def _is_secret(name: str, value: str, kind: NameKind) -> bool:
+    """Whether a text is a secret: by a name of at least this kind, or by a doubtful name and its value."""
+    return name_kind(name) >= kind or (name_kind(name) is not NameKind.OTHER and is_credential(value))
 
 
-def without_scheme(value: str) -> str:
-    """A credential without the scheme that a header has before it, such as ``Bearer``."""
-    scheme, _, rest = value.partition(" ")
-    return rest.strip() if scheme.lower() in ("bearer", "basic", "token", "apikey") else value
+def _secrets_in_variable(name: str, value: str) -> Iterable[str]:
+    """The secrets in an environment variable.
 
-
-@lru_cache(maxsize=4096)
-def _secrets_in_url(url: str) -> tuple[str, ...]:
-    try:
-        parts = urlsplit(url)
-        user, password = parts.username or "", parts.password or ""
-        # A server that is not yet set up has one word for both, one for development a word of any prompt.
-        is_set = password != user or any(map(str.isdigit, password))
-        is_word = re.fullmatch("[a-z]{1,11}", password) is not None
-        values = [
-            password if is_set and not is_word else "",
-            "" if password or not is_credible(user) else user,
-        ]
-        values += (value for name, value in parse_qsl(parts.query) if is_query_secret(name, f"={value}"))
-    except ValueError:  # not a URL after all
-        return ()
-    return tuple(value for value in values if value and is_searchable(value, "url"))
-
-
-@lru_cache(maxsize=4096)
-def as_written(secret: str) -> frozenset[str]:
-    """A secret as it stands in plain text, in a URL and in JSON."""
-    quoted = {quote(secret, safe=""), quote(secret)}
-    in_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    lower = {_PERCENT.sub(lambda found: found[0].lower(), each) for each in quoted}
-    return frozenset({secret, secret.replace("/", "\\/"), *quoted, *lower, *in_json})
-
-
-_PERCENT = re.compile("%[0-9A-F]{2}")
-
-
-_OFTEN_WORDS = frozenset({"auth", "credential", "credentials", "key", "keys", "pat", "tokens"})
-# A name such as customer_id or gpt-4o-mini, or a number.
-_WORDLIKE = re.compile(r"(?=.{1,19}\Z)(?:(?:[a-z]+|[0-9]+|[a-z0-9]{1,7})(?:[-_.]|\Z))+")
-
-
-def secrets_of(name: str, value: str) -> Iterable[str]:
-    """The secrets that an environment variable holds.
-
-    A ``*_KEY`` may be a database's or a dictionary's, an ``*_AUTH`` the name of a method: where the name says no
-    more, a word is none.
+    A ``*_KEY`` may be a database's or a dictionary's, an ``*_AUTH`` the name of a method: under such a name a word
+    is no secret.
     """
     if not is_secret_variable(name):
-        return _secrets_in_url(value)
+        return secrets_in_url(value)
     words = variable_words(name)
     if words[-2:] == ["connection", "string"]:
         parts = (part for part_name, part in _parts(name, value) if is_searchable(part, part_name))
-        found = (*_secrets_in_url(value), *parts)
-        return found if found or "://" in value else secrets_in(name, value)
-    is_named = is_secret_name("_".join(words)) or words[-1] not in _OFTEN_WORDS
-    return () if not is_named and _WORDLIKE.fullmatch(value.strip()) else secrets_in(name, value)
+        found = (*secrets_in_url(value), *parts)
+        return found if found or "://" in value else _secrets_in(name, value)
+    is_innocent = words[-1] in _OFTEN_INNOCENT and not is_secret_name("_".join(words))
+    return () if is_innocent and _IDENTIFIER.fullmatch(value.strip()) else _secrets_in(name, value)
+
+
+@lru_cache(maxsize=4096)
+def _spellings(secret: str) -> frozenset[str]:
+    """A secret as it is written in plain text, in a URL and in JSON."""
+    quoted = {quote(secret, safe=""), quote(secret)}
+    in_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    lower = {_ESCAPE.sub(lambda found: found[0].lower(), each) for each in quoted}
+    return frozenset({secret, secret.replace("/", "\\/"), *quoted, *lower, *in_json})
+
+
+def _collect(name: str, value: Any, found: dict[str, str], depth: int = _MAX_DEPTH) -> None:
+    """Add the secrets in an argument to ``found``, with their names."""
+    if isinstance(value, str):
+        secrets: Iterable[str] = ()
+        # Deeper down, the name of a password may be that of something else.
+        kind = NameKind.SECRET if depth == _MAX_DEPTH else NameKind.CREDENTIAL
+        if _is_secret(name, without_scheme(value), kind):
+            secrets = _secrets_in(name, value)
+        elif "://" in value and is_address_name(name):
+            secrets = secrets_in_url(value)
+        for secret in secrets:
+            found[secret] = min(name.lower(), found.get(secret, _LAST))
+    elif depth and isinstance(value, Mapping):
+        inner_depth = depth if name.endswith("headers") else depth - 1
+        for inner, part in value.items():
+            if not (isinstance(inner, str) and is_content_name(inner)):
+                inner_name = name_from_type(value) if inner == "key" else inner
+                _collect(inner_name if isinstance(inner_name, str) else "", part, found, inner_depth)
+    elif depth and isinstance(value, list | tuple):
+        for part in value:
+            _collect(name, part, found, depth - 1)
+
+
+# ---- the secrets of a machine --------------------------------------------------------------------------
 
 
 def may_hold_secret(name: str | bytes, value: str | bytes) -> bool:
@@ -137,69 +157,101 @@ class Environment:
         self._last: tuple[Any, frozenset[tuple[str, str]]] = (None, frozenset())
 
     def variables(self) -> frozenset[tuple[str, str]]:
-        """Their names and values; the same object while they stay the same."""
+        """Return their names and values; the same object while they stay the same."""
         environ, (seen, variables) = self._environ, self._last
         # os.environ decodes every name and value when compared; the dict under it compares in 0.3 µs.
         raw = getattr(environ, "_data", environ)
         if raw != seen:
-            # Looked at once: another thread may set a variable meanwhile. pytest sets one of its own three times a test.
+            # Copied first: another thread may set a variable meanwhile. pytest sets one of its own three times a test.
             now = dict(raw)
-            changed = seen is None or any(may_hold_secret(*pair) for pair in now.items() ^ seen.items())
-            seen = now
-            if changed:
+            if seen is None or any(may_hold_secret(*pair) for pair in now.items() ^ seen.items()):
                 present = frozenset(
                     (name, value)
                     for name in list(environ)
                     if (value := environ.get(name)) and may_hold_secret(name, value)
                 )
                 variables = variables if present == variables else present
-            self._last = (seen, variables)
+            self._last = (now, variables)
         return variables
 
 
-# Attributes of the module litellm that users set a provider's key on; the alphabetically first names a value.
-MODULE_KEYS = tuple(
-    sorted(
-        word_set(
-            "ai21_key aleph_alpha_key amazon_nova_api_key anthropic_key api_key azure_key baseten_key bytez_key "
-            "clarifai_key cloudflare_api_key cohere_key cometapi_key databricks_key datarobot_key gdc_key gigachat_key "
-            "gradient_ai_api_key groq_key heroku_key huggingface_key inception_key infinity_key lemonade_key "
-            "llama_api_key maritalk_key nebius_key nlp_cloud_key novita_api_key ollama_key openai_key "
-            "openai_like_key openrouter_key ovhcloud_key predibase_key replicate_key sap_service_key snowflake_key "
-            "togetherai_api_key token vercel_ai_gateway_key wandb_key xai_key"
-        )
-    )
-)
+class KnownSecrets:
+    """The secrets to search for in any text. A value seen once is searched for ever after.
 
+    ``table`` has each way to write a secret with the name of its placeholder, the longest first.
+    """
 
-def cut_off(text: str, secret: str) -> int | None:
-    """Where a secret begins that a text breaks off in, half of it at least, as the answer that was cut."""
-    at = text.find(secret[:_CUT_START], max(0, len(text) - len(secret)))
-    left = text[at:]
-    # A word of letters alone may be one of the language.
-    is_cut = at >= 0 and len(left) >= len(secret) // 2 and not left.isalpha() and secret.startswith(left)
-    return at if is_cut else None
+    __slots__ = ("_arguments", "_lock", "_module", "_present", "_variables", "environment", "table")
 
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.table: Known = ()
+        self._lock = threading.Lock()
+        self._present: frozenset[tuple[str, str]] = frozenset()
+        self._variables = self._present
+        self._arguments: dict[str, str] = {}
+        self._module: tuple[Any, ...] = ()
 
-def learn_value(name: str, value: Any, found: dict[str, str], depth: int = _DEEPEST) -> None:
-    """Add to ``found`` the secrets that an argument holds, with their names."""
-    if isinstance(value, str):
-        secrets: Iterable[str] = ()
-        credible = (is_secret_name(name) or may_be_secret(name)) and is_credible(without_scheme(value))
-        # Deeper down, the name of a password may be that of something else.
-        if credible or (is_secret_name(name) if depth == _DEEPEST else is_credential_name(name)):
-            secrets = secrets_in(name, value)
-        elif "://" in value and is_address_name(name):
-            secrets = _secrets_in_url(value)
-        for secret in secrets:
-            found[secret] = min(name.lower(), found.get(secret, "\uffff"))
-    elif depth and isinstance(value, Mapping):
-        for inner, part in value.items():
-            if isinstance(inner, str) and is_content(inner):
-                continue
-            told = told_by(value) if inner == "key" else inner
-            inner_depth = depth if name.endswith("headers") else depth - 1
-            learn_value(told if isinstance(told, str) else "", part, found, inner_depth)
-    elif depth and isinstance(value, list | tuple):
-        for part in value:
-            learn_value(name, part, found, depth - 1)
+    def read_environment(self) -> None:
+        """Add the secrets of variables that changed."""
+        present = self.environment.variables()
+        if present is not self._present:
+            with self._lock:
+                self._present = present
+                self._add(present, {})
+
+    def learn(self, arguments: Mapping[str, Any]) -> None:
+        """Add the secrets among a call's raw arguments. Never raises."""
+        found: dict[str, str] = {}
+        self._read_module(found)
+        for name, value in arguments.items():
+            # A caller's odd mapping must not stop the call, nor hide the other arguments.
+            with suppress(Exception):
+                if name != "tools" and not is_content_name(name):
+                    _collect(name, value, found)
+                if value is not None and name.endswith("client"):
+                    _collect("api_key", getattr(value, "api_key", None), found, 0)
+        self.add((), found)
+
+    def add(self, variables: Collection[tuple[str, str]], arguments: Mapping[str, str]) -> None:
+        """Add variables (name and value), and secrets of arguments (each with its name)."""
+        if variables or any(self._arguments.get(secret, _LAST) > name for secret, name in arguments.items()):
+            with self._lock:
+                self._add(frozenset(variables), arguments)
+
+    def pairs(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Return the variables and the arguments that hold secrets, as sorted pairs of a name and a value."""
+        return sorted(self._variables), sorted((name, secret) for secret, name in self._arguments.items())
+
+    def _read_module(self, found: dict[str, str]) -> None:
+        module = sys.modules.get("litellm")
+        if module is None:
+            return
+        headers = vars(module).get("headers")
+        headers = dict(headers) if isinstance(headers, Mapping) else None
+        values = (headers, *map(vars(module).get, MODULE_KEYS))
+        if values != self._module:
+            self._module = values
+            _collect("headers", headers, found)
+            for name, value in zip(MODULE_KEYS, values[1:], strict=True):
+                if isinstance(value, str):
+                    for secret in _secrets_in(name, value):
+                        found.setdefault(secret, name)
+
+    def _add(self, variables: frozenset[tuple[str, str]], arguments: Mapping[str, str]) -> None:
+        new = {
+            secret: name for secret, name in arguments.items() if self._arguments.get(secret, _LAST) > name
+        }
+        if variables <= self._variables and not new:
+            return
+        self._variables |= variables
+        self._arguments |= new
+        table: dict[str, str] = {}
+        for name, value in sorted(self._variables):  # the environment's names before an argument's
+            for secret in _secrets_in_variable(name, value):
+                for written in _spellings(secret):
+                    table.setdefault(written, name)
+        for secret, name in sorted(self._arguments.items(), key=lambda item: item[1]):
+            for written in _spellings(secret):
+                table.setdefault(written, name)
+        self.table = tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item)))
