@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from pytest_lmcache import answer_sources
 from pytest_lmcache.cassette.names import identity_of
 from pytest_lmcache.commands import block_commands
-from pytest_lmcache.errors import TOLD, SettingsError, no_path, no_place, not_a_function
+from pytest_lmcache.errors import REPORTED, SettingsError
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import Settings
@@ -39,7 +39,9 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     def __init__(self, path: str | Path | None, **settings: Any) -> None:
         for name in ("cassette", "cassette_dir"):
             if name in settings:
-                raise SettingsError(no_place(name))
+                raise SettingsError(
+                    f"use_cassette() does not take {name}: its first argument is the path of the cassette."
+                )
         self._path = None if path is None else Path(_checked(path))
         self._given = settings
         self._updated(Settings())
@@ -69,7 +71,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         # A rewrite drops what it did not ask, unless another block of this run uses the file too.
         recorder.is_shared = recorder.path is not None and _count_use(recorder.path) > 1
         faults = [*recorder.faults, *recorder.inner_faults]
-        unraised = [fault for fault in faults if not getattr(fault, TOLD, False)]
+        unraised = [fault for fault in faults if not getattr(fault, REPORTED, False)]
         passed = kind is None and not recorder.faults and not unraised
         is_kept = written = False
         try:
@@ -101,9 +103,9 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Have each call of a function be such a block. Raises SettingsError for a generator or a class."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise SettingsError(not_a_function(function, "generator function"))
+            raise _not_decorable(function, "generator function")
         if isinstance(function, type):
-            raise SettingsError(not_a_function(function, "class"))
+            raise _not_decorable(function, "class")
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -120,12 +122,23 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
                 if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
                     if inspect.iscoroutine(result):
                         result.close()  # else Python warns that it was never awaited
-                    raise SettingsError(
-                        not_a_function(function, f"function that returns a {type(result).__name__}")
-                    )
+                    raise _not_decorable(function, f"function that returns a {type(result).__name__}")
                 return result
 
         return called
+
+
+def _not_decorable(function: Any, kind: str) -> SettingsError:
+    return SettingsError(
+        f"use_cassette() cannot decorate the {kind} {_name(function)}, because its calls are made after the cassette "
+        "has been closed.\n"
+        "Put `with use_cassette(...):` around the code that makes them, or decorate the function that does, below "
+        "its other decorators."
+    )
+
+
+def _name(thing: Any) -> str:
+    return str(getattr(thing, "__qualname__", thing))
 
 
 def _count_use(path: Path) -> int:
@@ -138,6 +151,8 @@ def _count_use(path: Path) -> int:
 def _checked(path: Any) -> str:
     """The path that ``use_cassette`` was given. Raises SettingsError if it cannot be that of a file."""
     if callable(path):
-        raise SettingsError(no_path(path))
+        raise SettingsError(
+            f'use_cassette decorates {_name(path)} without a cassette: write @use_cassette("x.yaml").'
+        )
     given = os.fspath(path) if isinstance(path, os.PathLike) else path
     return str(Settings().updated({"cassette": given}, "use_cassette()").cassette)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 WIDTH = 100
 
 
-# On an error that a test has failed with: a block that ends later need not raise it again.
-TOLD = "lmcache_told"
+# An attribute of an error that a test has failed with: a block that ends later need not raise it again.
+REPORTED = "lmcache_reported"
 
 
 class LMCacheError(Exception):
@@ -133,14 +133,6 @@ def bad_setting(name: str, value: Any, source: str, expected: str) -> str:
     return f"{source}: {name} cannot be {shorten(repr(value))}; it takes {expected}."
 
 
-def outside(path: str, folder: str) -> str:
-    """The message for a cassette that would lie outside the cassette folder."""
-    return (
-        f"The cassette {path!r} would lie outside the cassette folder {folder}. "
-        "Name a file inside it, or set lm_cassette_dir."
-    )
-
-
 def broken_cassette(path: str, line: int, problem: str) -> str:
     """The message for a cassette that cannot be read; nothing of it is lost, it is left as it is."""
     return (
@@ -260,34 +252,6 @@ def unknown_exception(name: str) -> str:
     return (
         f"A recorded error is of class {name}, which the installed LiteLLM does not have.\n"
         "Record the test again: pytest --lm-rewrite, or install the LiteLLM that it was recorded with."
-    )
-
-
-def no_function(name: str, path: str, problem: Exception) -> str:
-    """The message for a dotted path that leads to no function."""
-    return (
-        f"{name}: {path!r} cannot be imported ({type(problem).__name__}: {problem}). "
-        "Give it as package.module:function, with its folder on the path (pythonpath = ...)."
-    )
-
-
-def no_place(name: str) -> str:
-    """The message for a setting that says where a cassette lies, where the path says it."""
-    return f"use_cassette(): {name} has no meaning here: the first argument is the cassette's path."
-
-
-def no_path(thing: Any) -> str:
-    """The message for a decorator that was given no path."""
-    return f'use_cassette decorates {getattr(thing, "__qualname__", thing)} without a cassette: write @use_cassette("x.yaml").'
-
-
-def not_a_function(thing: Any, kind: str) -> str:
-    """The message for a decorated thing whose calls are made after it has returned."""
-    return (
-        f"use_cassette() cannot decorate the {kind} {getattr(thing, '__qualname__', thing)}: its calls are made later, when the "
-        "cassette is closed.\n"
-        "Put `with use_cassette(...):` around the code that makes them, or decorate the function that does, below "
-        "its other decorators."
     )
 
 

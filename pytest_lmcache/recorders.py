@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.commands import Commands
-from pytest_lmcache.errors import CassetteMiss, SettingsError, no_function
+from pytest_lmcache.errors import CassetteMiss, SettingsError
 from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.layers.caches import Caches
@@ -143,7 +143,10 @@ def _function(path: str) -> Callable[[str], str]:
     try:
         found: Callable[[str], str] = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as problem:
-        raise SettingsError(no_function("redact_with", path, problem)) from problem
+        raise SettingsError(
+            f"redact_with: {path!r} cannot be imported ({type(problem).__name__}: {problem}). "
+            "Write it as package.module:function, with the folder of the package on the path (pythonpath = ...)."
+        ) from problem
     return found
 
 

@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pytest_lmcache.errors import SettingsError, outside
+from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.redact import redact_file_name
 
 FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
@@ -28,7 +28,10 @@ def named_cassette(name: str, folder: Path) -> Path:
     path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     inside = os.path.abspath(path), os.path.abspath(folder)  # noqa: PTH100 - a cassette may be a link
     if not Path(inside[0]).is_relative_to(inside[1]):
-        raise SettingsError(outside(name, str(folder)))
+        raise SettingsError(
+            f"The cassette {name!r} would lie outside the cassette folder {folder}. "
+            "Name a file inside it, or set lm_cassette_dir."
+        )
     return path
 
 

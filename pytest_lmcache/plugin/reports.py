@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_lmcache import answer_sources
-from pytest_lmcache.errors import TOLD, CassetteMiss, LMCacheError
+from pytest_lmcache.errors import REPORTED, CassetteMiss, LMCacheError
 from pytest_lmcache.plugin.items import missed_key, passed_key, recorder_key, stopped_itself
 from pytest_lmcache.plugin.tracebacks import miss_behind, users_part
 from pytest_lmcache.settings import Mode
@@ -46,7 +46,7 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
         recorder.is_cut_short = item.stash[passed_key] = True
     failure = call.excinfo.value if report.failed and call.excinfo is not None else None
     if isinstance(failure, CassetteMiss | LMCacheError):
-        setattr(failure, TOLD, True)
+        setattr(failure, REPORTED, True)
     faults = list(recorder.faults) if recorder is not None else []
     if (missed := item.stash.get(missed_key, None)) is not None and not faults:
         faults = [missed]

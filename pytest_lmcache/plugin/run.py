@@ -83,7 +83,7 @@ class Run:
         """Whether the interception is on, and calls that belong to no test are watched."""
         return self._is_watching
 
-    def watch(self) -> Session:
+    def engine(self) -> Session:
         """The engine, imported on first need; from here on live calls are counted.
 
         Raises DoorError if LiteLLM or DSPy hides its functions.
@@ -97,7 +97,7 @@ class Run:
 
     def stop(self) -> None:
         """Watch for LiteLLM and DSPy, and over their calls, no more; but while a replaying test's threads go on, do."""
-        is_last = not self._is_watching or self.watch().interceptions.users == 1
+        is_last = not self._is_watching or self.engine().interceptions.users == 1
         if self._follows and is_last and origins.THREADS.has_left():
             return
         for watch in self._watches:
@@ -113,7 +113,7 @@ class Run:
         if self._follows and not is_interrupted:
             origins.THREADS.wait(LEFT_RUNNING)
         if self._is_watching:
-            self.summary.add_layers(self.watch().caches.stats())
+            self.summary.add_layers(self.engine().caches.stats())
 
     def watch_processes(self) -> None:
         """Have the processes that tests start be recorded with them."""
@@ -140,7 +140,7 @@ class Run:
     def _library_is_there(self) -> None:
         """LiteLLM or DSPy has been imported: watch over it, and under ``lm_auto`` record the test."""
         try:
-            self.watch()
+            self.engine()
         except DoorError as error:
             # What is not marked runs as it does without this plugin; what is marked fails with this error.
             if not self.is_auto or self.current is None:
@@ -154,7 +154,7 @@ class Run:
     def _process_starts(self) -> Any:
         """Under ``lm_auto`` a process may call what its test has not imported; gives whose its calls are."""
         self._library_is_there()
-        return self.watch().children.membership()
+        return self.engine().children.membership()
 
     def _engine_is_there(self) -> None:
         """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""
@@ -221,7 +221,7 @@ class Run:
                 nodeid = typed_nodeid(item)
                 recorder = self.recorder(item, test_place(item), nodeid, nodeid)
                 self.follow()
-                self.watch().open(recorder)
+                self.engine().open(recorder)
             except LMCacheError as error:
                 raise pytest.fail.Exception(str(error), pytrace=False) from None
             item.stash[recorder_key] = recorder
@@ -231,7 +231,7 @@ class Run:
         self, node: pytest.Item | pytest.Collector, place: Place, label: str, record: str
     ) -> Recorder:
         """A recorder with the settings of a node, as `Recorders.recorder` makes it."""
-        return self.recorders.recorder(self.watch(), node, place, label, record)
+        return self.recorders.recorder(self.engine(), node, place, label, record)
 
     def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
         """Write a recorder's cassette, where all passed, and count what it did. Raises CassetteError."""
@@ -263,7 +263,7 @@ class Run:
         for fault in recorder.faults:
             if isinstance(fault, CassetteMiss):
                 item.stash[missed_key] = fault
-        self.watch().close(recorder)
+        self.engine().close(recorder)
         try:
             self.end(item.nodeid, recorder, passed=passed)
         except LMCacheError as error:

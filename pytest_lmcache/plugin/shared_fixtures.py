@@ -25,7 +25,7 @@ def set_up_shared(
     shared = SharedFixture(run, fixturedef, request)
     origin = origins.replace(None)  # what it starts serves whichever test runs
     is_recorded = run.current is not None and recorder_key in run.current.stash
-    before = run.watch().current() if run.is_watching else None
+    before = run.engine().current() if run.is_watching else None
     is_blind = run.observer.has_counted and run.summary.unseen
     if is_recorded or (fixturedef in run.marked_fixtures and not is_blind):
         shared.open()
@@ -52,9 +52,9 @@ def _be_innermost(run: Run, before: Recorder | None) -> None:
     if run.set_ups:  # another one, which needed this, is still being set up
         return
     recorder = run.current.stash.get(recorder_key, None) if run.current is not None else None
-    if recorder is not None and run.watch().current() not in {before, recorder}:
-        run.watch().close(recorder)
-        run.watch().open(recorder)
+    if recorder is not None and run.engine().current() not in {before, recorder}:
+        run.engine().close(recorder)
+        run.engine().open(recorder)
 
 
 class SharedFixture:
@@ -92,7 +92,7 @@ class SharedFixture:
     def resume(self) -> None:
         """The calls are the fixture's again."""
         if self._recorder is not None:
-            self.run.watch().open(self._recorder)
+            self.run.engine().open(self._recorder)
             self._is_open = True
 
     def tear_down(self) -> None:
@@ -117,4 +117,4 @@ class SharedFixture:
     def _leave(self) -> None:
         if self._is_open and self._recorder is not None:
             self._is_open = False
-            self.run.watch().close(self._recorder)
+            self.run.engine().close(self._recorder)

@@ -175,7 +175,7 @@ def test_a_function_whose_calls_come_later(suite, made):
         {made}
 
         def test_it():
-            with pytest.raises(SettingsError, match="its calls are made later"):
+            with pytest.raises(SettingsError, match="after the cassette has been closed"):
                 function()
         """
     )
