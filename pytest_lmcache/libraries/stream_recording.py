@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, Protocol
@@ -56,11 +57,26 @@ def subclass_named_like(kind: type[Any], bases: tuple[type[Any], ...], methods: 
 _taking: ContextVar[Any] = ContextVar("pytest_lmcache_taking", default=None)
 
 
-def _report_end(observer: StreamObserver, stream: Any, error: BaseException) -> None:
-    if isinstance(error, StopIteration | StopAsyncIteration):
-        observer.ended(stream)
-    else:
-        observer.failed(error)
+class _Taking:
+    """Reports to the observer how taking the next chunk ended, if not with a chunk."""
+
+    __slots__ = ("_before", "observer", "stream")
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.observer: StreamObserver = vars(stream)["_lmcache_observer"]
+
+    def __enter__(self) -> StreamObserver:
+        self._before = _taking.get()
+        _taking.set(self.stream)
+        return self.observer
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        _taking.set(self._before)  # without a token: an abandoned reader may be closed in another context
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self.observer.ended(self.stream)
+        elif error is not None:
+            self.observer.failed(error)
 
 
 def _report_close(stream: Any) -> None:
@@ -71,30 +87,15 @@ def _report_close(stream: Any) -> None:
 
 @cache
 def _recording_class(kind: Any) -> type[Any]:
-    # `_taking` is reset without a token: an abandoned reader may be closed in another context.
     def take(self: Any) -> Any:
-        observer, before = vars(self)["_lmcache_observer"], _taking.get()
-        _taking.set(self)
-        try:
+        with _Taking(self) as observer:
             chunk = kind.__next__(self)
-        except BaseException as error:
-            _taking.set(before)
-            _report_end(observer, self, error)
-            raise
-        _taking.set(before)
         observer.chunk(chunk)
         return chunk
 
     async def atake(self: Any) -> Any:
-        observer, before = vars(self)["_lmcache_observer"], _taking.get()
-        _taking.set(self)
-        try:
+        with _Taking(self) as observer:
             chunk = await kind.__anext__(self)
-        except BaseException as error:
-            _taking.set(before)
-            _report_end(observer, self, error)
-            raise
-        _taking.set(before)
         observer.chunk(chunk)
         return chunk
 
@@ -112,29 +113,29 @@ def _recording_class(kind: Any) -> type[Any]:
     )
 
 
-def _record_generator(stream: Iterator[Any], observer: StreamObserver) -> Iterator[Any]:
+@contextmanager
+def _reading(stream: Any, observer: StreamObserver) -> Iterator[None]:
+    """Reports to the observer how reading a generator ended."""
     try:
+        yield
+    except GeneratorExit:
+        observer.left()
+        raise
+    except BaseException as error:
+        observer.failed(error)
+        raise
+    observer.ended(stream)
+
+
+def _record_generator(stream: Iterator[Any], observer: StreamObserver) -> Iterator[Any]:
+    with _reading(stream, observer):
         for chunk in stream:
             observer.chunk(chunk)
             yield chunk
-    except GeneratorExit:
-        observer.left()
-        raise
-    except BaseException as error:
-        observer.failed(error)
-        raise
-    observer.ended(stream)
 
 
 async def _record_async_generator(stream: AsyncIterator[Any], observer: StreamObserver) -> AsyncIterator[Any]:
-    try:
+    with _reading(stream, observer):
         async for chunk in stream:
             observer.chunk(chunk)
             yield chunk
-    except GeneratorExit:
-        observer.left()
-        raise
-    except BaseException as error:
-        observer.failed(error)
-        raise
-    observer.ended(stream)

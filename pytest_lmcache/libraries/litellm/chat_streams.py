@@ -6,54 +6,24 @@ import asyncio
 import threading
 import traceback
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from pytest_lmcache.libraries.litellm import compat
 from pytest_lmcache.libraries.litellm.answers import hidden_params
-from pytest_lmcache.libraries.litellm.stored_chunks import (
-    EmptyStream,
-    LoggingOf,
-    ReplayedStream,
-    StoredChunks,
-)
-from pytest_lmcache.libraries.stream_recording import subclass_named_like
-
-
-@cache
-def chat_class() -> type[Any]:
-    """LiteLLM's class of a chat's stream, over stored chunks."""
-    import litellm
-
-    theirs: type[Any] = litellm.CustomStreamWrapper
-    return subclass_named_like(theirs, (ReplayedChatStream, theirs), {})
-
-
-@cache
-def text_class() -> type[Any]:
-    """LiteLLM's class of a text completion's stream, over stored chunks."""
-    import litellm.utils
-
-    theirs: type[Any] = litellm.utils.TextCompletionStreamWrapper
-    return subclass_named_like(theirs, (ReplayedTextStream, theirs), {})
+from pytest_lmcache.libraries.litellm.stored_chunks import EmptyStream, Replay, ReplayedStream
 
 
 class ReplayedTextStream(ReplayedStream):
     """Comes before TextCompletionStreamWrapper; callbacks hear of the chat's stream that LiteLLM makes it from."""
 
-    def __init__(
-        self,
-        chunks: StoredChunks,
-        logging_of: LoggingOf,
-        model: str,
-        provider: str | None,
-        has_listeners: bool,
-    ) -> None:
-        chat: Any = EmptyStream()
-        if has_listeners:
-            chat = chat_class()(chunks.as_chat(), logging_of, model, provider, has_listeners)
-        self.__dict__.update(completion_stream=chat, model=model, custom_llm_provider=provider)
-        self.__dict__.update(stream_options=None, _stored=chunks)
+    def __init__(self, replay: Replay) -> None:
+        self.__dict__.update(
+            model=replay.model,
+            custom_llm_provider=replay.provider,
+            completion_stream=replay.source,
+            stream_options=None,
+            _stored=replay.chunks,
+        )
 
     def __next__(self) -> Any:
         next(vars(self)["completion_stream"], None)
@@ -70,18 +40,11 @@ class ReplayedChatStream(ReplayedStream):
     chunks: list[Any]
     _has_listeners: bool
 
-    def __init__(
-        self,
-        chunks: StoredChunks,
-        logging_of: LoggingOf,
-        model: str,
-        provider: str | None,
-        has_listeners: bool,
-    ) -> None:
+    def __init__(self, replay: Replay) -> None:
         self.__dict__.update(
-            model=model,
-            custom_llm_provider=provider,
-            completion_stream=EmptyStream(),
+            model=replay.model,
+            custom_llm_provider=replay.provider,
+            completion_stream=replay.source,
             chunks=[],
             created=None,
             response_id=None,
@@ -91,12 +54,12 @@ class ReplayedChatStream(ReplayedStream):
             sent_last_chunk=True,
             sent_stream_usage=True,
             _hidden_params={"model_id": None, "api_base": None, "additional_headers": {}},
-            _stored=chunks,
-            _has_listeners=has_listeners,
-            _logging_of=logging_of,
-            _usage=(chunks.answer.hidden or {}).get("usage"),
+            _stored=replay.chunks,
+            _has_listeners=replay.has_listeners,
+            _logging_of=replay.logging_of,
+            _usage=(replay.chunks.answer.hidden or {}).get("usage"),
         )
-        if has_listeners:
+        if replay.has_listeners:
             self._prepare()
 
     def __getattr__(self, name: str) -> Any:

@@ -3,60 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import cache
 from typing import Any
 
 from pytest_lmcache.libraries.litellm import compat
 from pytest_lmcache.libraries.litellm.stored_chunks import (
     EmptyStream,
-    LoggingOf,
+    Replay,
     ReplayedStream,
     StoredChunks,
 )
-from pytest_lmcache.libraries.stream_recording import subclass_named_like
-
-
-@cache
-def responses_class() -> type[Any]:
-    """LiteLLM's class of a stream of ``responses()``, over stored events."""
-    from litellm.responses import streaming_iterator
-
-    theirs: type[Any] = streaming_iterator.ResponsesAPIStreamingIterator
-    return subclass_named_like(theirs, (ReplayedResponsesStream, theirs), {})
-
-
-@cache
-def messages_class() -> type[Any]:
-    """LiteLLM's class of a stream of Anthropic messages, over stored events; ours if LiteLLM has none."""
-    theirs = compat.messages_stream_class()
-    if theirs is None:
-        return ReplayedMessagesStream
-    return subclass_named_like(theirs, (ReplayedMessagesStream, theirs), {})
 
 
 class ReplayedResponsesStream(ReplayedStream):
     """Comes before ResponsesAPIStreamingIterator, which logs the last event."""
 
-    def __init__(
-        self,
-        chunks: StoredChunks,
-        logging_of: LoggingOf,
-        model: str,
-        provider: str | None,
-        has_listeners: bool,
-    ) -> None:
+    def __init__(self, replay: Replay) -> None:
         import httpx
 
         theirs: Any = super()
         theirs.__init__(
             response=httpx.Response(200, content=b""),
-            model=model,
+            model=replay.model,
             responses_api_provider_config=None,
-            logging_obj=logging_of(),
-            custom_llm_provider=provider,
+            logging_obj=replay.logging_of(),
+            custom_llm_provider=replay.provider,
         )
-        self._stored = chunks
-        self._has_listeners = has_listeners
+        self._stored = replay.chunks
+        self._has_listeners = replay.has_listeners
 
     def __next__(self) -> Any:
         event = super().__next__()
@@ -96,16 +69,11 @@ class ReplayedMessagesStream(ReplayedStream):
 
     completion_stream: Any
 
-    def __init__(
-        self,
-        chunks: StoredChunks,
-        logging_of: LoggingOf,
-        _model: str,
-        _provider: str | None,
-        has_listeners: bool,
-    ) -> None:
-        stream = _logged_bytes(chunks, logging_of()) if has_listeners else EmptyStream()
-        self.__dict__.update(_stored=chunks, _hidden_params={}, completion_stream=stream)
+    def __init__(self, replay: Replay) -> None:
+        stream = replay.source
+        if replay.has_listeners:
+            stream = _logged_bytes(replay.chunks, replay.logging_of())
+        self.__dict__.update(_stored=replay.chunks, _hidden_params={}, completion_stream=stream)
 
     async def __anext__(self) -> Any:
         # LiteLLM streams no messages to a sync caller.

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, Self, TypeAlias
+from typing import Any, NamedTuple, NoReturn, Self
 
 from pytest_lmcache.interaction import Answer
 from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled, wait_to_be_cancelled_in_thread
 from pytest_lmcache.libraries.litellm.chunks import chunk_unpacker, text_as_chat
 from pytest_lmcache.libraries.litellm.exceptions import error_from_plain
 from pytest_lmcache.stream_chunks import whole
-
-LoggingOf: TypeAlias = Callable[[], Any]
-"""Gives LiteLLM's logging object of a call, made on demand if no callback listens."""
 
 
 class StoredChunks:
@@ -83,6 +80,21 @@ class StoredChunks:
             raise  # the run makes errors of warnings
         except Exception as problem:  # noqa: BLE001 - whatever a class makes of such data
             self._broken(problem)
+
+
+class Replay(NamedTuple):
+    """What a replayed stream is made of.
+
+    ``logging_of`` gives LiteLLM's logging object, made on demand if no callback listens. ``source`` is the stream that
+    LiteLLM's own class reads.
+    """
+
+    chunks: StoredChunks
+    logging_of: Callable[[], Any]
+    model: str
+    provider: str | None
+    has_listeners: bool
+    source: Any = None
 
 
 class ReplayedStream:
