@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -112,25 +112,6 @@ def shorten(value: Any, width: int = WIDTH) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("unicode_escape").decode() if not text.isprintable() else text
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def unknown_setting(name: str, source: str, names: Sequence[str]) -> str:
-    """The message for a setting that does not exist."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, names, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{source}: there is no setting {name!r}.{hint} The settings are: {', '.join(names)}."
-
-
-def bad_choice(name: str, value: Any, source: str, choices: Iterable[str]) -> str:
-    """The message for a setting that is none of its choices."""
-    return f"{source}: {name} cannot be {shorten(repr(value))}; choose one of: {', '.join(choices)}."
-
-
-def bad_setting(name: str, value: Any, source: str, expected: str) -> str:
-    """The message for a setting of the wrong type."""
-    return f"{source}: {name} cannot be {shorten(repr(value))}; it takes {expected}."
 
 
 def broken_cassette(path: str, line: int, problem: str) -> str:
@@ -273,14 +254,4 @@ def newer_value(version: int, known: int) -> str:
     return (
         f"This value of the cache has form {version}; this pytest-lmcache reads form {known}.\n"
         "Install a newer one: pip install -U pytest-lmcache"
-    )
-
-
-def bad_url(source: str, url: Any) -> str:
-    """The message for a URL of no cache server; shows nothing of it that may be a password."""
-    scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
-    shown = f"a URL that begins with {shorten(scheme, 20)}://" if separator else "what is no URL"
-    return (
-        f"{source}: url cannot be {shown} (not shown in full: it may hold a password); it takes "
-        "redis://host:port/0, rediss://..., unix:///path, valkey://... or valkeys://..."
     )

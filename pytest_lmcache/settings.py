@@ -1,22 +1,41 @@
-"""What can be set, to which values, and who wins: command line, then marker, then ini, then default."""
+"""Every setting once: its default, the values it takes, its ini key, its command-line option and its help.
 
+To add one, add a field to `Settings`, `CacheSettings` or `RunSettings`. `SETTINGS` collects them: the marker's text,
+the ini keys, the options and the validation are made from it; the tables of README and docs are tested against it.
+The command line wins over the mark, the mark over the configuration file, and that over the default.
+"""
+
+# ruff: noqa: RUF009 - _setting() gives a dataclass field
 from __future__ import annotations
 
-import math
-import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import urlsplit
 
-from pytest_lmcache.errors import SettingsError, bad_choice, bad_setting, bad_url, unknown_setting
+from pytest_lmcache.errors import SettingsError
+from pytest_lmcache.setting_kinds import (
+    CACHE,
+    COUNT,
+    FILE,
+    FLAG,
+    FOLDER,
+    FUNCTION,
+    KEY,
+    MAX_AGE,
+    PATH,
+    SIZE,
+    TEXTS,
+    TTL,
+    URL,
+    Kind,
+    one_of,
+)
 
 
 class Mode(StrEnum):
-    """What may happen to a call: be replayed, be asked of the provider, be a miss."""
+    """What may happen to a call."""
 
     REPLAY = "replay"
     ONCE = "once"
@@ -31,7 +50,7 @@ class Mode(StrEnum):
 
 
 class Repeat(StrEnum):
-    """What an identical call gets once the recorded answers are used up."""
+    """What an identical call gets after the last recorded answer."""
 
     LAST = "last"
     CYCLE = "cycle"
@@ -39,7 +58,7 @@ class Repeat(StrEnum):
 
 
 class RecordErrors(StrEnum):
-    """Which of the provider's errors are recorded: those that will not change, or all."""
+    """Which of the provider's errors are recorded: only those that will not go away, or all."""
 
     LASTING = "lasting"
     ALL = "all"
@@ -50,255 +69,221 @@ class RecordErrors(StrEnum):
 
 
 class Usage(StrEnum):
-    """What an answer that did not come from the provider says of its tokens: as recorded, or none."""
+    """Which token counts a replayed answer has: those of the recording, or none."""
 
     RECORDED = "recorded"
     EMPTY = "empty"
 
 
-CHOICES: dict[str, type[StrEnum]] = {
-    "mode": Mode,
-    "repeat": Repeat,
-    "record_errors": RecordErrors,
-    "usage": Usage,
-}
-SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
-OWN = ""
-"""The ``cassette`` of a test that names none: its own."""
-ALIASES = {"normalise": "normalize"}
-"""Other spellings of settings, wherever a setting is named."""
+class Setting(NamedTuple):
+    """One row of `SETTINGS`."""
+
+    default: Any
+    kind: Kind
+    help: str
+    ini: str = ""  # ini key, "" for none
+    option: str = ""  # command-line option with the name of its argument, "" for none
+    default_text: str = ""  # the default in help and documentation, if it is not the value itself
+    alias: str = ""  # another spelling of the setting's name; after ``lm_`` also of its ini key
+    adds_up: bool = False  # a mark adds values to those of the configuration
+
+    @property
+    def full_help(self) -> str:
+        """The help with what the setting takes and its default."""
+        return f"{self.help} (default: {self.shown_default}; takes {self.kind.ini_takes or self.kind.takes})"
+
+    @property
+    def shown_default(self) -> str:
+        """The default in help and documentation."""
+        if self.default_text or isinstance(self.default, str):
+            return self.default_text or str(self.default)
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        return f"{self.default:,}" if isinstance(self.default, int) else "none"
+
+    def parse(self, value: Any, where: str) -> Any:
+        """A value in the setting's one type; ``where`` names the setting as it was given. Raises SettingsError."""
+        try:
+            return self.kind.parse(value)
+        except ValueError:
+            raise self.error(value, where) from None
+
+    def error(self, value: Any, where: str) -> SettingsError:
+        """The error for a value that the setting does not take."""
+        return SettingsError(f"{where} cannot be {self.kind.shown(value)}; it takes {self.kind.takes}.")
 
 
-class Settings(NamedTuple):
+def _setting(default: Any, kind: Kind, text: str, ini: str = "", **more: Any) -> Any:
+    row = Setting(default, kind, text, ini, **more)
+    return field(default=default, repr=not kind.is_secret, metadata={"row": row})
+
+
+class _Group:
+    """Settings that are given in the same places."""
+
+    def updated(self, given: Mapping[str, Any], source: str) -> Self:
+        """These settings with those given by name; ``source`` says in an error who gave them.
+
+        Raises SettingsError for a name that does not exist and for a value that the setting does not take.
+        """
+        return self.with_values(_parsed(given, source, rows_of(type(self))))
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """These settings with others, by name, that are parsed already."""
+        new = dict(values)
+        for name, row in rows_of(type(self)).items():
+            if row.adds_up and name in new:
+                known = getattr(self, name)
+                new[name] = known + tuple(value for value in new[name] if value not in known)
+        return replace(self, **new) if new else self  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class CacheSettings(_Group):
+    """The layers of a cache, how much they keep, and for how long.
+
+    ``disk_cache_dir`` None is the default folder. ``ttl`` is in seconds; None keeps answers for ever. ``url`` is that
+    of a Redis or Valkey server, None for no such layer; it may hold a password.
+    """
+
+    enable_memory_cache: bool = _setting(True, FLAG, "keep answers in memory", "lm_enable_memory_cache")
+    enable_disk_cache: bool = _setting(True, FLAG, "keep answers on disk", "lm_enable_disk_cache")
+    disk_cache_dir: Path | None = _setting(
+        None, FOLDER, "folder of the disk layer", "lm_disk_dir", default_text=".pytest_cache/d/lmcache"
+    )
+    disk_size_limit_bytes: float = _setting(
+        1_000_000_000, SIZE, "bytes that the disk layer takes at most", "lm_disk_size_limit_bytes"
+    )
+    memory_max_entries: float = _setting(
+        1_000_000, SIZE, "answers that the memory layer keeps at most", "lm_memory_max_entries"
+    )
+    ttl: float | None = _setting(
+        None, TTL, "seconds after its recording from which an answer is not used any more", "lm_ttl"
+    )
+    url: str | None = _setting(
+        None, URL, "URL of a Redis or Valkey server that machines share", "lm_cache_url"
+    )
+
+
+@dataclass(frozen=True)
+class Settings(_Group):
     """The settings of one test or one ``use_cassette``.
 
     ``mode`` None is replay, or record where there is no cassette. ``cassette`` is a file name relative to
-    ``cassette_dir``, "" for the test's own, None for none: the cache layers alone answer. ``key`` is a
-    strategy's name, the dotted path of a function, or a function ``request -> str``; None is the cache's own
-    ``cache_key``. ``normalize`` names normalizers. ``redact`` are regular expressions, ``redact_with``
-    functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``share`` lets the cache answer
-    what another test asked. ``cache`` is the cache behind the cassette, ``layers`` what is set of its layers, as
-    pairs of name and value.
+    ``cassette_dir``, "" for the test's own, None for none: only the cache layers answer. ``key`` is a strategy's
+    name, the dotted path of a function, or a function ``request -> str``; None is the cache's own ``cache_key``.
+    ``redact_with`` are functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``layers`` is what
+    is set of the cache's layers, as pairs of name and value.
     """
 
-    mode: Mode | None = None
-    cassette: str | None = OWN
-    cassette_dir: str = "cassettes"
-    key: str | Callable[[dict[str, Any]], str] | None = None
-    normalize: tuple[str, ...] = ()
-    repeat: Repeat = Repeat.LAST
-    record_errors: RecordErrors = RecordErrors.LASTING
-    usage: Usage = Usage.RECORDED
-    max_age: float | None = None
-    redact: tuple[str, ...] = ()
-    redact_with: tuple[str | Callable[[str], str], ...] = ()
-    share: bool = False
-    cache: Any = None
+    mode: Mode | None = _setting(
+        None,
+        one_of(Mode),
+        "what may happen to a call",
+        "lm_mode",
+        option="--lm-mode MODE",
+        default_text="replay",
+    )
+    cassette: str | None = _setting("", FILE, "file in the cassette folder", default_text="one per test")
+    cassette_dir: str = _setting(
+        "cassettes",
+        PATH,
+        "folder of the cassettes under rootdir; {test_dir}/… for one beside each test file",
+        "lm_cassette_dir",
+    )
+    key: str | Callable[[dict[str, Any]], str] | None = _setting(
+        None,
+        KEY,
+        "what makes two calls the same: exact, messages, content, or your own function",
+        "lm_key",
+        default_text="exact",
+    )
+    normalize: tuple[str, ...] = _setting(
+        (),
+        TEXTS,
+        "what keys leave out: uuid, date, epoch, tmp_path, rootdir, tool_call_id, re:…",
+        "lm_normalize",
+        alias="normalise",
+    )
+    repeat: Repeat = _setting(
+        Repeat.LAST, one_of(Repeat), "what an identical call gets after the last recorded answer", "lm_repeat"
+    )
+    record_errors: RecordErrors = _setting(
+        RecordErrors.LASTING,
+        one_of(RecordErrors),
+        "which errors of the provider are recorded",
+        "lm_record_errors",
+    )
+    usage: Usage = _setting(Usage.RECORDED, one_of(Usage), "token counts of a replayed answer", "lm_usage")
+    max_age: float | None = _setting(
+        None, MAX_AGE, "age from which the summary counts a recording and mode record renews it", "lm_max_age"
+    )
+    share: bool = _setting(
+        False, FLAG, "let tests use answers that the cache keeps for other tests", "lm_share"
+    )
+    cache: Any = _setting(None, CACHE, "the cache behind the cassette")
+    redact: tuple[str, ...] = _setting(
+        (), TEXTS, "regular expressions of your own secrets", "lm_redact", adds_up=True
+    )
+    redact_with: tuple[str | Callable[[str], str], ...] = _setting(
+        (),
+        FUNCTION,
+        "dotted path of a function str -> str that removes your own secrets",
+        "lm_redact_with",
+        adds_up=True,
+    )
     layers: tuple[tuple[str, Any], ...] = ()
 
     def updated(self, given: Mapping[str, Any], source: str) -> Self:
-        """These settings with those given; ``source`` says in an error where they were given.
-
-        Raises SettingsError for a name that does not exist or a value that it cannot have.
-        """
-        names = [name for name in self._fields if name != "layers"]
-        given = without_aliases(given, source)
-        layers = {name: value for name, value in given.items() if name in LAYER_NAMES}
-        own = {name: value for name, value in given.items() if name not in layers}
-        values = _all_checked([*names, *LAYER_NAMES], own, source, _checked)
-        # Own rules add to each other: a secret that the suite names stays one in every test.
-        for name in {"redact", "redact_with"}.intersection(values):
-            known = getattr(self, name)
-            values[name] = known + tuple(rule for rule in values[name] if rule not in known)
+        """As in `_Group`; the settings of the cache's layers may be given too."""
+        layer_rows = rows_of(CacheSettings)
+        values = _parsed(given, source, rows_of(Settings) | layer_rows)
+        layers = {name: values.pop(name) for name in layer_rows if name in values}
         if layers:
-            CacheSettings().updated(layers, source)
             values["layers"] = tuple({**dict(self.layers), **layers}.items())
-        return self._replace(**values) if values else self
+        return self.with_values(values)
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSettings:
-    """The settings of a cache: which layers it has, and how much and how long they keep.
+@dataclass(frozen=True)
+class RunSettings(_Group):
+    """The settings of a whole run of pytest."""
 
-    ``disk_cache_dir`` None is the default folder. ``ttl`` is in seconds, None for ever. ``url`` is that of a Redis
-    or Valkey server, None for no such layer; it may hold a password.
-    """
-
-    enable_memory_cache: bool = True
-    enable_disk_cache: bool = True
-    disk_cache_dir: Path | None = None
-    disk_size_limit_bytes: float = 1_000_000_000
-    memory_max_entries: float = 1_000_000
-    ttl: float | None = None
-    url: str | None = field(default=None, repr=False)
-
-    def updated(self, given: Mapping[str, Any], source: str) -> Self:
-        """These settings with those given; as `Settings.updated`. A folder is taken from the current one."""
-        values = _all_checked(LAYER_NAMES, given, source, _checked_for_cache)
-        return replace(self, **values) if values else self
+    auto: bool = _setting(False, FLAG, "record and replay every test, marked or not", "lm_auto")
+    durations: int | None = _setting(
+        None,
+        COUNT,
+        "show the N tests that are slowest to record, with tokens and USD; all for 0",
+        option="--lm-durations N",
+    )
 
 
-LAYER_NAMES = tuple(field.name for field in fields(CacheSettings))
+def rows_of(group: Any) -> dict[str, Setting]:
+    """The rows of a group's settings, by name."""
+    return {found.name: found.metadata["row"] for found in fields(group) if found.metadata}
 
 
-def without_aliases(given: Mapping[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
-    """What was given, by the settings' own names, each after ``prefix``. Raises SettingsError for two spellings."""
-    names = {prefix + alias: prefix + name for alias, name in ALIASES.items()}
-    for alias, name in names.items():
-        if alias in given and name in given:
-            raise SettingsError(f"{source}: {alias} and {name} are one setting. Give {name} only.")
-    return {names.get(name, name): value for name, value in given.items()}
+def _parsed(given: Mapping[str, Any], source: str, rows: Mapping[str, Setting]) -> dict[str, Any]:
+    names = {row.alias: name for name, row in rows.items() if row.alias}
+    values: dict[str, Any] = {}
+    for written, value in given.items():
+        name = names.get(written, written)
+        if name not in rows:
+            from difflib import get_close_matches
 
-
-def _all_checked(
-    names: Sequence[str],
-    given: Mapping[str, Any],
-    source: str,
-    check: Callable[[str, Any, str], Any],
-) -> dict[str, Any]:
-    values = {}
-    for name, value in given.items():
-        if name not in names:
-            raise SettingsError(unknown_setting(name, source, names))
-        values[name] = check(name, value, source)
+            near = get_close_matches(name, rows, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(rows)
+            raise SettingsError(f"{source}: there is no setting {name!r}.{hint} The settings are: {known}.")
+        if name in values:
+            raise given_twice(source, rows[name].alias, name)
+        values[name] = rows[name].parse(value, f"{source}: {written}")
     return values
 
 
-def _checked(name: str, value: Any, source: str) -> Any:
-    if name in CHOICES:
-        try:
-            return CHOICES[name](value)
-        except ValueError:
-            raise SettingsError(bad_choice(name, value, source, list(CHOICES[name]))) from None
-    check, expected = CHECKS[name]
-    checked = check(value)
-    if checked is REFUSED:
-        raise SettingsError(bad_setting(name, value, source, expected))
-    return checked
+def given_twice(source: str, alias: str, name: str) -> SettingsError:
+    """The error for a setting that one place gives in both of its spellings."""
+    return SettingsError(f"{source}: {alias} and {name} are one setting. Give {name} only.")
 
 
-def _strings(value: Any) -> Any:
-    if isinstance(value, str):
-        return (value,)
-    items = tuple(value) if isinstance(value, Iterable) else ()
-    return items if isinstance(value, Iterable) and all(isinstance(item, str) for item in items) else REFUSED
-
-
-LONGEST_NAME = 250  # bytes, the suffix aside: what file systems take
-
-
-def _path(value: Any) -> Any:
-    value = str(value) if isinstance(value, PurePath) else value
-    return value if isinstance(value, str) and value and "\0" not in value else REFUSED
-
-
-def _file(value: Any) -> Any:
-    path = _path(value)
-    name = "" if path is REFUSED else path.replace("\\", "/").rpartition("/")[2]
-    return path if name and len(os.fsencode(name)) <= LONGEST_NAME else REFUSED
-
-
-def _function(value: Any) -> Any:
-    return value if callable(value) or (isinstance(value, str) and value) else REFUSED
-
-
-def _functions(value: Any) -> Any:
-    if value is None:
-        return ()
-    found = _function(value)
-    return found if found is REFUSED else (found,)
-
-
-def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else check(value)
-
-
-def _age(value: Any) -> Any:
-    """Seconds, as a number or as a text such as ``90d``."""
-    if isinstance(value, str):
-        found = AGE.fullmatch(value)
-        return float(found[1]) * SECONDS[found[2][:1]] if found and float(found[1]) else REFUSED
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and value > 0 else REFUSED
-
-
-def _flag(value: Any) -> Any:
-    return value if _is_flag(value) else REFUSED
-
-
-def _cache(value: Any) -> Any:
-    is_cache = all(callable(getattr(value, name, None)) for name in ("cache_key", "get", "put"))
-    return value if is_cache and not isinstance(value, type) else REFUSED
-
-
-REFUSED: Any = object()
-AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?|)\s*")
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "normalize": (_strings, "a string or a list of strings"),
-    "redact": (_strings, "a string or a list of strings"),
-    "key": (_or_none(_function), "a name, a dotted path or a function"),
-    "redact_with": (_functions, "a name, a dotted path or a function"),
-    "cassette": (_or_none(_file), "the path of a file, or None for no cassette"),
-    "cassette_dir": (_path, "a path"),
-    "max_age": (_or_none(_age), "seconds, or a number with a unit such as 90d (s, m, h, d, w)"),
-    "share": (_flag, "True or False"),
-    "cache": (_or_none(_cache), "a pytest_lmcache.Cache"),
-}
-
-
-def _checked_for_cache(name: str, value: Any, source: str) -> Any:
-    if name == "url":
-        if not _is_url(value):
-            raise SettingsError(bad_url(source, value))
-        return value
-    fits, expected = _FOR_CACHE.get(name, (_is_size, "a whole number above 0, or math.inf for no limit"))
-    if not fits(value):
-        raise SettingsError(bad_setting(name, value, source, expected))
-    if name == "disk_cache_dir" and value is not None:
-        try:
-            return Path(value).expanduser().absolute()
-        except RuntimeError:  # the home of nobody
-            raise SettingsError(bad_setting(name, value, source, expected)) from None
-    return value
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_folder(value: Any) -> bool:
-    return value is None or isinstance(value, Path) or (isinstance(value, str) and value != "")
-
-
-def _is_age(value: Any) -> bool:
-    return value is None or (_is_positive(value) and math.isfinite(value))
-
-
-def _is_size(value: Any) -> bool:
-    return _is_positive(value) and (value == math.inf or value == int(value))
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-
-
-def _is_url(value: Any) -> bool:
-    """Whether a value is the URL of a server, as far as can be told without its client; None is none."""
-    if not isinstance(value, str):
-        return value is None
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        return False
-    place = parts.path if parts.scheme == "unix" else parts.hostname
-    return parts.scheme in SCHEMES and bool(place) and port != 0
-
-
-_FOR_CACHE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "enable_memory_cache": (_is_flag, "True or False"),
-    "enable_disk_cache": (_is_flag, "True or False"),
-    "disk_cache_dir": (_is_folder, "a path, or None for the default one"),
-    "ttl": (_is_age, "a number of seconds above 0, or None for ever"),
-}
+DEFAULTS = CacheSettings()
+SETTINGS: dict[str, Setting] = rows_of(Settings) | rows_of(CacheSettings) | rows_of(RunSettings)

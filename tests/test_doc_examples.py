@@ -14,8 +14,7 @@ from pytest_lmcache import Cache
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.interaction import Kind
 from pytest_lmcache.keys.strategies import strategy
-from pytest_lmcache.plugin.options import LAYERS
-from pytest_lmcache.settings import LAYER_NAMES
+from pytest_lmcache.settings import CacheSettings, rows_of
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
@@ -95,9 +94,10 @@ def test_test_file_passes(imported, pytester, loopback, monkeypatch):
 def test_every_setting_of_the_layers_is_named():
     """The page of the cache has each setting of its layers, with its ini key."""
     page = next(page for page in PAGES if page.name == "caches.md").read_text(encoding="utf-8")
-    assert {name for _, name, _ in LAYERS.values()} == set(LAYER_NAMES)
-    for key, (_, name, _) in LAYERS.items():
-        assert f"| `{name}` | `{key}` |" in page
+    for name, row in rows_of(CacheSettings).items():
+        [line] = [line for line in page.splitlines() if line.startswith(f"| `{name}` ")]
+        _, _, key, *_, default, _ = line.split("|")
+        assert (key.strip(" `"), default.strip(" `")) == (row.ini, row.shown_default)
 
 
 def test_there_are_blocks():

@@ -15,8 +15,8 @@ from provider import Provider, Reply
 
 from pytest_lmcache.keys.normalizers import NORMALIZERS
 from pytest_lmcache.libraries.litellm.intercept import RECORDED
-from pytest_lmcache.plugin.options import INI, MARKER
-from pytest_lmcache.settings import Mode, RecordErrors, Repeat
+from pytest_lmcache.plugin.options import MARKER
+from pytest_lmcache.settings import SETTINGS, Mode, Settings, rows_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -269,16 +269,25 @@ def cells(text, column):
     return {word for row in rows for word in re.findall(r"`([^`]+)`", row[column])}
 
 
+def choices_of(row):
+    """The values of a setting that has a fixed number of them."""
+    return row.kind.parse if isinstance(row.kind.parse, type) else ()
+
+
 def test_tables_are_complete(pytestconfig):
     """README.md names every setting, in each of its forms, every mode and every choice, and no other."""
-    settings = section("Settings")
-    assert cells(settings, 0) == set(re.match(r"lm_cache\((.*)\):", MARKER)[1].split(", "))
-    assert cells(settings, 1) == {*INI, "lm_auto"}
-    choices = {"repeat": Repeat, "record_errors": RecordErrors}
-    for name, kind in choices.items():
-        [row] = [line for line in settings.splitlines() if line.startswith(f"| `{name}`")]
-        assert cells(row, 2) == set(kind)
-        assert cells(row, 3) == {next(iter(kind))}
+    table = {}
+    for line in section("Settings").splitlines():
+        if line.startswith("| ") and not line.startswith("| mark"):
+            name, key, value, default = (cell.strip() for cell in line.strip("|").split("|"))
+            table[name.strip("`"), key.strip("`")] = value, default.strip("`")
+    rows = rows_of(Settings) | {"": SETTINGS["auto"]}  # what no mark can set has no name
+    assert set(table) == {(name, row.ini) for name, row in rows.items()}
+    for name, row in rows.items():
+        value, default = table[name, row.ini]
+        assert default == (row.shown_default if name != "cache" else "")
+        assert name == "mode" or set(choices_of(row)) <= set(re.findall(r"`([^`]+)`", value))
+    assert set(re.match(r"lm_cache\((.*)\):", MARKER)[1].split(", ")) == set(rows_of(Settings))
     assert cells(section("Modes"), 0) == set(Mode)
     assert cells(section("Keys"), 0) == {"key=", "exact", "messages", "content"}
     told = set(re.findall(r"--lm-[a-z]+", README))

@@ -73,14 +73,14 @@ def test_values(name, value, becomes):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("mode", "reply", "mode cannot be 'reply'; choose one of: replay, once, record, rewrite, live."),
-        ("mode", None, "mode cannot be None; choose one of: "),
-        ("mode", ["replay"], "mode cannot be ['replay']; choose one of: "),
-        ("repeat", "first", "repeat cannot be 'first'; choose one of: last, cycle, error."),
-        ("record_errors", True, "record_errors cannot be True; choose one of: lasting, all."),
+        ("mode", "reply", "mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live."),
+        ("mode", None, "mode cannot be None; it takes one of: "),
+        ("mode", ["replay"], "mode cannot be ['replay']; it takes one of: "),
+        ("repeat", "first", "repeat cannot be 'first'; it takes one of: last, cycle, error."),
+        ("record_errors", True, "record_errors cannot be True; it takes one of: lasting, all."),
         ("cassette", "", "cassette cannot be ''; it takes the path of a file, or None for no cassette."),
         ("cassette", 3, "cassette cannot be 3; it takes the path of a file, or None for no cassette."),
-        ("usage", "none", "usage cannot be 'none'; choose one of: recorded, empty."),
+        ("usage", "none", "usage cannot be 'none'; it takes one of: recorded, empty."),
         (
             "max_age",
             "soon",

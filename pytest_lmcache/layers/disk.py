@@ -15,6 +15,7 @@ from pytest_lmcache.clock import is_moved
 from pytest_lmcache.errors import LayerError
 from pytest_lmcache.layers.contract import from_text, is_fresh, make_folder, plain_key, to_text
 from pytest_lmcache.layers.single_flight import SingleFlight
+from pytest_lmcache.settings import DEFAULTS
 
 DATABASE = Path("000", "cache.db")  # in the folder; diskcache's FanoutCache, used before, named it so
 DB_TIMEOUT = 2.0  # seconds to wait for another process that has the database locked
@@ -36,7 +37,7 @@ class DiskLayer:
     name = "disk"
 
     def __init__(
-        self, folder: Path, size_limit_bytes: float = 1_000_000_000, ttl: float | None = None
+        self, folder: Path, size_limit_bytes: float = DEFAULTS.disk_size_limit_bytes, ttl: float | None = None
     ) -> None:
         self.folder = Path(folder).absolute()
         self.single_flight = SingleFlight(self.folder)

@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_lmcache.clock import age
-from pytest_lmcache.errors import LayerError, SettingsError, bad_url
+from pytest_lmcache.errors import LayerError, SettingsError
 from pytest_lmcache.layers.contract import from_text, is_fresh, plain_key, to_text
+from pytest_lmcache.settings import SETTINGS
 
 LARGEST_ANSWER = 100_000_000  # bytes
 LONGEST_ANSWER = 5  # times ``timeout``
@@ -59,7 +60,7 @@ class RedisLayer:
             pool.connection_class = _limited(pool.connection_class, timeout * LONGEST_ANSWER)
             pool.make_connection()  # does not connect, but checks the URL's query
         except (ValueError, TypeError, AttributeError):
-            raise SettingsError(bad_url("RedisLayer()", url)) from None
+            raise SETTINGS["url"].error(url, "RedisLayer(): url") from None
         self._client = Redis(connection_pool=pool)
         self._ttl = ttl
         self._prefix = prefix

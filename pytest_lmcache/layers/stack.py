@@ -18,7 +18,7 @@ from pytest_lmcache import keys
 from pytest_lmcache.errors import LayerError, LMCacheWarning
 from pytest_lmcache.layers.contract import Layer
 from pytest_lmcache.layers.memory import MemoryLayer
-from pytest_lmcache.settings import CacheSettings
+from pytest_lmcache.settings import DEFAULTS, CacheSettings
 
 if TYPE_CHECKING:
     from pytest_lmcache.layers.single_flight import SingleFlight
@@ -75,7 +75,7 @@ class Cache:
     """
 
     # Class attributes, for subclasses whose __init__ does not call ours.
-    _settings = CacheSettings()
+    _settings = DEFAULTS
     _shared_failures: set[Store] | None = None
     _built: _State | None = None
 
@@ -85,8 +85,8 @@ class Cache:
         enable_memory_cache: bool = True,
         enable_disk_cache: bool = True,
         disk_cache_dir: str | Path | None = None,
-        disk_size_limit_bytes: float = 1_000_000_000,
-        memory_max_entries: float = 1_000_000,
+        disk_size_limit_bytes: float = DEFAULTS.disk_size_limit_bytes,
+        memory_max_entries: float = DEFAULTS.memory_max_entries,
         ttl: float | None = None,
         url: str | None = None,
         **unknown: Any,
@@ -108,7 +108,7 @@ class Cache:
             "ttl": ttl,
             "url": url,
         }
-        self._settings = CacheSettings().updated(given | unknown, f"{type(self).__name__}()")
+        self._settings = DEFAULTS.updated(given | unknown, f"{type(self).__name__}()")
         if url is not None:
             from pytest_lmcache.layers.redis import check_installed
 

@@ -12,7 +12,7 @@ from pytest_lmcache.errors import LMCacheWarning, SettingsError
 from pytest_lmcache.places import Place
 from pytest_lmcache.plugin.cassette_names import test_place
 from pytest_lmcache.plugin.items import BACKEND, has_own_backend, is_marked, is_nearly_ours, missed_key
-from pytest_lmcache.plugin.options import check_settings
+from pytest_lmcache.plugin.recorders import check_settings
 from pytest_lmcache.plugin.run import Run
 from pytest_lmcache.settings import Mode, Settings
 

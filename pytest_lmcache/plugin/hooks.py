@@ -15,11 +15,11 @@ from pytest_lmcache.origins import coroutine_of
 from pytest_lmcache.plugin import import_warnings
 from pytest_lmcache.plugin.collection import check_collected, warn_of_near_marks
 from pytest_lmcache.plugin.items import backend_key, is_marked, missed_key, passed_key, raise_fault
-from pytest_lmcache.plugin.options import MARKER, read_ini
+from pytest_lmcache.plugin.options import MARKER, ini_values
 from pytest_lmcache.plugin.reports import complete_report, show_users_lines
 from pytest_lmcache.plugin.run import Run
 from pytest_lmcache.plugin.shared_fixtures import set_up_shared
-from pytest_lmcache.settings import Mode
+from pytest_lmcache.settings import Mode, RunSettings
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
@@ -31,7 +31,7 @@ run_key: pytest.StashKey[Run] = pytest.StashKey()
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     """Keep off the warnings of LiteLLM's own import; under ``lm_auto`` see what a conftest calls when imported."""
     import_warnings.keep_off()  # pytest has warning filters of its own for each of its phases
-    if read_ini(early_config, "lm_auto", "true or false"):
+    if ini_values(early_config, RunSettings).get("auto"):
         early_config.stash[run_key] = run = _run(early_config, early_config.known_args_namespace)
         early_config.add_cleanup(run.stop)  # where the run ends before it is configured
     try:
@@ -94,7 +94,7 @@ class RunHooks:
         if not self.run.observer.has_counted or self.run.summary.is_empty:
             return
         terminalreporter.write_sep("=", "language-model calls")
-        durations, verbose = self.config.getoption("--lm-durations"), self.config.get_verbosity() > 0
+        durations, verbose = self.run.durations, self.config.get_verbosity() > 0
         for line in self.run.summary.render(durations=durations, verbose=verbose):
             terminalreporter.write_line(line)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,15 @@ class Recorders:
     """Makes the recorders of one run of pytest."""
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, forced: Mode | None, backend: Callable[[], Any]
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        command_line: Mapping[str, Any],
+        backend: Callable[[], Any],
     ) -> None:
         self.config = config
         self.settings = settings
-        self.forced = forced
+        self.command_line = command_line
         self.backend = backend  # gives the cache of the test that runs, None for the one of all
         self.new: set[Path | None] = set()  # shared cassettes that this run is the first to write
         self.there: dict[Path, bool] = {}  # which named cassettes were there when the tests were collected
@@ -46,7 +51,7 @@ class Recorders:
                     f"cassette={marker.args[0]!r}."
                 )
             settings = settings.updated(marker.kwargs, f"{node.nodeid}: @pytest.mark.lm_cache")
-        return settings._replace(mode=self.forced) if self.forced else settings
+        return settings.with_values(self.command_line)
 
     def recorder(
         self,
@@ -66,7 +71,7 @@ class Recorders:
         root, path = self.config.rootpath, None
         if settings.cassette is not None:
             root, path = self.cassette(place, settings, node.nodeid)
-        if path is not None and (self.forced or settings.mode) not in {None, Mode.REPLAY, Mode.LIVE}:
+        if path is not None and settings.mode not in {None, Mode.REPLAY, Mode.LIVE}:
             self._check_links(
                 path, places.folder_in(root, settings.cassette_dir, place.file), root, settings, node.nodeid
             )
@@ -130,3 +135,20 @@ class Recorders:
                 f"folder. Put a file in the link's place, or give the folder's absolute path on the command line: "
                 f"-o lm_cassette_dir={shlex.quote(str(real.parent))}"
             )
+
+
+def check_names(settings: Settings) -> None:
+    """Reject names that do not exist, as far as that is possible without importing the user's modules."""
+    is_path = isinstance(settings.key, str) and bool({".", ":"} & set(settings.key))
+    check_settings(replace(settings, key=None if is_path else settings.key, redact_with=()), "ini")
+
+
+def check_settings(settings: Settings, source: str) -> None:
+    """Reject names and patterns that only the engine can check; ``source`` has them. Raises SettingsError."""
+    if settings.key or settings.normalize or settings.redact or settings.redact_with:
+        from pytest_lmcache.session import session
+
+        try:
+            session.recorders.make(settings, Path())
+        except SettingsError as error:
+            raise SettingsError(f"{source}: {error}") from None

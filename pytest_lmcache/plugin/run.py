@@ -21,15 +21,12 @@ from pytest_lmcache.plugin.cassette_names import test_place, typed_nodeid
 from pytest_lmcache.plugin.items import BACKEND, backend_key, is_marked, missed_key, recorder_key
 from pytest_lmcache.plugin.observer import RunObserver
 from pytest_lmcache.plugin.options import (
-    check_names,
-    configured,
-    forced_mode,
-    ini_layers,
-    ini_settings,
-    read_ini,
+    cache_settings,
+    ini_values,
+    option_values,
 )
-from pytest_lmcache.plugin.recorders import Recorders
-from pytest_lmcache.settings import CacheSettings, Mode, Settings
+from pytest_lmcache.plugin.recorders import Recorders, check_names
+from pytest_lmcache.settings import Mode, RunSettings, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
@@ -47,13 +44,14 @@ class Run:
 
     def __init__(self, config: pytest.Config, options: argparse.Namespace) -> None:
         self.config = config
-        self.settings = configured(Settings(), ini_settings(config))
-        forced = forced_mode(options)
-        self.layers = configured(CacheSettings(), ini_layers(config))
-        self.is_auto = bool(read_ini(config, "lm_auto", "true or false"))
-        self.mode = forced or self.settings.mode or Mode.REPLAY
+        self.settings = Settings().with_values(ini_values(config, Settings))
+        command_line = option_values(options, Settings)
+        self.layers = cache_settings(config, options)
+        for_run = RunSettings(**ini_values(config, RunSettings) | option_values(options, RunSettings))
+        self.is_auto, self.durations = for_run.auto, for_run.durations
+        self.mode = command_line.get("mode") or self.settings.mode or Mode.REPLAY
         check_names(self.settings)
-        self.recorders = Recorders(config, self.settings, forced, self._backend)
+        self.recorders = Recorders(config, self.settings, command_line, self._backend)
         self.recorders.check_folder(self.settings, config.rootpath, "ini: lm_cassette_dir")
         refuses = self.is_auto and self.mode in {Mode.REPLAY, Mode.ONCE}
         self.observer = RunObserver(config, self.mode, refuses_outside=refuses)

@@ -191,7 +191,7 @@ def test_every_layer_key_reaches_the_cache(suite, kind):
         ("lm_memory_max_entries = 0", "*ini: lm_memory_max_entries cannot be *0*"),
         ("lm_ttl = -1", "*ini: lm_ttl cannot be *-1*"),
         ("lm_cache_url = http://x", "*ini: lm_cache_url cannot be *redis://*"),
-        ("lm_usage = none", "*ini: lm_usage cannot be 'none'; choose one of: recorded, empty."),
+        ("lm_usage = none", "*ini: lm_usage cannot be 'none'; it takes one of: recorded, empty."),
         ("lm_max_age = soon", "*ini: lm_max_age cannot be 'soon'; it takes *"),
         ("lm_enable_disk_cache = maybe", "*lm_enable_disk_cache: *maybe*. It takes: true or false."),
         ("lm_memory_max_entries = many", "*'many'. It takes: a whole number above 0, or inf."),

@@ -153,13 +153,13 @@ BAD = [
     (
         "lm_mode",
         "reply",
-        "*ini: lm_mode cannot be 'reply'; choose one of: replay, once, record, rewrite, live.",
+        "*ini: lm_mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live.",
     ),
-    ("lm_repeat", "first", "*ini: lm_repeat cannot be 'first'; choose one of: last, cycle, error."),
-    ("lm_record_errors", "some", "*ini: lm_record_errors cannot be 'some'; choose one of: lasting, all."),
+    ("lm_repeat", "first", "*ini: lm_repeat cannot be 'first'; it takes one of: last, cycle, error."),
+    ("lm_record_errors", "some", "*ini: lm_record_errors cannot be 'some'; it takes one of: lasting, all."),
     ("lm_key", "exakt", "*There is no key strategy 'exakt'. Use exact, messages, content, *"),
-    ("lm_normalize", ["guid"], "*There is no normalizer 'guid'. Valid are *uuid*"),
-    ("lm_normalize", ["re:("], "*no regular expression*"),
+    ("lm_normalize", ["guid"], "*There is no normalizer 'guid'. *uuid*"),
+    ("lm_normalize", ["re:("], "*regular expression*"),
     ("lm_redact", ["("], "*regular expression*"),
     ("lm_auto", "perhaps", "*lm_auto*"),
 ]
@@ -192,7 +192,7 @@ def test_wrong_type_in_toml_is_a_usage_error(suite, name, value):
 @pytest.mark.parametrize(
     ("name", "value", "takes"),
     [
-        ("lm_max_age", 90, "*expects a string*It takes: age, as text such as '90d' or '90' for seconds, *"),
+        ("lm_max_age", 90, "*expects a string*It takes: a text such as '90d', or '90' for seconds.*"),
         ("lm_disk_dir", 3, "*It takes: a path, as text."),
         ("lm_memory_max_entries", "5", "*It takes: a whole number above 0, or inf."),
         ("lm_cache_url", 6379, "*It takes: a URL such as redis://host:port/0, as text."),

@@ -133,7 +133,7 @@ def test_near_beats_far_setting_by_setting(suite):
 BAD = {
     "cassete='x'": "*there is no setting 'cassete'. Did you mean 'cassette'? *",
     "'x.yaml'": "*takes its settings by name, such as cassette='x.yaml'.",
-    "mode='reply'": "*mode cannot be 'reply'; choose one of: replay, once, record, rewrite, live.",
+    "mode='reply'": "*mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live.",
     "key='exakt'": "*There is no key strategy 'exakt'. Use exact, messages, content, *",
     "key=3": "*key cannot be 3; it takes *",
     "redact='('": "*regular expression*",
@@ -216,4 +216,6 @@ def test_marker_is_registered(suite):
     """``--strict-markers`` knows the mark, and ``--markers`` explains it."""
     suite.test("@pytest.mark.lm_cache\ndef test_one():\n    pass\n")
     suite.run("--strict-markers").assert_outcomes(passed=1)
-    suite.run("--markers").stdout.fnmatch_lines(["@pytest.mark.lm_cache(cassette, mode, key, *"])
+    suite.run("--markers").stdout.fnmatch_lines(
+        ["@pytest.mark.lm_cache(mode, cassette, cassette_dir, key, *"]
+    )

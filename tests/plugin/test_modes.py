@@ -105,13 +105,13 @@ def test_bare_flag_takes_no_value(suite):
     [
         (
             ["--lm-mode=reply"],
-            "*--lm-mode: mode cannot be 'reply'; choose one of: replay, once, record, rewrite, live.",
+            "*--lm-mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live.",
         ),
-        (["--lm-mode="], "*--lm-mode: mode cannot be ''; choose one of: *"),
+        (["--lm-mode="], "*--lm-mode cannot be ''; it takes one of: *"),
         (["--lm-record", "--lm-rewrite"], "*--lm-record and --lm-rewrite exclude each other*"),
         (["--lm-record", "--lm-mode=live"], "*--lm-record and --lm-mode exclude each other*"),
-        (["--lm-durations=few"], "*--lm-durations: takes a number from 0, not 'few'*"),
-        (["--lm-durations=-1"], "*--lm-durations: takes a number from 0, not '-1'*"),
+        (["--lm-durations=few"], "*--lm-durations cannot be 'few'; it takes a number from 0.*"),
+        (["--lm-durations=-1"], "*--lm-durations cannot be '-1'; it takes a number from 0.*"),
     ],
 )
 def test_bad_option_is_a_usage_error(suite, args, said):
