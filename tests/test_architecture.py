@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "cassette.merge": "cassette.document errors interaction",
     "cassette.names": "errors redact",
     "cassette.old_placeholders": "cassette.document errors interaction keys.strategies redact",
-    "cassette.yaml_reader": "cassette.yaml_writer",
-    "cassette.yaml_writer": "",
+    "cassette.yaml_reader": "cassette.yaml_writer tags",
+    "cassette.yaml_writer": "tags",
     "children": "",
     "children.boot": "children.remote children.starts environment libraries.import_hook session",
     "children.parent": "children.server children.starts environment errors origins recorder",
@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "layers.redis": "clock errors layers.contract settings",
     "layers.single_flight": "layers.contract locks",
     "layers.stack": "errors keys layers.contract layers.disk layers.memory layers.redis layers.single_flight settings",
-    "layers.values": "cassette.yaml_writer clock errors interaction stream_chunks",
+    "layers.values": "clock errors interaction stream_chunks tags",
     "libraries": "",
     "libraries.bypassed_caches": "",
     "libraries.cancellation": "interaction",
@@ -132,6 +132,7 @@ MAY_IMPORT = {
     "settings": "errors setting_kinds",
     "stream_chunks": "",
     "summary": "answer_sources call_record errors layers.stack not_recorded recorder settings",
+    "tags": "",
     "time_limit": "errors",
 }
 # Their price at start: LiteLLM alone takes five seconds.

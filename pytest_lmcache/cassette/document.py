@@ -215,7 +215,8 @@ class Entry:
     def _stored_chunks(self, chunks: Any, shared: Any) -> list[Chunk]:
         if not is_stored(chunks) or not isinstance(shared, dict):
             raise self.broken(
-                "`chunks:` must be a list of mappings, and of texts that repeat one with a text, and `shared:` a mapping"
+                "`chunks:` must be a list of mappings and texts, each text after a mapping that has one, "
+                "and `shared:` a mapping"
             )
         if shared:
             # A chunk that has one of the shared fields is whole as it stands.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 import struct
-from binascii import a2b_base64
 from functools import cache
 from itertools import groupby
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
 
-from pytest_lmcache.cassette.yaml_writer import UNPRINTABLE, unpack_vector
+from pytest_lmcache.cassette.yaml_writer import UNPRINTABLE
+from pytest_lmcache.tags import READERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,21 +160,13 @@ def _read_float(node: Any, loader: Any) -> Any:
     return math.nan if node.value.lower() == ".nan" else loader.construct_yaml_float(node)
 
 
-def _read_nan(node: Any, _loader: Any) -> Any:
-    return struct.unpack(">d", bytes.fromhex(node.value))[0]
-
-
 def _read_text(node: Any, _loader: Any) -> str:
     """Text with a lone surrogate; not by JSON, which makes one character of two surrogates side by side."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), node.value)
 
 
-def _read_bytes(node: Any, _loader: Any) -> bytes:
-    return a2b_base64(node.value, strict_mode=True)
-
-
-def _read_vector(node: Any, _loader: Any) -> list[float]:
-    return unpack_vector("f" if node.tag == "!f32" else "d", a2b_base64(node.value, strict_mode=True))
+def _tag_reader(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
+    return lambda node, _loader: read(node.value)
 
 
 _READERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -182,11 +174,8 @@ _READERS: dict[str, Callable[[Any, Any], Any]] = {
     _BOOL: lambda node, loader: loader.bool_values[node.value.lower()],
     _INT: _read_int,
     _FLOAT: _read_float,
-    "!nan": _read_nan,
     "!text": _read_text,
-    "!bytes": _read_bytes,
-    "!f32": _read_vector,
-    "!f64": _read_vector,
+    **{f"!{tag}": _tag_reader(read) for tag, read in READERS.items()},
 }
 
 

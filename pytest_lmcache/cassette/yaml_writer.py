@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-import sys
-from array import array
-from binascii import b2a_base64
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
+from pytest_lmcache.tags import LARGEST_INT_BITS, as_base, has_surrogate, is_vector, tagged, type_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-VECTOR_LENGTH = 16  # a shorter list of floats is easier to review as numbers
 LONGEST_KEY = 900  # YAML wants `? ` before a key of more than 1024 characters
 PIECE = 500  # of these on each line, without which prettier takes the `? ` away
-LARGEST_INT_BITS = 2048  # Python may be set to refuse decimal numbers of 641 digits and more
 
 # What YAML's readers refuse, or take for a line break or a byte order mark. Tab and newline are not here.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _ESCAPED = re.compile(UNPRINTABLE.pattern[:-1] + r"\t\n\\]")
 _INDENTED = re.compile(r"\A\s")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # ASCII text in which no reader of YAML 1.1 or 1.2 finds an indicator, a comment or a key.
 _PLAIN = re.compile(r'[0-9A-Za-z_/(](?:[ !"$-9;-~]++|:(?=[0-9A-Za-z/]))*+(?<! )')
 # Numbers, dates and times of any YAML version, and a little more.
@@ -32,7 +27,7 @@ _NUMBER_LIKE = re.compile(r"0[xXoObB].*|[0-9_][0-9_.,:+\-eEtTzZ ]*")
 _WORDS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "null", "none", "nan", "inf"))
 # Plain all the same, for the reader's eye: YAML 1.2 and `load` see text, YAML 1.1 a time.
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
-_NAN = struct.pack(">d", math.nan)
+_, _NAN = tagged(math.nan)
 
 
 class Lines(list[Any]):
@@ -43,14 +38,6 @@ class Lines(list[Any]):
 
 
 _KINDS = frozenset((str, int, float, bool, type(None), bytes, list, dict, Lines))
-BASES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
-    (str, str.__str__),
-    (int, int.__int__),
-    (float, float.__float__),
-    (bytes, bytes.__bytes__),
-    ((list, tuple), list),
-    (dict, dict),
-)
 
 
 def dump(data: Mapping[str, Any]) -> str:
@@ -64,14 +51,10 @@ def dump(data: Mapping[str, Any]) -> str:
     out: list[str] = []
     try:
         _write_mapping(data, "", "", out)
-    except _UnwritableError:
-        raise TypeError(next(_faults(data, ""))) from None
+    except TypeError as problem:
+        raise TypeError(next(_faults(data, ""), str(problem))) from None
     out.append("")
     return "\n".join(out)
-
-
-class _UnwritableError(Exception):
-    """A value or a key that is not plain data."""
 
 
 class _NotOneLineError(Exception):
@@ -85,7 +68,7 @@ def _write_mapping(data: Mapping[Any, Any], lead: str, pad: str, out: list[str])
         if len(name) <= LONGEST_KEY:
             _write(value, f"{lead}{name}:", pad, out)
         else:
-            if type(key) is str and not _SURROGATE.search(key):
+            if type(key) is str and not has_surrogate(key):
                 pieces = [key[start : start + PIECE] for start in range(0, len(key), PIECE)]
                 name = _quoted_lines(pieces, pad + "  ", "")
             out.append(f"{lead}? {name}")
@@ -96,7 +79,7 @@ def _write_mapping(data: Mapping[Any, Any], lead: str, pad: str, out: list[str])
 def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
     """Append a value after its `key:` or its dash; either begins at the end of `pad`."""
     if type(value) not in _KINDS:
-        value = _as_base(value)
+        value = as_base(value)
     kind = type(value)
     if kind is str:
         out.append(f"{head} {_text(value, pad + '  ')}")
@@ -124,33 +107,25 @@ def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
         out.append(f"{head} {_SCALARS[kind](value)}")
 
 
-def _as_base(value: Any) -> Any:
-    """A tuple as a list, an instance of a subclass (an enum of strings, a numpy float) as its base."""
-    for kind, convert in BASES:
-        if isinstance(value, kind):
-            return convert(value)
-    raise _UnwritableError
-
-
 @lru_cache(maxsize=4096)
 def _text_key(key: str) -> str:
     return _one_line(key)
 
 
 def _other_key(key: Any) -> str:
-    key = _as_base(key) if type(key) not in _KINDS else key
+    key = as_base(key) if type(key) not in _KINDS else key
     if isinstance(key, str):
         return _one_line(key)
     if key is None or isinstance(key, int | float):
         return _SCALARS[type(key)](key)
-    raise _UnwritableError
+    raise TypeError(f"a key is of type {type_name(key)}")
 
 
 def _text(text: str, pad: str) -> str:
     """Text as a value: one line, or each of its lines behind `pad`, in a literal block where that is safe."""
     if "\n" not in text:
         return text if _TIMESTAMP.fullmatch(text) else _one_line(text)
-    if text.isspace() or _SURROGATE.search(text):
+    if text.isspace() or has_surrogate(text):
         return _one_line(text)
     lines = text.split("\n")
     if _is_fragile(text, lines):
@@ -195,7 +170,7 @@ def _one_line(text: str) -> str:
     """Text plain where no reader takes it for anything else, else in the quotes that need least escaping."""
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not _NUMBER_LIKE.fullmatch(text):
         return text
-    if _SURROGATE.search(text):
+    if has_surrogate(text):
         return "!text " + _single_quoted(_ESCAPED.sub(_as_escape, text))
     if "\n" in text or "\t" in text or UNPRINTABLE.search(text):
         return _double_quoted(text)
@@ -230,44 +205,13 @@ def _float(value: float) -> str:
         return text.replace("e", ".0e") if "e" in text and "." not in text else text
     if math.isinf(value):
         return ".inf" if value > 0 else "-.inf"
-    bits = struct.pack(">d", value)
-    return ".nan" if bits == _NAN else f"!nan '{bits.hex()}'"
+    tag, text = tagged(value)
+    return ".nan" if text == _NAN else f"!{tag} '{text}'"
 
 
-def is_vector(value: list[Any]) -> bool:
-    """Whether a list is packed: many floats and nothing else."""
-    return len(value) >= VECTOR_LENGTH and type(value[0]) is float and set(map(type, value)) == {float}
-
-
-def _list(value: list[float]) -> str:
-    """An empty list, or a vector: packed, little-endian, in half the size where that loses nothing."""
-    if not value:
-        return "[]"
-    code, data = pack_vector(value)
-    return ("!f32 " if code == "f" else "!f64 ") + _base64(data)
-
-
-def pack_vector(value: list[float]) -> tuple[str, bytes]:
-    """Floats as little-endian bytes, and array's code for them: "f", half the size, where that loses nothing, or "d"."""
-    doubles, singles = array("d", value), array("f", value)
-    exact = array("d", singles).tobytes() == doubles.tobytes()
-    packed = singles if exact else doubles
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return packed.typecode, packed.tobytes()
-
-
-def unpack_vector(code: str, data: bytes) -> list[float]:
-    """What ``pack_vector`` packed. Raises ValueError for bytes that are no whole number of floats."""
-    vector: array[float] = array(code)
-    vector.frombytes(data)
-    if sys.byteorder == "big":
-        vector.byteswap()
-    return vector.tolist()
-
-
-def _base64(data: bytes) -> str:
-    return b2a_base64(data, newline=False).decode("ascii") or "''"
+def _tagged(value: Any) -> str:
+    tag, text = tagged(value)
+    return "!" + tag + " " + (text or "''")
 
 
 _SCALARS: dict[type, Callable[[Any], str]] = {
@@ -275,9 +219,9 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
     bool: lambda value: "true" if value else "false",
     int: _int,
     float: _float,
-    bytes: lambda value: "!bytes " + _base64(value),
-    list: _list,
-    Lines: _list,
+    bytes: _tagged,
+    list: lambda value: _tagged(value) if value else "[]",
+    Lines: lambda _empty: "[]",
     dict: lambda _empty: "{}",
 }
 
@@ -294,10 +238,10 @@ def _item_line(item: Any) -> str | None:
 
 def _json(value: Any) -> str:
     if type(value) not in _KINDS:
-        value = _as_base(value)
+        value = as_base(value)
     kind = type(value)
     if kind is str:
-        if _SURROGATE.search(value):
+        if has_surrogate(value):
             raise _NotOneLineError
         return _double_quoted(value)
     if kind is dict:
@@ -316,7 +260,7 @@ def _json(value: Any) -> str:
 
 
 def _json_key(key: Any) -> str:
-    if not isinstance(key, str) or _SURROGATE.search(key):
+    if not isinstance(key, str) or has_surrogate(key):
         raise _NotOneLineError
     text = _double_quoted(key)
     if len(text) > LONGEST_KEY:
@@ -337,8 +281,3 @@ def _faults(value: Any, path: str) -> Iterator[str]:
             yield from _faults(item, f"{path}[{index}]")
     elif value is not None and not isinstance(value, str | int | float | bytes):
         yield f"{path} is not plain data: it is of type {type_name(value)}"
-
-
-def type_name(value: Any) -> str:
-    """A value's type as an error tells it."""
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

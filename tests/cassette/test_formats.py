@@ -115,7 +115,7 @@ def test_a_text_that_repeats_no_chunk_is_refused(format_1: Path, chunks: str) ->
     text = re.sub(r"(?s)shared:.*(?=recorded:)", lambda _: chunks, FORMAT_1_STREAM)
     format_1.write_text(text)
     with pytest.raises(
-        CassetteError, match=rf"(?s){format_1}:\d+: .*a list of mappings, and of texts that repeat one"
+        CassetteError, match=rf"(?s){format_1}:\d+: .*a list of mappings and texts, each text after"
     ):
         entry_of_only(format_1).answer()
 

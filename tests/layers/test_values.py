@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
@@ -12,9 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_yaml_text import exactly, floats, quick, texts, values
 
+from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.errors import CacheError, LMCacheError
 from pytest_lmcache.interaction import Answer, Kind
-from pytest_lmcache.layers.values import revive, store
+from pytest_lmcache.keys.strategies import strategy
+from pytest_lmcache.layers.values import asked_by, revive, store
 
 RECORDED = "2026-11-23T09:12:44Z"
 PAIR = "\ud83d" + "\ude00"
@@ -193,3 +196,27 @@ def test_not_plain_data(data, said):
     """What is no plain data is refused when it is stored, by its type."""
     with pytest.raises(CacheError, match=f"cannot keep this answer: {said}"):
         store(Answer(Kind.RESPONSE, data), RECORDED)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+CASSETTES = Path(__file__).parents[1] / "cassette" / "golden"
+
+
+@pytest.mark.parametrize("name", ["calls", "values"])
+def test_values_that_were_stored_before_stay_readable(name):
+    """The answers of the golden cassettes, as a layer has kept them since there are layers; these files never change."""
+    kept = json.loads((GOLDEN / f"{name}.json").read_text())
+    entries = Cassette(CASSETTES / f"{name}.yaml", strategy("exact")).entries
+    for value, entry in zip(kept, entries, strict=True):
+        revived, recorded = revive(value)
+        assert fields(revived.with_whole_chunks()) == fields(entry.answer().with_whole_chunks())
+        assert recorded == entry.recorded()
+        assert asked_by(value) == "tests/test_x.py::test_x"
+
+
+@pytest.mark.parametrize("name", ["calls", "values"])
+def test_values_are_stored_as_ever(name):
+    """An older version of the plugin that shares a cache reads them too."""
+    for value in json.loads((GOLDEN / f"{name}.json").read_text()):
+        again = store(*revive(value), asked_by(value))
+        assert again | {"stored": value["stored"]} == value

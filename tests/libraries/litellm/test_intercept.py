@@ -481,7 +481,10 @@ def test_an_answer_that_litellm_cannot_read_is_told(stream: bool, provider: Prov
         answer = completion(**MORE, **more, api_base=provider.url, **KEY)
         list(answer) if stream else answer
     text = path.read_text()
-    old, new = ('"choices": [{', '"choices": [5, {') if stream else ("  choices:\n", "  choices:\n  - 5\n")
+    old, new = (
+        ('[{"finish_reason"', '[5, {"finish_reason"') if stream else ("  choices:\n", "  choices:\n  - 5\n")
+    )
+    assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(CassetteError, match=rf"{path.name}:\d+: LiteLLM cannot read"), use_cassette(path):
         try:
