@@ -114,67 +114,6 @@ def shorten(value: Any, width: int = WIDTH) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def broken_cassette(path: str, line: int, problem: str) -> str:
-    """The message for a cassette that cannot be read; nothing of it is lost, it is left as it is."""
-    return (
-        f"{path}:{line}: {problem}\n"
-        "The file is left as it is. Restore it (git checkout), or delete it and record again: "
-        "pytest --lm-record"
-    )
-
-
-def unwritable_cassette(path: str, reason: str) -> str:
-    """The message for a cassette that cannot be written."""
-    return (
-        f"{path} cannot be written: {reason}.\n"
-        "Make the file and its folder writable, or set lm_cassette_dir, and record again: pytest --lm-record\n"
-        "Answers that the cache on disk has cost nothing then."
-    )
-
-
-def a_folder(path: str) -> str:
-    """The message for a folder in the place of a cassette."""
-    return f"{path} is a folder; a cassette is a file. Name one in it, such as {path}/x.yaml."
-
-
-def conflicted_cassette(path: str, line: int, rewrite: str) -> str:
-    """The message for a cassette with git's conflict markers; ``rewrite`` is the command that replaces the file."""
-    return (
-        f"{path}:{line}: git left a merge conflict here.\n"
-        "Keep one side, and record what it lacks. Answers that the cache on disk still has cost nothing:\n"
-        f'  git checkout --ours "{path}"  # or --theirs\n'
-        f"  {rewrite.replace('--lm-rewrite', '--lm-record')}\n"
-        "Or replace the file, which asks the provider everything in it again:\n"
-        f"  {rewrite}"
-    )
-
-
-def newer_cassette(path: str, line: int, version: Any, known: int) -> str:
-    """The message for a cassette of a later format."""
-    return (
-        f"{path}:{line}: this cassette has format {version!r}; this pytest-lmcache reads formats up to {known}.\n"
-        "Install a newer one: pip install -U pytest-lmcache"
-    )
-
-
-def foreign_cassette(path: str) -> str:
-    """The message for a file that is no cassette of ours."""
-    return (
-        f"{path}:1: this is not a pytest-lmcache cassette: its first document has no `lmcache:`.\n"
-        "The file is left as it is. Move it away, or give the test another cassette, and run: "
-        "pytest --lm-record"
-    )
-
-
-def same_file(path: str, other: str) -> str:
-    """The message for a cassette whose name differs from another's by case only, on a file system without."""
-    return (
-        f"{path}:1: this file system takes it for {other}, another test's cassette: the two names differ only "
-        "in upper and lower case.\n"
-        "Rename one of the tests, or give it a cassette of its own: @pytest.mark.lm_cache(cassette=...)"
-    )
-
-
 def hidden_functions(version: str, names: Sequence[str]) -> str:
     """The message for a LiteLLM whose functions are built otherwise."""
     return (

@@ -156,7 +156,7 @@ def _between(file: Path, above: Path) -> Iterator[Path]:
 
 def _is_cassette(path: Path) -> bool:
     """Whether a file is a cassette of ours: other recorders use the same names."""
-    from pytest_lmcache.cassette.file import VERSION
+    from pytest_lmcache.cassette.reader import VERSION
 
     try:
         with path.open("rb") as file:

@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from pytest_lmcache.cassette import yaml_reader, yaml_writer
-from pytest_lmcache.errors import (
-    CassetteError,
-    broken_cassette,
-    conflicted_cassette,
-)
+from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Interaction, Kind
 from pytest_lmcache.stream_chunks import Chunk, is_stored, pack
 
@@ -42,10 +38,18 @@ DATA: dict[Kind, type] = {
 }
 
 
-def rewrite_command(data: bytes) -> str:
-    """The command that records a cassette anew, as its first lines say it; that for all tests if they do not."""
+def conflict_error(path: Path, data: bytes, line: int) -> CassetteError:
+    """Return the error for a cassette with git's conflict markers; ``data`` is the file."""
     found = REWRITE.search(data, 0, 8192)
-    return found[1].decode(errors="replace") if found is not None else "pytest --lm-rewrite"
+    rewrite = found[1].decode(errors="replace") if found is not None else "pytest --lm-rewrite"
+    return CassetteError(
+        f"{path}:{line}: git left a merge conflict here.\n"
+        "Keep one side, and record what it lacks. Answers that the cache on disk still has cost nothing:\n"
+        f'  git checkout --ours "{path}"  # or --theirs\n'
+        f"  {rewrite.replace('--lm-rewrite', '--lm-record')}\n"
+        "Or replace the file, which asks the provider everything in it again:\n"
+        f"  {rewrite}"
+    )
 
 
 class Entry:
@@ -156,9 +160,13 @@ class Entry:
         """The same interaction in the newest format. Raises CassetteError if the document is broken."""
         return entry_of(self.interaction()._replace(key=self.stored_key()), self.path)
 
-    def broken(self, problem: str, offset: int = 0) -> CassetteError:
-        """The error that names this document's file and line."""
-        return CassetteError(broken_cassette(str(self.path), self._line(offset), problem))
+    def broken(self, problem: str, offset: int = 0, lines: int = 0) -> CassetteError:
+        """Return the error that names the file and the line, ``lines`` below the one at ``offset``."""
+        return CassetteError(
+            f"{self.path}:{self._line(offset) + lines}: {problem}\n"
+            "The file is left as it is. Restore it (git checkout), or delete it and record again: "
+            "pytest --lm-record"
+        )
 
     def _line(self, offset: int) -> int:
         return bisect_left(_line_ends(self.data), self.start + offset) + 1
@@ -250,12 +258,10 @@ class Entry:
     def _unreadable(self, problem: Exception, offset: int) -> CassetteError:
         conflict = CONFLICT.search(self.data, self.start, self.end)
         if conflict is not None:
-            line = self._line(conflict.start() - self.start)
-            return CassetteError(conflicted_cassette(str(self.path), line, rewrite_command(self.data)))
+            return conflict_error(self.path, self.data, self._line(conflict.start() - self.start))
         mark = getattr(problem, "problem_mark", None)
-        line = self._line(offset) + (mark.line if mark is not None else 0)
         what = getattr(problem, "problem", None) or str(problem)
-        return CassetteError(broken_cassette(str(self.path), line, f"this is not readable YAML: {what}"))
+        return self.broken(f"this is not readable YAML: {what}", offset, mark.line if mark is not None else 0)
 
 
 @lru_cache(maxsize=1)
