@@ -114,26 +114,6 @@ def shorten(value: Any, width: int = WIDTH) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def hidden_functions(version: str, names: Sequence[str]) -> str:
-    """The message for a LiteLLM whose functions are built otherwise."""
-    return (
-        f"pytest-lmcache cannot see the calls of this LiteLLM ({version}): {', '.join(names)} "
-        "are not built as expected, so calls would slip by unseen.\n"
-        "Upgrade with `pip install -U pytest-lmcache`, or pin a LiteLLM that its README names; "
-        "`pytest -p no:lmcache` runs without it."
-    )
-
-
-def hidden_engine(version: str, names: Sequence[str]) -> str:
-    """The message for a DSPy whose own engine is built otherwise."""
-    return (
-        f"pytest-lmcache cannot see the calls of this DSPy ({version}): {', '.join(names)} of "
-        "dspy.clients.engines is not built as expected, so calls would slip by unseen.\n"
-        'Upgrade with `pip install -U pytest-lmcache`, give dspy.LM(..., engine="litellm") with a DSPy that its '
-        "README names, or run without it: `pytest -p no:lmcache`."
-    )
-
-
 def unsupported_call(name: str, mode: str) -> str:
     """The message for an entry point that is not recorded."""
     called = name if name.startswith("dspy.") else f"litellm.{name}"

@@ -1,12 +1,12 @@
-"""One call between a door and its recorder: what every door does with it, whatever library made it."""
+"""One intercepted call: replays the recorded answer, or asks the provider and records what it answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol, final
 
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
@@ -14,60 +14,136 @@ from pytest_lmcache.errors import CacheError, CassetteError, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.bypassed_caches import call_seen
 from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled
+from pytest_lmcache.libraries.stream_recording import record_stream
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
 from pytest_lmcache.recorder import Recorder
-from pytest_lmcache.settings import Mode
+from pytest_lmcache.settings import Mode, Usage
 from pytest_lmcache.stream_chunks import Chunk
 
 POLL_INTERVAL = 0.02  # seconds between two attempts to claim a call
 MOST_ATTEMPTS = 3000  # in a minute
 
-_calling: ContextVar[list[Callable[[], Any]] | None] = ContextVar("pytest_lmcache_calling", default=None)
+
+class StreamCodec(NamedTuple):
+    """Turns a stream into plain data: each chunk as it is read, and the answer when the stream has ended."""
+
+    to_plain: Callable[[Any], Chunk]
+    to_answer: Callable[[list[Chunk]], Answer]
 
 
+class LibraryCall(Protocol):
+    """One call of a library's function: what it asks, and the library's objects <-> plain data."""
+
+    @property
+    def library(self) -> str:
+        """The library's name in messages."""
+
+    @property
+    def name(self) -> str:
+        """The name under which the call is recorded, such as ``completion``."""
+
+    @property
+    def model(self) -> str:
+        """The model that is asked, as the caller named it."""
+
+    def request(self, recorder: Recorder) -> dict[str, Any]:
+        """The normalized request, not redacted; the recorder's redactor learns the secrets of the call."""
+
+    def address(self) -> str:
+        """Where the call goes: a URL without credentials, or the provider's name if it goes to the usual URL."""
+
+    def stream_codec(self, result: Any) -> StreamCodec | None:
+        """What records a result that is a stream; None for a whole answer."""
+
+    def to_answer(self, result: Any) -> Answer:
+        """Convert the whole answer that the library gave."""
+
+    def prepare_replay(self, answer: Answer, recorded: RecordedCall) -> None:
+        """Report a recorded answer to the library's own logging, before the answer is given or raised."""
+
+    def from_answer(self, answer: Answer, recorded: RecordedCall) -> Any:
+        """Build what the library gives for a recorded response, or an iterator for a recorded stream."""
+
+    def without_usage(self, answer: Answer) -> Answer:
+        """The same answer with zero tokens and a price of 0 USD."""
+
+    def error_to_plain(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+        """Convert an error, None if it is not the library's; and whether asking again would give the same error."""
+
+    def error_from_plain(self, data: dict[str, Any]) -> Exception:
+        """Build the exception of a recorded error."""
+
+    def saved_by_prompt_cache(self, cached: tuple[int, int]) -> float:
+        """What the provider's own prompt cache saved, in USD, for the tokens that it read and wrote."""
+
+
+@final
 class RecordedCall:
-    """One call; ``stored`` is the recorded answer, None: ask the provider.
+    """One call that a recorder decides on.
 
-    ``ask`` gives the request, before redaction. ``fast_path``: see ``Recorder.begin``. A door's own kind of call says where its library's
-    calls go, how errors are stored, and what the provider's prompt cache saved.
+    ``stored`` is the recorded answer, None if the provider is to be asked. ``fast_path`` is `Recorder.begin`'s.
+    Raises CassetteMiss, and CassetteError if the cassette is broken.
     """
 
-    __slots__ = ("call", "lock", "model", "record", "recorder", "stored")
-    library = ""
-    fast_path: ClassVar[bool] = False
+    __slots__ = ("call", "library", "lock", "record", "recorder", "stored")
 
-    def __init__(self, recorder: Recorder, name: str, model: str, ask: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, recorder: Recorder, library: LibraryCall, *, fast_path: bool = False) -> None:
         __tracebackhide__ = True
         order = recorder.number()
         call_seen()
         self.recorder = recorder
+        self.library = library
         self.lock: Lock = NO_LOCK
-        self.model = model
         self.record: CallRecord
         self.stored: Answer | None
-        with self._ours():
-            self.call = Call(name, _request(recorder, ask))
-            address = self.address() if recorder.may_ask else ""
-            self.record, self.stored = recorder.begin(
-                order, self.call, fast_path=self.fast_path, address=address
-            )
-            self.record.model = model
-            self._note_caching()
+        with self._remembering_faults():
+            self.call = Call(library.name, _request(recorder, library))
+            address = library.address() if recorder.may_ask else ""
+            self.record, self.stored = recorder.begin(order, self.call, fast_path=fast_path, address=address)
+            self.record.model = library.model
+            self._add_savings()
 
-    def address(self) -> str:
-        """Where the call goes: a plain URL, or the provider's name where that has its usual address."""
-        raise NotImplementedError
+    # ---- ask or replay
 
-    def store_error(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
-        """An error as plain data, None for one that is not the library's, and whether it will come again."""
-        raise NotImplementedError
+    def run(self, ask: Callable[[], Any]) -> Any:
+        """Replay the recorded answer, or record the one that ``ask`` gets from the provider."""
+        __tracebackhide__ = True
+        for _ in self._wait_for_other_process(blocks=True):
+            time.sleep(POLL_INTERVAL)
+        if self.stored is not None:
+            return self.replay(self.stored)
+        with self._recording_errors():
+            result = ask()
+        return self._record(result)
 
-    def saved_by_prompt_cache(self) -> float:
-        """What the provider's own prompt cache saved on this call, in USD."""
-        raise NotImplementedError
+    async def arun(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Do the same as `run` in an event loop. A call that was cancelled is replayed by waiting for it."""
+        __tracebackhide__ = True
+        if self.stored is None:
+            with self._recording_errors():
+                for _ in self._wait_for_other_process(blocks=False):
+                    await asyncio.sleep(POLL_INTERVAL)
+                result = await ask() if self.stored is None else None
+        if self.stored is None:
+            return self._record(result)
+        if self.stored.kind is Kind.UNANSWERED:
+            await self.wait_to_be_cancelled(self.stored)
+        return self.replay(self.stored)
 
-    def wait_for_other_process(self, *, blocks: bool) -> Iterator[None]:
+    def replay(self, stored: Answer) -> Any:
+        """Give a recorded answer as the library would have given it; raise a recorded error."""
+        __tracebackhide__ = True
+        if self.recorder.settings.usage is Usage.EMPTY and stored.kind in {Kind.RESPONSE, Kind.STREAM}:
+            stored = self.build(self.library.without_usage, stored)
+        self.library.prepare_replay(stored, self)
+        if stored.kind is Kind.UNANSWERED:
+            self.cut_off(stored)
+        if stored.kind is Kind.ERROR:
+            raise self.build(self.library.error_from_plain, stored.data)
+        return self.build(self.library.from_answer, stored, self)
+
+    def _wait_for_other_process(self, *, blocks: bool) -> Iterator[None]:
         """Claim the call; while another process of this machine asks the same, yield for the caller to sleep.
 
         ``stored`` is the other's answer then. ``blocks`` says that the caller's sleep stops its thread: if an event
@@ -77,7 +153,7 @@ class RecordedCall:
             return
         can_wait = not (blocks and _has_loop())
         for attempt in range(MOST_ATTEMPTS):
-            with self._ours():
+            with self._remembering_faults():
                 lock, self.stored = self.recorder.claim(
                     self.record, self.call, waited=attempt > 0, can_wait=can_wait
                 )
@@ -89,11 +165,30 @@ class RecordedCall:
             self.record.may_be_asked_twice = True
         if self.stored is not None:
             self.lock.release()
-            self._note_caching()
+            self._add_savings()
+
+    # ---- record
+
+    def _record(self, result: Any) -> Any:
+        """Record an answer of the provider, a stream while it is read; give what the caller gets."""
+        with self._remembering_faults():
+            try:
+                codec = self.library.stream_codec(result)
+                if codec is not None:
+                    return record_stream(result, StreamRecording(self, codec))
+                self.finish(self.library.to_answer(result))
+                return result
+            finally:
+                self.lock.release()
+
+    def finish(self, answer: Answer) -> None:
+        """Record an answer, or a stream that has ended."""
+        with self._remembering_faults():
+            self.recorder.finish(self.record, self.call, answer)
+            self._add_savings()
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Around the provider's call: what it fails with is recorded, if it is of those that are."""
+    def _recording_errors(self) -> Iterator[None]:
         __tracebackhide__ = True
         try:
             yield
@@ -102,38 +197,12 @@ class RecordedCall:
             self.lock.release()
             raise
 
-    def answered(self, result: Any) -> Any:
-        """Record what the provider gave; what the caller is to get."""
-        with self._ours():
-            try:
-                return self.taken(result)
-            finally:
-                self.lock.release()
-
-    def taken(self, result: Any) -> Any:
-        """Take down an answer, or begin to take down a stream; a door's own."""
-        raise NotImplementedError
-
-    def finish(self, answer: Answer) -> None:
-        """Record an answer, or a stream that has ended."""
-        with self._ours():
-            self.recorder.finish(self.record, self.call, answer)
-            self._note_caching()
-
-    @contextmanager
-    def _ours(self) -> Iterator[None]:
-        """Around what is not the provider's: its errors must not pass for one that the code under test may expect."""
-        try:
-            yield
-        except Exception as fault:
-            if fault not in self.recorder.faults:
-                self.recorder.faults.append(fault)
-            raise
-
     def failed(self, error: BaseException, stream: Answer | None = None) -> None:
-        """Record how a call, or a stream of which this was read, ended without an answer."""
-        with self._ours():
-            stored, lasting = self.store_error(error) if isinstance(error, Exception) else (None, False)
+        """Record how a call ended without an answer; ``stream`` is what was read of a stream that broke."""
+        with self._remembering_faults():
+            stored, lasting = (
+                self.library.error_to_plain(error) if isinstance(error, Exception) else (None, False)
+            )
             what = f"{self.call.name}() failed with {type(error).__name__}"
             if stream is not None:
                 answer, what = stream._replace(error=stored), f"a stream of {what}"
@@ -152,87 +221,72 @@ class RecordedCall:
                 why = NotRecorded(reason_of(error, of_provider=stored is not None), what)
                 self.recorder.discard(self.record, self.call, answer, why)
 
-    def revived(self, revive: Callable[..., Any], *stored: Any) -> Any:
-        """What a recording is read to; one that the library's classes refuse is an error of ours."""
+    @contextmanager
+    def _remembering_faults(self) -> Iterator[None]:
+        """Have the test fail with an error of ours, even if the code under test catches it."""
+        try:
+            yield
+        except Exception as fault:
+            if fault not in self.recorder.faults:
+                self.recorder.faults.append(fault)
+            raise
+
+    def _add_savings(self) -> None:
+        if any(self.record.cached):
+            self.record.cached_usd = self.library.saved_by_prompt_cache(self.record.cached)
+
+    # ---- what goes wrong on replay
+
+    def build(self, function: Callable[..., Any], *stored: Any) -> Any:
+        """Call a function that builds a library's object of stored data; what it raises is a broken recording."""
         __tracebackhide__ = True
         try:
-            return revive(*stored)
+            return function(*stored)
         except Warning:
-            raise  # it is an error by the run's own choice
-        except Exception as problem:  # noqa: BLE001 - whatever a class makes of data that somebody edited
+            raise  # the run turns warnings into errors
+        except Exception as problem:  # noqa: BLE001 - a library's class may raise anything for edited data
             self.broken(problem)
 
     def broken(self, problem: Exception) -> NoReturn:
-        """Raise an error of ours for a recording that cannot be read, and remember it."""
+        """Raise CassetteError for a recording that cannot be read, CacheError for such a value of a cache layer."""
         __tracebackhide__ = True
         fault: Exception = problem
-        entry = self.record.entry
+        library, entry = self.library.library, self.record.entry
         what = errors.shorten((str(problem).splitlines() or [type(problem).__name__])[0])
         if self.record.asked_at:
             fault = CacheError(
-                f"{self.library} cannot read the answer from {self.record.source}: {what}\n"
+                f"{library} cannot read the answer from {self.record.source}: {what}\n"
                 f"Ask the provider again:  {self.recorder.commands.rewrite}"
             )
         elif entry is not None and isinstance(problem, CassetteError):
             fault = CassetteError(f"{entry.place}: {problem}")
         elif entry is not None:
-            fault = entry.broken(f"{self.library} cannot read this answer: {what}")
+            fault = entry.broken(f"{library} cannot read this answer: {what}")
         self.recorder.faults.append(fault)
         raise fault from None
 
-    async def wait(self, stored: Answer) -> None:
-        """Wait where an async call was cut off, to be cancelled as it was then; a miss if nothing does."""
+    async def wait_to_be_cancelled(self, stored: Answer) -> NoReturn:
+        """Wait for the cancellation that was recorded; raise a miss if it does not come."""
         self.cut_off(stored, waited=await wait_to_be_cancelled(stored))
 
     def cut_off(self, stored: Answer, *, waited: float = 0.0) -> NoReturn:
-        """What was cut off when it was recorded goes on now: a miss."""
+        """Raise a miss: the recording ends here, and the caller goes on."""
         __tracebackhide__ = True
         self.recorder.cut_off(self.record, stored, waited=waited)
 
-    def _note_caching(self) -> None:
-        if any(self.record.cached):
-            self.record.cached_usd = self.saved_by_prompt_cache()
 
-
-def _request(recorder: Recorder, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a call asks, redacted. A live call needs no key: what has none is shown by the reason."""
+def _request(recorder: Recorder, library: LibraryCall) -> dict[str, Any]:
+    """The request, redacted. A live call needs no key: its request may hold the reason why it has none."""
     try:
-        return recorder.redact.request(ask())
+        return recorder.redact.request(library.request(recorder))
     except UnkeyableCallError as problem:
         if recorder.mode is not Mode.LIVE:
             raise
         return {"unreadable": str(problem)}
 
 
-def after_call(act: Callable[[], Any]) -> bool:
-    """Act when the call of a language model of DSPy's ends that is under way here; False where there is none.
-
-    DSPy up to 3.3 counts no usage for an answer that says ``cache_hit``: a replayed one must not say it before.
-    """
-    acts = _calling.get()
-    if acts is not None:
-        acts.append(act)
-    return acts is not None
-
-
-@contextmanager
-def outer_call() -> Iterator[None]:
-    """Around a call of a language model; one inside of another is a part of it."""
-    if _calling.get() is not None:
-        yield
-        return
-    acts: list[Callable[[], Any]] = []
-    token = _calling.set(acts)
-    try:
-        yield
-    finally:
-        _calling.reset(token)
-        for act in acts:
-            act()
-
-
 def is_cancelled(error: BaseException) -> bool:
-    """Whether whoever waits for a call waits no more: asyncio's and trio's cancellation, a closed coroutine."""
+    """Whether an error is the cancellation of asyncio or trio, or that of a coroutine that is closed."""
     names = {"CancelledError", "Cancelled", "GeneratorExit"}
     return not isinstance(error, Exception) and type(error).__name__ in names
 
@@ -246,35 +300,26 @@ def _has_loop() -> bool:
 
 
 class StreamRecording:
-    """Takes down a stream while its caller reads it, and ends the call's record with it.
+    """Records a stream while its caller reads it, and finishes the call at the stream's end."""
 
-    ``store`` makes plain data of a chunk, ``whole`` the answer of all of them when the stream has ended.
-    """
-
-    def __init__(
-        self,
-        call: RecordedCall,
-        store: Callable[[Any], Chunk],
-        whole: Callable[[list[Chunk]], Answer],
-    ) -> None:
+    def __init__(self, call: RecordedCall, codec: StreamCodec) -> None:
         self._call = call
-        self._store = store
-        self._whole = whole
+        self._codec = codec
         self._chunks: list[Chunk] = []
         self._open = True
         self._is_cancelled = False
         call.record.open_stream = self
 
     def chunk(self, chunk: Any) -> None:
-        """Keep one chunk as it is now: its reader may change it."""
-        self._chunks.append(self._store(chunk))
+        """Store one chunk before its reader can change it."""
+        self._chunks.append(self._codec.to_plain(chunk))
 
     def ended(self, _stream: Any) -> None:
-        """The whole stream is there."""
-        self._finish(self._whole(self._chunks))
+        """Finish the call with the whole stream."""
+        self._finish(self._codec.to_answer(self._chunks))
 
     def failed(self, error: BaseException) -> None:
-        """The stream broke, or its reader was cancelled: that one may still ask for more."""
+        """Record that the stream broke. A reader that was cancelled may still read on."""
         if is_cancelled(error):
             self._is_cancelled = True
         elif self._open:
@@ -282,7 +327,7 @@ class StreamRecording:
             self._call.failed(error, self._as_cut(Answer(Kind.STREAM, self._chunks)))
 
     def left(self) -> None:
-        """The reader stopped here."""
+        """Finish the call with what was read so far."""
         self._finish(Answer(Kind.STREAM, self._chunks, complete=False))
 
     def _finish(self, answer: Answer) -> None:

@@ -36,7 +36,7 @@ from pytest_lmcache import (
 )
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.layers.stack import Stats
-from pytest_lmcache.libraries.litellm import intercept
+from pytest_lmcache.libraries import recorded_call
 from pytest_lmcache.libraries.litellm.chunks import chunk_from_plain, chunk_to_plain
 from pytest_lmcache.libraries.litellm.usage import without_usage
 from pytest_lmcache.session import session
@@ -1037,7 +1037,7 @@ def test_a_call_that_blocks_its_event_loop_waits_for_no_task_of_it(
         sources.extend(call.source for call in tape.calls)
         await asking
 
-    monkeypatch.setattr(intercept, "time", SimpleNamespace(sleep=refused))
+    monkeypatch.setattr(recorded_call, "time", SimpleNamespace(sleep=refused))
     sources: list[str] = []
     provider.script(Reply(delay=0.5), Reply())
     before = provider.count

@@ -245,11 +245,13 @@ def test_interrupt(suite):
     """Ctrl-C in the middle of a test writes nothing of it, and leaves nothing of ours in LiteLLM."""
     import litellm
 
-    from pytest_lmcache.libraries.litellm.intercept import _chain
+    from pytest_lmcache.libraries.litellm.intercept import wrapper_chain
     from pytest_lmcache.session import session
 
     def state():
-        wrappers = [each for name in ("completion", "acompletion") for each in _chain(getattr(litellm, name))]
+        wrappers = [
+            each for name in ("completion", "acompletion") for each in wrapper_chain(getattr(litellm, name))
+        ]
         return [(wrapper.__code__, cell.cell_contents) for wrapper, cell in wrappers], [*session.scopes]
 
     before = state()

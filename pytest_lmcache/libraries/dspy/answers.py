@@ -1,4 +1,4 @@
-"""DSPy's own requests, responses, stream events and errors <-> plain data (its types are called lm15, DSPy 3.4)."""
+"""DSPy's own requests, responses, stream events and errors <-> plain data, whose types DSPy calls lm15."""
 
 from __future__ import annotations
 

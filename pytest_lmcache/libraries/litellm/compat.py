@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 # ---------------------------------------------------------------- refusals of OpenAI's models
@@ -99,3 +100,63 @@ def failure_handlers(logging_obj: Any, *, is_async: bool) -> tuple[Any, Any]:
     if is_async and both is not None:
         return None, both
     return logging_obj.failure_handler, logging_obj.async_failure_handler
+
+
+# ---------------------------------------------------------------- prices
+
+COST_CALCULATORS = ("response_cost_calculator", "_response_cost_calculator")
+"""The method of a logging object that prices an answer: 1.83 has the second name only, 1.110 both."""
+
+
+# ---------------------------------------------------------------- the wrapper of an entry point
+
+# All names in the code of the two functions `wrapper` and `wrapper_async` of litellm.utils.client, read off 1.83.0,
+# 1.90.0, 1.100.0, 1.106.2 and 1.110.2 (with dis, or `wrapper.__code__.co_names`).
+KNOWN_NAMES = frozenset(
+    """
+    APIConnectionError APIError AsyncStream BaseException BudgetExceededError CallTypes CancelledError
+    ContextWindowExceededError EmbeddingResponse Exception ImportError RateLimitError Stream Timeout
+    _CALL_TYPE_ENUM_MAP _NEVER_STREAMING_CALL_TYPES __name__ _async_get_cache
+    _client_async_logging_helper _combine_cached_embedding_response_with_api_result _current_cost
+    _dispatch_success_logging _enqueue_deferred_logging _get_cached_llm_caching_handler
+    _get_call_type_from_public_name _get_modified_max_tokens _get_wrapper_num_retries
+    _get_wrapper_timeout _guardrail_view_of_requested_stream _is_async_request
+    _is_converted_stream_result _is_debugging_on _is_litellm_router_call _is_streaming_request
+    _is_streaming_response_for_correlation _llm_caching_handler _replayed_when_run_unstreamed
+    _restore_correlation_context_if_supported _returns_requested_stream
+    _run_success_deployment_hook_on_converted_chat_stream _sync_get_cache _transcription_runs_unstreamed
+    aattach_github_copilot_user_session acompletion acompletion_with_retries acredential_updates
+    anthropic_messages append arealtime aresponses aresponses_websocket aresponses_with_retries
+    async_failure_handler async_get_cache async_post_call_failure_deployment_hook
+    async_post_call_success_deployment_hook async_pre_call_deployment_hook async_set_cache asyncio
+    atranscription attach_github_copilot_user_session bind_budget_reservation_to_callbacks cache
+    cached_result combine_cached_embedding_response_with_api_result completion completion_with_retries
+    contextvars copy_context create_task datetime debug dispatch_success_logging
+    embedding_all_elements_cache_hit embedding_uncached_input enumerate exceptions executor
+    failure_handler final_embedding_cached_response format_exc function_setup get
+    get_num_retries_from_retry_policy getattr handle_sync_success_callbacks_for_async_calls info
+    is_agentic_followup_failure is_debugging_on is_internal_call is_resent_failure iscoroutine
+    isinstance len litellm litellm.litellm_core_utils.audio_utils.transcription_streaming
+    litellm.llms.github_copilot.per_user_auth litellm_exception_mapper litellm_params litellm_utils
+    llm_caching_handler load_credentials_from_list mark_attempt_answered max_budget model_call_details
+    modify_params modules now num_retries num_retries_per_request openai pop post_call_processing
+    preset_cache_key print_args_passed_to_litellm print_verbose reset_retry_policy responses
+    responses_with_retries run setattr str stream stream_chunk_builder submit success_handler
+    sync_get_cache sync_set_cache sys traceback transcription unbind_budget_reservation_from_callbacks
+    update update_response_metadata uuid uuid4 value verbose_logger wrap_streaming_result_for_cache
+    wrap_transcription_stream
+    """.split()
+)
+
+
+def is_known_wrapper(wrapper: FunctionType) -> bool:
+    """Whether a wrapper does no more than the versions that the fast path was written for."""
+    return KNOWN_NAMES.issuperset(wrapper.__code__.co_names)
+
+
+def provider_response_model(result: Any) -> dict[str, Any]:
+    """The hidden parameter for the model that the provider answered with: 1.110 has it, 1.83 does not."""
+    from litellm.litellm_core_utils.llm_response_utils import response_metadata
+
+    function = getattr(response_metadata, "_provider_response_model", None)
+    return {} if function is None else {"provider_response_model": function(result)}

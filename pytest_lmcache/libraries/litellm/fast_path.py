@@ -1,47 +1,59 @@
-"""What LiteLLM's wrapper does to an answer, for a replayed call of which nobody is told anything.
+"""Answers a replayed call before LiteLLM's wrapper sees it, if the wrapper would only prepare what nobody needs.
 
-A third of a replayed call's time would go into the wrapper's preparations for callbacks, rules, budgets and
-retries. Where there is none of these an answer is the same without them.
+The wrapper prepares callbacks, rules, budgets and retries, which takes a third of a replayed call's time. The fast
+path does to an answer what the wrapper does. It is off in a LiteLLM whose wrapper is not one that it knows.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.interaction import Answer, Kind
-from pytest_lmcache.libraries.litellm import call as litellm_call
+from pytest_lmcache.libraries.litellm import callbacks, compat
+from pytest_lmcache.libraries.litellm.call import Function, LiteLLMCall
+from pytest_lmcache.libraries.recorded_call import RecordedCall
 from pytest_lmcache.recorder import Recorder
 
-NAMES = frozenset({"completion", "embedding"})
-# What of a call the wrapper hands on without a look at it (LiteLLM 1.83 to 1.110).
-HANDED_ON = """
-model messages input timeout temperature top_p n stream stream_options stop max_completion_tokens max_tokens
-modalities prediction audio presence_penalty frequency_penalty logit_bias user reasoning_effort verbosity
-response_format seed tools tool_choice logprobs top_logprobs parallel_tool_calls web_search_options
-safety_identifier service_tier store prompt_cache_key functions function_call thinking top_k extra_body
-dimensions encoding_format
-base_url api_base api_version api_key api_type custom_llm_provider max_retries headers extra_headers
-"""
-PLAIN = frozenset(HANDED_ON.split())
-# What of LiteLLM's own settings looks at a call or at its answer, beside callbacks.
+# Arguments that the wrapper passes on without looking at them.
+PASSED_ON = frozenset(
+    """
+    model messages input timeout temperature top_p n stream stream_options stop max_completion_tokens max_tokens
+    modalities prediction audio presence_penalty frequency_penalty logit_bias user reasoning_effort verbosity
+    response_format seed tools tool_choice logprobs top_logprobs parallel_tool_calls web_search_options
+    safety_identifier service_tier store prompt_cache_key functions function_call thinking top_k extra_body
+    dimensions encoding_format
+    base_url api_base api_version api_key api_type custom_llm_provider max_retries headers extra_headers
+    """.split()
+)
+# LiteLLM's settings that make the wrapper look at a call or change its answer, apart from callbacks.
 SETTINGS = (
     *("pre_call_rules", "post_call_rules", "max_budget", "num_retries_per_request", "modify_params"),
     *("enable_json_schema_validation", "custom_provider_map", "set_verbose"),
 )
 
 
-def has_no_listeners(kwargs: Mapping[str, Any]) -> bool:
-    """Whether the wrapper has nothing to do for a call but to hand it on."""
+def replay(
+    recorder: Recorder | None, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The recorded answer, None if the call has to go through the wrapper."""
+    __tracebackhide__ = True
+    if recorder is None or not recorder.mode.replays or not _wrapper_adds_nothing(kwargs):
+        return None
+    bypass = Bypass(function.name, args, kwargs)
+    call = RecordedCall(recorder, LiteLLMCall(function, args, kwargs, bypass), fast_path=True)
+    return None if call.stored is None else call.replay(call.stored)
+
+
+def _wrapper_adds_nothing(kwargs: Mapping[str, Any]) -> bool:
     import litellm
 
     return (
-        PLAIN.issuperset(kwargs)
-        and not litellm_call.has_listeners(None, fails=True)
+        PASSED_ON.issuperset(kwargs)
+        and not callbacks.has_listeners(None, fails=True)
         and not any(getattr(litellm, name, None) for name in SETTINGS)
         and not _validates(kwargs.get("response_format"))
         and not litellm.utils.add_breadcrumb
@@ -53,101 +65,80 @@ def _validates(response_format: Any) -> bool:
     return isinstance(response_format, dict) and "response_schema" in response_format
 
 
-class FastCall(litellm_call.LiteLLMCall):
-    """A call that is answered before LiteLLM's wrapper sees it; ``entry`` is what LiteLLM calls it.
+class Bypass:
+    """Stands for LiteLLM's wrapper of one call, whose answer nobody hears of."""
 
-    ``stored`` is None where the wrapper is needed after all.
-    """
+    is_heard = False
 
-    __slots__ = ("_args", "_began", "_entry", "_id")
-    fast_path = True
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        name: str,
-        parameters: Sequence[str],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        entry: str,
-    ) -> None:
-        __tracebackhide__ = True
+    def __init__(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._began = RealTime.seconds()
+        self._function = function
         self._args = args
-        self._entry = entry
+        self._kwargs = kwargs
         self._id = str(uuid.uuid4())
-        super().__init__(recorder, name, parameters, args, kwargs)
+        self._call: LiteLLMCall
+        self._answer: Answer
+        self._recorded: RecordedCall
 
-    def _completed(self, result: Any, stored: Answer) -> Any:
-        params = result._hidden_params  # noqa: SLF001 - where LiteLLM keeps what it knows of an answer
-        is_stream = stored.kind is Kind.STREAM
+    def prepare(self, call: LiteLLMCall, answer: Answer, recorded: RecordedCall) -> None:
+        """Remember what a logging object is made with."""
+        self._call, self._answer, self._recorded = call, answer, recorded
+
+    def logging_obj(self) -> Any:
+        """Make LiteLLM's logging object of the call."""
+        from litellm.utils import function_setup
+
+        kwargs = {**self._kwargs, "litellm_call_id": self._id}
+        made, _ = function_setup(self._function, _NoRules(), RealTime.now(), *self._args, **kwargs)
+        self._call.report(made, self._answer, self._recorded, is_heard=False)
+        return made
+
+    def complete(self, result: Any, answer: Answer) -> None:
+        """Add to an answer what the wrapper adds."""
+        is_stream = answer.kind is Kind.STREAM
         if is_stream:
-            # As they are now, for whoever looks at what LiteLLM tells callbacks with.
-            self._args, self.kwargs = (
-                tuple(map(_now, self._args)),
-                {name: _now(value) for name, value in self.kwargs.items()},
-            )
+            # The logging object of a stream is made when somebody looks at it: with the lists as they are now.
+            self._args = tuple(map(_snapshot, self._args))
+            self._kwargs = {name: _snapshot(value) for name, value in self._kwargs.items()}
+        params = result._hidden_params
         took = (RealTime.seconds() - self._began) * 1000
         params.update(
             litellm_call_id=self._id,
             api_base=self._api_base(),
             model_id=None,
-            response_cost=0.0 if is_stream else self._cost(result, stored),
+            response_cost=0.0 if is_stream else self._cost(result, answer),
             additional_headers=_headers(params.get("additional_headers")),
-            litellm_model_name=self.model,
+            litellm_model_name=self._call.model,
             callback_duration_ms=0.0,
             _response_ms=took,
+            **compat.provider_response_model(result),
         )
-        if _tells_model():
-            is_chat = self.call.name == "completion" and not is_stream
-            params["provider_response_model"] = result.model if is_chat else None
         if not is_stream:
-            result._response_ms = took  # noqa: SLF001 - as LiteLLM does
-        return result
-
-    def _tell(self, _stored: Answer) -> tuple[str | None, bool]:
-        return self.model_and_provider()[1], False
-
-    def _logging_obj(self, stored: Answer) -> Any:
-        from litellm.utils import function_setup
-
-        given = {**self.kwargs, "litellm_call_id": self._id}
-        made, _ = function_setup(self._entry, _NoRules(), RealTime.now(), *self._args, **given)
-        self.tell_logging(made, stored, heard=False)
-        return made
+            result._response_ms = took
 
     def _api_base(self) -> str | None:
-        given = self.kwargs.get("api_base")
+        given = self._kwargs.get("api_base")
         if isinstance(given, str) and given:
             return given
         from litellm import get_api_base
 
-        base: str | None = get_api_base(model=self.model, optional_params=self.kwargs)
+        base: str | None = get_api_base(model=self._call.model, optional_params=self._kwargs)
         return base
 
-    def _cost(self, result: Any, stored: Answer) -> float | None:
-        return self.calculated(result, self._logging_obj(stored)) if stored.usd is None else stored.usd
+    def _cost(self, result: Any, answer: Answer) -> float | None:
+        return self._call.price(result, self.logging_obj()) if answer.usd is None else answer.usd
 
 
 class _NoRules:
-    """LiteLLM's rules where there were none when the call was made."""
+    """LiteLLM's rules of a call that was made when there were none."""
 
     def pre_call_rules(self, **_: Any) -> bool:
-        """No rule looks at what was asked."""
+        """Let every call pass."""
         return True
 
 
-def _now(value: Any) -> Any:
+def _snapshot(value: Any) -> Any:
     return [*value] if type(value) is list else value
-
-
-@cache
-def _tells_model() -> bool:
-    """Whether this LiteLLM notes which model the provider answered with: 1.110 does."""
-    from litellm.litellm_core_utils.llm_response_utils import response_metadata
-
-    return hasattr(response_metadata, "_provider_response_model")
 
 
 def _headers(recorded: Mapping[str, str] | None) -> dict[str, str]:

@@ -24,7 +24,7 @@ from provider import Provider, Reply
 
 from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
 from pytest_lmcache.libraries.dspy import intercept
-from pytest_lmcache.libraries.recorded_call import after_call
+from pytest_lmcache.libraries.dspy.compat import after_dspy_call
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 
@@ -592,7 +592,7 @@ def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
 
     class Own(dspy.BaseLM):
         def forward(self, prompt: Any = None, messages: Any = None, **_: Any) -> Any:
-            seen.append(after_call(lambda: seen.append("ended")))
+            seen.append(after_dspy_call(lambda: seen.append("ended")))
             seen.append("asked")
             raise ZeroDivisionError
 
@@ -604,7 +604,7 @@ def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
             with pytest.raises(ZeroDivisionError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that such classes will go
                 call()
-        assert not after_call(lambda: seen.append("never"))
+        assert not after_dspy_call(lambda: seen.append("never"))
     assert seen == [True, "asked", "ended"] * 2
 
 
@@ -897,7 +897,9 @@ def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice)
         sources.append((astream if is_async else stream)(engine, asked))
         return sources[-1]
 
-    looked = intercept.METHODS[kind.__name__, "stream"][1](session.current, kept)
+    looked = intercept.METHODS[kind.__name__, "stream"].replacement(
+        intercept.Interception(session.current, lambda _: None).begin, kept
+    )
 
     async def aread() -> None:
         events = looked(own_engine(twice.provider.url, is_async=True), request)

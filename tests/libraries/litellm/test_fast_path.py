@@ -63,13 +63,15 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(litellm, name, [])
     monkeypatch.setattr(litellm.utils, "callback_list", [])
     answered: list[str] = []
-    completed = fast_path.FastCall._completed
+    replay = fast_path.replay
 
-    def noted(call: fast_path.FastCall, result: Any, stored: Any) -> Any:
-        answered.append(call._entry)
-        return completed(call, result, stored)
+    def noted(recorder: Any, function: Any, *call: Any) -> Any:
+        result = replay(recorder, function, *call)
+        if result is not None:
+            answered.append(function.name)
+        return result
 
-    monkeypatch.setattr(fast_path.FastCall, "_completed", noted)
+    monkeypatch.setattr(fast_path, "replay", noted)
     return answered
 
 

@@ -1,0 +1,101 @@
+"""One call of DSPy's own engine: what it asks, where it goes, and its answers <-> plain data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, ClassVar
+
+from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.keys.plain import request_of
+from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled_in_thread
+from pytest_lmcache.libraries.dspy import answers
+from pytest_lmcache.libraries.recorded_call import RecordedCall, StreamCodec
+from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.stream_chunks import Chunk, packer, whole
+
+
+class EngineCall:
+    """A call of ``complete`` or ``stream`` of one of DSPy's engines."""
+
+    __slots__ = ("_engine", "_is_async", "_is_stream", "_request", "model")
+    library: ClassVar[str] = "DSPy"
+    name: ClassVar[str] = "dspy"
+
+    def __init__(self, engine: Any, request: Any, *, is_stream: bool, is_async: bool) -> None:
+        self.model: str = request.model
+        self._engine = engine
+        self._request = request
+        self._is_stream = is_stream
+        self._is_async = is_async
+
+    def request(self, recorder: Recorder) -> dict[str, Any]:
+        """The normalized request, not redacted."""
+        config = self._engine.config
+        for name, by_provider in {"api_key": config.api_keys, "base_url": config.base_urls}.items():
+            recorder.redact.learn({f"{each}_{name}": value for each, value in (by_provider or {}).items()})
+        question = answers.question(self._request, self._engine.model_type, stream=self._is_stream)
+        return request_of((), (), question, self.name)
+
+    def address(self) -> str:
+        """Where the engine sends the request."""
+        return answers.address(self._request, self._engine)
+
+    def stream_codec(self, _result: Any) -> StreamCodec | None:
+        """What records a stream event by event."""
+        if not self._is_stream:
+            return None
+        pack = packer()
+
+        def to_answer(events: list[Chunk]) -> Answer:
+            usd = answers.price_of_stream(events, self._request, self._engine)
+            return Answer(Kind.STREAM, events, usd=usd)
+
+        return StreamCodec(lambda event: pack(answers.store_event(event)), to_answer)
+
+    def to_answer(self, result: Any) -> Answer:
+        """Convert a response."""
+        usd = answers.price(result, self._request, self._engine)
+        return Answer(Kind.RESPONSE, answers.store_response(result), usd=usd)
+
+    def prepare_replay(self, answer: Answer, recorded: RecordedCall) -> None:
+        """Do nothing: an engine reports to nobody."""
+
+    def from_answer(self, answer: Answer, recorded: RecordedCall) -> Any:
+        """Build the engine's response, or an iterator over its events, sync or async."""
+        if answer.kind is Kind.STREAM:
+            return (self._aevents if self._is_async else self._events)(answer, recorded)
+        return answers.mark_hit(answers.revive_response(answer.data))
+
+    def _events(self, answer: Answer, recorded: RecordedCall) -> Iterator[Any]:
+        __tracebackhide__ = True
+        for data in whole(answer.data):
+            yield recorded.build(answers.revive_event, data)
+        if answer.error is not None:
+            raise recorded.build(answers.revive_error, answer.error)
+        if not answer.complete:
+            wait_to_be_cancelled_in_thread(answer)
+            recorded.cut_off(answer)
+
+    async def _aevents(self, answer: Answer, recorded: RecordedCall) -> AsyncIterator[Any]:
+        for data in whole(answer.data):
+            yield recorded.build(answers.revive_event, data)
+        if not answer.complete:
+            await recorded.wait_to_be_cancelled(answer)
+        if answer.error is not None:
+            raise recorded.build(answers.revive_error, answer.error)
+
+    def without_usage(self, answer: Answer) -> Answer:
+        """The same answer with zero tokens and a price of 0 USD."""
+        return answers.without_usage(answer)
+
+    def error_to_plain(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+        """Convert an error of the engine's; and whether asking again would raise it again."""
+        return answers.store_error(error), answers.is_lasting(error)
+
+    def error_from_plain(self, data: dict[str, Any]) -> Exception:
+        """Build the exception of a recorded error."""
+        return answers.revive_error(data)
+
+    def saved_by_prompt_cache(self, cached: tuple[int, int]) -> float:
+        """What the provider's own prompt cache saved, in USD."""
+        return answers.saved_by_prompt_cache(cached, self._request, self._engine)

@@ -1,0 +1,114 @@
+"""The one table of LiteLLM's entry points: all that is known of one stands in its row, and only there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+def is_mocked(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call asks LiteLLM itself for the answer, by a text: no provider is asked."""
+    mock = kwargs.get("mock_response")
+    return isinstance(mock, str) and bool(mock)
+
+
+def is_mocked_with_anything(kwargs: Mapping[str, Any]) -> bool:
+    """The same for an entry point that takes any value as an answer."""
+    return kwargs.get("mock_response") is not None
+
+
+def is_mocked_chat(kwargs: Mapping[str, Any]) -> bool:
+    """The same for a chat, which can also be asked for tool calls and for a time-out."""
+    return any(map(kwargs.get, ("mock_response", "mock_tool_calls", "mock_timeout")))
+
+
+def same_provider(_model: str, provider: str | None) -> str | None:
+    """The provider of a model as LiteLLM names it."""
+    return provider
+
+
+def text_provider(model: str, provider: str | None) -> str | None:
+    """The provider of a model for text completions, for which LiteLLM has another name of OpenAI's."""
+    import litellm
+
+    is_other = provider == "openai" and model not in litellm.open_ai_chat_completion_models
+    return "text-completion-openai" if is_other else provider
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPoint:
+    """A function of LiteLLM's whose calls are recorded.
+
+    ``name`` stands in cassettes and keys, ``async_name`` is that of its async form, ``async_flag`` the argument by
+    which LiteLLM marks that an async call is under way. ``question`` is the argument that holds what is asked: LiteLLM
+    reports it to callbacks apart from the other parameters. ``has_fast_path``: the wrapper adds no more to an answer
+    than `fast_path` knows.
+    """
+
+    name: str
+    async_name: str
+    async_flag: str
+    question: str
+    is_mocked: Callable[[Mapping[str, Any]], bool] = is_mocked
+    provider: Callable[[str, str | None], str | None] = same_provider
+    has_fast_path: bool = False
+
+
+ENTRY_POINTS = (
+    EntryPoint(
+        "completion",
+        async_name="acompletion",
+        async_flag="acompletion",
+        question="messages",
+        is_mocked=is_mocked_chat,
+        has_fast_path=True,
+    ),
+    EntryPoint(
+        "text_completion",
+        async_name="atext_completion",
+        async_flag="acompletion",
+        question="prompt",
+        is_mocked=is_mocked_chat,
+        provider=text_provider,
+    ),
+    EntryPoint(
+        "embedding",
+        async_name="aembedding",
+        async_flag="aembedding",
+        question="input",
+        is_mocked=is_mocked_with_anything,
+        has_fast_path=True,
+    ),
+    EntryPoint(
+        "responses",
+        async_name="aresponses",
+        async_flag="aresponses",
+        question="input",
+    ),
+    EntryPoint(
+        "anthropic_messages",
+        async_name="anthropic_messages",
+        async_flag="aanthropic_messages",
+        question="messages",
+    ),
+)
+BY_FUNCTION = {name: entry for entry in ENTRY_POINTS for name in (entry.name, entry.async_name)}
+"""The entry points by the names of their functions, sync and async."""
+
+# Functions that ask a provider, and that LiteLLM does not build with its decorator `client`: they are refused on
+# replay. By their place in the package `litellm`; the value is the name under which users know them.
+_PUBLIC = """
+moderation ocr aocr acount_tokens
+get_assistants create_assistants delete_assistant create_thread get_thread add_message get_messages run_thread
+aget_assistants acreate_assistants adelete_assistant acreate_thread aget_thread a_add_message aget_messages arun_thread
+cancel_batch acancel_batch list_fine_tuning_jobs alist_fine_tuning_jobs file_content_streaming realtime_health_check
+"""
+UNDECORATED = {name: name for name in _PUBLIC.split()} | {
+    "utils._get_valid_models_from_provider_api": "get_valid_models",
+    "realtime_api.main._realtime_health_check": "ahealth_check",
+    "a2a_protocol.main.asend_message_streaming": "a2a_protocol.asend_message_streaming",
+    "a2a_protocol.main.create_a2a_client": "a2a_protocol.create_a2a_client",
+    "a2a_protocol.main.aget_agent_card": "a2a_protocol.aget_agent_card",
+    "guardrails.apply": "guardrails.apply",
+}
