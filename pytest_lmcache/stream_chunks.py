@@ -7,6 +7,7 @@ its own: ``[{"delta": {"text": "Par"}}, "is"]`` is ``[{"delta": {"text": "Par"}}
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 Chunk: TypeAlias = dict[str, Any] | str
@@ -66,21 +67,11 @@ def whole(chunks: Iterable[Chunk]) -> Iterator[dict[str, Any]]:
 
 
 def is_stored(data: Any) -> bool:
-    """Whether data is a stored stream: mappings, and texts that have one with a piece of text to repeat."""
-    last: Any = None
-    can_repeat: bool | None = False
-    if not isinstance(data, list):
+    """Whether data is a stored stream: a list of mappings and texts, each text after a mapping with a piece of text."""
+    if not isinstance(data, list) or not all(isinstance(chunk, dict | str) for chunk in data):
         return False
-    for chunk in data:
-        if isinstance(chunk, dict):
-            last, can_repeat = chunk, None
-        elif isinstance(chunk, str):
-            can_repeat = bool(text_path(last)) if can_repeat is None else can_repeat
-            if not can_repeat:
-                return False
-        else:
-            return False
-    return True
+    pairs = pairwise([None, *data])
+    return all(isinstance(last, str) or text_path(last) for last, chunk in pairs if isinstance(chunk, str))
 
 
 def packer() -> Callable[[dict[str, Any]], Chunk]:

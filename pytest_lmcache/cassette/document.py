@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,7 +19,7 @@ ANSWER = re.compile(rb"\n(?:response|shared|chunks|error|cancelled|ended_with):"
 NO_ANSWER = (b"\nerror:", b"\ncancelled:", b"\nended_with:")
 CHUNKS = re.compile(rb"\nchunks:\n((?:(?:[- #].*)?\n)*)")
 KEY_LINE = re.compile(rb"^key:.*$", re.MULTILINE)
-# Nothing that a shell would take for more than the options and the name of a test.
+# Nothing in it means more to a shell than options and the name of a test.
 REWRITE = re.compile(
     rb"""^# record again: (pytest --lm-rewrite (?:(?:-c |--rootdir=)[\w./-]+ )*"[^"$`\\!\r\n]+")\r?$""",
     re.MULTILINE,
@@ -53,10 +54,10 @@ def conflict_error(path: Path, data: bytes, line: int) -> CassetteError:
 
 
 class Entry:
-    """One recorded interaction, kept as the bytes of its YAML document; parsed only where it is asked for.
+    """One recorded interaction as the bytes of its YAML document, parsed when it is needed.
 
-    ``key`` is the key under the strategy in use; ``start`` and ``end`` are the document's place in ``data``;
-    ``needs_format`` is the oldest format of a cassette that can hold it, if it is to be written.
+    ``key`` is the key under the strategy in use. ``start`` and ``end`` are the document's place in ``data``.
+    ``needs_format`` is the oldest format of a cassette that can hold a document that is to be written.
     """
 
     __slots__ = ("data", "end", "key", "needs_format", "path", "start")
@@ -73,7 +74,7 @@ class Entry:
 
     @property
     def text(self) -> bytes:
-        """The document's text, without the line that separates it from the one before."""
+        """The document's text, without its `---` line."""
         return self.data[self.start : self.end]
 
     @property
@@ -88,43 +89,33 @@ class Entry:
 
     @property
     def question(self) -> bytes:
-        """What was asked, as it stands in the file: the document's part before the answer, without the key."""
+        """The text of the call and its request, without the key."""
         return KEY_LINE.sub(b"", self.text[: self._answer_at() + 1], count=1)
 
     @property
     def is_answered(self) -> bool:
-        """Whether there is an answer that came to its end, or was left: no error, nothing that was cut off."""
+        """Whether the provider answered: no error, nothing that was cut off."""
         return all(self.data.find(field, self.start, self.end) < 0 for field in NO_ANSWER)
 
     def answer(self) -> Answer:
-        """The answer alone: the request, the longer part as a rule, is not parsed.
-
-        Raises CassetteError where the document is broken.
-        """
-        at = self._answer_at()
-        tail = self.text[at:]
-        found = CHUNKS.search(tail)
-        if found is None:
-            return self._answer(self.load(tail, at), None)
-        chunks = self._load_items(found[1], at + found.start(1))
-        # Empty lines in their place, so that an error in what follows tells its line.
-        rest = b"".join((tail[: found.start()], b"\n" * found[0].count(b"\n"), tail[found.end() :]))
-        fields = self.load(rest, at)
-        if "chunks" in fields:
-            raise self.broken("the key 'chunks' stands here twice", at)
-        return self._answer(fields, chunks)
+        """Parse only the answer; the request is longer as a rule. Raises CassetteError if the document is broken."""
+        return self._answer(self._answer_fields())
 
     def interaction(self) -> Interaction:
-        """The whole interaction. Raises CassetteError where the document is broken or lacks a field."""
-        fields = self.load(self.text, 0)
-        return Interaction(self.key, self._call(fields), self.answer(), str(fields["recorded"]))
+        """Parse the whole interaction. Raises CassetteError if the document is broken or lacks a field."""
+        fields = self._answer_fields()
+        return Interaction(self.key, self.call(), self._answer(fields), str(fields["recorded"]))
 
     def call(self) -> Call:
-        """The call alone. Raises CassetteError where the document is broken or lacks a field."""
-        return self._call(self.load(self.text[: self._answer_at() + 1], 0))
+        """Parse only the call. Raises CassetteError if the document is broken or lacks a field."""
+        fields = self.load(self.text[: self._answer_at() + 1], 0)
+        name, request = fields.get("call"), fields.get("request")
+        if not isinstance(name, str) or not isinstance(request, dict):
+            raise self.broken("this interaction needs `call:`, a name, and `request:`, a mapping")
+        return Call(name, request)
 
     def stored_key(self) -> str:
-        """The key as the document has it. Raises CassetteError where it has none."""
+        """The key that the document has. Raises CassetteError if it has none."""
         line = KEY_LINE.search(self.data, self.start, self.end)
         key = self.load(line[0], line.start() - self.start).get("key") if line is not None else None
         if not isinstance(key, str) or not key:
@@ -132,7 +123,7 @@ class Entry:
         return key
 
     def recorded(self) -> str:
-        """When the provider answered, as the document has it; empty where it does not say."""
+        """When the provider answered, as the document has it; empty if it does not say."""
         line = RECORDED.search(self.data, self.start, self.end)
         return line[1].decode("ascii", "replace").strip("\"' ") if line is not None else ""
 
@@ -143,9 +134,9 @@ class Entry:
         return Entry(key, text, 0, len(text), self.path, needs_format=self.needs_format)
 
     def fragile(self) -> CassetteError | None:
-        """What is to be said of a text that formatters would change, None where there is none.
+        """An error for a text that formatters would change, None if there is none.
 
-        Raises CassetteError where the document is broken.
+        Raises CassetteError if the document is broken.
         """
         found = FRAGILE.search(self.data, self.start, self.end)
         if found is None or self.rewritten().text == self.text:
@@ -153,7 +144,7 @@ class Entry:
         line = self._line(found.start() - self.start)
         return CassetteError(
             f"{self.path}:{line}: formatters and editors would change this text.\n"
-            f"Write it as pytest-lmcache does now: pytest-lmcache check --fix {self.path}"
+            f"To write it in a form that they leave alone, run: pytest-lmcache check --fix {self.path}"
         )
 
     def rewritten(self) -> Entry:
@@ -179,18 +170,23 @@ class Entry:
             )
         return found.start() - self.start
 
-    def _call(self, fields: dict[str, Any]) -> Call:
-        name, request = fields.get("call"), fields.get("request")
-        if not isinstance(name, str) or not isinstance(request, dict):
-            raise self.broken("this interaction needs `call:`, a name, and `request:`, a mapping")
-        return Call(name, request)
+    def _answer_fields(self) -> dict[str, Any]:
+        at = self._answer_at()
+        text, items = self.text[at:], None
+        if (found := CHUNKS.search(text)) is not None:
+            items = self._parse(yaml_reader.load_items, found[1], at + found.start(1))
+            # Empty lines take their place, so that an error below has its line.
+            text = text[: found.start()] + b"\n" * found[0].count(b"\n") + text[found.end() :]
+        fields = self.load(text, at)
+        if items is not None and "chunks" in fields:
+            raise self.broken("the key 'chunks' stands here twice", at)
+        return fields if items is None else fields | {"chunks": items}
 
-    def _answer(self, fields: dict[str, Any], chunks: list[Any] | None) -> Answer:
+    def _answer(self, fields: dict[str, Any]) -> Answer:
         kind, data, error = Kind.RESPONSE, fields.get("response"), fields.get("error")
-        chunks = fields.get("chunks") if chunks is None else chunks
         ended = CANCELLED if fields.get("cancelled") else fields.get("ended_with")
-        if chunks is not None:
-            kind, data = Kind.STREAM, self._stored_chunks(chunks, fields.get("shared", {}))
+        if fields.get("chunks") is not None:
+            kind, data = Kind.STREAM, self._stored_chunks(fields["chunks"], fields.get("shared", {}))
         elif "response" not in fields and "error" not in fields and ended:
             kind = Kind.UNANSWERED
         elif "response" not in fields:
@@ -235,43 +231,35 @@ class Entry:
         return chunks if any(isinstance(chunk, str) for chunk in chunks) else pack(chunks)
 
     def load(self, text: bytes, offset: int) -> dict[str, Any]:
-        """The fields of a piece of the document that begins at ``offset``. Raises CassetteError where it is broken."""
-        import yaml
-
-        try:
-            fields = yaml_reader.load(text)
-        except (yaml.YAMLError, ValueError) as problem:
-            raise self._unreadable(problem, offset) from None
+        """Parse the fields of a part that begins at ``offset``. Raises CassetteError if it is broken."""
+        fields = self._parse(yaml_reader.load, text, offset)
         if not isinstance(fields, dict):
             raise self.broken("this interaction is not a mapping", offset)
         return fields
 
-    def _load_items(self, text: bytes, offset: int) -> list[Any]:
+    def _parse(self, read: Callable[[bytes], Any], text: bytes, offset: int) -> Any:
         import yaml
 
         try:
-            chunks = yaml_reader.load_items(text)
+            return read(text)
         except (yaml.YAMLError, ValueError) as problem:
-            raise self._unreadable(problem, offset) from None
-        return chunks
-
-    def _unreadable(self, problem: Exception, offset: int) -> CassetteError:
+            error = problem
         conflict = CONFLICT.search(self.data, self.start, self.end)
         if conflict is not None:
-            return conflict_error(self.path, self.data, self._line(conflict.start() - self.start))
-        mark = getattr(problem, "problem_mark", None)
-        what = getattr(problem, "problem", None) or str(problem)
-        return self.broken(f"this is not readable YAML: {what}", offset, mark.line if mark is not None else 0)
+            raise conflict_error(self.path, self.data, self._line(conflict.start() - self.start))
+        mark = getattr(error, "problem_mark", None)
+        what = f"this is not readable YAML: {getattr(error, 'problem', None) or error}"
+        raise self.broken(what, offset, 0 if mark is None else mark.line)
 
 
 @lru_cache(maxsize=1)
 def _line_ends(data: bytes) -> array[int]:
-    """Where each line of a file ends: kept, as a file may be broken in very many places."""
+    """Where each line of a file ends; cached, since a file may be broken in very many places."""
     return array("Q", (found.start() for found in re.finditer(b"\n", data)))
 
 
 def entry_of(interaction: Interaction, path: Path) -> Entry:
-    """The document of an interaction, ready to be written."""
+    """The document of an interaction, to be written."""
     answer = interaction.answer
     has_texts = False
     fields: dict[str, Any] = {
@@ -280,7 +268,7 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
         "request": interaction.call.request,
     }
     if answer.kind is Kind.STREAM:
-        # Server-sent events are text of several lines, all others read best as on the wire: one line each.
+        # Server-sent events are texts of several lines; other chunks read best in one line, as on the wire.
         is_events = any(isinstance(chunk, dict) and "bytes" in chunk for chunk in answer.data)
         fields["chunks"] = answer.data if is_events else yaml_writer.Lines(answer.data)
         has_texts = any(isinstance(chunk, str) for chunk in answer.data)
@@ -303,7 +291,7 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value is a number of seconds or of USD; an integer may have more digits than a float has range."""
+    """Whether a value can be seconds or USD: an integer may be too large for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
 

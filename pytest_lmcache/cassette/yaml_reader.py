@@ -1,4 +1,4 @@
-"""The YAML text of one document to the plain data that `yaml_writer` was given, exact to the bit."""
+"""Reads the YAML text of a document: plain data, exact to the bit as `yaml_writer` was given it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _STR, _INT, _FLOAT, _BOOL, _NULL, _MAP, _SEQ = (
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
 )
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
-# In JSON these are characters.
-_NO_TEXT_TO_YAML = re.compile(r"\\u[dD][89a-fA-F]|\x7f")
+# Characters to JSON and an error to YAML.
+_ONLY_JSON = re.compile(r"\\u[dD][89a-fA-F]|\x7f")
 _YAML_FLOAT = re.compile(r"-?[0-9]+\.[0-9]+(?:[eE][-+][0-9]+)?")
-# What an anchor begins with, and `R&D` or the `&b=` of an address does not hold.
+# An anchor's beginning, which `R&D` and the `&b=` of an address do not have.
 _ANCHOR = re.compile(rb"(?:\A|\W)&[\w-]")
 
 
 def load(text: str | bytes) -> Any:
-    """What `dump` was given; yaml.YAMLError for text that is not one document of plain data without anchors."""
+    """The plain data of one document. Raises yaml.YAMLError if the text is anything else, or has anchors."""
     import yaml
 
     try:
@@ -45,10 +45,9 @@ def load(text: str | bytes) -> Any:
 
 
 def load_items(text: str | bytes) -> list[Any]:
-    """The items of a list that begins at column 0, one or more lines each.
+    """The items of a list whose dashes are at column 0: the same as `load`, but faster, since JSON is read as JSON.
 
-    Gives what `load` gives, and faster: a line of JSON is read as JSON if YAML would read the same. Errors as for
-    `load`.
+    Raises yaml.YAMLError as `load` does, and if the text is no list.
     """
     items = _load_by_line(text if isinstance(text, str) else text.decode("utf-8", "surrogateescape"))
     if items is None:
@@ -62,7 +61,7 @@ def load_items(text: str | bytes) -> list[Any]:
 
 @cache
 def _loader_class() -> Any:
-    """PyYAML's safe loader, on libyaml where there is one, that finds no dates and no merge keys."""
+    """PyYAML's safe loader, with libyaml if PyYAML has it, without dates and merge keys."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -74,7 +73,7 @@ def _loader_class() -> Any:
 
     class Loader(base):  # type: ignore[misc]
         def resolve(self, kind: type[Any], value: str, implicit: tuple[bool, bool]) -> str:
-            """The tag of an untagged node; PyYAML's own takes a quarter of the reading time."""
+            """The tag of an untagged node; PyYAML's method takes a quarter of the reading time."""
             if kind is not scalar:
                 return _MAP if kind is mapping else _SEQ
             if implicit[0]:
@@ -84,16 +83,16 @@ def _loader_class() -> Any:
             return _STR
 
         def descend_resolver(self, *_: Any) -> None:
-            """No tag depends on where its node is."""
+            """Do nothing: no tag depends on the place of its node."""
 
         def ascend_resolver(self) -> None:
-            """As above."""
+            """Do nothing, as above."""
 
     return Loader
 
 
 def _may_refer(text: bytes) -> bool:
-    """Whether there may be an anchor, without which there is no alias, or a merge key."""
+    """Whether a text may have a merge key, or an anchor; an alias needs one."""
     return (b"&" in text and _ANCHOR.search(text) is not None) or (b"<" in text and b"<<" in text)
 
 
@@ -109,7 +108,7 @@ def _refuse_references(text: str | bytes) -> None:
 
 
 def _build(node: Any, loader: Any) -> Any:
-    """A parsed node as plain data; PyYAML's constructor, which minds cycles, takes three times as long."""
+    """A parsed node as plain data. PyYAML's constructor, which allows cycles, takes three times as long."""
     tag, value, kind = node.tag, node.value, node.id
     if kind == "scalar":
         if tag == _STR:
@@ -129,14 +128,14 @@ def _build(node: Any, loader: Any) -> Any:
         return mapping
     if kind == "sequence" and tag == _SEQ:
         items = []
-        for item in value:  # one frame a level, so that whatever was written can be read
+        for item in value:  # one frame for each level, so that whatever was written can be read
             items.append(_build(item, loader))  # noqa: PERF401
         return items
     raise _fault_at(node, f"cannot read a {kind} as {tag}")
 
 
 def _repeated(pairs: list[tuple[Any, Any]]) -> Exception:
-    """The fault of a mapping in which a key stands twice, as after a merge."""
+    """The error for a mapping that has a key twice, as after a merge."""
     seen: set[str] = set()
     for key, _ in pairs:
         if key.value in seen:
@@ -161,7 +160,7 @@ def _read_float(node: Any, loader: Any) -> Any:
 
 
 def _read_text(node: Any, _loader: Any) -> str:
-    """Text with a lone surrogate; not by JSON, which makes one character of two surrogates side by side."""
+    """A text with surrogates; JSON would make one character of two side by side."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), node.value)
 
 
@@ -180,10 +179,10 @@ _READERS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _load_by_line(text: str) -> list[Any] | None:
-    """The items of lines of JSON, `- {...}`, and of what stands between them; None if that is not certain."""
+    """The items of lines of JSON, `- {...}`, and of the lines between them; None if YAML must decide."""
     import yaml
 
-    if not (text.isascii() or UNPRINTABLE.search(text) is None) or _NO_TEXT_TO_YAML.search(text):
+    if _ONLY_JSON.search(text) or (not text.isascii() and UNPRINTABLE.search(text)):
         return None
     items: list[Any] = []
     try:
@@ -199,7 +198,7 @@ def _load_by_line(text: str) -> list[Any] | None:
 
 
 def _parse_float(text: str) -> float:
-    """A JSON number that is one in YAML 1.1 too: with a dot, and with the exponent's sign."""
+    """A float that YAML 1.1 knows too: it has a dot, and a sign before its exponent."""
     if _YAML_FLOAT.fullmatch(text) is None:
         raise ValueError(text)
     return float(text)
@@ -210,7 +209,7 @@ def _refuse(text: str) -> Any:
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which no key stands twice; YAML tells the line of one that does."""
+    """A JSON object that has no key twice; for one that has, YAML gives the line."""
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         raise ValueError

@@ -1,4 +1,4 @@
-"""Plain data to the YAML text of one document; `yaml_reader` gives the same data back, exact to the bit."""
+"""Writes plain data as the YAML text of a document; `yaml_reader` reads the same data, exact to the bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LONGEST_KEY = 900  # YAML wants `? ` before a key of more than 1024 characters
 PIECE = 500  # of these on each line, without which prettier takes the `? ` away
 
-# What YAML's readers refuse, or take for a line break or a byte order mark. Tab and newline are not here.
+# What YAML's readers refuse, or read as a line break or a byte order mark; tabs and newlines are not among them.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _ESCAPED = re.compile(UNPRINTABLE.pattern[:-1] + r"\t\n\\]")
 _INDENTED = re.compile(r"\A\s")
@@ -25,9 +25,10 @@ _PLAIN = re.compile(r'[0-9A-Za-z_/(](?:[ !"$-9;-~]++|:(?=[0-9A-Za-z/]))*+(?<! )'
 # Numbers, dates and times of any YAML version, and a little more.
 _NUMBER_LIKE = re.compile(r"0[xXoObB].*|[0-9_][0-9_.,:+\-eEtTzZ ]*")
 _WORDS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "null", "none", "nan", "inf"))
-# Plain all the same, for the reader's eye: YAML 1.2 and `load` see text, YAML 1.1 a time.
+# Plain nevertheless, since it reads better: to YAML 1.2 and `load` it is a text, to YAML 1.1 a time.
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _, _NAN = tagged(math.nan)
+_ONLY_YAML = ("!", ".", "-.", "0x", "-0x")  # tags, infinities, NaN, long integers
 
 
 class Lines(list[Any]):
@@ -41,10 +42,10 @@ _KINDS = frozenset((str, int, float, bool, type(None), bytes, list, dict, Lines)
 
 
 def dump(data: Mapping[str, Any]) -> str:
-    """The YAML text of a mapping: block style, its keys in their order at column 0, newline at the end.
+    """The YAML text of a mapping: in block style, its keys in their order at column 0, with a newline at the end.
 
-    Takes str, int, float, bool, None, bytes, list, tuple and dict; a tuple is written as a list, an instance
-    of a subclass as its base. Anything else is a TypeError that names the path to it and its type.
+    Takes str, int, float, bool, None, bytes, list, tuple and dict. A tuple is written as a list, an instance of a
+    subclass as its base. Raises TypeError for anything else, with the path to it and its type.
     """
     if not data:
         return "{}\n"
@@ -58,11 +59,11 @@ def dump(data: Mapping[str, Any]) -> str:
 
 
 class _NotOneLineError(Exception):
-    """An item that JSON and YAML would not read alike, or that has a better form than one line."""
+    """An item that JSON and YAML would not read the same, or that has a better form than one line."""
 
 
 def _write_mapping(data: Mapping[Any, Any], lead: str, pad: str, out: list[str]) -> None:
-    """Append a mapping whose keys begin at the end of `pad`; `lead` is what stands before the first one."""
+    """Append a mapping whose keys begin at the end of `pad`, the first one after `lead`."""
     for key, value in data.items():
         name = _text_key(key) if type(key) is str else _other_key(key)
         if len(name) <= LONGEST_KEY:
@@ -77,7 +78,7 @@ def _write_mapping(data: Mapping[Any, Any], lead: str, pad: str, out: list[str])
 
 
 def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
-    """Append a value after its `key:` or its dash; either begins at the end of `pad`."""
+    """Append a value after `head`, its `key:` or dash, which begins at the end of `pad`."""
     if type(value) not in _KINDS:
         value = as_base(value)
     kind = type(value)
@@ -122,7 +123,7 @@ def _other_key(key: Any) -> str:
 
 
 def _text(text: str, pad: str) -> str:
-    """Text as a value: one line, or each of its lines behind `pad`, in a literal block where that is safe."""
+    """A text as a value: in one line, or in a literal block, each line after `pad`, if that is safe."""
     if "\n" not in text:
         return text if _TIMESTAMP.fullmatch(text) else _one_line(text)
     if text.isspace() or has_surrogate(text):
@@ -138,10 +139,10 @@ def _text(text: str, pad: str) -> str:
 
 
 def _is_fragile(text: str, lines: list[str]) -> bool:
-    """Whether formatters and editors would change a text in a literal block, or no reader would take it.
+    """Whether formatters and editors would change a text in a literal block, or readers refuse it.
 
-    They strip the ends of lines, turn tabs into spaces, drop empty lines at the end or beside each other (yamlfmt),
-    and get the indentation of a block wrong whose first line is indented (prettier).
+    They strip the ends of lines and turn tabs into spaces. yamlfmt drops empty lines at the end or beside each
+    other. prettier gets the indentation wrong of a block whose first line is indented.
     """
     return (
         text[0].isspace()
@@ -154,11 +155,10 @@ def _is_fragile(text: str, lines: list[str]) -> bool:
 
 
 def _quoted_lines(lines: list[str], pad: str, end: str = r"\n") -> str:
-    r"""Lines in double quotes, each on a line that ends in `\n\`; what begins with whitespace has it escaped."""
-    quoted = [_INDENTED.sub(_as_first, _double_quoted(line)[1:-1]) + end for line in lines[:-1]]
-    if lines[-1]:
-        quoted.append(_INDENTED.sub(_as_first, _double_quoted(lines[-1])[1:-1]))
-    body = f"\\\n{pad}".join(quoted)
+    r"""Lines in double quotes, each on a line of its own that ends in `\n\`; whitespace at its start is escaped."""
+    quoted = [_INDENTED.sub(_as_first, _double_quoted(line)[1:-1]) for line in lines]
+    last = quoted.pop()
+    body = f"{end}\\\n{pad}".join([*quoted, last] if last else quoted) + ("" if last else end)
     return f'"{body}"'
 
 
@@ -167,7 +167,7 @@ def _as_first(character: re.Match[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Text plain where no reader takes it for anything else, else in the quotes that need least escaping."""
+    """A text in one line: plain if no reader takes it for anything else, or in the quotes that need least escaping."""
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not _NUMBER_LIKE.fullmatch(text):
         return text
     if has_surrogate(text):
@@ -184,7 +184,7 @@ def _single_quoted(text: str) -> str:
 
 
 def _double_quoted(text: str) -> str:
-    """Text in double quotes, with escapes that JSON and YAML share."""
+    """A text in double quotes, with escapes that JSON and YAML share."""
     quoted = encode_basestring(text)
     if quoted.isascii() and "\x7f" not in quoted:
         return quoted
@@ -227,7 +227,7 @@ _SCALARS: dict[type, Callable[[Any], str]] = {
 
 
 def _item_line(item: Any) -> str | None:
-    """A text, or a mapping that JSON and `load` read alike, in one line; None for anything else."""
+    """A text, or a mapping that JSON and `load` read the same, in one line; None for anything else."""
     if isinstance(item, str):
         return _one_line(item)
     try:
@@ -240,36 +240,29 @@ def _json(value: Any) -> str:
     if type(value) not in _KINDS:
         value = as_base(value)
     kind = type(value)
-    if kind is str:
-        if has_surrogate(value):
-            raise _NotOneLineError
-        return _double_quoted(value)
     if kind is dict:
         return "{" + ", ".join([f"{_json_key(key)}: {_json(item)}" for key, item in value.items()]) + "}"
-    if kind is list or kind is Lines:
-        if is_vector(value):
-            raise _NotOneLineError
+    if (kind is list or kind is Lines) and not is_vector(value):
         return "[" + ", ".join([_json(item) for item in value]) + "]"
-    if (
-        kind is bytes
-        or (kind is float and not math.isfinite(value))
-        or (kind is int and value.bit_length() > LARGEST_INT_BITS)
-    ):
+    if kind is str:
+        text, is_json = _double_quoted(value), not has_surrogate(value)
+    else:
+        text = _SCALARS[kind](value)
+        is_json = not text.startswith(_ONLY_YAML)
+    if not is_json:
         raise _NotOneLineError
-    return _SCALARS[kind](value)
+    return text
 
 
 def _json_key(key: Any) -> str:
-    if not isinstance(key, str) or has_surrogate(key):
-        raise _NotOneLineError
-    text = _double_quoted(key)
-    if len(text) > LONGEST_KEY:
+    text = _json(key) if isinstance(key, str) else None
+    if text is None or len(text) > LONGEST_KEY:
         raise _NotOneLineError
     return text
 
 
 def _faults(value: Any, path: str) -> Iterator[str]:
-    """What keeps a value from being written, each with its path such as ``response.choices[0].x``."""
+    """What cannot be written of a value, each with its path, such as ``response.choices[0].x``."""
     if isinstance(value, dict) or not path:
         for key, item in value.items():
             if key is None or isinstance(key, str | int | float):
