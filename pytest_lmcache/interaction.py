@@ -1,4 +1,4 @@
-"""What travels through the engine: a call, its answer, and the two together; frozen, plain data."""
+"""A call, its answer, and the two together as plain, frozen data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from pytest_lmcache.stream_chunks import whole
 
-LARGEST_COUNT = 10**12  # of tokens; a number of hundreds of digits cannot even be printed
+LARGEST_COUNT = 10**12  # of tokens: Python refuses to print a number of very many digits
 
 
 class Kind(StrEnum):
@@ -20,14 +20,14 @@ class Kind(StrEnum):
 
 
 CANCELLED = "cancelled"
-"""What a call ended with whose caller cancelled it."""
+"""What `Answer.ended` is if the caller cancelled the call."""
 
 
 class Call(NamedTuple):
-    """One question to a language model.
+    """One call of a language model.
 
-    ``name`` is LiteLLM's entry point without the ``a`` of its async form, such as ``completion``;
-    ``request`` is the normalized, redacted request: str keys and plain values only.
+    ``name`` is LiteLLM's entry point without the ``a`` of its async form, such as ``completion``, or ``dspy``.
+    ``request`` has the call's arguments as plain data, normalized and redacted.
     """
 
     name: str
@@ -35,14 +35,17 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a call got, as plain data.
+    """What came back from a call, as plain data.
 
-    ``data`` is a response as a mapping, a stream as its stored chunks (see `stream_chunks`), an error as a mapping,
-    or None for a call that got no answer. ``error`` is the error that ended a stream in its middle. ``complete`` is False for a
-    stream that its caller left before the end. ``ended`` says what cut off a call, or a stream, that has no end
-    of its own: ``cancelled``, or the name of an exception that cannot be raised again. ``hidden`` holds the safe
-    part of LiteLLM's ``_hidden_params``. ``seconds`` is how long the provider took, ``usd`` what it charged
-    (None: LiteLLM knows no price).
+    - ``data``: a response or an error as a mapping, a stream as its stored chunks (see `stream_chunks`), None for a
+      call that got no answer
+    - ``error``: the error that broke off a stream
+    - ``complete``: False for a stream that its caller stopped reading before the end
+    - ``hidden``: the part of LiteLLM's ``_hidden_params`` that is safe to store
+    - ``seconds``: how long the provider took
+    - ``usd``: what the call cost in USD, None if LiteLLM knows no price
+    - ``ended``: what cut off a call or a stream: ``cancelled``, or the name of an exception that cannot be raised
+      again
     """
 
     kind: Kind
@@ -56,12 +59,12 @@ class Answer(NamedTuple):
 
     @property
     def is_answered(self) -> bool:
-        """Whether the provider answered: neither an error nor nothing at all."""
+        """Whether the provider answered without an error."""
         return self.kind in {Kind.RESPONSE, Kind.STREAM} and self.error is None and self.ended is None
 
     @property
     def usage(self) -> dict[str, Any]:
-        """The token usage as the provider gave it, empty where it gave none."""
+        """The token usage as the provider gave it, empty if it gave none."""
         usage: Any = (self.hidden or {}).get("usage")
         if usage is None and self.kind is Kind.RESPONSE:
             usage = self.data.get("usage")
@@ -72,17 +75,18 @@ class Answer(NamedTuple):
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Input and output tokens, as the provider counted them; zeros where it did not."""
+        """Input and output tokens as the provider counted them, zeros if it did not."""
         usage = self.usage
-        asked = usage.get("prompt_tokens", usage.get("input_tokens"))
-        said = usage.get("completion_tokens", usage.get("output_tokens"))
-        return (_count(asked), _count(said))
+        inputs = usage.get("prompt_tokens", usage.get("input_tokens"))
+        outputs = usage.get("completion_tokens", usage.get("output_tokens"))
+        return (_count(inputs), _count(outputs))
 
     @property
     def cached(self) -> tuple[int, int]:
-        """Input tokens that the provider read from its own prompt cache, and that it wrote there.
+        """Input tokens that the provider read from its own prompt cache, and those that it wrote there.
 
-        Anthropic's fields, OpenAI's details of the input, which LiteLLM fills for others too, and DSPy's own.
+        From Anthropic's fields, from OpenAI's details of the input, which LiteLLM has for other providers too, and
+        from DSPy's fields.
         """
         usage = self.usage
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
@@ -112,12 +116,12 @@ def _usage(chunk: dict[str, Any]) -> Any:
 
 
 def _count(tokens: Any) -> int:
-    """A count that a provider gave; what can be none counts as nothing."""
+    """A number of tokens that a provider gave; 0 for what cannot be one."""
     return int(tokens) if isinstance(tokens, int | float) and abs(tokens) < LARGEST_COUNT else 0
 
 
 def copied(value: Any) -> Any:
-    """Plain data that shares no mapping and no list with the original."""
+    """A copy of plain data that shares no mapping and no list with it."""
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list):

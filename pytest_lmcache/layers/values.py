@@ -1,4 +1,4 @@
-"""An answer as JSON data that any layer of the cache can keep, and back, exact to the bit.
+"""An answer as the JSON data that the layers of the cache keep, exact to the bit.
 
 A value is a mapping with these fields:
 
@@ -24,19 +24,20 @@ from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.stream_chunks import is_stored
 from pytest_lmcache.tags import from_json, to_json
 
-# A later form needs places of its own in the stores, as `lmcache:1:` is on a server: what is no value is overwritten.
+# A later form needs keys of its own in the stores, as `lmcache:1:` is on a server: a layer overwrites other values.
 VERSION = 1
 RECORDED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]00:00)", re.ASCII)
 LARGEST_AMOUNT = 1e9  # seconds, USD
 LONGEST_NAME = 200  # characters of a test's name
-# The fields of an answer in a value: always, and if they differ from their default.
+# The fields of an answer that a value always has, and those that it has if they differ from their default.
 _ALWAYS = ("kind", "data", "seconds")
 _DEFAULTS = {"error": None, "complete": True, "hidden": None, "usd": None}
 
 
 def store(answer: Answer, recorded: str, asked_by: str = "") -> dict[str, Any]:
-    """The value of an answer that was given at ``recorded``, to the test or block ``asked_by``; it ages from now on.
+    """The value of an answer, which ages from now on.
 
+    ``recorded`` is when the provider answered (ISO 8601, UTC), ``asked_by`` the test or block that sent the call.
     Tuples become lists, instances of subclasses their base. Raises CacheError for what is not plain data.
     """
     fields = {
@@ -54,9 +55,9 @@ def store(answer: Answer, recorded: str, asked_by: str = "") -> dict[str, Any]:
 
 
 def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
-    """The answer of a value, and when it was given; shares nothing that can change with the value.
+    """The answer of a value, and when the provider gave it (ISO 8601, UTC); shares no mapping and no list with it.
 
-    Raises CacheError for anything that ``store`` has not made.
+    Raises CacheError for anything that `store` has not made.
     """
     _check_version(value)
     try:
@@ -71,9 +72,9 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
 
 
 def check(answer: Answer, recorded: str, *, errors: bool = False) -> None:
-    """Refuse what a value holds where no provider can have answered so, or not then; an error unless ``errors``.
+    """Raise CacheError for an answer that no provider can have given, and for an error unless ``errors``.
 
-    Raises CacheError. `revive` gives back whatever was stored; this is for what anybody may have put there.
+    `revive` gives back whatever was stored. This is for values that anybody may have put into a store.
     """
     failures = [answer.data] if answer.kind is Kind.ERROR else [] if answer.error is None else [answer.error]
     problems = {
@@ -108,7 +109,7 @@ def _is_past(recorded: str) -> bool:
 
 
 def asked_by(value: Mapping[str, Any]) -> str:
-    """Which test or block asked first for what a value holds; empty where the value does not say."""
+    """The test or block that sent a value's call first; empty if the value does not say."""
     name = value.get("asked_by", "")
     return shorten(name, LONGEST_NAME) if isinstance(name, str) else ""
 
