@@ -192,7 +192,7 @@ class Recorder(CallLog):
             return record, self._unrecorded(record, call)
         text = self.strategy.text(call)
         with self._lock:
-            key, by_other_engine = self._recordings.key(call, text, fast_path=fast_path)
+            key, equivalence = self._recordings.key(call, text, fast_path=fast_path)
             nth = self._numbers.take(key)
             found = self._recordings.find(key, nth)
             record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
@@ -208,7 +208,7 @@ class Recorder(CallLog):
         # First the source: if reading is interrupted, the recording must not count as a new answer.
         record.source, (record.nth, entry) = "cassette", found
         record.entry = entry
-        answer = answer_of(entry, call, by_other_engine=by_other_engine)
+        answer = answer_of(entry, call, equivalence)
         record.seconds = answer.seconds
         record.copy_usage(answer)
         if self.settings.max_age is not None:

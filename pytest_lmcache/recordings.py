@@ -11,7 +11,7 @@ from pytest_lmcache.cassette.old_placeholders import OldRecording, old_recording
 from pytest_lmcache.clock import seconds_since
 from pytest_lmcache.errors import CassetteError, shorten
 from pytest_lmcache.interaction import Answer, Call, Kind
-from pytest_lmcache.libraries.dspy import two_engines
+from pytest_lmcache.libraries.equivalence import EQUIVALENCES, Equivalence
 from pytest_lmcache.settings import Repeat
 
 if TYPE_CHECKING:
@@ -42,25 +42,23 @@ class Recordings:
         self._max_age = max_age
         self._other_keys: dict[str, dict[str, str]] = {}
 
-    def key(self, call: Call, text: str, *, fast_path: bool) -> tuple[str, bool]:
-        """Return the key of a call in the cassette, and whether DSPy's other engine recorded it.
+    def key(self, call: Call, text: str, *, fast_path: bool) -> tuple[str, Equivalence | None]:
+        """Return the key of a call in the cassette; with what converts the answer, if another kind of call has it.
 
         It is another key than that of ``text`` if the call was recorded under other rules of redaction.
         """
         key = self._strategy.key(call, text)
         if self._cassette.answers(key):
-            return key, False
+            return key, None
         if (old := next((old.key for old in self._old if old.matches(call, text)), None)) is not None:
-            return old, False
-        if (
-            not fast_path
-            and two_engines.may_be_the_others(call)
-            and (others := self._by_other_engine(call.name))
-        ):
-            asked = two_engines.as_own(call)
-            if asked is not None and (other := others.get(self._strategy.key(asked))) is not None:
-                return other, True
-        return key, False
+            return old, None
+        for equivalence in () if fast_path else EQUIVALENCES:
+            if (name := equivalence.other_name(call)) is not None:
+                keys = self._equivalent_keys(name, equivalence)
+                form = equivalence.common_form(call) if keys else None
+                if form is not None and (other := keys.get(self._strategy.key(form))) is not None:
+                    return other, equivalence
+        return key, None
 
     def find(self, key: str, nth: int) -> tuple[int, Entry] | None:
         """Return the recording for the n-th call with a key (from 0), and its own number; None if there is none."""
@@ -78,31 +76,32 @@ class Recordings:
     def _old(self) -> list[OldRecording]:
         return list(old_recordings(self._cassette.entries, self._strategy, self._redact))
 
-    def _by_other_engine(self, name: str) -> dict[str, str]:
-        """Return the keys of the responses that DSPy's other engine recorded, by the keys of its own engine."""
+    def _equivalent_keys(self, name: str, equivalence: Equivalence) -> dict[str, str]:
+        """Return the keys of the responses to calls of a name, by the keys of the calls' common forms."""
         if name not in self._other_keys:
             found = self._other_keys[name] = {}
-            line = f"\ncall: {two_engines.OTHER[name]}".encode()
+            line = f"\ncall: {name}".encode()
             for entry in self._cassette.entries:
                 if entry.data.find(line, entry.start, entry.end) < 0:
                     continue  # before it is parsed: a cassette may have thousands
                 try:
                     call = entry.call()
-                    if call.name != two_engines.OTHER[name] or entry.answer().kind is not Kind.RESPONSE:
+                    if call.name != name or entry.answer().kind is not Kind.RESPONSE:
                         continue
                 except CassetteError:
                     continue  # the miss names it
-                if (asked := two_engines.as_own(call)) is not None:
-                    found[self._strategy.key(asked)] = entry.key
+                if (form := equivalence.common_form(call)) is not None:
+                    found[self._strategy.key(form)] = entry.key
         return self._other_keys[name]
 
 
-def answer_of(entry: Entry, call: Call, *, by_other_engine: bool) -> Answer:
-    """Return the answer of a recording; one of DSPy's other engine is converted. Raises CassetteError."""
+def answer_of(entry: Entry, call: Call, equivalence: Equivalence | None) -> Answer:
+    """Return the answer of a recording, converted to the call's own kind. Raises CassetteError."""
     answer = entry.answer()
-    if not by_other_engine:
+    if equivalence is None:
         return answer
     try:
-        return two_engines.answer_for(call, answer)
+        return equivalence.convert(call, answer)
     except Exception as problem:
-        raise entry.broken(f"DSPy cannot convert this answer: {shorten(str(problem))}") from problem
+        what = f"{equivalence.library} cannot convert this answer: {shorten(str(problem))}"
+        raise entry.broken(what) from problem

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_lmcache.children.starts import OFFLINE, VARIABLE, Membership, starts
 from pytest_lmcache.environment import prefer_local_prices, replace_keys
+from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 
 
@@ -28,7 +29,7 @@ class Child:
         if self._membership().is_offline:
             replace_keys()
         starts.watch(self._membership)
-        self._watches = [ImportWatch(name, self._library_is_there) for name in ("litellm", "dspy")]
+        self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
 
     def stop(self) -> None:
         """Belong to no test any more."""

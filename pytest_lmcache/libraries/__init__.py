@@ -1,1 +1,4 @@
-"""The libraries whose calls are intercepted, a folder for each."""
+"""The libraries whose calls are recorded, and what is common to them."""
+
+LIBRARIES = ("litellm", "dspy")
+"""The packages that are intercepted when they are imported; each may be there without the other."""

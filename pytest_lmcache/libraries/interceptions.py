@@ -9,11 +9,10 @@ from types import ModuleType
 from typing import Any
 
 from pytest_lmcache.environment import prefer_local_prices
+from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.bypassed_caches import WATCHED
 from pytest_lmcache.libraries.import_hook import ExecutionWatch, ImportWatch
 from pytest_lmcache.recorder import Recorder
-
-LIBRARIES = ("litellm", "dspy")
 
 
 class Interceptions:

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_lmcache import origins, places
 from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, SettingsError
+from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.places import Place
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from pytest_lmcache.summary import Summary
 
 LEFT_RUNNING = 10.0  # seconds to wait for the threads that tests have left running, as Python does for ever
-# DSPy has an engine of its own, and may be there without LiteLLM.
-LIBRARIES = ("litellm", "dspy")
 ENGINE = "pytest_lmcache.session"
 
 

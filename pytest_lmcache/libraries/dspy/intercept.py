@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.libraries.dspy import compat
 from pytest_lmcache.libraries.dspy.call import EngineCall
+from pytest_lmcache.libraries.dspy.engines import EQUIVALENCE
+from pytest_lmcache.libraries.equivalence import EQUIVALENCES
 from pytest_lmcache.libraries.recorded_call import RecordedCall
 from pytest_lmcache.recorder import Recorder
 
@@ -66,6 +68,8 @@ class Interception:
             while not self._users and self._originals:
                 kind, name, original = self._originals.pop()
                 setattr(kind, name, original)
+            if not self._users and EQUIVALENCE in EQUIVALENCES:
+                EQUIVALENCES.remove(EQUIVALENCE)
 
     def begin(self, engine: Any, request: Any, *, is_stream: bool, is_async: bool) -> RecordedCall | None:
         """Begin a call; None if nobody records it, or if ``request`` is none, which the engine itself refuses."""
@@ -83,6 +87,8 @@ class Interception:
     def _install(self) -> None:
         engines = _engine_methods()
         self._module = sys.modules["dspy"]
+        if engines and EQUIVALENCE not in EQUIVALENCES:
+            EQUIVALENCES.append(EQUIVALENCE)
         for kind, name, replacement in engines:
             self._replace(kind, name, functools.partial(replacement, self.begin))
         if (refused := compat.refused_client()) is not None:

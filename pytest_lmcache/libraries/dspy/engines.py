@@ -1,45 +1,42 @@
-"""What DSPy asks is one question, whichever engine carries it: its own, or LiteLLM."""
+"""DSPy asks the same by its own engine and by LiteLLM: each one's calls and answers in the form of the other."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from pytest_lmcache.interaction import Answer, Call, copied
 from pytest_lmcache.keys.plain import request_of
+from pytest_lmcache.libraries.dspy import answers
+from pytest_lmcache.libraries.equivalence import Equivalence
 
 OWN, LITELLM = "dspy", "completion"
-OTHER = {OWN: LITELLM, LITELLM: OWN}
 
 
-def may_be_the_others(call: Call) -> bool:
-    """Whether DSPy's other engine could have asked this too; streams cannot be converted."""
-    is_there = hasattr(sys.modules.get("dspy"), "lm15")
-    return is_there and call.name in OTHER and not call.request.get("stream")
+def _other_name(call: Call) -> str | None:
+    """The name of a call by the other engine; streams cannot be converted."""
+    return None if call.request.get("stream") else {OWN: LITELLM, LITELLM: OWN}.get(call.name)
 
 
-def as_own(call: Call) -> Call | None:
-    """A call as DSPy's own engine asks it, None for one that this engine cannot carry."""
+def _as_own(call: Call) -> Call | None:
+    """A call as DSPy's own engine makes it; None if it cannot."""
     if call.name == OWN:
         return call
     if call.request.get("n", 1) != 1:
         return None
     from dspy.lm15 import request_from_openai_chat
 
-    from pytest_lmcache.libraries.dspy import answers as lm15
-
     body = {name: value for name, value in call.request.items() if name != "n"}
     try:
         body.update(_strict_format(body.get("response_format")))
-        asked = lm15.question(request_from_openai_chat(body), "chat", stream=False)
-    except Exception:  # noqa: BLE001 - it has no such form, for whatever reason
+        asked = answers.question(request_from_openai_chat(body), "chat", stream=False)
+    except Exception:  # noqa: BLE001 - DSPy raises whatever it likes for a request that it cannot convert
         return None
     return Call(OWN, request_of((), (), asked, OWN))
 
 
 def _strict_format(form: Any) -> dict[str, Any]:
-    """A pydantic class as DSPy's own engine sends it: its schema, made strict."""
+    """The schema of a pydantic class as DSPy's own engine sends it: strict."""
     if not isinstance(form, dict) or form.keys() != {"name", "schema"}:
         return {}
     from dspy.clients.legacy_requests import _strict_json_schema
@@ -48,16 +45,14 @@ def _strict_format(form: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": form}}
 
 
-def answer_for(call: Call, answer: Answer) -> Answer:
-    """The other engine's recorded response as this call's engine gives it."""
-    from pytest_lmcache.libraries.dspy import answers as lm15
+def _convert(call: Call, answer: Answer) -> Answer:
+    """A response that the other engine recorded, as this call's engine gives it."""
+    if call.name == LITELLM:
+        return answer._replace(data=_chat(answers.revive_response(answer.data), call.request))
+    from dspy.lm15 import response_from_openai_chat
 
-    if call.name == OWN:
-        from dspy.lm15 import response_from_openai_chat
-
-        response = response_from_openai_chat(dict(answer.data), model=call.request["model"])
-        return answer._replace(data=lm15.store_response(response), hidden=None)
-    return answer._replace(data=_chat(lm15.revive_response(answer.data), call.request))
+    response = response_from_openai_chat(dict(answer.data), model=call.request["model"])
+    return answer._replace(data=answers.store_response(response), hidden=None)
 
 
 def _chat(response: Any, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,3 +77,6 @@ def _chat(response: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     }
     plain: dict[str, Any] = copied(data)
     return plain
+
+
+EQUIVALENCE = Equivalence("DSPy", _other_name, _as_own, _convert)
