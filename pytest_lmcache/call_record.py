@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.errors import shorten
 from pytest_lmcache.interaction import Answer, Interaction
+from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 
 UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
@@ -82,6 +83,7 @@ class CallRecord:
     replaces: bool = False
     may_be_asked_twice: bool = False
     asked_twice: bool = False
+    lock: Lock = NO_LOCK
     age: float = 0.0
     started: float = 0.0
     streamed: bool = False

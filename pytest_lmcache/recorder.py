@@ -18,7 +18,6 @@ from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.layers.answer_store import AnswerStore, Store
-from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.miss import EXPLAINED, Misses
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recordings import Recordings, answer_of
@@ -256,25 +255,28 @@ class Recorder(CallLog):
 
     def claim(
         self, record: CallRecord, call: Call, *, waited: bool, can_wait: bool
-    ) -> tuple[Lock | None, Answer | None]:
-        """Claim a call that is to be asked, so that this machine's other processes wait for its answer.
+    ) -> tuple[bool, Answer | None]:
+        """Claim a call that is to be asked, so that this machine's other processes wait until it has ended.
 
-        Returns the lock to release once the answer is in the layers, None while another process asks the same, and
-        the answer if the layers have it by now. ``waited`` says that this is not the first attempt, ``can_wait``
-        that the caller can make another one.
+        Returns whether it is claimed, False while another process asks the same, and the answer if the layers have
+        it by now. ``waited`` says that this is not the first attempt, ``can_wait`` that the caller can make another
+        one.
         """
         if self.mode not in {Mode.RECORD, Mode.ONCE}:
-            return NO_LOCK, None
-        lock: Lock | None = NO_LOCK
+            return True, None
         single_flight = getattr(self.store.cache, "single_flight", None)
         if single_flight is not None:
             record.may_be_asked_twice = record.streamed or not can_wait
             if not record.may_be_asked_twice:
                 lock = single_flight.claim(record.cache_key())
-        looks = lock is not None and (waited or self.path is not None)
-        answer = self.find_in_cache(record, call) if looks else None
+                if lock is None:
+                    return False, None
+                record.lock = lock
+        answer = self.find_in_cache(record, call) if waited or self.path is not None else None
+        if answer is not None:
+            record.lock.release()
         record.started = RealTime.seconds()
-        return lock, answer
+        return True, answer
 
     def finish(self, record: CallRecord, call: Call, answer: Answer) -> None:
         """Take the provider's answer of a call that ``begin`` did not answer: into every layer at once."""
@@ -282,10 +284,13 @@ class Recorder(CallLog):
         record.seconds = RealTime.seconds() - record.started
         record.open_stream, record.left_early = None, not (answer.complete or answer.ended)
         record.copy_usage(answer)
-        answer, now = redacted(answer, self.redact)._replace(seconds=record.seconds), utc_now()
-        self._record(record, call, answer, now)
-        if self.mode is not Mode.LIVE:
-            self.store.put(record, answer, now)
+        try:
+            answer, now = redacted(answer, self.redact)._replace(seconds=record.seconds), utc_now()
+            self._record(record, call, answer, now)
+            if self.mode is not Mode.LIVE:
+                self.store.put(record, answer, now)
+        finally:
+            record.lock.release()
 
     def _record(self, record: CallRecord, call: Call, answer: Answer, recorded: str) -> None:
         interaction = Interaction(record.key, call, answer, recorded)
@@ -305,6 +310,7 @@ class Recorder(CallLog):
                 self.store.release_key(record)
             self._unanswered.pop(record, None)
             record.open_stream, record.failure = None, failure
+        record.lock.release()
 
     def _failure(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> Failure:
         seconds = RealTime.seconds() - record.started
@@ -361,6 +367,7 @@ class Recorder(CallLog):
             answer = Answer(Kind.UNANSWERED, None, ended=WITH_THE_TEST)
             what = f"{record.name}() had no answer yet when the test ended"
             record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
+            record.lock.release()
         rewrite = self.mode is Mode.REWRITE
         if passed and any(record.failure is not None for record in self._calls):
             record_failures(self._calls, self.open_cassette())

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, NoReturn
 
 from pytest_lmcache import errors
@@ -17,7 +16,6 @@ from pytest_lmcache.children.starts import OFFLINE
 from pytest_lmcache.children.wire import Lines, connect, packed, packed_request, unpacked
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, MissInChild, UnsupportedInChild
 from pytest_lmcache.interaction import Answer, Call
-from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded
 from pytest_lmcache.redact import Redactor
 from pytest_lmcache.settings import Mode, Settings
@@ -77,13 +75,12 @@ class RemoteRecorder:
 
     def claim(
         self, record: CallRecord, _call: Call, *, waited: bool, can_wait: bool
-    ) -> tuple[Lock | None, Answer | None]:
+    ) -> tuple[bool, Answer | None]:
         """As `Recorder.claim`; the test's process holds the lock."""
         if self.mode not in {Mode.RECORD, Mode.ONCE} or record not in self._numbers:
-            return NO_LOCK, None
+            return True, None
         got = self._ask("claim", self._numbers[record], waited=waited, can_wait=can_wait)
-        release = partial(self._ask, "release", self._numbers[record])
-        return Lock(release) if got["is_claimed"] else None, self._answer(record, got)
+        return got["is_claimed"], self._answer(record, got)
 
     def finish(self, record: CallRecord, _call: Call, answer: Answer) -> None:
         """Hand the provider's answer over: it is in the test's layers when this returns."""

@@ -30,7 +30,6 @@ from pytest_lmcache.children.wire import (
 )
 from pytest_lmcache.errors import CassetteMiss
 from pytest_lmcache.interaction import Answer, Call
-from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode
@@ -153,7 +152,6 @@ class Peer:
         self._count = count(1)
         self._calls: dict[int, tuple[Recorder, CallRecord, Call]] = {}
         self._replayed: deque[int] = deque()
-        self._locks: dict[int, Lock] = {}
 
     def answer(self, lock: AbstractContextManager[Any]) -> bool:
         """Answer what it asks now; False when it has gone."""
@@ -171,8 +169,8 @@ class Peer:
 
     def end(self) -> None:
         """It has gone: nobody waits for its answers any more."""
-        for lock in self._locks.values():
-            lock.release()
+        for _, record, _ in self._calls.values():
+            record.lock.release()
         self.lines.close()
 
     def _answered(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -244,14 +242,8 @@ class Peer:
 
     def _claim(self, number: int, *, waited: bool, can_wait: bool) -> dict[str, Any]:
         recorder, record, call = self._calls[number]
-        lock, answer = recorder.claim(record, call, waited=waited, can_wait=can_wait)
-        if lock is not None:
-            self._locks[number] = lock
-        return {"is_claimed": lock is not None, **_sent(record, answer)}
-
-    def _release(self, number: int) -> dict[str, Any]:
-        self._locks.pop(number, NO_LOCK).release()
-        return {}
+        is_claimed, answer = recorder.claim(record, call, waited=waited, can_wait=can_wait)
+        return {"is_claimed": is_claimed, **_sent(record, answer)}
 
     def _finish(self, number: int, *, answer: Any) -> dict[str, Any]:
         recorder, record, call = self._calls.pop(number)

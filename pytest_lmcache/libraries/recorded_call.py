@@ -15,7 +15,6 @@ from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.bypassed_caches import call_seen
 from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled
 from pytest_lmcache.libraries.stream_recording import record_stream
-from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
@@ -86,7 +85,7 @@ class RecordedCall:
     Raises CassetteMiss, and CassetteError if the cassette is broken.
     """
 
-    __slots__ = ("call", "library", "lock", "record", "recorder", "stored")
+    __slots__ = ("call", "library", "record", "recorder", "stored")
 
     def __init__(self, recorder: Recorder, library: LibraryCall, *, fast_path: bool = False) -> None:
         __tracebackhide__ = True
@@ -94,7 +93,6 @@ class RecordedCall:
         call_seen()
         self.recorder = recorder
         self.library = library
-        self.lock: Lock = NO_LOCK
         self.record: CallRecord
         self.stored: Answer | None
         with self._remembering_faults():
@@ -154,17 +152,15 @@ class RecordedCall:
         can_wait = not (blocks and _has_loop())
         for attempt in range(MOST_ATTEMPTS):
             with self._remembering_faults():
-                lock, self.stored = self.recorder.claim(
+                is_claimed, self.stored = self.recorder.claim(
                     self.record, self.call, waited=attempt > 0, can_wait=can_wait
                 )
-            if lock is not None:
-                self.lock = lock
+            if is_claimed:
                 break
             yield
         else:
             self.record.may_be_asked_twice = True
         if self.stored is not None:
-            self.lock.release()
             self._add_savings()
 
     # ---- record
@@ -172,14 +168,11 @@ class RecordedCall:
     def _record(self, result: Any) -> Any:
         """Record an answer of the provider, a stream while it is read; give what the caller gets."""
         with self._remembering_faults():
-            try:
-                codec = self.library.stream_codec(result)
-                if codec is not None:
-                    return record_stream(result, StreamRecording(self, codec))
-                self.finish(self.library.to_answer(result))
-                return result
-            finally:
-                self.lock.release()
+            codec = self.library.stream_codec(result)
+            if codec is not None:
+                return record_stream(result, StreamRecording(self, codec))
+            self.finish(self.library.to_answer(result))
+            return result
 
     def finish(self, answer: Answer) -> None:
         """Record an answer, or a stream that has ended."""
@@ -194,7 +187,6 @@ class RecordedCall:
             yield
         except BaseException as error:
             self.failed(error)
-            self.lock.release()
             raise
 
     def failed(self, error: BaseException, stream: Answer | None = None) -> None:
