@@ -6,14 +6,14 @@ its own: ``[{"delta": {"text": "Par"}}, "is"]`` is ``[{"delta": {"text": "Par"}}
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 Chunk: TypeAlias = dict[str, Any] | str
 
-# The names that lead to a chunk's piece of text, and the names of the piece, in LiteLLM's chunks and DSPy's events.
-# A layer's values depend on them: the order stays, new names go last.
+# The names that lead to a chunk's piece of text, and those of the piece itself, in LiteLLM's chunks and DSPy's events.
+# What is stored depends on them: another name, or another order, needs a new format of cassettes and values.
 STEPS = ("choices", "delta", "tool_calls", "function")
 TEXTS = ("content", "text", "arguments", "reasoning_content")
 # Values of these types are the same if they are equal, unlike 1, 1.0 and True.
@@ -39,30 +39,28 @@ def text_path(chunk: Any) -> tuple[str, ...]:
     return ()
 
 
-def with_text(chunk: dict[str, Any], path: tuple[str, ...], text: str) -> dict[str, Any]:
+def with_text(chunk: dict[str, Any], path: Sequence[str], text: str) -> dict[str, Any]:
     """A copy of a chunk with another text at the path. Raises ValueError if the path is empty."""
-    if not path:
-        raise ValueError("a text cannot follow a chunk that has no piece of text")
     name, *rest = path
-    value: Any = text
-    if rest:
-        inner = chunk[name]
-        [item] = inner if isinstance(inner, list) else [inner]
-        value = with_text(item, tuple(rest), text)
-        value = [value] if isinstance(inner, list) else value
-    return {**chunk, name: value}
+    inner: Any = chunk[name]
+    if not rest:
+        inner = text
+    elif isinstance(inner, list):
+        inner = [with_text(inner[0], rest, text)]
+    else:
+        inner = with_text(inner, rest, text)
+    return {**chunk, name: inner}
 
 
 def whole(chunks: Iterable[Chunk]) -> Iterator[dict[str, Any]]:
     """Every chunk of a stored stream as a mapping. Raises ValueError for a text that has no chunk to repeat."""
     last: dict[str, Any] = {}
-    path: tuple[str, ...] | None = ()
+    path: tuple[str, ...] = ()
     for chunk in chunks:
         if isinstance(chunk, str):
-            path = text_path(last) if path is None else path
             yield with_text(last, path, chunk)
         else:
-            last, path = chunk, None
+            last, path = chunk, text_path(chunk)
             yield chunk
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
@@ -136,12 +136,9 @@ def _build(node: Any, loader: Any) -> Any:
 
 def _repeated(pairs: list[tuple[Any, Any]]) -> Exception:
     """The error for a mapping that has a key twice, as after a merge."""
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key.value in seen:
-            return _fault_at(key, f"the key {key.value[:40]!r} stands here twice")
-        seen.add(key.value)
-    return _fault_at(pairs[0][0], "two keys of this mapping are the same")
+    first = {key.value: key for key, _ in reversed(pairs)}
+    key = next((key for key, _ in pairs if first[key.value] is not key), pairs[0][0])
+    return _fault_at(key, f"the key {key.value[:40]!r} stands here twice")
 
 
 def _fault_at(node: Any, problem: str) -> Exception:
@@ -164,8 +161,8 @@ def _read_text(node: Any, _loader: Any) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), node.value)
 
 
-def _tag_reader(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
-    return lambda node, _loader: read(node.value)
+def _read_tagged(read: Callable[[str], Any], node: Any, _loader: Any) -> Any:
+    return read(node.value)
 
 
 _READERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -174,7 +171,7 @@ _READERS: dict[str, Callable[[Any, Any], Any]] = {
     _INT: _read_int,
     _FLOAT: _read_float,
     "!text": _read_text,
-    **{f"!{tag}": _tag_reader(read) for tag, read in READERS.items()},
+    **{f"!{tag}": partial(_read_tagged, read) for tag, read in READERS.items()},
 }
 
 
