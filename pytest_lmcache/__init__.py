@@ -53,7 +53,6 @@ def __getattr__(name: str) -> Any:
 
         return configure_cache
     if name in __all__:
-        # Not before: what these errors derive from depends on whether pytest has been imported by then.
         from pytest_lmcache import errors
 
         return getattr(errors, name)

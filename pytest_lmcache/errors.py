@@ -1,57 +1,47 @@
-"""Every error that users meet, and the words it is told in: what was asked, where it was looked for, the mend."""
+"""The exceptions and the warning of this package. Their messages stand where they are raised."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 WIDTH = 100
-
 
 # An attribute of an error that a test has failed with: a block that ends later need not raise it again.
 REPORTED = "lmcache_reported"
 
 
 class LMCacheError(Exception):
-    """Base of this package's ordinary errors."""
+    """Base of the exceptions that are no misses."""
 
 
 class CassetteError(LMCacheError):
-    """A cassette file that cannot be used: broken, truncated, newer, foreign, or not writable."""
+    """Raised if a cassette cannot be used: it is broken, cut off, newer, no cassette, or cannot be written."""
 
 
 class UnkeyableCallError(LMCacheError):
-    """A call whose arguments cannot be turned into a key."""
+    """Raised by a call if its arguments cannot be turned into a key."""
 
 
 class SettingsError(LMCacheError, ValueError):
-    """A setting with a value that it cannot have."""
+    """Raised for a setting that does not exist, or that has a value which it cannot have."""
 
 
 class CacheError(LMCacheError):
-    """A value of the cache that cannot be made or used."""
+    """Raised if an answer cannot be stored in the cache, or if a stored value is none of this package's."""
 
 
 class LayerError(CacheError):
-    """Trouble with a layer's store: away, locked, full, broken."""
+    """Raised by a layer of the cache if its store is away, locked, full or broken; `Cache` turns it into a warning."""
 
 
 class LMCacheWarning(UserWarning):
-    """Something that does not work as wished, and that recording and replaying goes on without."""
+    """Issued if something does not work, and recording and replaying go on without it."""
 
 
 class DoorError(LMCacheError):
-    """A library's functions are not where this package looks for them: calls could slip by unseen."""
-
-
-if TYPE_CHECKING:
-    _Outcome = BaseException
-else:
-    # Where pytest runs, its own kind of failure: what runs tests and fixtures for it (anyio's runner, the
-    # cache of fixtures) takes any other BaseException for an interrupt.
-    _Outcome = getattr(getattr(sys.modules.get("pytest"), "fail", None), "Exception", BaseException)
+    """Raised when LiteLLM or DSPy is imported, if calls of that version cannot be intercepted."""
 
 
 class MissCause(StrEnum):
@@ -65,12 +55,16 @@ class MissCause(StrEnum):
     CUT_OFF = "cut off"
 
 
-class CassetteMiss(_Outcome):
-    """A call that no recording answers.
+class Outcome(BaseException):
+    """What ends a test. The pytest plugin makes a miss one of pytest's failures too, beside this base."""
 
-    Derives from BaseException, as pytest's own outcomes do: no ``except Exception``, no retry loop and no
-    exception mapping between the call and the test swallows it. ``cause`` says why, ``normalizers`` are those that
-    are to be set for the recording to answer.
+
+class CassetteMiss(Outcome):
+    """Raised by a call that no recording answers, in a mode that does not ask the provider.
+
+    It is no ``Exception``, as pytest's own outcomes are none: no ``except Exception``, retry loop or exception
+    mapping between the call and the test swallows it. ``cause`` says why it missed; ``normalizers`` are the names
+    of those that would let a recording answer.
     """
 
     cause: MissCause = MissCause.NOT_RECORDED
@@ -78,33 +72,26 @@ class CassetteMiss(_Outcome):
 
     __repr__ = BaseException.__repr__
 
+    def add_line(self, line: str) -> None:
+        """Add a line below the first one of the message; there are no lines of the user's behind this miss."""
+        first, separator, rest = str(self).partition("\n")
+        self.args = (f"{first}\n{line}{separator}{rest}",)
+        vars(self).update(msg=self.args[0], pytrace=False)  # from these pytest shows a failure
+
 
 class UnsupportedCall(CassetteMiss):
-    """A call that this package does not record, made where nothing may reach a provider."""
+    """Raised by a call that cannot be recorded, in a mode in which nothing may reach a provider."""
 
 
 class MissInChild(CassetteMiss, Exception):  # noqa: N818 - a miss, as the others
-    """A miss in a process that a test started: an ordinary exception, so that a pool's worker hands it on."""
+    """Raised by a call that misses in a process that a test started.
+
+    It is an ordinary exception, so that the workers of a pool hand it on.
+    """
 
 
 class UnsupportedInChild(UnsupportedCall, MissInChild):
-    """The same of a call that this package does not record."""
-
-
-def named(kind: str, text: str) -> BaseException:
-    """The error of this package that has a name, as another process met it."""
-    found = globals().get(kind)
-    if isinstance(found, type) and issubclass(found, LMCacheError | LMCacheWarning | CassetteMiss):
-        return found(text)
-    return LMCacheError(f"{kind}: {text}")
-
-
-def add_line(error: BaseException, line: str) -> None:
-    """Put a line below the first one of the message of an error that has no lines of the user's behind it."""
-    first, separator, rest = str(error).partition("\n")
-    text = f"{first}\n{line}{separator}{rest}"
-    error.args = (text,)
-    vars(error).update(msg=text, pytrace=False)  # as pytest's own failures have them
+    """Raised by a call that cannot be recorded, in a process that a test started."""
 
 
 def shorten(value: Any, width: int = WIDTH) -> str:
@@ -112,25 +99,6 @@ def shorten(value: Any, width: int = WIDTH) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("unicode_escape").decode() if not text.isprintable() else text
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def unsupported_call(name: str, mode: str) -> str:
-    """The message for an entry point that is not recorded."""
-    called = name if name.startswith("dspy.") else f"litellm.{name}"
-    return (
-        f"{called}() is not recorded by pytest-lmcache yet, and mode {mode} lets nothing reach a "
-        "provider unrecorded.\n"
-        "Call it live with `pytest --lm-mode=live` or `@pytest.mark.lm_cache(mode='live')`, or replace it "
-        "in the test."
-    )
-
-
-def still_running(test: str, seconds: float, miss: str) -> str:
-    """What is told of a miss whose test does not end; ``seconds`` is for how long it has not."""
-    return (
-        f"\n{test} has not ended {seconds:.0f} seconds after this miss. If it hangs, it may be "
-        f"waiting for a thread or a task that the miss has ended.\n\n{miss}\n"
-    )
 
 
 def miss(

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallLog, CallNumbers, CallRecord, Failure
 from pytest_lmcache.cassette.after_test import calls_to_save, count_unused, record_failures
 from pytest_lmcache.cassette.file import Cassette, NoCassette
@@ -321,7 +320,14 @@ class Recorder(CallLog):
     def refuse(self, name: str) -> None:
         """Let the call of an entry point that is not recorded pass; raises UnsupportedCall in a replaying mode."""
         if self.mode.replays:
-            self._raise(UnsupportedCall(errors.unsupported_call(name, self.mode)))
+            called = name if name.startswith("dspy.") else f"litellm.{name}"
+            miss = UnsupportedCall(
+                f"{called}() is not recorded by pytest-lmcache yet, and mode {self.mode} lets nothing reach a "
+                "provider unrecorded.\n"
+                "Call it live with `pytest --lm-mode=live` or `@pytest.mark.lm_cache(mode='live')`, or replace it "
+                "in the test."
+            )
+            self._raise(miss)
         record = CallRecord(self.number(), name, "", 0, "provider")
         why = NotRecorded(Reason.UNSUPPORTED, f"{name}()")
         record.failure = Failure(why, None, record.order, replays=False)

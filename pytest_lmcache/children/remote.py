@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.children.starts import OFFLINE
-from pytest_lmcache.children.wire import Lines, connect, packed, packed_request, unpacked
+from pytest_lmcache.children.wire import Lines, connect, error_named, packed, packed_request, unpacked
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, MissInChild, UnsupportedInChild
 from pytest_lmcache.interaction import Answer, Call
 from pytest_lmcache.not_recorded import NotRecorded
@@ -200,7 +200,7 @@ def _name(*, is_fork: bool = False) -> str:
 
 
 def _fault(kind: str, text: str) -> BaseException:
-    fault = errors.named(kind, text)
+    fault = error_named(kind, text)
     if isinstance(fault, CassetteMiss):
         return UnsupportedInChild(text) if isinstance(fault, errors.UnsupportedCall) else MissInChild(text)
     return fault

@@ -16,7 +16,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.children.starts import OFFLINE
 from pytest_lmcache.children.wire import (
@@ -24,6 +23,7 @@ from pytest_lmcache.children.wire import (
     Lines,
     Socket,
     connect,
+    error_named,
     packed,
     unpacked,
     unpacked_request,
@@ -191,7 +191,7 @@ class Peer:
             result: dict[str, Any] = act(recorder if number is None else number, **question)
         except BaseException as fault:  # noqa: BLE001 - the process that asked gets it
             if isinstance(fault, CassetteMiss):
-                errors.add_line(fault, f"Asked by   {self._who}")
+                fault.add_line(f"Asked by   {self._who}")
             # Who raises a miss remembers it.
             is_known = isinstance(fault, CassetteMiss) or (recorder is not None and fault in recorder.faults)
             return {"raised": [type(fault).__name__, str(fault)], "is_known": is_known}
@@ -272,7 +272,7 @@ class Peer:
 
     def _fault(self, recorder: Recorder | None, *, kind: str, text: str) -> dict[str, Any]:
         if recorder is not None:
-            recorder.faults.append(errors.named(kind, text))
+            recorder.faults.append(error_named(kind, text))
         return {}
 
 

@@ -6,6 +6,8 @@ import json
 import socket
 from typing import Any
 
+from pytest_lmcache import errors
+from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.layers import values
 
@@ -89,3 +91,11 @@ def unpacked_request(data: dict[str, Any]) -> dict[str, Any]:
     """The arguments of that data."""
     request: dict[str, Any] = unpacked(data).data
     return request
+
+
+def error_named(kind: str, text: str) -> BaseException:
+    """The error of this package that has a name, as the other process met it."""
+    found = getattr(errors, kind, None)
+    if isinstance(found, type) and issubclass(found, LMCacheError | LMCacheWarning | CassetteMiss):
+        return found(text)
+    return LMCacheError(f"{kind}: {text}")

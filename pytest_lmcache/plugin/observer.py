@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_lmcache import origins, places
-from pytest_lmcache.errors import CassetteMiss, UnsupportedCall, still_running
+from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
 from pytest_lmcache.plugin.tracebacks import calling_file
 from pytest_lmcache.settings import Mode
@@ -72,7 +72,10 @@ class RunObserver(Observer):
     def _tell_of_hang(self, test: str, miss: CassetteMiss) -> None:
         capture = self.config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
-            sys.stderr.write(still_running(test, PATIENCE, str(miss)))
+            sys.stderr.write(
+                f"\n{test} has not ended {PATIENCE:.0f} seconds after this miss. If it hangs, it may be "
+                f"waiting for a thread or a task that the miss has ended.\n\n{miss}\n"
+            )
             sys.stderr.flush()
 
     def block_ended(self, recorder: Recorder, *, passed: bool, written: bool, in_test: bool) -> None:
