@@ -1,7 +1,6 @@
-"""File locks that the threads and processes of one machine share; filelock does the locking.
+"""File locks that the threads and processes of one machine share; filelock locks the files.
 
-filelock's own ``FileLock`` takes 90 µs to acquire and release a file, its functions for a descriptor 4 µs. They
-also let us write down who holds a lock, and remove its file.
+Its functions for descriptors take 4 µs, its ``FileLock`` 90, which would neither name the holder nor remove the file.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import stat
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 from pytest_lmcache.clock import RealTime
@@ -35,19 +33,23 @@ class HeldTooLongError(Exception):
 class Lock:
     """A lock that is held until any thread releases it, until nothing refers to it, or until the process ends.
 
-    ``release`` is called once; None makes a lock that excludes nobody.
+    ``descriptor`` is that of the locked file; a lock without one excludes nobody.
     """
 
-    __slots__ = ("_release",)
+    __slots__ = ("_descriptor",)
 
-    def __init__(self, release: Callable[[], object] | None = None) -> None:
-        self._release = release
+    def __init__(self, descriptor: int | None = None) -> None:
+        self._descriptor = descriptor
 
     def release(self) -> None:
         """Let the next one in. A second call does nothing."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            from filelock import unlock_descriptor
+
+            with suppress(OSError):  # closing does not unlock a file that a forked process has open too
+                unlock_descriptor(descriptor)
+            os.close(descriptor)
 
     def __del__(self) -> None:
         """Release a lock that was forgotten."""
@@ -73,7 +75,10 @@ def exclusive_writing(path: Path) -> Iterator[None]:
     Raises HeldTooLongError if a process does not release the lock, OSError if the lock file cannot be created. On
     a file system without locks it warns and excludes nobody.
     """
-    lock_file = _lock_file(path)
+    name = f".{path.name}.lock"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.blake2b(os.fsencode(name), digest_size=12).hexdigest()}.lock"
+    lock_file = path.with_name(name)
     lock = _wait_for_lock(lock_file, path)
     try:
         yield
@@ -84,13 +89,6 @@ def exclusive_writing(path: Path) -> Iterator[None]:
         with suppress(OSError):
             lock_file.unlink()
         lock.release()
-
-
-def _lock_file(path: Path) -> Path:
-    name = f".{path.name}.lock"
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{hashlib.blake2b(os.fsencode(name), digest_size=12).hexdigest()}.lock"
-    return path.with_name(name)
 
 
 def _wait_for_lock(lock_file: Path, path: Path) -> Lock:
@@ -110,7 +108,7 @@ def _wait_for_lock(lock_file: Path, path: Path) -> Lock:
             )
             return NO_LOCK
         if lock is not None:
-            if _is_at(lock_file, descriptor):
+            if _has_name(descriptor, lock_file):
                 with suppress(OSError):  # a full disk shows when the cassette is written
                     os.ftruncate(descriptor, 0)
                     os.write(descriptor, _this_process().encode("utf-8", "backslashreplace"))
@@ -137,16 +135,7 @@ def _try_lock(descriptor: int) -> Lock | None:
     finally:
         if not is_locked:
             os.close(descriptor)
-    return Lock(partial(_unlock, descriptor)) if is_locked else None
-
-
-def _unlock(descriptor: int) -> None:
-    from filelock import unlock_descriptor
-
-    # Closing alone does not unlock a file that a forked process has open too.
-    with suppress(OSError):
-        unlock_descriptor(descriptor)
-    os.close(descriptor)
+    return Lock(descriptor) if is_locked else None
 
 
 def _remove_foreign(lock_file: Path) -> None:
@@ -164,8 +153,8 @@ def _remove_foreign(lock_file: Path) -> None:
         raise OSError(problem.errno, f"{lock_file} is no file, so it cannot be the lock") from None
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file still has its name; the process that held the lock before removes the file."""
+def _has_name(descriptor: int, path: Path) -> bool:
+    """Return whether an open file has its name still: the process that held the lock before removes the file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:

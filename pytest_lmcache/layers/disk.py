@@ -60,7 +60,7 @@ class DiskLayer:
             if value is None:
                 cache.delete(key)
             else:
-                self._mark_used(key)
+                self._used[key] = self._used.pop(key, None)
             return value
 
         value = self._in_database(read)
@@ -74,7 +74,7 @@ class DiskLayer:
             cache.set(key, text)
             self._unchecked += len(text)
             if is_moved():
-                self._mark_used(key)  # diskcache has stored the time of a test's clock
+                self._used[key] = self._used.pop(key, None)  # diskcache has stored the time of a test's clock
             elif self._unchecked > CHECK_SIZE_AFTER * self._size_limit:
                 self._unchecked = 0
                 self._evict(cache, key, text)
@@ -130,10 +130,6 @@ class DiskLayer:
         _set_eviction(opened, "none", 0)  # a read is to take no lock and to write nothing
         return opened
 
-    def _mark_used(self, key: str) -> None:
-        self._used.pop(key, None)
-        self._used[key] = None
-
     def _store_use(self, cache: Any) -> None:
         """Store which values were used, all at once."""
         if not self._used or is_moved():
@@ -172,14 +168,10 @@ def _set_eviction(cache: Any, policy: str, count: int) -> None:
 
 @cache
 def _text_disk() -> type[Any]:
-    """How diskcache stores keys and values: text in the database, and nothing else."""
+    """How diskcache stores values: text in the database. It reads no key, so a pickled one is harmless."""
     import diskcache
 
     class TextDisk(diskcache.Disk):  # type: ignore[misc]
-        def get(self, _key: Any, _raw: Any) -> Any:
-            """Refuse to read a key, which may be pickled."""
-            raise NotImplementedError
-
         def store(self, value: str, _read: Any, key: Any = None) -> tuple[int, int, None, str]:  # noqa: ARG002
             """Store text of any length in the row."""
             return 0, IN_DATABASE, None, value

@@ -99,15 +99,9 @@ class Cache:
         ``valkey://`` or ``valkeys://``. Raises SettingsError for any other argument, for a value that an argument
         cannot have, and for a URL if redis-py is not installed.
         """
-        given = {
-            "enable_memory_cache": enable_memory_cache,
-            "enable_disk_cache": enable_disk_cache,
-            "disk_cache_dir": FOLDER if disk_cache_dir is None else disk_cache_dir,
-            "disk_size_limit_bytes": disk_size_limit_bytes,
-            "memory_max_entries": memory_max_entries,
-            "ttl": ttl,
-            "url": url,
-        }
+        if disk_cache_dir is None:
+            disk_cache_dir = FOLDER
+        given = {name: value for name, value in locals().items() if name not in {"self", "unknown"}}
         self._settings = DEFAULTS.updated(given | unknown, f"{type(self).__name__}()")
         if url is not None:
             from pytest_lmcache.layers.redis import check_installed
