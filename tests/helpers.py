@@ -1,12 +1,28 @@
-"""A user's suite, written into a folder of its own and run within this process."""
+"""What several test files use: a user's suite, interactions of cassettes, and plain data of every kind."""
 
 from __future__ import annotations
 
+import math
+import re
+import struct
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from pytest_lmcache.cassette.document import entry_of
+from pytest_lmcache.cassette.file import Cassette
+from pytest_lmcache.cassette.merge import CallToSave
+from pytest_lmcache.cassette.yaml_writer import Lines
+from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
+from pytest_lmcache.keys.strategies import KeyStrategy, strategy
+from pytest_lmcache.stream_chunks import pack
 
 APP = '''
 """What the users' tests call."""
@@ -122,3 +138,205 @@ class Suite:
         """The files under the cassette folder, as sorted posix paths."""
         root = self.folder / "cassettes"
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+# ---- cassettes -----------------------------------------------------------------------------------------
+
+GOLDEN = sorted((Path(__file__).parent / "cassette" / "golden").glob("*.yaml"))
+"""Cassettes of released formats, which never change."""
+EXACT = strategy("exact")
+WHEN = "2026-11-23T09:12:44Z"
+
+
+def call(text: str, **more: Any) -> Call:
+    return Call("completion", {"model": "openai/m", "messages": [{"role": "user", "content": text}], **more})
+
+
+def reply(text: str, *, run: int = 1, **more: Any) -> Answer:
+    """An answer as a provider gives it in one of several runs: its id and its time are of that run."""
+    return Answer(
+        Kind.RESPONSE,
+        {
+            "id": f"chatcmpl-{text}-{run}",
+            "created": 1_700_000_000 + run,
+            "system_fingerprint": f"fp_{run}",
+            "choices": [{"message": {"role": "assistant", "content": text}}],
+            **more,
+        },
+        seconds=0.5 + run,
+    )
+
+
+def stream(*texts: str, run: int = 1, **more: Any) -> Answer:
+    chunks = [{"id": f"c-{run}", "created": run, "n": 0, "text": text} for text in texts]
+    return Answer(Kind.STREAM, pack(chunks), seconds=1.5, **more)
+
+
+def interaction(asked: Call | str, answer: Answer | str, keys: KeyStrategy = EXACT) -> Interaction:
+    asked = call(asked) if isinstance(asked, str) else asked
+    answer = reply(answer) if isinstance(answer, str) else answer
+    return Interaction(keys.key(asked), asked, answer, WHEN)
+
+
+def asked_for(*interactions: Interaction) -> list[CallToSave]:
+    """What a test that got these answers hands to the cassette."""
+    seen: dict[str, int] = {}
+    asked = []
+    for each in interactions:
+        asked.append(CallToSave(each.key, seen.setdefault(each.key, 0), entry_of(each, Path())))
+        seen[each.key] += 1
+    return asked
+
+
+def record(path: Path, *interactions: Interaction, keys: KeyStrategy = EXACT, **how: Any) -> bool:
+    how = {"is_shared": False, "rewrite": False, "comment": ["a comment"], **how}
+    return Cassette(path, keys).save(asked_for(*interactions), **how)
+
+
+def contents(path: Path, keys: KeyStrategy = EXACT) -> list[str]:
+    """What the file answers, in the file's order."""
+    return [entry.answer().data["choices"][0]["message"]["content"] for entry in Cassette(path, keys).entries]
+
+
+def fields_of(each: Interaction) -> dict[str, Any]:
+    answer = each.answer.with_whole_chunks()
+    fields = {"key": each.key, "call": each.call.name, "request": each.call.request, "kind": str(answer.kind)}
+    for name in ("data", "error", "complete", "hidden", "seconds", "usd"):
+        fields[name] = getattr(answer, name)
+    return {**fields, "recorded": each.recorded}
+
+
+def tagged(value: Any) -> Any:
+    """Plain data as JSON that keeps every bit and every order."""
+    if isinstance(value, dict):
+        return {"dict": [[name, tagged(item)] for name, item in value.items()]}
+    if isinstance(value, list):
+        return [tagged(item) for item in value]
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, float):
+        return {"float": value.hex() if math.isfinite(value) else repr(value)}
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53:
+        return {"int": hex(value)}
+    return value
+
+
+# ---- plain data ----------------------------------------------------------------------------------------
+
+NASTY = [
+    *"\x00\x01\x07\x08\t\n\r\x0b\x0c\x1b\x1f \x7f\x80\x85\x9f\xa0\xad\u2028\u2029\ufeff\ufffe\uffff\ufffd\ud800\ude00\udfff",
+    *"-:#'\"\\/,[]{}&*!|>%@`?=<~.+_0123456789eExXoOntfyNTFY",
+    *"éß漢字🐐👩\u200d\u202e\ue000\U0001fffe\U0010ffff",
+    "\n\n",
+    "  \n",
+    "\r\n",
+    "\ud83d\ude00",
+    "--- ",
+    "\n--- # 1\n",
+    "\n...\n",
+    "\nresponse:",
+    "- ",
+    ": ",
+    " #",
+    "\\ud83d",
+]
+WORDS = (
+    "", "~", "null", "Null", "NULL", "true", "True", "FALSE", "yes", "No", "on", "OFF", "y", "N", "=", "<<", "-",
+    "?", ":", "---", "...", "0", "-1", "+1", "007", "0o17", "0x1F", "0b101", "1_000", "1:30", "190:20:30.15", "1.5",
+    "1.", ".5", "1e5", "1.5e5", "12345e678901", "1e-05", ".inf", "-.INF", ".nan", "NaN", "nan", "inf", "Infinity",
+    "2026-11-23", "2026-11-23T09:12:44Z", "2026-11-23 09:12:44", "2026-1-2t3:4:5.6 +1", "!f32", "!text x", "&a", "*a",
+    "%YAML 1.1", "@x", "`x", "{}", "[]", "{a: b}", "[a, b]", "a: b", "a:", "a #b", "#a", "a#b", "- a", "-a", "'a'",
+    '"a"', "it's", "it's C:\\new\\x: #", "it's \"a\"", " a", "a ", "a:b", "http://x.y/z?q=1#f", "C:\\x", "3f9a1c0e5d21b7aa", "exact/1", "_", "_1", "1_",
+)  # fmt: skip
+
+nasty_text = st.lists(st.sampled_from(NASTY), max_size=12).map("".join)
+# Deferred, as `values` are, because Hypothesis warns of strategies that take long to print.
+texts = st.deferred(
+    lambda: (
+        nasty_text
+        | st.sampled_from(WORDS)
+        | st.text(max_size=20)
+        | st.text("abc :#\n-", max_size=12)
+        | st.text(st.characters(), max_size=8)
+    )
+)
+doubles = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack(">d", struct.pack(">Q", bits))[0])
+floats = (
+    st.floats() | doubles | st.sampled_from([-0.0, 1e5, 1e16, 1e-5, 1.5e300, 5e-324, math.nan, -math.nan])
+)
+integers = (
+    st.integers() | st.integers(-(10**6000), 10**6000) | st.sampled_from([2**2047, 2**2048, -(2**2048)])
+)
+scalars = st.none() | st.booleans() | integers | floats | texts | st.binary(max_size=40)
+keys = texts | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False)
+vectors = st.lists(st.floats(width=32), min_size=14, max_size=18) | st.lists(floats, min_size=14, max_size=18)
+values = st.deferred(
+    lambda: st.recursive(
+        scalars | vectors,
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(keys, inner, max_size=4)
+            | st.lists(st.dictionaries(keys, inner, max_size=3), max_size=3).map(Lines)
+        ),
+        max_leaves=12,
+    )
+)
+documents = st.dictionaries(texts, values, max_size=4)
+items = st.lists(st.dictionaries(texts, values, max_size=3) | texts, min_size=1, max_size=6)
+quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def exactly(value: Any) -> Any:
+    """A value's types, order and bits, so that == compares all of them."""
+    if isinstance(value, dict):
+        return "dict", [(exactly(key), exactly(item)) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return "list", [exactly(item) for item in value]
+    if type(value) is float:
+        return "float", struct.pack(">d", value)
+    return type(value).__name__, value
+
+
+# ---- README.md -----------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of README.md; ``name`` is the file that its first line names."""
+
+    line: int
+    language: str
+    text: str
+
+    @property
+    def name(self):
+        found = re.match(r"# (\S+\.\w+)\n", self.text)
+        return found[1] if found else ""
+
+    @property
+    def kind(self):
+        """What the tests below do with the block; empty for one that they know nothing to do with."""
+        first = self.text.partition("\n")[0]
+        kinds = {
+            "suite": self.language == "python" and self.name.startswith("test_"),
+            "script": self.language == "python" and self.name != "" and not self.name.startswith("test_"),
+            "cassette": self.language == "yaml" and first.startswith("# pytest-lmcache cassette of "),
+            "configuration": self.language == "toml" and self.name == "pyproject.toml",
+            "commands": self.language == "shell",
+            "summary": self.language == "text" and " language-model calls " in first,
+            "miss": self.language == "text" and "CassetteMiss" in first,
+        }
+        return next((kind for kind, fits in kinds.items() if fits), "")
+
+
+def blocks(kind=None):
+    """The blocks of README.md, all or those of one kind."""
+    found = [
+        Block(README.count("\n", 0, match.start()) + 1, match[1], match[2])
+        for match in FENCE.finditer(README)
+    ]
+    return [block for block in found if kind in (None, block.kind)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import filelock
 import pytest
-from test_file import contents, interaction, record
+from helpers import contents, interaction, record
 
 from pytest_lmcache import locks
 from pytest_lmcache.errors import CassetteError, LMCacheWarning

@@ -13,7 +13,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from test_readme import blocks
+from helpers import blocks
 
 import pytest_lmcache
 

@@ -6,11 +6,9 @@ import re
 import runpy
 import shlex
 import tomllib
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from helpers import Suite
+from helpers import FENCE, README, ROOT, Suite, blocks
 from provider import Provider, Reply
 
 from pytest_lmcache.keys.normalizers import NORMALIZERS
@@ -18,50 +16,9 @@ from pytest_lmcache.libraries.litellm.entry_points import ENTRY_POINTS
 from pytest_lmcache.plugin.options import MARKER
 from pytest_lmcache.settings import SETTINGS, Mode, Settings, rows_of
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WRITING = ("--lm-record", "--lm-rewrite", "--lm-mode=record", "--lm-mode=rewrite", "--lm-mode=once")
 # What each recording has anew.
 OWN = re.compile(r"^(?P<name> *(?:id|created|recorded|seconds)): .*$")
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block of README.md; ``name`` is the file that its first line names."""
-
-    line: int
-    language: str
-    text: str
-
-    @property
-    def name(self):
-        found = re.match(r"# (\S+\.\w+)\n", self.text)
-        return found[1] if found else ""
-
-    @property
-    def kind(self):
-        """What the tests below do with the block; empty for one that they know nothing to do with."""
-        first = self.text.partition("\n")[0]
-        kinds = {
-            "suite": self.language == "python" and self.name.startswith("test_"),
-            "script": self.language == "python" and self.name != "" and not self.name.startswith("test_"),
-            "cassette": self.language == "yaml" and first.startswith("# pytest-lmcache cassette of "),
-            "configuration": self.language == "toml" and self.name == "pyproject.toml",
-            "commands": self.language == "shell",
-            "summary": self.language == "text" and " language-model calls " in first,
-            "miss": self.language == "text" and "CassetteMiss" in first,
-        }
-        return next((kind for kind, fits in kinds.items() if fits), "")
-
-
-def blocks(kind=None):
-    """The blocks of README.md, all or those of one kind."""
-    found = [
-        Block(README.count("\n", 0, match.start()) + 1, match[1], match[2])
-        for match in FENCE.finditer(README)
-    ]
-    return [block for block in found if kind in (None, block.kind)]
 
 
 def only(kind):

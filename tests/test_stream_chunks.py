@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import exactly
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_yaml_text import exactly
 
 from pytest_lmcache import redact
 from pytest_lmcache.cassette.document import entry_of

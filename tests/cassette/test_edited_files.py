@@ -13,8 +13,8 @@ from typing import Any
 
 import litellm
 import pytest
+from helpers import EXACT, GOLDEN
 from litellm.integrations.custom_logger import CustomLogger
-from test_file import EXACT, GOLDEN
 
 from pytest_lmcache import use_cassette
 from pytest_lmcache.cassette import yaml_reader, yaml_writer

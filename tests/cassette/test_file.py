@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import re
 import stat
@@ -19,6 +18,20 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 import yaml
+from helpers import (
+    EXACT,
+    GOLDEN,
+    WHEN,
+    asked_for,
+    call,
+    contents,
+    fields_of,
+    interaction,
+    record,
+    reply,
+    stream,
+    tagged,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,60 +43,6 @@ from pytest_lmcache.cassette.names import cassette_path, own_cassette
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
-from pytest_lmcache.stream_chunks import pack
-
-EXACT = strategy("exact")
-WHEN = "2026-11-23T09:12:44Z"
-
-
-def call(text: str, **more: Any) -> Call:
-    return Call("completion", {"model": "openai/m", "messages": [{"role": "user", "content": text}], **more})
-
-
-def reply(text: str, *, run: int = 1, **more: Any) -> Answer:
-    """An answer as a provider gives it in one of several runs: its id and its time are of that run."""
-    return Answer(
-        Kind.RESPONSE,
-        {
-            "id": f"chatcmpl-{text}-{run}",
-            "created": 1_700_000_000 + run,
-            "system_fingerprint": f"fp_{run}",
-            "choices": [{"message": {"role": "assistant", "content": text}}],
-            **more,
-        },
-        seconds=0.5 + run,
-    )
-
-
-def stream(*texts: str, run: int = 1, **more: Any) -> Answer:
-    chunks = [{"id": f"c-{run}", "created": run, "n": 0, "text": text} for text in texts]
-    return Answer(Kind.STREAM, pack(chunks), seconds=1.5, **more)
-
-
-def interaction(asked: Call | str, answer: Answer | str, keys: KeyStrategy = EXACT) -> Interaction:
-    asked = call(asked) if isinstance(asked, str) else asked
-    answer = reply(answer) if isinstance(answer, str) else answer
-    return Interaction(keys.key(asked), asked, answer, WHEN)
-
-
-def asked_for(*interactions: Interaction) -> list[CallToSave]:
-    """What a test that got these answers hands to the cassette."""
-    seen: dict[str, int] = {}
-    asked = []
-    for each in interactions:
-        asked.append(CallToSave(each.key, seen.setdefault(each.key, 0), entry_of(each, Path())))
-        seen[each.key] += 1
-    return asked
-
-
-def record(path: Path, *interactions: Interaction, keys: KeyStrategy = EXACT, **how: Any) -> bool:
-    how = {"is_shared": False, "rewrite": False, "comment": ["a comment"], **how}
-    return Cassette(path, keys).save(asked_for(*interactions), **how)
-
-
-def contents(path: Path, keys: KeyStrategy = EXACT) -> list[str]:
-    """What the file answers, in the file's order."""
-    return [entry.answer().data["choices"][0]["message"]["content"] for entry in Cassette(path, keys).entries]
 
 
 @pytest.fixture
@@ -260,10 +219,8 @@ def test_one_answer_is_read_without_parsing_the_others(path: Path, monkeypatch: 
 
 # ---- for ever -------------------------------------------------------------------------------------------
 
+
 # As 0.1.0 wrote them; the folders hold the same interactions in format 1 as it was written last, and in format 2.
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
-
-
 @pytest.mark.parametrize("folder", ["", "format1", "format2"])
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.stem)
 def test_cassettes_of_all_formats_stay_readable(golden: Path, folder: str) -> None:
@@ -289,29 +246,6 @@ def test_golden_cassettes_are_there() -> None:
         "calls": 15,
         "values": 5,
     }
-
-
-def fields_of(each: Interaction) -> dict[str, Any]:
-    answer = each.answer.with_whole_chunks()
-    fields = {"key": each.key, "call": each.call.name, "request": each.call.request, "kind": str(answer.kind)}
-    for name in ("data", "error", "complete", "hidden", "seconds", "usd"):
-        fields[name] = getattr(answer, name)
-    return {**fields, "recorded": each.recorded}
-
-
-def tagged(value: Any) -> Any:
-    """Plain data as JSON that keeps every bit and every order."""
-    if isinstance(value, dict):
-        return {"dict": [[name, tagged(item)] for name, item in value.items()]}
-    if isinstance(value, list):
-        return [tagged(item) for item in value]
-    if isinstance(value, bytes):
-        return {"bytes": value.hex()}
-    if isinstance(value, float):
-        return {"float": value.hex() if math.isfinite(value) else repr(value)}
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53:
-        return {"int": hex(value)}
-    return value
 
 
 # ---- keys ----------------------------------------------------------------------------------------------
@@ -1124,7 +1058,7 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_file import *
+from helpers import *
 path, who = Path(sys.argv[2]), sys.argv[3]
 for number in range(15):
     record(path, interaction(f"{who} {number}", f"{who} {number}"), is_shared=True)
@@ -1135,7 +1069,7 @@ def test_processes_that_write_at_once_lose_nothing(
     path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Processes may record into one shared cassette, whatever their temporary folder: all their answers are in it."""
-    command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(path)]
+    command = [sys.executable, "-c", WRITER, str(Path(__file__).parents[1]), str(path)]
     writers = [
         subprocess.Popen([*command, who], env={**os.environ, "TMPDIR": str(tmp_path_factory.mktemp(who))})
         for who in ("x", "y", "z")

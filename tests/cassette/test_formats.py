@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_file import EXACT, interaction, record, stream
+from helpers import EXACT, interaction, record, stream
 
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.cassette.file import Cassette

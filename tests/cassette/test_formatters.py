@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import test_file
-from test_yaml_text import NASTY
+from helpers import EXACT, NASTY, call, fields_of, interaction, record, reply, stream, tagged
 
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cli.main import main
@@ -66,15 +65,15 @@ def written(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("written") / "test_x.yaml"
     texts = [*TEXTS, *nasty(1)]
     error = {"class": "BadRequestError", "message": "no  \n\tnever \n\n"}
-    said = [test_file.interaction(test_file.call(text), test_file.reply(text)) for text in texts]
+    said = [interaction(call(text), reply(text)) for text in texts]
     deep = {"a": [[text, {text: [text]}] for text in texts], "f": [0.1, 1e-05, 1e16], "v": [0.5] * 20}
     said += [
-        test_file.interaction("stream", test_file.stream(*texts)),
-        test_file.interaction("events", Answer(Kind.STREAM, [{"bytes": text} for text in texts])),
-        test_file.interaction("error", Answer(Kind.ERROR, error)),
-        test_file.interaction(test_file.call("tools", tools=deep), test_file.reply("x", more=deep)),
+        interaction("stream", stream(*texts)),
+        interaction("events", Answer(Kind.STREAM, [{"bytes": text} for text in texts])),
+        interaction("error", Answer(Kind.ERROR, error)),
+        interaction(call("tools", tools=deep), reply("x", more=deep)),
     ]
-    test_file.record(path, *said)
+    record(path, *said)
     return path
 
 
@@ -85,18 +84,15 @@ def cassette(written, tmp_path) -> Path:
 
 
 def contents(path: Path):
-    return [
-        test_file.tagged(test_file.fields_of(entry.interaction()))
-        for entry in Cassette(path, test_file.EXACT).entries
-    ]
+    return [tagged(fields_of(entry.interaction())) for entry in Cassette(path, EXACT).entries]
 
 
 def assert_same(cassette: Path, written: Path) -> None:
     """The file holds what it held, to whoever replays it and to ``check``, and can be added to."""
     assert contents(cassette) == contents(written)
     assert main(["check", str(cassette)]) == 0
-    added = test_file.interaction("one more", "yes")
-    assert test_file.record(cassette, added, is_shared=True)
+    added = interaction("one more", "yes")
+    assert record(cassette, added, is_shared=True)
     assert contents(cassette)[:-1] == contents(written)
 
 

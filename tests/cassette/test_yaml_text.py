@@ -13,85 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from helpers import WORDS, documents, exactly, items, quick
+from hypothesis import example, given
 
 from pytest_lmcache.cassette import yaml_reader
 from pytest_lmcache.cassette.yaml_reader import load, load_items
 from pytest_lmcache.cassette.yaml_writer import Lines, dump
-
-NASTY = [
-    *"\x00\x01\x07\x08\t\n\r\x0b\x0c\x1b\x1f \x7f\x80\x85\x9f\xa0\xad\u2028\u2029\ufeff\ufffe\uffff\ufffd\ud800\ude00\udfff",
-    *"-:#'\"\\/,[]{}&*!|>%@`?=<~.+_0123456789eExXoOntfyNTFY",
-    *"éß漢字🐐👩\u200d\u202e\ue000\U0001fffe\U0010ffff",
-    "\n\n",
-    "  \n",
-    "\r\n",
-    "\ud83d\ude00",
-    "--- ",
-    "\n--- # 1\n",
-    "\n...\n",
-    "\nresponse:",
-    "- ",
-    ": ",
-    " #",
-    "\\ud83d",
-]
-WORDS = (
-    "", "~", "null", "Null", "NULL", "true", "True", "FALSE", "yes", "No", "on", "OFF", "y", "N", "=", "<<", "-",
-    "?", ":", "---", "...", "0", "-1", "+1", "007", "0o17", "0x1F", "0b101", "1_000", "1:30", "190:20:30.15", "1.5",
-    "1.", ".5", "1e5", "1.5e5", "12345e678901", "1e-05", ".inf", "-.INF", ".nan", "NaN", "nan", "inf", "Infinity",
-    "2026-11-23", "2026-11-23T09:12:44Z", "2026-11-23 09:12:44", "2026-1-2t3:4:5.6 +1", "!f32", "!text x", "&a", "*a",
-    "%YAML 1.1", "@x", "`x", "{}", "[]", "{a: b}", "[a, b]", "a: b", "a:", "a #b", "#a", "a#b", "- a", "-a", "'a'",
-    '"a"', "it's", "it's C:\\new\\x: #", "it's \"a\"", " a", "a ", "a:b", "http://x.y/z?q=1#f", "C:\\x", "3f9a1c0e5d21b7aa", "exact/1", "_", "_1", "1_",
-)  # fmt: skip
-
-nasty_text = st.lists(st.sampled_from(NASTY), max_size=12).map("".join)
-# Deferred, as `values` are, because Hypothesis warns of strategies that take long to print.
-texts = st.deferred(
-    lambda: (
-        nasty_text
-        | st.sampled_from(WORDS)
-        | st.text(max_size=20)
-        | st.text("abc :#\n-", max_size=12)
-        | st.text(st.characters(), max_size=8)
-    )
-)
-doubles = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack(">d", struct.pack(">Q", bits))[0])
-floats = (
-    st.floats() | doubles | st.sampled_from([-0.0, 1e5, 1e16, 1e-5, 1.5e300, 5e-324, math.nan, -math.nan])
-)
-integers = (
-    st.integers() | st.integers(-(10**6000), 10**6000) | st.sampled_from([2**2047, 2**2048, -(2**2048)])
-)
-scalars = st.none() | st.booleans() | integers | floats | texts | st.binary(max_size=40)
-keys = texts | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False)
-vectors = st.lists(st.floats(width=32), min_size=14, max_size=18) | st.lists(floats, min_size=14, max_size=18)
-values = st.deferred(
-    lambda: st.recursive(
-        scalars | vectors,
-        lambda inner: (
-            st.lists(inner, max_size=4)
-            | st.dictionaries(keys, inner, max_size=4)
-            | st.lists(st.dictionaries(keys, inner, max_size=3), max_size=3).map(Lines)
-        ),
-        max_leaves=12,
-    )
-)
-documents = st.dictionaries(texts, values, max_size=4)
-items = st.lists(st.dictionaries(texts, values, max_size=3) | texts, min_size=1, max_size=6)
-quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def exactly(value: Any) -> Any:
-    """A value's types, order and bits, so that == compares all of them."""
-    if isinstance(value, dict):
-        return "dict", [(exactly(key), exactly(item)) for key, item in value.items()]
-    if isinstance(value, list | tuple):
-        return "list", [exactly(item) for item in value]
-    if type(value) is float:
-        return "float", struct.pack(">d", value)
-    return type(value).__name__, value
 
 
 def assert_survives(data: dict[Any, Any]) -> str:

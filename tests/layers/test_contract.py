@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from freezegun import freeze_time
+from helpers import exactly
+from helpers import values as plain_data
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from test_yaml_text import exactly
-from test_yaml_text import values as plain_data
 
 from pytest_lmcache import Cache
 from pytest_lmcache.errors import CacheError

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
+from helpers import exactly, floats, quick, texts, values
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_yaml_text import exactly, floats, quick, texts, values
 
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.errors import CacheError, LMCacheError
