@@ -177,14 +177,15 @@ def test_a_value_too_large_to_be_read(layer, monkeypatch):
 def test_server_refuses(layer, client):
     """A server that refuses, for want of memory say, is told of, and what it has is left alone."""
     layer.put("k1", {"a": "x" * 100})
+    place = repr(layer).removeprefix("<RedisLayer at ").removesuffix(">")
     client.config_set("maxmemory", 1)
     try:
-        troubled(lambda: layer.put("k2", {"a": 1}), layer._place, "maxmemory")
+        troubled(lambda: layer.put("k2", {"a": 1}), place, "maxmemory")
     finally:
         client.config_set("maxmemory", 0)
     client.execute_command("ACL", "SETUSER", "default", "-get")
     try:
-        troubled(lambda: layer.get("k1"), layer._place, "permission")
+        troubled(lambda: layer.get("k1"), place, "permission")
     finally:
         client.execute_command("ACL", "SETUSER", "default", "+get")
     assert layer.get("k1") == {"a": "x" * 100}
