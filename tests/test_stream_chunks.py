@@ -14,8 +14,10 @@ from pytest_lmcache import redact
 from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.layers import values
-from pytest_lmcache.libraries.litellm import chunks as litellm_chunks
+from pytest_lmcache.libraries.litellm.entry_points import CHAT_STREAM
 from pytest_lmcache.stream_chunks import Chunk, is_stored, pack, text_path, whole, with_text
+
+CHAT_CHUNKS = CHAT_STREAM.chunks
 
 KEY = "sk-proj-" + "a1B2c3D4" * 5
 PIECES = ["", "Hi", " there", KEY, KEY[:9], KEY[9:], '", "content": "', "\u2028", "one\ntwo"]
@@ -98,25 +100,25 @@ pieces = st.lists(
 def test_litellm_s_objects_are_as_if_each_were_made_alone(said: list[tuple[str, Any]]) -> None:
     """Read from a recording, and stored again from the objects."""
     stored = [chunk(text, **more) for text, more in said]
-    alone = [litellm_chunks.chunk_from_plain("completion", copied(each)) for each in stored]
-    revive = litellm_chunks.chunk_unpacker("completion")
+    alone = [CHAT_CHUNKS.from_plain(copied(each)) for each in stored]
+    revive = CHAT_CHUNKS.unpacker()
     together = [revive(each) for each in pack(copied(stored))]
     assert [each.model_dump() for each in together] == [each.model_dump() for each in alone]
     assert [each.model_fields_set for each in together] == [each.model_fields_set for each in alone]
-    store = litellm_chunks.chunk_packer("completion")
+    store = CHAT_CHUNKS.packer()
     assert exactly([store(each) for each in together]) == exactly(
-        pack(litellm_chunks.chunk_to_plain("completion", each) for each in alone)
+        pack(CHAT_CHUNKS.to_plain(each) for each in alone)
     )
 
 
 def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
     """Each object is its reader's own, down to what LiteLLM hides in it."""
-    revive = litellm_chunks.chunk_unpacker("completion")
+    revive = CHAT_CHUNKS.unpacker()
     one, other, last = [revive(each) for each in (chunk("a"), "b", "c")]
     one.choices[0].delta.content = other.choices[0].delta.content = "changed"
     other._hidden_params["mine"] = True
     other.choices[0].finish_reason = one.system_fingerprint = "mine"
-    alone = litellm_chunks.chunk_from_plain("completion", chunk("c"))
+    alone = CHAT_CHUNKS.from_plain(chunk("c"))
     assert revive(chunk("d")).model_fields_set == alone.model_fields_set
     assert last.model_dump(exclude_unset=True) == alone.model_dump(exclude_unset=True)
     assert last._hidden_params == {}
@@ -124,23 +126,20 @@ def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
 
 def test_a_chunk_that_its_reader_has_changed_is_like_no_other() -> None:
     """What a program writes into a chunk is not stored of the next."""
-    store = litellm_chunks.chunk_packer("completion")
-    first, second = (litellm_chunks.chunk_from_plain("completion", chunk(text)) for text in "ab")
+    store = CHAT_CHUNKS.packer()
+    first, second = (CHAT_CHUNKS.from_plain(chunk(text)) for text in "ab")
     store(first)
     first.choices[0].finish_reason = second.choices[0].finish_reason = "stop"
     assert store(second)["choices"][0]["finish_reason"] == "stop"
-    third = litellm_chunks.chunk_from_plain("completion", chunk("c", finish_reason="stop"))
+    third = CHAT_CHUNKS.from_plain(chunk("c", finish_reason="stop"))
     second.system_fingerprint = third.system_fingerprint = None
     assert "system_fingerprint" in store(third)
 
 
 def test_what_repeats_a_chunk_is_found_while_a_stream_is_recorded() -> None:
     """And a layer keeps only its text."""
-    store = litellm_chunks.chunk_packer("completion")
-    stored = [
-        store(litellm_chunks.chunk_from_plain("completion", chunk(text)))
-        for text in ("a", "b", "\ud800", "c")
-    ]
+    store = CHAT_CHUNKS.packer()
+    stored = [store(CHAT_CHUNKS.from_plain(chunk(text))) for text in ("a", "b", "\ud800", "c")]
     assert stored[1:] == ["b", "\ud800", "c"]
     kept = values.store(Answer(Kind.STREAM, stored), WHEN)
     assert [type(item) for item in kept["data"]] == [dict, str, dict, str]

@@ -37,7 +37,7 @@ from pytest_lmcache import (
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.layers.stack import Stats
 from pytest_lmcache.libraries import recorded_call
-from pytest_lmcache.libraries.litellm.chunks import chunk_from_plain, chunk_to_plain
+from pytest_lmcache.libraries.litellm.chunks import bytes_from_plain, bytes_to_plain
 from pytest_lmcache.libraries.litellm.usage import without_usage
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import CacheSettings
@@ -901,9 +901,9 @@ def test_usage_empty_in_bytes_that_are_no_text() -> None:
     wire = b"".join(lines)
     for size in (1, 7, len(wire)):
         cut = [(wire % 5)[start : start + size] for start in range(0, len(wire), size)]
-        chunks = [chunk_to_plain("anthropic_messages", piece) for piece in cut]
+        chunks = [bytes_to_plain(piece) for piece in cut]
         empty = without_usage(Answer(Kind.STREAM, chunks)).data
-        assert b"".join(chunk_from_plain("anthropic_messages", chunk) for chunk in empty) == wire % 0
+        assert b"".join(bytes_from_plain(chunk) for chunk in empty) == wire % 0
 
 
 # ---- the provider's own prompt cache

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
-from pytest_lmcache.libraries.litellm import compat
 from pytest_lmcache.libraries.litellm.headers import kept_headers
-from pytest_lmcache.libraries.litellm.model_dump import OUTPUT_TYPES, build, shortest_dump
+from pytest_lmcache.libraries.litellm.model_dump import OUTPUT_TYPES, build, class_named, shortest_dump
 from pytest_lmcache.libraries.plain_data import to_plain
 
 
@@ -17,8 +16,8 @@ class Message(dict[str, Any]):
 
     _hidden_params: dict[str, Any]
 
-    def __init__(self, *data: Any) -> None:
-        super().__init__(*data)
+    def __init__(self, /, **data: Any) -> None:
+        super().__init__(data)
         self._hidden_params = {}
 
 
@@ -33,57 +32,43 @@ class Attributes(dict[str, Any]):
         return Attributes, (dict(self),)
 
 
-def response_to_plain(
-    name: str, response: Any, keep_headers: Sequence[str] = ()
-) -> tuple[Any, dict[str, Any] | None]:
-    """Convert a response to plain data; also gives the part of its hidden parameters that is stored.
+def _unchanged(data: dict[str, Any]) -> dict[str, Any]:
+    return data
 
-    ``name`` is LiteLLM's entry point, such as ``completion``. ``keep_headers`` names the response headers to store,
-    see `headers`.
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerCodec:
+    """The whole answers of an entry point <-> plain data.
+
+    ``class_name`` is the path of their class, ``module:name``. ``mark`` changes the plain data of an answer before it
+    is stored, ``adapt`` the stored data before an answer is built of it, ``finish`` the answer.
     """
-    hidden = _stored_hidden(response, keep_headers)
-    if not hasattr(response, "model_dump"):
-        return to_plain(response), hidden
-    data = shortest_dump(response, lambda data: _build_response(name, data), output_types(response))
-    if name == "completion":
-        data = compat.mark_refusals(data)
-    return data, hidden
 
+    class_name: str
+    mark: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
+    adapt: Callable[[dict[str, Any]], None] = _nothing
+    finish: Callable[[Any, dict[str, Any]], None] = _nothing
 
-def response_from_plain(name: str, data: dict[str, Any]) -> Any:
-    """Build LiteLLM's object of a stored response, and use its data up."""
-    if name == "completion":
-        compat.move_refusals(data)
-    return _build_response(name, data)
+    def to_plain(self, answer: Any) -> Any:
+        """Convert an answer."""
+        if not hasattr(answer, "model_dump"):
+            return to_plain(answer)
+        return self.mark(shortest_dump(answer, self._build, output_types(answer)))
 
+    def from_plain(self, data: dict[str, Any]) -> Any:
+        """Build LiteLLM's object of a stored answer, and use its data up."""
+        self.adapt(data)
+        return self._build(data)
 
-def _build_response(name: str, data: dict[str, Any]) -> Any:
-    if name == "anthropic_messages":
-        return Message(dict(**data))  # raises if a name is no str
-    types = data.pop(OUTPUT_TYPES, None)
-    response = build(_response_class(name), data)
-    if name == "completion":
-        compat.put_refusals_last(response, data)
-    return response if types is None else with_output_types(response, types)
-
-
-@cache
-def _response_class(name: str) -> Callable[..., Any]:
-    from litellm.types.llms.openai import ResponsesAPIResponse
-    from litellm.types.utils import EmbeddingResponse, ModelResponse, TextCompletionResponse
-
-    classes: dict[str, Callable[..., Any]] = {
-        "completion": ModelResponse,
-        "text_completion": TextCompletionResponse,
-        "embedding": EmbeddingResponse,
-        "responses": ResponsesAPIResponse,
-    }
-    return classes[name]
-
-
-def forget_response_classes() -> None:
-    """Look the classes up anew: LiteLLM's modules may have been executed again."""
-    _response_class.cache_clear()
+    def _build(self, data: dict[str, Any]) -> Any:
+        types = data.pop(OUTPUT_TYPES, None)
+        answer = build(class_named(self.class_name), data)
+        self.finish(answer, data)
+        return answer if types is None else with_output_types(answer, types)
 
 
 def output_types(value: Any) -> list[str]:
@@ -126,7 +111,8 @@ def stored_headers(answer: Any, keep_headers: Sequence[str]) -> dict[str, Any]:
     return {"additional_headers": headers} if headers else {}
 
 
-def _stored_hidden(response: Any, keep_headers: Sequence[str]) -> dict[str, Any] | None:
+def stored_hidden(response: Any, keep_headers: Sequence[str] = ()) -> dict[str, Any] | None:
+    """The part of a response's hidden parameters that is stored; ``keep_headers``: see `headers`."""
     if hidden_params(response) is None:
         return None
     hidden = stored_headers(response, keep_headers)

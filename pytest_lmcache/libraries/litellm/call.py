@@ -12,9 +12,8 @@ from pytest_lmcache.address import plain
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries.dspy.compat import after_dspy_call
-from pytest_lmcache.libraries.litellm import answers, callbacks, chunks, exceptions, prices, streams, usage
+from pytest_lmcache.libraries.litellm import answers, callbacks, exceptions, prices, usage
 from pytest_lmcache.libraries.litellm.entry_points import EntryPoint
-from pytest_lmcache.libraries.litellm.stored_chunks import StoredChunks
 from pytest_lmcache.libraries.recorded_call import RecordedCall, StreamCodec
 from pytest_lmcache.libraries.stream_recording import is_stream
 from pytest_lmcache.recorder import Recorder
@@ -126,15 +125,16 @@ class LiteLLMCall:
 
     def stream_codec(self, result: Any) -> StreamCodec | None:
         """What records a stream chunk by chunk, with the usage that LiteLLM hides from who did not ask for it."""
-        if not is_stream(result):
+        kind = self.entry.stream
+        if kind is None or not is_stream(result):
             return None
         found: dict[str, Any] | None = None
         last: Any = None
-        store_chunk = chunks.chunk_packer(self.name)
+        pack = kind.chunks.packer()
 
         def to_plain(chunk: Any) -> Chunk:
             nonlocal found, last
-            stored, last = store_chunk(chunk), chunk
+            stored, last = pack(chunk), chunk
             if not isinstance(stored, str):
                 found = usage.hidden_usage(chunk) or found
             return stored
@@ -149,7 +149,8 @@ class LiteLLMCall:
 
     def to_answer(self, result: Any) -> Answer:
         """Convert a response. LiteLLM gets its price, which it would calculate next, in ``_hidden_params``."""
-        data, hidden = answers.response_to_plain(self.name, result)
+        hidden = answers.stored_hidden(result)
+        data = self.entry.answer.to_plain(result)
         params = getattr(result, "_hidden_params", None)
         usd = self.price(result, self._wrapper.logging_obj() if isinstance(params, dict) else None)
         if isinstance(params, dict) and usd is not None:
@@ -190,13 +191,17 @@ class LiteLLMCall:
     def from_answer(self, answer: Answer, recorded: RecordedCall) -> Any:
         """Build LiteLLM's response or stream, marked as one that did not come from the provider."""
         _, provider = self.model_and_provider()
-        if answer.kind is Kind.STREAM:
-            stored = StoredChunks(self.name, answer, recorded.cut_off, recorded.broken)
-            result = streams.replay_stream(
-                stored, self._wrapper.logging_obj, self.model, provider, has_listeners=self._wrapper.is_heard
+        if answer.kind is Kind.STREAM and self.entry.stream is not None:
+            result = self.entry.stream.replay(
+                answer,
+                recorded,
+                self._wrapper.logging_obj,
+                self.model,
+                provider,
+                has_listeners=self._wrapper.is_heard,
             )
         else:
-            result = answers.response_from_plain(self.name, answer.data)
+            result = self.entry.answer.from_plain(answer.data)
             answers.restore_hidden(result, answer.hidden, provider)
         self._wrapper.complete(result, answer)
         is_counted = recorded.recorder.settings.usage is Usage.RECORDED

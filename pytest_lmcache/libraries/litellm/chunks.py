@@ -4,54 +4,97 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
 from pytest_lmcache.interaction import copied
 from pytest_lmcache.libraries.litellm.answers import output_types, with_output_types
 from pytest_lmcache.libraries.litellm.compat import with_null_logprobs
-from pytest_lmcache.libraries.litellm.model_dump import OUTPUT_TYPES, build, shortest_dump
+from pytest_lmcache.libraries.litellm.model_dump import OUTPUT_TYPES, build, class_named, shortest_dump
 from pytest_lmcache.libraries.plain_data import to_plain
 from pytest_lmcache.stream_chunks import EXACT, Chunk, packer, split, text_path, with_text
-
-
-def chunk_to_plain(name: str, chunk: Any) -> dict[str, Any]:
-    """Convert one chunk of a stream; one that is not a mapping becomes ``bytes``, ``raw``, ``text`` or ``event``."""
-    if isinstance(chunk, bytes | bytearray):
-        raw = bytes(chunk)
-        try:
-            return {"bytes": raw.decode()}
-        except UnicodeDecodeError:
-            return {"raw": raw}
-    if isinstance(chunk, str):
-        return {"text": chunk}
-    if isinstance(chunk, dict):
-        return {"event": to_plain(chunk)}
-    return shortest_dump(chunk, lambda data: chunk_from_plain(name, data), output_types(chunk))
-
 
 CHAT_TEXT = ("choices", "delta", "content")
 
 
-def chunk_packer(name: str) -> Callable[[Any], Chunk]:
-    """A function that converts the chunks of one stream in turn to what is stored.
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkCodec:
+    """The chunks of an entry point's streams <-> plain data.
 
-    Most chunks of a chat differ from the one before only in their piece of text, which takes a quarter of the time of
-    pydantic's dump to see.
+    ``from_plain`` builds the chunk that LiteLLM gave, and uses its data up. ``is_chat``: most chunks differ from the
+    one before only in their piece of text, at `CHAT_TEXT`.
     """
-    pack = packer()
-    last: Any = None
 
-    def store(chunk: Any) -> Chunk:
-        nonlocal last
-        text, rest = _split_model(chunk) if name == "completion" else ("", None)
-        if text and rest is not None and rest == last:
-            return text
-        data = chunk_to_plain(name, chunk)
-        last = rest if text and split(data, CHAT_TEXT)[0] == text else None
-        return pack(data)
+    from_plain: Callable[[dict[str, Any]], Any]
+    is_chat: bool = False
 
-    return store
+    def to_plain(self, chunk: Any) -> dict[str, Any]:
+        """Convert one chunk; one that is not a model becomes ``bytes``, ``raw``, ``text`` or ``event``."""
+        if isinstance(chunk, bytes | bytearray):
+            return bytes_to_plain(chunk)
+        if isinstance(chunk, str):
+            return {"text": chunk}
+        if isinstance(chunk, dict):
+            return {"event": to_plain(chunk)}
+        return shortest_dump(chunk, self.from_plain, output_types(chunk))
+
+    def packer(self) -> Callable[[Any], Chunk]:
+        """A function that converts the chunks of one stream in turn to what is stored.
+
+        To see that a chat's chunk differs only in its text takes a quarter of the time of pydantic's dump.
+        """
+        pack = packer()
+        last: Any = None
+
+        def store(chunk: Any) -> Chunk:
+            nonlocal last
+            text, rest = _split_model(chunk) if self.is_chat else ("", None)
+            if text and rest is not None and rest == last:
+                return text
+            data = self.to_plain(chunk)
+            last = rest if text and split(data, CHAT_TEXT)[0] == text else None
+            return pack(data)
+
+        return store
+
+    def unpacker(self) -> Callable[[Chunk], Any]:
+        """A function that builds LiteLLM's objects of the stored chunks of one stream in turn.
+
+        A text repeats a chat's chunk: that is a copy, made in a fifth of the time that LiteLLM's classes take.
+        """
+        repeat: Callable[[str], Any]
+
+        def unpack(chunk: Chunk) -> Any:
+            nonlocal repeat
+            if isinstance(chunk, str):
+                return repeat(chunk)
+            data, path = copied(chunk), text_path(chunk)
+            if self.is_chat and path == CHAT_TEXT and split(data, path)[1] is not None:
+                repeat = _chat_repeater(first := self.from_plain(chunk))
+                return first
+            repeat = lambda text: self.from_plain(copied(with_text(data, path, text)))  # noqa: E731
+            return self.from_plain(chunk)
+
+        return unpack
+
+
+def of_class(class_name: str) -> Callable[[dict[str, Any]], Any]:
+    """What builds chunks of a class of LiteLLM's, given by its path."""
+    return lambda data: build(class_named(class_name), data)
+
+
+def bytes_to_plain(chunk: bytes | bytearray) -> dict[str, Any]:
+    """Convert a chunk of bytes: ``bytes`` holds them as a text, ``raw`` if they are none."""
+    raw = bytes(chunk)
+    try:
+        return {"bytes": raw.decode()}
+    except UnicodeDecodeError:
+        return {"raw": raw}
+
+
+def bytes_from_plain(data: dict[str, Any]) -> Any:
+    """The chunk of a stream of Anthropic messages: bytes, or what stood in their place."""
+    return data["bytes"].encode() if "bytes" in data else next(iter(data.values()))
 
 
 def _split_model(chunk: Any) -> tuple[str, Any]:
@@ -74,36 +117,6 @@ def _fields(model: Any) -> tuple[dict[str, Any], set[str]] | None:
     """The values of a pydantic model in a new dict, and the names of those that were set; None for anything else."""
     extra = getattr(model, "__pydantic_extra__", None)
     return None if extra is None else ({**vars(model), **extra}, {*model.__pydantic_fields_set__})
-
-
-def chunk_from_plain(name: str, data: dict[str, Any]) -> Any:
-    """Build the chunk that LiteLLM gave, and use its data up."""
-    if name == "anthropic_messages":
-        return data["bytes"].encode() if "bytes" in data else next(iter(data.values()))
-    if name == "responses":
-        return _event_from_plain(data)
-    return build(_chunk_class(name), data)
-
-
-def chunk_unpacker(name: str) -> Callable[[Chunk], Any]:
-    """A function that builds LiteLLM's objects of the stored chunks of one stream in turn.
-
-    A text repeats a chat's chunk: that is a copy, made in a fifth of the time that LiteLLM's classes take.
-    """
-    repeat: Callable[[str], Any]
-
-    def unpack(chunk: Chunk) -> Any:
-        nonlocal repeat
-        if isinstance(chunk, str):
-            return repeat(chunk)
-        data, path = copied(chunk), text_path(chunk)
-        if name == "completion" and path == CHAT_TEXT and split(data, path)[1] is not None:
-            repeat = _chat_repeater(first := chunk_from_plain(name, chunk))
-            return first
-        repeat = lambda text: chunk_from_plain(name, copied(with_text(data, path, text)))  # noqa: E731
-        return chunk_from_plain(name, chunk)
-
-    return unpack
 
 
 def _chat_repeater(chunk: Any) -> Callable[[str], Any]:
@@ -157,20 +170,8 @@ def text_as_chat(chunk: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def forget_chunk_classes() -> None:
-    """Look the classes up anew: LiteLLM's modules may have been executed again."""
-    _chunk_class.cache_clear()
-
-
-@cache
-def _chunk_class(name: str) -> Callable[..., Any]:
-    from litellm.types.utils import ModelResponseStream, TextCompletionResponse
-
-    kind: Callable[..., Any] = TextCompletionResponse if name == "text_completion" else ModelResponseStream
-    return kind
-
-
-def _event_from_plain(data: dict[str, Any]) -> Any:
+def event_from_plain(data: dict[str, Any]) -> Any:
+    """An event of a stream of ``responses()``."""
     from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfig
 
     kind = OpenAIResponsesAPIConfig.get_event_model_class(data.get("type", ""))

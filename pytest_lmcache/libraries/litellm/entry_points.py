@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from pytest_lmcache.libraries.litellm import compat
+from pytest_lmcache.libraries.litellm.answers import AnswerCodec
+from pytest_lmcache.libraries.litellm.chat_streams import ReplayedChatStream, ReplayedTextStream
+from pytest_lmcache.libraries.litellm.chunks import (
+    ChunkCodec,
+    bytes_from_plain,
+    event_from_plain,
+    of_class,
+    text_as_chat,
+)
+from pytest_lmcache.libraries.litellm.event_streams import ReplayedMessagesStream, ReplayedResponsesStream
+from pytest_lmcache.libraries.litellm.model_dump import class_named
+from pytest_lmcache.libraries.litellm.streams import StreamKind
 
 
 def is_mocked(kwargs: Mapping[str, Any]) -> bool:
@@ -42,7 +57,7 @@ class EntryPoint:
 
     ``name`` stands in cassettes and keys, ``async_name`` is that of its async form, ``async_flag`` the argument by
     which LiteLLM marks that an async call is under way. ``question`` is the argument that holds what is asked: LiteLLM
-    reports it to callbacks apart from the other parameters. ``has_fast_path``: the wrapper adds no more to an answer
+    reports it to callbacks apart from the other parameters. ``stream`` is None if there are no streams. ``has_fast_path``: the wrapper adds no more to an answer
     than `fast_path` knows.
     """
 
@@ -50,17 +65,31 @@ class EntryPoint:
     async_name: str
     async_flag: str
     question: str
+    answer: AnswerCodec
+    stream: StreamKind | None = None
     is_mocked: Callable[[Mapping[str, Any]], bool] = is_mocked
     provider: Callable[[str, str | None], str | None] = same_provider
     has_fast_path: bool = False
 
 
+CHAT_STREAM = StreamKind(
+    ChunkCodec(of_class("litellm.types.utils:ModelResponseStream"), is_chat=True),
+    ReplayedChatStream,
+    partial(class_named, "litellm:CustomStreamWrapper"),
+)
 ENTRY_POINTS = (
     EntryPoint(
         "completion",
         async_name="acompletion",
         async_flag="acompletion",
         question="messages",
+        answer=AnswerCodec(
+            "litellm.types.utils:ModelResponse",
+            mark=compat.mark_refusals,
+            adapt=compat.move_refusals,
+            finish=compat.put_refusals_last,
+        ),
+        stream=CHAT_STREAM,
         is_mocked=is_mocked_chat,
         has_fast_path=True,
     ),
@@ -69,6 +98,14 @@ ENTRY_POINTS = (
         async_name="atext_completion",
         async_flag="acompletion",
         question="prompt",
+        answer=AnswerCodec("litellm.types.utils:TextCompletionResponse"),
+        stream=StreamKind(
+            ChunkCodec(of_class("litellm.types.utils:TextCompletionResponse")),
+            ReplayedTextStream,
+            partial(class_named, "litellm.utils:TextCompletionStreamWrapper"),
+            source=CHAT_STREAM,
+            to_source=text_as_chat,
+        ),
         is_mocked=is_mocked_chat,
         provider=text_provider,
     ),
@@ -77,6 +114,7 @@ ENTRY_POINTS = (
         async_name="aembedding",
         async_flag="aembedding",
         question="input",
+        answer=AnswerCodec("litellm.types.utils:EmbeddingResponse"),
         is_mocked=is_mocked_with_anything,
         has_fast_path=True,
     ),
@@ -85,12 +123,20 @@ ENTRY_POINTS = (
         async_name="aresponses",
         async_flag="aresponses",
         question="input",
+        answer=AnswerCodec("litellm.types.llms.openai:ResponsesAPIResponse"),
+        stream=StreamKind(
+            ChunkCodec(event_from_plain),
+            ReplayedResponsesStream,
+            partial(class_named, "litellm.responses.streaming_iterator:ResponsesAPIStreamingIterator"),
+        ),
     ),
     EntryPoint(
         "anthropic_messages",
         async_name="anthropic_messages",
         async_flag="aanthropic_messages",
         question="messages",
+        answer=AnswerCodec("pytest_lmcache.libraries.litellm.answers:Message"),
+        stream=StreamKind(ChunkCodec(bytes_from_plain), ReplayedMessagesStream, compat.messages_stream_class),
     ),
 )
 BY_FUNCTION = {name: entry for entry in ENTRY_POINTS for name in (entry.name, entry.async_name)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
+from pkgutil import resolve_name
 from typing import Any
 
 from pytest_lmcache.interaction import copied
@@ -12,6 +14,12 @@ from pytest_lmcache.libraries.plain_data import to_plain
 OUTPUT_TYPES = "output_types"
 """The classes of a response's output items, stored if LiteLLM's usual ones would not give an equal response."""
 NESTED = frozenset({dict, list})
+
+
+@cache
+def class_named(path: str) -> Any:
+    """A class of LiteLLM's by its path, ``module:name``; forget the cache if LiteLLM's modules are executed again."""
+    return resolve_name(path)
 
 
 def shortest_dump(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 from pytest_lmcache.interaction import Answer
 from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled, wait_to_be_cancelled_in_thread
-from pytest_lmcache.libraries.litellm.chunks import chunk_unpacker, text_as_chat
+from pytest_lmcache.libraries.litellm.chunks import ChunkCodec
 from pytest_lmcache.libraries.litellm.exceptions import error_from_plain
 from pytest_lmcache.stream_chunks import whole
 
@@ -21,25 +21,26 @@ class StoredChunks:
 
     def __init__(
         self,
-        name: str,
+        codec: ChunkCodec,
         answer: Answer,
         cut_off: Callable[..., NoReturn],
         broken: Callable[[Exception], NoReturn],
     ) -> None:
-        self.name = name
         self.answer = answer
         self.given = 0
         self.last: dict[str, Any] = {}  # the chunk given last, as plain data
         self._stored = zip(answer.data, whole(answer.data), strict=True)
-        self._unpack = chunk_unpacker(name)
+        self._unpack = codec.unpacker()
         self._cut_off = cut_off
         self._broken = broken
         self._is_over = False
 
-    def as_chat(self) -> StoredChunks:
-        """The chunks of a text completion as those of the chat that LiteLLM logs and prices."""
-        answer = self.answer._replace(data=[text_as_chat(chunk) for chunk in whole(self.answer.data)])
-        return StoredChunks("completion", answer, self._cut_off, self._broken)
+    def converted(
+        self, convert: Callable[[dict[str, Any]], dict[str, Any]], codec: ChunkCodec
+    ) -> StoredChunks:
+        """The same chunks, each converted to one of another stream."""
+        answer = self.answer._replace(data=[convert(chunk) for chunk in whole(self.answer.data)])
+        return StoredChunks(codec, answer, self._cut_off, self._broken)
 
     @property
     def is_last(self) -> bool:

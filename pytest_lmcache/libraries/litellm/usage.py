@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.libraries.litellm.answers import hidden_params
-from pytest_lmcache.libraries.litellm.chunks import chunk_from_plain, chunk_to_plain
+from pytest_lmcache.libraries.litellm.chunks import bytes_from_plain, bytes_to_plain
 from pytest_lmcache.libraries.plain_data import to_plain
 from pytest_lmcache.stream_chunks import Chunk, pack, whole
 
@@ -63,10 +63,9 @@ def _zeroed_chunks(stored: list[Chunk]) -> list[Chunk]:
     if not all("bytes" in chunk or "raw" in chunk for chunk in chunks):
         return pack(map(_zeroed_chunk, chunks))
     # A chunk may end within an event, or within a character: each event becomes a chunk.
-    name = "anthropic_messages"
-    wire = b"".join(chunk_from_plain(name, chunk) for chunk in chunks).decode(errors="surrogateescape")
+    wire = b"".join(map(bytes_from_plain, chunks)).decode(errors="surrogateescape")
     events = re.split(r"(?<=\n\n)", _zeroed_lines(wire))
-    return [chunk_to_plain(name, event.encode(errors="surrogateescape")) for event in events if event]
+    return [bytes_to_plain(event.encode(errors="surrogateescape")) for event in events if event]
 
 
 def _zeroed_chunk(chunk: dict[str, Any]) -> dict[str, Any]:

@@ -405,11 +405,11 @@ def test_a_call_that_is_cancelled_while_another_process_asks_it(provider: Provid
 
 def test_none_and_nothing_stay_apart() -> None:
     """What a provider sent as null is None on the replayed answer, what it left out is not there."""
-    from pytest_lmcache.libraries.litellm.answers import response_from_plain
+    from pytest_lmcache.libraries.litellm.entry_points import BY_FUNCTION
 
     sent = {"finish_reason": "stop", "index": 0, "message": {"content": "Hi", "role": "assistant"}}
     for logprobs in ({}, {"logprobs": None}):
-        choice = response_from_plain("completion", {"choices": [{**sent, **logprobs}]}).choices[0]
+        choice = BY_FUNCTION["completion"].answer.from_plain({"choices": [{**sent, **logprobs}]}).choices[0]
         assert choice.get("logprobs", "nothing") is (
             None if logprobs or hasattr(choice, "logprobs") else "nothing"
         )
@@ -425,12 +425,12 @@ MESSAGES = {
 @pytest.mark.parametrize("version", MESSAGES)
 def test_an_answer_that_another_litellm_recorded(version: str, provider: Provider) -> None:
     """What code reads of a live answer it reads of a recording of LiteLLM 1.83 or 1.110, whichever runs now."""
-    from pytest_lmcache.libraries.litellm.answers import response_from_plain
+    from pytest_lmcache.libraries.litellm.entry_points import BY_FUNCTION
 
     logprobs = {"logprobs": None} if version == "1.110" else {}
     choice = {"finish_reason": "stop", "index": 0, "message": copy.deepcopy(MESSAGES[version]), **logprobs}
     live = chat(provider.url).choices[0]
-    stored = response_from_plain("completion", {"choices": [choice]}).choices[0]
+    stored = BY_FUNCTION["completion"].answer.from_plain({"choices": [choice]}).choices[0]
     for name in ("refusal", "provider_specific_fields", "tool_calls", "function_call"):
         assert hasattr(stored.message, name) >= hasattr(live.message, name), name
     assert hasattr(stored, "logprobs") >= hasattr(live, "logprobs")
@@ -472,14 +472,16 @@ def test_a_second_turn_after_a_refusal(
 
 def test_fields_that_this_litellm_does_not_know() -> None:
     """A newer LiteLLM's fields without a value, or an older one's that it leaves out, break no replay."""
-    from pytest_lmcache.libraries.litellm.answers import response_from_plain
-    from pytest_lmcache.libraries.litellm.chunks import chunk_from_plain
+    from pytest_lmcache.libraries.litellm.chunks import event_from_plain
+    from pytest_lmcache.libraries.litellm.entry_points import BY_FUNCTION
 
     usage = {"prompt_tokens_details": {"cache_creation_token_details": {"ephemeral_99m_input_tokens": None}}}
-    assert response_from_plain("completion", {"choices": [], "usage": usage}).usage.total_tokens == 0
+    assert (
+        BY_FUNCTION["completion"].answer.from_plain({"choices": [], "usage": usage}).usage.total_tokens == 0
+    )
     part = {"type": "output_text", "text": "Hi", "annotations": []}
     where = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
-    event = chunk_from_plain("responses", {"type": "response.content_part.done", "part": part, **where})
+    event = event_from_plain({"type": "response.content_part.done", "part": part, **where})
     assert event.part.text == "Hi"
 
 
