@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -64,11 +63,13 @@ class CassetteMiss(Outcome):
 
     It is no ``Exception``, as pytest's own outcomes are none: no ``except Exception``, retry loop or exception
     mapping between the call and the test swallows it. ``cause`` says why it missed; ``normalizers`` are the names
-    of those that would let a recording answer.
+    of those that would let a recording answer. ``details`` is a `pytest_lmcache.miss.MissDetails`, which the message
+    is made of; None for a miss in a child process.
     """
 
     cause: MissCause = MissCause.NOT_RECORDED
     normalizers: tuple[str, ...] = ()
+    details: Any = None
 
     __repr__ = BaseException.__repr__
 
@@ -99,20 +100,6 @@ def shorten(value: Any, width: int = WIDTH) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("unicode_escape").decode() if not text.isprintable() else text
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def miss(
-    *,
-    asked: Sequence[str],
-    looked: Sequence[str],
-    nearest: Sequence[str],
-    mend: Sequence[str],
-) -> str:
-    """The message for a call that no recording answers, ending in what mends it."""
-    parts = [*asked, "", *looked]
-    if nearest:
-        parts += ["", *nearest]
-    return "\n".join([*parts, "", *mend])
 
 
 def unknown_exception(name: str) -> str:

@@ -1,43 +1,72 @@
-"""The whole message of a miss, and what it says as data: cause and normalizers."""
+"""A call that no recording answers: what is known of it, as data, and the message made of that."""
 
 from __future__ import annotations
 
-import functools
+import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_lmcache import errors, mends
 from pytest_lmcache.call_record import described
 from pytest_lmcache.cassette.file import Cassette, NoCassette
 from pytest_lmcache.errors import CassetteError, CassetteMiss, MissCause
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
+from pytest_lmcache.missing_normalizers import folder_normalizers, has_same_key, missing_normalizers
 from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
+    from pytest_lmcache.cassette.document import Entry
     from pytest_lmcache.commands import Commands
     from pytest_lmcache.keys.strategies import KeyStrategy
+    from pytest_lmcache.nearest import Difference
 
-# How many misses of one test are compared with all recordings: a program that goes on after one may have many.
-EXPLAINED = 10
-FAULTS_SHOWN = 3  # of the recordings that cannot be read
-
-
-STUBS = 'If the test stubs the provider (respx, a fake client), give it mode="live", or patch litellm.completion itself.'
-MODE_SAYS = {
-    Mode.REPLAY: "nothing is recorded unasked",
-    Mode.ONCE: "records only where there is no cassette yet",
+# So many misses of a test are compared with all recordings: a program that goes on after a miss may have many more.
+MAX_COMPARED = 10
+_MAX_UNREADABLE = 3  # recordings that the message names
+_MODES = {
+    Mode.REPLAY: "records nothing",
+    Mode.ONCE: "records only if there is no cassette yet",
     Mode.RECORD: "records what is missing",
     Mode.REWRITE: "records everything again",
-    Mode.LIVE: "everything goes to the provider",
+    Mode.LIVE: "sends every call to the provider",
 }
 
 
-class Misses:
-    """Makes the misses of one test, or of one ``use_cassette``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissDetails:
+    """What is known of a miss; `message` is made of nothing else.
 
-    ``commands`` record the test, ``where`` says what else is known of a cassette that is not there, and
-    ``configuration`` is the name of the run's configuration file.
+    ``problem`` is the message's first line. ``cassette`` is the path as messages show it, None if only the cache
+    layers may answer. ``searched`` says what was found there, line by line, and ``strategy`` is the key strategy's
+    name. ``nearest`` is the place of the nearest recording in the cassette, from 1, None if there is none;
+    ``differences`` are those from it; ``tokens`` (input and output) and ``usd`` are what it cost (None: unknown).
+    ``normalizers`` are all that have to be set for it to answer; ``folder_normalizers`` those that have to be set
+    before the call is recorded, since it names a folder of this machine.
+    """
+
+    cause: MissCause
+    problem: str
+    cassette: str | None
+    mode: Mode
+    commands: Commands
+    configuration: str
+    searched: tuple[str, ...] = ()
+    strategy: str = ""
+    nearest: int | None = None
+    differences: tuple[Difference, ...] = ()
+    tokens: int = 0
+    usd: float | None = None
+    normalizers: tuple[str, ...] = ()
+    folder_normalizers: tuple[str, ...] = ()
+
+
+class Misses:
+    """Makes the misses of one test, or of one ``use_cassette`` block.
+
+    ``shown_path`` is the cassette's path as messages show it, ``hints`` says what else is known of a cassette that
+    does not exist, and ``configuration`` is the name of the run's configuration file.
     """
 
     def __init__(
@@ -47,125 +76,170 @@ class Misses:
         *,
         commands: Commands,
         shown_path: str,
-        where: Callable[[], Sequence[str]],
+        hints: Callable[[], Sequence[str]],
         configuration: str,
     ) -> None:
         self._settings = settings
-        self._mode = mode
-        self._commands = commands
+        self._details = partial(MissDetails, mode=mode, commands=commands, configuration=configuration)
         self._shown_path = shown_path
-        self._where = where
-        self._configuration = configuration
+        self._hints = hints
         self._lock = threading.Lock()
-        self._recorded_calls: list[Call] | None = None
+        self._compared = 0
+        self._recorded: list[tuple[int, Entry, Call]] | None = None
         self._unreadable: list[str] = []
 
     def cut_off(self, name: str, answer: Answer, waited: float) -> CassetteMiss:
-        """The miss of a call that goes on where the recorded one was cut off."""
-        told = errors.miss(
-            asked=[_cut_off(name, answer, waited)],
-            looked=[f"Looked in  {self._shown_path}"],
-            nearest=[],
-            mend=[f"Record it:  {self._commands.rewrite}"],
-        )
-        miss = CassetteMiss(told)
-        miss.cause = MissCause.CUT_OFF
-        return miss
+        """Return the miss of a call that goes on where its recording was cut off, after ``waited`` seconds."""
+        problem = _cut_off(name, answer, waited)
+        return _miss(self._details(cause=MissCause.CUT_OFF, problem=problem, cassette=self._shown_path))
 
-    def explained(
-        self,
-        call: Call,
-        cassette: Cassette | NoCassette,
-        strategy: KeyStrategy,
-        *,
-        used_up: bool,
-        compares: bool,
+    def not_recorded(
+        self, call: Call, cassette: Cassette | NoCassette, strategy: KeyStrategy, *, used_up: bool
     ) -> CassetteMiss:
-        """The miss of a call that nothing answers; ``compares``: with what was recorded instead."""
-        asked = [f"No recording answers this call of {call.name}(): {described(call.request)}"]
+        """Return the miss of a call without a recording, or whose recordings are used up."""
+        path = None if isinstance(cassette, NoCassette) else self._shown_path
+        details = partial(
+            self._details,
+            problem=f"No recording answers this call of {call.name}(): {described(call.request)}",
+            cassette=path,
+            strategy=strategy.name,
+        )
         if isinstance(cassette, NoCassette):
-            looked = ["Looked in  the cache layers; there is no cassette."]
-            return self._told(strategy, MissCause.NO_CASSETTE, asked, looked)
+            layers = "the cache layers; there is no cassette."
+            return _miss(details(cause=MissCause.NO_CASSETTE, searched=(layers,)))
         if not cassette.exists:
-            looked = [f"Looked in  {self._shown_path}: there is no such file yet.", *self._where()]
-            return self._told(strategy, MissCause.NO_CASSETTE, asked, looked, mend=[STUBS])
-        size = len(cassette.entries)
-        looked = [
-            f"Looked in  {self._shown_path}: {size} recording{'s' if size != 1 else ''}, none with this key."
-        ]
+            missing = f"{path}: there is no such file yet."
+            return _miss(details(cause=MissCause.NO_CASSETTE, searched=(missing, *self._hints())))
         if used_up:
-            why = "its recordings of this call are used up, and repeat = error allows each once."
-            return self._told(strategy, MissCause.USED_UP, asked, [f"Looked in  {self._shown_path}: {why}"])
-        from pytest_lmcache.nearest import explain, nearest
-
-        is_same = functools.partial(mends.is_same_normalized, strategy, call)
-        closest = nearest(call, self._readable(cassette), is_same) if compares else None
-        looked += self._unreadable[:FAULTS_SHOWN]
-        if len(self._unreadable) > FAULTS_SHOWN:
-            looked.append(
-                f"{len(self._unreadable) - FAULTS_SHOWN} more recordings cannot be read: pytest-lmcache check"
+            searched = (
+                f"{path}: its recordings of this call are used up, and repeat = error replays each once.",
             )
-        if closest is None:
-            return self._told(strategy, MissCause.NOT_RECORDED, asked, looked)
-        near = explain(closest)
-        more = mends.normalizers_for(strategy, call, closest.call) if closest.differences else ()
-        if more:
-            every = tuple(dict.fromkeys((*self._settings.normalize, *more)))
-            return self._told(strategy, MissCause.NOT_NORMALIZED, asked, looked, near, normalizers=every)
-        folders = mends.folders_in(strategy, call, closest.call)
-        mend = mends.folder_lines([*self._settings.normalize, *folders], self._commands) if folders else ()
-        return self._told(strategy, MissCause.CHANGED, asked, looked, near, mend=mend)
+            return _miss(details(cause=MissCause.USED_UP, searched=searched))
+        size = len(cassette.entries)
+        searched = (f"{path}: {size} recording{'s' if size != 1 else ''}, none with this key.",)
+        self._compared += 1
+        if self._compared > MAX_COMPARED:
+            return _miss(details(cause=MissCause.NOT_RECORDED, searched=searched))
+        return _miss(self._compare(details, call, cassette, strategy, searched))
 
-    def _told(
+    def _compare(
         self,
+        details: partial[MissDetails],
+        call: Call,
+        cassette: Cassette,
         strategy: KeyStrategy,
-        cause: MissCause,
-        asked: Sequence[str],
-        looked: list[str],
-        near: Sequence[str] = (),
-        *,
-        mend: Sequence[str] = (),
-        normalizers: tuple[str, ...] = (),
-    ) -> CassetteMiss:
-        mode = self._mode
-        looked.append(f"Mode       {mode}: {MODE_SAYS[mode]}; key {strategy.name}")
-        mend = (
-            mends.lines(normalizers, self._commands, self._configuration)
-            if normalizers
-            else [*mend, f"Record it:  {self._commands.record}"]
-        )
-        miss = CassetteMiss(errors.miss(asked=asked, looked=looked, nearest=near, mend=mend))
-        miss.cause, miss.normalizers = cause, normalizers
-        return miss
+        searched: tuple[str, ...],
+    ) -> MissDetails:
+        """What is known of a miss by comparing the call with all recordings."""
+        from pytest_lmcache.nearest import nearest
 
-    def _readable(self, cassette: Cassette) -> Iterable[Call]:
-        """What the recordings were asked; of those that cannot be read, what is wrong is kept for the message."""
+        recorded = self._readable(cassette)
+        searched = (*searched, *self._unreadable[:_MAX_UNREADABLE])
+        if (more := len(self._unreadable) - _MAX_UNREADABLE) > 0:
+            searched = (*searched, f"{more} more recordings cannot be read: pytest-lmcache check")
+        found = nearest(call, [each for *_, each in recorded], partial(has_same_key, strategy, call))
+        if found is None:
+            return details(cause=MissCause.NOT_RECORDED, searched=searched)
+        place, entry, _ = recorded[found.index]
+        details = partial(details, searched=searched, nearest=place, differences=found.differences)
+        try:
+            answer = entry.answer()
+            details = partial(details, tokens=sum(answer.tokens), usd=answer.usd)
+        except CassetteError:
+            pass  # the message does not name what the recording cost
+        if found.differences and (more_set := missing_normalizers(strategy, call, found.call)):
+            return details(cause=MissCause.NOT_NORMALIZED, normalizers=self._with_set(more_set))
+        folders = folder_normalizers(strategy, call, found.call)
+        return details(cause=MissCause.CHANGED, folder_normalizers=self._with_set(folders) if folders else ())
+
+    def _with_set(self, normalizers: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self._settings.normalize, *normalizers)))
+
+    def _readable(self, cassette: Cassette) -> list[tuple[int, Entry, Call]]:
+        """The recordings that can be read, with their places and calls; the others' faults go to the message."""
         with self._lock:
-            if self._recorded_calls is None:
-                self._recorded_calls = []
-                for entry in cassette.entries:
+            if self._recorded is None:
+                self._recorded = []
+                for place, entry in enumerate(cassette.entries, 1):
                     try:
-                        self._recorded_calls.append(entry.call())
+                        self._recorded.append((place, entry, entry.call()))
                     except CassetteError as fault:
                         self._unreadable.append(str(fault))
-            return self._recorded_calls
+            return self._recorded
+
+
+def _miss(details: MissDetails) -> CassetteMiss:
+    miss = CassetteMiss(message(details))
+    miss.cause, miss.normalizers, miss.details = details.cause, details.normalizers, details
+    return miss
+
+
+# ---- the message ---------------------------------------------------------------------------------------
+
+
+def message(miss: MissDetails) -> str:
+    """Return the message of a miss: the call, where it was searched for, what differs, and what to do."""
+    searched = miss.searched or (f"{miss.cassette}",)
+    lines = [miss.problem, "", f"Looked in  {searched[0]}", *searched[1:]]
+    if miss.cause is not MissCause.CUT_OFF:
+        lines.append(f"Mode       {miss.mode}: {_MODES[miss.mode]}; key {miss.strategy}")
+    if miss.nearest is not None:
+        from pytest_lmcache.nearest import explain
+
+        lines += ["", *explain(miss.differences)]
+    return "\n".join([*lines, "", *_advice(miss)])
+
+
+def _advice(miss: MissDetails) -> list[str]:
+    """What to do about a miss; the last line is what to run or to paste."""
+    commands = miss.commands
+    if miss.cause is MissCause.CUT_OFF:
+        return [f"Record it:  {commands.rewrite}"]
+    if miss.normalizers:
+        return _normalizer_advice(miss)
+    lines = []
+    if miss.cause is MissCause.NO_CASSETTE and miss.cassette is not None:
+        lines.append(
+            'If the test stubs the provider (respx, a fake client), give it mode="live", or patch litellm.completion '
+            "itself."
+        )
+    if miss.folder_normalizers:
+        names = json.dumps(miss.folder_normalizers, ensure_ascii=False)
+        setting = f"normalize={names}" if commands.block else f"lm_normalize = {names}"
+        lines.append(f"The call names a folder of this machine. Before you record it, set {setting}.")
+    return [*lines, f"Record it:  {commands.record}"]
+
+
+def _normalizer_advice(miss: MissDetails) -> list[str]:
+    names = json.dumps(miss.normalizers, ensure_ascii=False)  # TOML and Python read it too
+    lines = [
+        f"If the difference is part of the question, record it:  {miss.commands.record}",
+        "If it changes from run to run, normalize it. Nothing needs to be recorded again:",
+    ]
+    if miss.commands.block:
+        return [*lines, f"  {miss.commands.block_with(f'normalize={names}')}"]
+    lines.append(f"  this test   @pytest.mark.lm_cache(normalize={names})")
+    if miss.configuration.endswith(".toml"):
+        return [*lines, f"  all tests   lm_normalize = {names}  # {miss.configuration}"]
+    setting = ["lm_normalize =", *(f"  {name}" for name in miss.normalizers)]
+    return [*lines, f"  all tests   in {miss.configuration}:", *setting]
 
 
 def _cut_off(name: str, answer: Answer, waited: float) -> str:
     """What ended a call, or a stream, when it was recorded, and why replay cannot repeat it."""
-    is_stream = answer.kind is Kind.STREAM
-    size = len(answer.data) if is_stream else 0
-    after = f" after {size} chunk{'' if size == 1 else 's'}" if is_stream else ""
-    what = f"{'stream' if is_stream else 'call'} of {name}()"
+    what, after = f"call of {name}()", ""
+    if answer.kind is Kind.STREAM:
+        size = len(answer.data)
+        what, after = f"stream of {name}()", f" after {size} chunk{'' if size == 1 else 's'}"
     if answer.ended is None:
-        return (
-            f"The recorded {what} ends{after}: the test left it there when it was recorded, and reads on now."
-        )
+        return f"The recorded {what} ends{after}: the test stopped reading there. Now it reads on."
     if answer.ended != CANCELLED:
         return (
             f"When it was recorded, this {what} ended with {answer.ended}{after}. Replay cannot repeat that."
         )
-    now = f"Now it has waited {waited:.0f} seconds, and nothing cancelled it."
-    if not waited:
-        now = "Now it is a sync one, which nothing can cancel."
+    now = (
+        f"Now it has waited {waited:.0f} seconds, and nothing has cancelled it."
+        if waited
+        else "Now it is sync, and nothing can cancel it."
+    )
     return f"When it was recorded, this {what} was cancelled{after}. {now}"

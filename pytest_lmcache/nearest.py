@@ -1,8 +1,7 @@
-"""Which recording comes nearest to a call that missed, and what differs between the two."""
+"""The recording that is nearest to a call that missed, the differences between the two, and how messages show them."""
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import json
 import os.path
@@ -10,9 +9,12 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from enum import Enum
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_lmcache.errors import WIDTH, shorten
 from pytest_lmcache.keys.plain import canonical
 
 if TYPE_CHECKING:
@@ -22,14 +24,11 @@ if TYPE_CHECKING:
 
 
 class _Absent(Enum):
-    ABSENT = "not there"
-
-    def __repr__(self) -> str:
-        return "ABSENT"
+    ABSENT = "absent"
 
 
 ABSENT: Final = _Absent.ABSENT
-"""Stands in a Difference for the side that has nothing at this path."""
+"""The side of a Difference that has nothing at this path."""
 
 ENTRY_POINT: Final = "entry point"
 """The path of the difference between two calls of different functions."""
@@ -37,19 +36,19 @@ ENTRY_POINT: Final = "entry point"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One place where a recorded request and the one asked for differ; either side may be ABSENT.
+    """One place where a recorded request (``before``) and a call's (``after``) differ; either may be ABSENT.
 
-    ``path`` counts list items as the call has them, and as the recording has them for what only it has.
+    ``path`` counts the items of lists as the call has them, or as the recording has them if only it has the item.
     """
 
     path: str
-    recorded: Any
-    asked: Any
+    before: Any
+    after: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The recorded call that is most like the one asked for, its position among the recorded, and why not."""
+    """The recorded call that is most like the one that missed, its place among the recorded, and the differences."""
 
     index: int
     call: Call
@@ -58,351 +57,259 @@ class Nearest:
 
 # ---- finding -------------------------------------------------------------------------------------------
 
-# How much of one text the first look at all recordings reads, at either end, in characters.
-_GLANCE = 2_000
-# How many recordings are compared leaf by leaf after it.
-_FINALISTS = 12
-# Lists longer than this are compared item by item without looking for what moved.
-_ALIGNED = 400
+_MAX_CHARACTERS = 4_000  # of each text that the first comparison reads, half of them at its end
+_FINALISTS = 12  # recordings that are compared leaf by leaf after it
+_MAX_ALIGNED = 400  # items: the items of longer lists are compared by their places
+_QUESTION = frozenset({"messages", "input", "prompt", "system", "instructions"})
 
 
 def nearest(
-    asked: Call, recorded: Iterable[Call], is_same: Callable[[Call], bool] = lambda _: False
+    call: Call, recorded: Iterable[Call], is_preferred: Callable[[Call], bool] = lambda _: False
 ) -> Nearest | None:
-    """The recording most like ``asked``, of equals the first, but before all one that ``is_same`` takes for it.
+    """Return the recording that is most like ``call``, the first of equals, or None if nothing is recorded.
 
-    None where nothing is recorded.
-
-    A recording of another entry point is looked at only where the same one has none. All are compared by the
-    words they share, reading at most 4,000 characters of each text; the dozen best by their differences.
+    Recordings of another entry point count only if there are none of the same. All are compared by the words that
+    they share, the best dozen by their differences. A preferred one of these wins.
     """
     calls = list(enumerate(recorded))
-    if not calls:
-        return None
-    candidates = [pair for pair in calls if pair[1].name == asked.name] or calls
-    wanted = _glance(asked.request)
-    scored = ((_overlap(wanted, _glance(call.request)), -index, call) for index, call in candidates)
-    finalists = heapq.nlargest(_FINALISTS, scored, key=lambda entry: entry[:2])
-    found = (Nearest(-minus, call, tuple(_between(call, asked))) for _, minus, call in finalists)
+    candidates = [pair for pair in calls if pair[1].name == call.name] or calls
+    words = set(_words(call.request))
+
+    def overlap(candidate: tuple[int, Call]) -> float:
+        other = set(_words(candidate[1].request))
+        return len(words & other) / (len(words | other) or 1)
+
+    finalists = heapq.nlargest(_FINALISTS, candidates, key=overlap)
     return min(
-        found, key=lambda each: (not is_same(each.call), sum(map(_weight, each.differences)), each.index)
+        (Nearest(index, other, tuple(_between(other, call))) for index, other in finalists),
+        key=lambda each: (not is_preferred(each.call), sum(map(_weight, each.differences)), each.index),
+        default=None,
     )
 
 
-def _glance(request: Any) -> set[str]:
-    """The words of a request, and its short values together with their names."""
-    words: set[str] = set()
-    todo = [("", request)]
-    while todo:
-        name, value = todo.pop()
-        if isinstance(value, dict):
-            todo.extend(value.items())
-        elif isinstance(value, list):
-            if _is_vector(value):
-                words.add(f"{name}={canonical(value[:3])}")
-            else:
-                todo.extend((name, item) for item in value)
-        elif not isinstance(value, str):
-            words.add(f"{name}={canonical(value)}")
-        elif len(value) <= 2 * _GLANCE:
-            words.update(value.split())
-        else:
-            words.update(value[:_GLANCE].split(), value[-_GLANCE:].split())
-    return words
-
-
-def _overlap(one: set[str], other: set[str]) -> float:
-    shared = len(one & other)
-    return shared / ((len(one) + len(other) - shared) or 1)
+def _words(value: Any, name: str = "") -> Iterator[str]:
+    """The words of a request, and its other values with their names."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _words(item, key)
+    elif isinstance(value, list) and not _is_vector(value):
+        for item in value:
+            yield from _words(item, name)
+    elif isinstance(value, str):
+        half = _MAX_CHARACTERS // 2
+        yield from (value if len(value) <= _MAX_CHARACTERS else f"{value[:half]} {value[-half:]}").split()
+    else:
+        yield f"{name}={canonical(value[:3] if isinstance(value, list) else value)}"
 
 
 def _weight(difference: Difference) -> float:
-    """How much one difference sets two calls apart, from 0 to 1: the question tells more than who is asked and how."""
-    share = 1.0 if re.split(r"\W", difference.path)[0] in QUESTION else 0.25
-    return share * (1.0 - _likeness(difference.recorded, difference.asked))
+    """How far one difference sets two calls apart, from 0 to 1; the question weighs most."""
+    share = 1.0 if re.split(r"\W", difference.path)[0] in _QUESTION else 0.25
+    return share * (1.0 - _likeness(difference.before, difference.after))
 
 
-QUESTION = frozenset({"messages", "input", "prompt", "system", "instructions"})
-
-
-def _likeness(one: Any, other: Any) -> float:
-    """How alike two values are, from 0 to 1: by their words for texts, by their members for the rest."""
-    if isinstance(one, str) and isinstance(other, str):
-        return _share(Counter(one.split()), Counter(other.split())) if one != other else 1.0
-    if isinstance(one, dict) and isinstance(other, dict):
-        names = one.keys() | other.keys()
-        shared = sum(_likeness(one[name], other[name]) for name in one.keys() & other.keys())
-        return shared / (len(names) or 1)
-    if isinstance(one, list) and isinstance(other, list):
-        return _share(Counter(map(canonical, one)), Counter(map(canonical, other)))
-    return 1.0 if _same(one, other) else 0.0
-
-
-def _share(one: Counter[str], other: Counter[str]) -> float:
+def _likeness(*values: Any) -> float:
+    """How alike two values are, from 0 to 1, by the words that they share."""
+    if ABSENT in values:
+        return 0.0
+    texts = (value if isinstance(value, str) else canonical(value) for value in values)
+    one, other = (Counter(re.findall(r"[^\s\"]+", text)) for text in texts)
     return 2 * (one & other).total() / ((one.total() + other.total()) or 1)
 
 
 # ---- comparing -----------------------------------------------------------------------------------------
 
 
-def _between(recorded: Call, asked: Call) -> Iterator[Difference]:
-    if recorded.name != asked.name:
-        yield Difference(ENTRY_POINT, recorded.name, asked.name)
-    yield from _differences("", recorded.request, asked.request)
+def _between(recorded: Call, call: Call) -> Iterator[Difference]:
+    if recorded.name != call.name:
+        yield Difference(ENTRY_POINT, recorded.name, call.name)
+    yield from _differences("", recorded.request, call.request)
 
 
-def _differences(path: str, recorded: Any, asked: Any) -> Iterator[Difference]:
-    if isinstance(recorded, dict) and isinstance(asked, dict):
-        for name in {**asked, **recorded}:
-            yield from _differences(_at(path, name), recorded.get(name, ABSENT), asked.get(name, ABSENT))
+def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in {**after, **before}:
+            inner = f"{path}.{name}" if name.isidentifier() else f"{path}[{json.dumps(name)}]"
+            yield from _differences(inner.lstrip("."), before.get(name, ABSENT), after.get(name, ABSENT))
     elif (
-        isinstance(recorded, list)
-        and isinstance(asked, list)
-        and not (_is_vector(recorded) or _is_vector(asked))
+        isinstance(before, list) and isinstance(after, list) and not (_is_vector(before) or _is_vector(after))
     ):
-        for one, other in _aligned(recorded, asked):
-            index = one if other is None else other
-            yield from _differences(
-                f"{path}[{index}]",
-                ABSENT if one is None else recorded[one],
-                ABSENT if other is None else asked[other],
-            )
-    elif not _same(recorded, asked):
-        yield Difference(path, recorded, asked)
-
-
-def _at(path: str, name: str) -> str:
-    if not name.isidentifier():
-        return f"{path}[{json.dumps(name)}]"
-    return f"{path}.{name}" if path else name
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal as a key sees it: 1, 1.0 and True are three things."""
-    if one is ABSENT or other is ABSENT:
-        return one is other
-    return canonical(one) == canonical(other)
+        for index, one, other in _aligned(before, after):
+            yield from _differences(f"{path}[{index}]", one, other)
+    # Equal as a key sees it: 1, 1.0 and True are three things.
+    elif before is ABSENT or after is ABSENT or canonical(before) != canonical(after):
+        yield Difference(path, before, after)
 
 
 def _is_vector(value: list[Any]) -> bool:
-    """A list of numbers, such as an embedding or token ids, is one value to a reader."""
+    """Whether a list has only numbers, as an embedding or token ids: a reader takes it for one value."""
     return bool(value) and all(type(item) in {int, float} for item in value)
 
 
-def _aligned(recorded: list[Any], asked: list[Any]) -> Iterator[tuple[int | None, int | None]]:
-    """Which item stands for which; None where one side has nothing for the other's."""
-    if max(len(recorded), len(asked)) > _ALIGNED:
-        yield from _side_by_side(range(len(recorded)), range(len(asked)))
-        return
-    matcher = difflib.SequenceMatcher(
-        None, [canonical(item) for item in recorded], [canonical(item) for item in asked], autojunk=False
-    )
-    for _, start, end, other_start, other_end in matcher.get_opcodes():
-        ours, theirs = range(start, end), range(other_start, other_end)
-        if len(ours) == len(theirs):
-            yield from _side_by_side(ours, theirs)
-        else:
-            yield from _by_likeness(recorded, asked, ours, theirs)
+def _aligned(before: list[Any], after: list[Any]) -> Iterator[tuple[int, Any, Any]]:
+    """The items that stand for each other, with their index; ABSENT if one list has none for the other's."""
+    pairs: Iterable[tuple[Any, Any]] = zip_longest(before, after, fillvalue=ABSENT)
+    if max(len(before), len(after)) <= _MAX_ALIGNED:
+        one_by_one = [*map(canonical, before)], [*map(canonical, after)]
+        pairs = []
+        for _, start, end, other_start, other_end in SequenceMatcher(
+            None, *one_by_one, autojunk=False
+        ).get_opcodes():
+            ours, theirs = before[start:end], after[other_start:other_end]
+            pairs += zip(_padded(ours, theirs), _padded(theirs, ours), strict=True)
+    index = other_index = 0
+    for one, other in pairs:
+        yield index if other is ABSENT else other_index, one, other
+        index += one is not ABSENT
+        other_index += other is not ABSENT
 
 
-def _side_by_side(ours: Sequence[int], theirs: Sequence[int]) -> Iterator[tuple[int | None, int | None]]:
-    for place in range(max(len(ours), len(theirs))):
-        yield (
-            ours[place] if place < len(ours) else None,
-            theirs[place] if place < len(theirs) else None,
-        )
+def _padded(items: list[Any], longer: list[Any]) -> list[Any]:
+    """Items as many as ``longer`` has: each stands where the one most like it does, in order, between ABSENT."""
+    if len(items) >= len(longer):
+        return items
+    padded: list[Any] = []
+    for number, item in enumerate(items):
+        last = len(longer) - (len(items) - number)
+        likeness = [_likeness(item, each) for each in longer[len(padded) : last + 1]]
+        padded += [*[ABSENT] * likeness.index(max(likeness)), item]
+    return [*padded, *[ABSENT] * (len(longer) - len(padded))]
 
 
-def _by_likeness(
-    recorded: list[Any], asked: list[Any], ours: Sequence[int], theirs: Sequence[int]
-) -> Iterator[tuple[int | None, int | None]]:
-    """Pair each item of the shorter side, in order, with the one most like it; the others have no pair."""
-    spare = abs(len(ours) - len(theirs))
-    place = other_place = 0
-    while place < len(ours) or other_place < len(theirs):
-        if place == len(ours):
-            yield None, theirs[other_place]
-            other_place += 1
-        elif other_place == len(theirs):
-            yield ours[place], None
-            place += 1
-        else:
-            longer_is_ours = len(ours) - place > len(theirs) - other_place
-            likenesses = [
-                _likeness(recorded[ours[place + step]], asked[theirs[other_place]])
-                if longer_is_ours
-                else _likeness(recorded[ours[place]], asked[theirs[other_place + step]])
-                for step in range(spare + 1)
-            ]
-            skipped = likenesses.index(max(likenesses))
-            for _ in range(skipped):
-                yield (ours[place], None) if longer_is_ours else (None, theirs[other_place])
-                place += longer_is_ours
-                other_place += not longer_is_ours
-            spare -= skipped
-            yield ours[place], theirs[other_place]
-            place += 1
-            other_place += 1
+# ---- showing -------------------------------------------------------------------------------------------
+
+_SHORT = 40  # characters: two such values stand in one line
+_BEFORE_CHANGE = 30  # characters of a long line that are shown before its change
+_MAX_LINES = 40
+_MAX_LINES_OF_TEXT = 16
+_EXACT_LINES = (
+    2_000  # of two longer texts, difflib passes over frequent lines: without that it takes quadratic time
+)
+_ENGINES = {
+    **dict.fromkeys(("completion", "text_completion", "responses"), ("litellm", "LiteLLM")),
+    "dspy": ("lm15", "DSPy's own engine"),
+}
 
 
-# ---- telling -------------------------------------------------------------------------------------------
+def explain(differences: Sequence[Difference]) -> list[str]:
+    """Return lines for a terminal: the differing leaves by path, ``-`` as recorded and ``+`` as called.
 
-_WIDTH = 100
-_BEFORE_THE_CHANGE = 30
-_SHORT = 40
-_LINES = 40
-_LINES_OF_ONE = 16
-
-
-def explain(found: Nearest) -> list[str]:
-    """Lines for a terminal: the differing leaves by path, ``-`` as recorded and ``+`` as asked for.
-
-    At most 40 lines of about 100 characters, saying how much was left out; all characters are printable.
+    At most 40 lines of about 100 characters, which say how much was left out. All characters are printable.
     """
-    lines: list[str] = []
-    if not found.differences:
+    if not differences:
         return [
-            "nothing differs but the key: was the recording edited by hand? Then delete it and record again.",
-            "Or does a key function of your own give another key each time?",
+            "Nothing differs but the key. If you edited the recording by hand, delete it and record it again.",
+            "If you have a key function of your own, it may return another key each time.",
         ]
-    if found.differences[0].path == ENTRY_POINT:
-        lines += _other_engine(found.differences[0])
-    if [difference.path for difference in found.differences] == ["model"]:
-        lines.append('the question is the same; key = "messages" has one recording serve all models')
-    for done, difference in enumerate(found.differences):
+    lines: list[str] = []
+    if differences[0].path == ENTRY_POINT:
+        lines += _about_engines(differences[0].before, differences[0].after)
+    if [difference.path for difference in differences] == ["model"]:
+        lines.append('Only the model differs. With key = "messages" one recording serves all models.')
+    for number, difference in enumerate(differences):
         block = _block(difference)
-        if len(lines) + len(block) >= _LINES:
-            left = len(found.differences) - done
+        if len(lines) + len(block) >= _MAX_LINES:
+            left = len(differences) - number
             return [*lines, f"… and {left} more {'difference' if left == 1 else 'differences'}"]
         lines += block
     return lines
 
 
-def _other_engine(difference: Difference) -> list[str]:
-    """Advice for what DSPy asks by another engine than it was recorded by."""
-    engines = dict.fromkeys(("completion", "text_completion", "responses"), ("litellm", "LiteLLM"))
-    engines["dspy"] = ("lm15", "DSPy's own engine")
+def _about_engines(before: str, after: str) -> list[str]:
+    """What to do about a call of DSPy that was recorded through its other engine."""
     none = ("", "")
-    (name, recorded), (other, asked) = (
-        engines.get(each, none) for each in (difference.recorded, difference.asked)
-    )
-    if {name, other} != {"litellm", "lm15"}:
+    (engine, recorded), (other, called) = _ENGINES.get(before, none), _ENGINES.get(after, none)
+    if {engine, other} != {"litellm", "lm15"}:
         return []
     return [
-        f"recorded through {recorded}, asked through {asked}, which DSPy chooses by OPENAI_API_BASE and the like:",
-        f'set that as it was, or give dspy.LM(..., engine="{name}")',
+        f"Recorded through {recorded}, called through {called}: DSPy chooses by OPENAI_API_BASE and the like.",
+        f'Set these variables as they were, or use dspy.LM(..., engine="{engine}").',
     ]
 
 
 def _block(difference: Difference) -> list[str]:
-    path, recorded, asked = _safe(difference.path), difference.recorded, difference.asked
-    if recorded is ABSENT:
-        return [f"{path}: only in the call: {_short(asked)}"]
-    if asked is ABSENT:
-        return [f"{path}: only in the recording: {_short(recorded)}"]
-    if not isinstance(recorded, str) or not isinstance(asked, str):
-        recorded, asked = _json(recorded), _json(asked)
-        if max(len(recorded), len(asked)) <= _WIDTH:
-            return _pair(path, recorded, asked)
-    if "\n" in recorded or "\n" in asked:
-        return [f"{path}:", *_changed_lines(recorded, asked)]
-    if max(len(recorded), len(asked)) <= _SHORT:
-        return _pair(path, f'"{_visible(recorded, asked)}"', f'"{_visible(asked, recorded)}"')
-    one, other = _cut_around(recorded, asked)
+    path, before, after = _printable(difference.path), difference.before, difference.after
+    if before is ABSENT:
+        return [f"{path}: only in the call: {shorten(_json(after))}"]
+    if after is ABSENT:
+        return [f"{path}: only in the recording: {shorten(_json(before))}"]
+    if isinstance(before, str) and isinstance(after, str):
+        if "\n" in before or "\n" in after:
+            return [f"{path}:", *_changed_lines(before.split("\n"), after.split("\n"))]
+        if max(len(before), len(after)) <= _SHORT:
+            return _pair(path, f'"{_visible(before, after)}"', f'"{_visible(after, before)}"')
+    else:
+        before, after = _json(before), _json(after)
+        if max(len(before), len(after)) <= WIDTH:
+            return _pair(path, before, after)
+    one, other = _around_change(before, after)
     return [f"{path}:", f"  - {one}", f"  + {other}"]
 
 
-def _pair(path: str, recorded: str, asked: str) -> list[str]:
-    if len(recorded) + len(asked) <= 2 * _SHORT:
-        return [f"{path}: recorded {recorded}, asked {asked}"]
-    return [f"{path}:", f"  - {recorded}", f"  + {asked}"]
+def _pair(path: str, before: str, after: str) -> list[str]:
+    if len(before) + len(after) <= 2 * _SHORT:
+        return [f"{path}: recorded {before}, asked {after}"]
+    return [f"{path}:", f"  - {before}", f"  + {after}"]
 
 
-def _changed_lines(recorded: str, asked: str) -> list[str]:
+def _changed_lines(before: list[str], after: list[str]) -> list[str]:
     """The changed lines of a text, each change with one line around it."""
-    before, after = recorded.split("\n"), asked.split("\n")
-    # Without its heuristic for popular lines the matcher is quadratic on long texts.
-    matcher = difflib.SequenceMatcher(
-        None, before, after, autojunk=len(before) + len(after) > 2 * _LINES_FINE
-    )
+    matcher = SequenceMatcher(None, before, after, autojunk=len(before) + len(after) > _EXACT_LINES)
     lines: list[str] = []
     for group in matcher.get_grouped_opcodes(1):
         if lines or group[0][1] > 0:
             lines.append(f"  … line {group[0][3] + 1}")
         for tag, start, end, other_start, other_end in group:
+            old, new = before[start:end], after[other_start:other_end]
             if tag == "equal":
-                lines += [f"    {_line(line)}" for line in before[start:end]]
+                lines += [f"    {_line(line)}" for line in old]
+            elif len(old) == len(new):
+                shown = [_around_change(*pair) for pair in zip(old, new, strict=True)]
+                lines += [*(f"  - {one}" for one, _ in shown), *(f"  + {other}" for _, other in shown)]
             else:
-                lines += _replaced(before[start:end], after[other_start:other_end])
-    if len(lines) <= _LINES_OF_ONE:
-        return lines
-    left = len(lines) - _LINES_OF_ONE + 1
-    return [*lines[: _LINES_OF_ONE - 1], f"  … {left} more lines"]
-
-
-_LINES_FINE = 1_000
-
-
-def _replaced(before: list[str], after: list[str]) -> list[str]:
-    if len(before) == len(after):
-        pairs = [_cut_around(one, other) for one, other in zip(before, after, strict=True)]
-        return [*(f"  - {one}" for one, _ in pairs), *(f"  + {other}" for _, other in pairs)]
-    return [*(f"  - {_line(line)}" for line in before), *(f"  + {_line(line)}" for line in after)]
+                lines += [*(f"  - {_line(line)}" for line in old), *(f"  + {_line(line)}" for line in new)]
+    if len(lines) > _MAX_LINES_OF_TEXT:
+        left = len(lines) - _MAX_LINES_OF_TEXT + 1
+        lines[_MAX_LINES_OF_TEXT - 1 :] = [f"  … {left} more lines"]
+    return lines
 
 
 def _line(text: str) -> str:
-    if not text:
-        return "(empty line)"
-    return _whole(text) if len(text) <= _WIDTH else f"{_safe(text[:_WIDTH])}…"
+    return _part(text, text, 0) if text else "(empty line)"
 
 
-def _cut_around(one: str, other: str) -> tuple[str, str]:
-    """Two texts of one line each, from a little before the place where they part."""
-    parting = len(os.path.commonprefix([one, other]))  # noqa: RUF071, what a path must not, a text may
-    start = max(0, parting - _BEFORE_THE_CHANGE) if max(len(one), len(other)) > _WIDTH else 0
+def _around_change(one: str, other: str) -> tuple[str, str]:
+    """Two lines, from a little before the place where they part."""
+    same = len(os.path.commonprefix([one, other]))  # noqa: RUF071 - of texts, not of paths
+    start = max(0, same - _BEFORE_CHANGE) if max(len(one), len(other)) > WIDTH else 0
     return _part(one, other, start), _part(other, one, start)
 
 
 def _part(text: str, other: str, start: int) -> str:
     if not text:
         return "(empty)"
-    end = start + _WIDTH
-    shown = _visible(text[start:end], other[start:end], whole=end >= len(text))
-    return f"{'…' if start else ''}{shown}{'…' if end < len(text) else ''}"
+    end = start + WIDTH
+    is_whole = end >= len(text)
+    part = _visible(text[start:end], other[start:end], whole=is_whole)
+    return f"{'…' if start else ''}{part}{'' if is_whole else '…'}"
 
 
 def _visible(text: str, other: str, *, whole: bool = True) -> str:
-    """A text beside the one it differs from: printable, and told apart from it by the eye."""
+    """A printable text that looks different from the other; ``whole``: spaces at its end are shown too."""
     if text != other and unicodedata.normalize("NFKC", text) == unicodedata.normalize("NFKC", other):
         text = ascii(text)[1:-1]
-    return _whole(text) if whole else _safe(text)
-
-
-def _short(value: Any) -> str:
-    return _cut(_json(value), _WIDTH)
+    text = _printable(text)
+    bare = text.rstrip(" ") if whole else text
+    return bare + r"\x20" * (len(text) - len(bare))
 
 
 def _json(value: Any) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        return _printable(json.dumps(value, ensure_ascii=False))
     except ValueError:  # an integer longer than Python prints
-        text = canonical(value)
-    return _safe(text)
+        return _printable(canonical(value))
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _safe(text: str) -> str:
+def _printable(text: str) -> str:
     """A text with everything escaped that a terminal would not show."""
-    if text.isprintable():
-        return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
-def _whole(text: str) -> str:
-    """A text to its end, so that spaces there are shown as well."""
-    safe = _safe(text)
-    bare = safe.rstrip(" ")
-    return bare + r"\x20" * (len(safe) - len(bare))

@@ -17,7 +17,7 @@ from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.layers.answer_store import AnswerStore, Store
-from pytest_lmcache.miss import EXPLAINED, Misses
+from pytest_lmcache.miss import Misses
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recordings import Recordings, answer_of
 from pytest_lmcache.settings import Mode, Repeat, Settings
@@ -117,7 +117,7 @@ class Recorder(CallLog):
             self.mode,
             commands=commands,
             shown_path=self.shown_path,
-            where=where or tuple,
+            hints=where or tuple,
             configuration=configuration,
         )
         self._on_miss = on_miss
@@ -220,13 +220,7 @@ class Recorder(CallLog):
             return answer
         if self._otherwise is Decision.MISS:
             self._raise(
-                self._misses.explained(
-                    call,
-                    self.open_cassette(),
-                    self.strategy,
-                    used_up=bool(recorded),
-                    compares=len(self.faults) < EXPLAINED,
-                )
+                self._misses.not_recorded(call, self.open_cassette(), self.strategy, used_up=bool(recorded))
             )
         record.replaces = self.mode is Mode.RECORD and record.nth < len(recorded)
         record.source, record.started = "provider", RealTime.seconds()

@@ -43,7 +43,7 @@ def says(*turns):
 
 
 def told(asked, *recorded):
-    return explain(nearest(asked, recorded))
+    return explain(nearest(asked, recorded).differences)
 
 
 def told_of(recorded, asked):
@@ -62,7 +62,9 @@ def test_the_same_question_is_nearest_and_does_not_differ():
     """A recording whose text was edited and whose key was not is told from a changed prompt: no differences."""
     found = nearest(call(), iter([call(messages=says("?")), call(), call()]))
     assert (found.index, found.differences) == (1, ())
-    assert explain(found)[0].startswith("nothing differs but the key: was the recording edited by hand?")
+    assert explain(found.differences)[0].startswith(
+        "Nothing differs but the key. If you edited the recording by hand, delete it"
+    )
 
 
 def test_the_nearest_is_the_one_with_the_fewest_changed_words():
@@ -79,7 +81,7 @@ def test_a_changed_model_is_nearer_than_another_prompt():
     found = nearest(call(model="openai/gpt-5"), [other, call(), other])
     assert found.index == 1
     assert found.differences == (Difference("model", "openai/gpt-4o-mini", "openai/gpt-5"),)
-    assert 'key = "messages"' in explain(found)[0]
+    assert 'key = "messages"' in explain(found.differences)[0]
 
 
 def test_the_same_short_question_to_another_model_is_nearer_than_one_of_another_word():
@@ -294,10 +296,10 @@ def test_any_two_requests_can_be_told_apart(one, other):
 
     found = nearest(Call("completion", {"x": one}), [Call("completion", {"x": other})])
     assert bool(found.differences) is (canonical(one) != canonical(other))
-    lines = explain(found)
+    lines = explain(found.differences)
     assert lines
     assert all(line.isprintable() and len(line) < 250 for line in lines)
-    assert not any(difference.recorded is difference.asked is ABSENT for difference in found.differences)
+    assert not any(difference.before is difference.after is ABSENT for difference in found.differences)
 
 
 def test_very_large_integers_can_be_told():

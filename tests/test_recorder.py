@@ -15,7 +15,7 @@ from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Kind
-from pytest_lmcache.miss import EXPLAINED
+from pytest_lmcache.miss import MAX_COMPARED, message
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recorder import Decision, Recorder, decide
 from pytest_lmcache.session import Session
@@ -537,7 +537,7 @@ def test_a_miss_without_a_cassette_says_so(path: Path) -> None:
         "Who is the GOAT?\\nOne line.\n"
         "\n"
         "Looked in  cassettes/test_x.yaml: there is no such file yet.\n"
-        "Mode       replay: nothing is recorded unasked; key exact/1\n"
+        "Mode       replay: records nothing; key exact/1\n"
         "\n"
         'If the test stubs the provider (respx, a fake client), give it mode="live", or patch litellm.completion itself.\n'
         'Record it:  pytest --lm-record "test_x.py::test_x"'
@@ -553,13 +553,29 @@ def test_a_miss_shows_what_differs_from_the_nearest_recording(path: Path) -> Non
         "Who is the worst player of all time?\n"
         "\n"
         "Looked in  cassettes/test_x.yaml: 2 recordings, none with this key.\n"
-        "Mode       once: records only where there is no cassette yet; key exact/1\n"
+        "Mode       once: records only if there is no cassette yet; key exact/1\n"
         "\n"
         'messages[0].content: recorded "Who is the best player of all time?", '
         'asked "Who is the worst player of all time?"\n'
         "\n"
         'Record it:  pytest --lm-record "test_x.py::test_x"'
     )
+
+
+def test_a_miss_is_known_as_data_too(path: Path) -> None:
+    """What the message says is there for a summary: the cause, the nearest recording, what differs, its cost."""
+    recorded(path, "Something else entirely", "Who is the best player of all time?")
+    tape = recorder(path)
+    with pytest.raises(CassetteMiss) as missed:
+        ask(tape, "Who is the worst player of all time?")
+    details = missed.value.details
+    assert (details.cause, details.nearest, details.cassette) == ("changed", 2, "cassettes/test_x.yaml")
+    [difference] = details.differences
+    assert difference.path == "messages[0].content"
+    assert difference.before == "Who is the best player of all time?"
+    assert difference.after == "Who is the worst player of all time?"
+    assert details.tokens == sum(tape.open_cassette().entries[1].answer().tokens)
+    assert message(details) == str(missed.value)
 
 
 def test_a_used_up_recording_is_told_from_a_missing_one(path: Path) -> None:
@@ -571,8 +587,8 @@ def test_a_used_up_recording_is_told_from_a_missing_one(path: Path) -> None:
         "No recording answers this call of completion(): model openai/m, 1 message, a\n"
         "\n"
         "Looked in  cassettes/test_x.yaml: its recordings of this call are used up, "
-        "and repeat = error allows each once.\n"
-        "Mode       replay: nothing is recorded unasked; key exact/1\n"
+        "and repeat = error replays each once.\n"
+        "Mode       replay: records nothing; key exact/1\n"
         "\n"
         'Record it:  pytest --lm-record "test_x.py::test_x"'
     )
@@ -603,11 +619,11 @@ def test_many_misses_are_not_all_explained(path: Path) -> None:
     """A program that goes on after its misses is not slowed down by comparing each with everything."""
     recorded(path, "nearly the same")
     tape = recorder(path)
-    told = [miss(tape, f"nearly the same {number}") for number in range(EXPLAINED + 5)]
+    told = [miss(tape, f"nearly the same {number}") for number in range(MAX_COMPARED + 5)]
     assert ["recorded" in text.split("Looked in")[1].split("key exact/1")[1] for text in told] == (
-        [True] * EXPLAINED + [False] * 5
+        [True] * MAX_COMPARED + [False] * 5
     )
-    assert len(tape.faults) == EXPLAINED + 5
+    assert len(tape.faults) == MAX_COMPARED + 5
 
 
 def test_a_miss_is_no_ordinary_exception(path: Path) -> None:

@@ -128,7 +128,7 @@ def test_message(suite):
         [
             "E*CassetteMiss: No recording answers this call of completion(): model openai/gpt-4o-mini, 1 message, hello",
             "E*Looked in  cassettes/test_it/test_one.yaml: there is no such file yet.",
-            "E*Mode       replay: nothing is recorded unasked; key exact/1",
+            "E*Mode       replay: records nothing; key exact/1",
             'E*Record it:  pytest --lm-record "test_it.py::test_one"',
         ]
     )
@@ -170,7 +170,7 @@ def test_a_normalizer_mends_what_changes_from_run_to_run(suite, monkeypatch, cas
     if not normalizers:
         assert lines[-1].startswith("Record it:  pytest --lm-record ")
         return
-    assert "If it changes from run to run, normalize it; nothing needs to be recorded again:" in lines[-3:]
+    assert "If it changes from run to run, normalize it. Nothing needs to be recorded again:" in lines[-3:]
     pasted = next(line.removeprefix(place).strip() for line in lines[-2:] if line.startswith(place))
     if place == "this test":
         suite.test(body.replace("{mark}", pasted))
@@ -284,7 +284,7 @@ def test_a_folder_of_this_machine_is_named(suite, monkeypatch, elsewhere):
     monkeypatch.delenv("ELSEWHERE")
     suite.run().stdout.fnmatch_lines(
         [
-            "E*It names a folder of this machine. Before you record it, set lm_normalize = *rootdir*",
+            "E*The call names a folder of this machine. Before you record it, set lm_normalize = *rootdir*",
             "E*Record it:  pytest --lm-record *",
         ]
     )

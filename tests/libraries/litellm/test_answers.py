@@ -374,8 +374,8 @@ def test_what_nothing_cancels_misses(
             asyncio.run(asyncio.wait_for(read(slow.url), 0.5))
     monkeypatch.setattr("pytest_lmcache.libraries.cancellation.LONGEST_WAIT", 0.1)
     for run, why in (
-        (lambda: asyncio.run(read(GONE)), "Now it has waited 0 seconds, and nothing cancelled it."),
-        (lambda: [*chat(GONE, stream=stream)], "Now it is a sync one, which nothing can cancel."),
+        (lambda: asyncio.run(read(GONE)), "Now it has waited 0 seconds, and nothing has cancelled it."),
+        (lambda: [*chat(GONE, stream=stream)], "Now it is sync, and nothing can cancel it."),
     ):
         with pytest.raises(CassetteMiss) as missed, use_cassette(tmp_path / "x.yaml"):
             run()
@@ -647,7 +647,7 @@ class TestStreamsThatEndOtherwise:
         with use_cassette(tmp_path / "x.yaml", mode="record"):
             next(chat(provider.url, stream=True))
         with (
-            pytest.raises(BaseException, match="the test left it there") as caught,
+            pytest.raises(BaseException, match="the test stopped reading there") as caught,
             use_cassette(tmp_path / "x.yaml"),
         ):
             list(chat(GONE, stream=True))
