@@ -35,6 +35,7 @@ ALL_PROVIDER_KEYS = frozenset(PROVIDER_KEYS) | {
     )
 }
 
+PARENT_VARIABLE = "PYTEST_LMCACHE_PARENT"  # which test a child process belongs to; the .pth file reads it too
 LOCAL_PRICES = "LITELLM_LOCAL_MODEL_COST_MAP"
 RUST_CLIENT = "LITELLM_RUST"
 

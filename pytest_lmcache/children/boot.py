@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pytest_lmcache.children.starts import OFFLINE, VARIABLE, Membership, starts
-from pytest_lmcache.environment import prefer_local_prices, replace_keys
+from pytest_lmcache.children.starts import OFFLINE, Membership, starts
+from pytest_lmcache.environment import PARENT_VARIABLE, prefer_local_prices, replace_keys
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 
@@ -24,7 +24,7 @@ class Child:
         self.stop()
         if not variable:
             return
-        self.variable = os.environ[VARIABLE] = variable
+        self.variable = os.environ[PARENT_VARIABLE] = variable
         prefer_local_prices()
         if self._membership().is_offline:
             replace_keys()
@@ -36,7 +36,7 @@ class Child:
         if not self.variable:
             return
         self.variable = ""
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(PARENT_VARIABLE, None)
         starts.stop()
         while self._watches:
             self._watches.pop().stop()
@@ -65,6 +65,6 @@ child = Child()
 
 def start(variable: str | None = None) -> None:
     """Begin as a child of the test that a variable of the environment names, or of that of ``variable``."""
-    given = os.environ.get(VARIABLE, "") if variable is None else variable
+    given = os.environ.get(PARENT_VARIABLE, "") if variable is None else variable
     if given != child.variable:
         child.start(given)

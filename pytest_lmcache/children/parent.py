@@ -10,8 +10,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from pytest_lmcache import origins
-from pytest_lmcache.children.starts import VARIABLE, Forks, Membership, starts
-from pytest_lmcache.environment import replace_keys
+from pytest_lmcache.children.starts import Forks, Membership, starts
+from pytest_lmcache.environment import PARENT_VARIABLE, replace_keys
 from pytest_lmcache.errors import UnsupportedCall
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
@@ -52,7 +52,7 @@ class Parent:
     def admit(self, recorder: Recorder) -> None:
         """From here on, child processes may belong to this recorder."""
         if not self._variables:
-            self._variable_before = os.environ.get(VARIABLE)
+            self._variable_before = os.environ.get(PARENT_VARIABLE)
         if not self._is_watching:
             self._is_watching = True
             starts.watch(self.membership, self._forks)
@@ -147,9 +147,9 @@ class Parent:
         """Set the variable of the innermost recorder, for processes that are started without `Starts`."""
         variable = next(reversed(self._variables.values()), self._variable_before)
         if variable is None:
-            os.environ.pop(VARIABLE, None)
+            os.environ.pop(PARENT_VARIABLE, None)
         else:
-            os.environ[VARIABLE] = variable
+            os.environ[PARENT_VARIABLE] = variable
 
 
 def _as_process(process: str, find: Callable[[], Recorder | None]) -> Recorder | None:

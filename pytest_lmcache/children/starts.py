@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from pytest_lmcache.environment import ALL_PROVIDER_KEYS, DUMMY_KEY
+from pytest_lmcache.environment import ALL_PROVIDER_KEYS, DUMMY_KEY, PARENT_VARIABLE
 from pytest_lmcache.libraries.import_hook import ImportWatch
 
-VARIABLE = "PYTEST_LMCACHE_PARENT"
 OFFLINE = "-offline"  # behind the mode in that variable
 
 
@@ -80,7 +79,7 @@ class Starts:
         found = self._find()
         if found is None or not (given is None or isinstance(given, Mapping)):
             return given
-        env: dict[Any, Any] = {**(os.environ if given is None else given), VARIABLE: found.variable}
+        env: dict[Any, Any] = {**(os.environ if given is None else given), PARENT_VARIABLE: found.variable}
         if found.is_offline:
             env.update(dict.fromkeys(filter(_is_key, env), DUMMY_KEY))
         return env

@@ -1,43 +1,77 @@
-"""Which cassette a test or a shared fixture has: its file, its name, and the parameters in it."""
+"""Which cassette a test or a shared fixture has: its file, its name, and the parameters in the name."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_lmcache import places
-from pytest_lmcache.places import Place
+from pytest_lmcache.plugin.rootdir import TEST_DIR, below_rootdir, cassette_folder, relative, test_folder
 from pytest_lmcache.settings import Settings
 
 
-def test_place(item: pytest.Item) -> Place:
-    """Where a test stands: its file, and its name with its classes'."""
+class Owner(NamedTuple):
+    """A test or a shared fixture: what has a cassette of its own."""
+
+    file: Path  # a folder for a fixture of a package or a session
+    name: str
+    label: str  # names it in messages
+    nodeid: str  # pytest runs this to record it
+    definition: tuple[Path, str] | None = None  # file and classes that tell a fixture from others of its name
+
+    def cassette_by_base(self, settings: Settings) -> Callable[[Path], Path]:
+        """The path of its cassette, by the base folder of the cassette folder."""
+        from pytest_lmcache.cassette.names import named_cassette, own_cassette
+
+        def cassette_in(base: Path) -> Path:
+            folder = cassette_folder(base, settings.cassette_dir, self.file)
+            if settings.cassette:
+                return named_cassette(settings.cassette, folder)
+            seen_from = test_folder(self.file) if TEST_DIR in settings.cassette_dir else base
+            name = self.name
+            if self.definition is not None:
+                path, classes = self.definition
+                defined = "/".join(_parts(relative(path, seen_from))) + ("::" + classes if classes else "")
+                name += f" from {defined.removesuffix('.py') or 'rootdir'}"
+            return own_cassette(_parts(relative(self.file, seen_from).removesuffix(".py")), name, folder)
+
+        return cassette_in
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.replace(os.sep, "/").split("/") if part not in {"", "."}]
+
+
+def test_owner(item: pytest.Item) -> Owner:
+    """A test as the owner of a cassette. Its name has its classes."""
     nodes = [
-        node
-        for node in item.listchain()
+        node.name
+        for node in item.listchain()[:-1]
         if not isinstance(node, pytest.Session | pytest.Directory | pytest.File)
     ]
-    names = [*(node.name for node in nodes[:-1]), _name(item)]
-    # What is not Python's may have any name: apart, so that it never is that of a function.
+    names = [*nodes, _name(item)]
+    # Items of other plugins may have any name: prefixed, so that it is never the name of a function.
     name = (
         ".".join(names) if isinstance(item, pytest.Function) else f"{type(item).__name__} {'::'.join(names)}"
     )
-    return Place(places.below_rootdir(item.path, item.config.rootpath), name)
+    # As it is typed: without parameters that only repeat the test, and without pytest-xdist's name of a group.
+    before, found, _ = item.nodeid.rpartition(item.name)
+    nodeid = before + names[-1] if found else item.nodeid
+    return Owner(below_rootdir(item.path, item.config.rootpath), name, nodeid, nodeid)
 
 
 def _name(item: pytest.Item) -> str:
-    """A test's name without the parameters that only repeat it, as those of pytest-repeat and pytest-flakefinder."""
+    """A test's name without parameters that only repeat it, such as those of pytest-repeat and pytest-flakefinder."""
     callspec: Any = getattr(item, "callspec", None)
     if not isinstance(item, pytest.Function) or callspec is None:
         return item.name
-    info: Any = item._fixtureinfo  # noqa: SLF001 - pytest has no other way
+    info: Any = item._fixtureinfo
     taken = {*info.initialnames, *info.argnames}
     taken.update(name for found in info.name2fixturedefs.values() for each in found for name in each.argnames)
-    names, ids = list(callspec.params), list(callspec._idlist)  # noqa: SLF001 - as above
+    names, ids = list(callspec.params), list(callspec._idlist)
     while names and ids and names[-1] not in taken:
         del names[-1], ids[-1]
     while names and ids and names[0] not in taken:
@@ -47,65 +81,49 @@ def _name(item: pytest.Item) -> str:
     return f"{item.originalname}[{'-'.join(ids)}]" if ids else item.originalname
 
 
-def typed_nodeid(item: pytest.Item) -> str:
-    """A test's id as it is typed: without what repeats it, and without what pytest-xdist appends for its groups."""
-    before, name, _ = item.nodeid.rpartition(item.name)
-    return before + _name(item) if name else item.nodeid
+def fixture_owner(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Owner:
+    """A shared fixture as the owner of a cassette.
 
-
-def cassette_by_folder(place: Place, settings: Settings) -> Callable[[Path], Path]:
-    """Which file the cassette of a place is, by the folder that has the cassette folder."""
-    from pytest_lmcache.cassette.names import named_cassette, own_cassette
-
-    def cassette_in(folder: Path) -> Path:
-        inside = places.folder_in(folder, settings.cassette_dir, place.file)
-        if settings.cassette:
-            return named_cassette(settings.cassette, inside)
-        seen_from = places.test_folder(place.file) if places.TEST_DIR in settings.cassette_dir else folder
-        *parts, name = place.parts(seen_from)
-        return own_cassette(parts, name, inside)
-
-    return cassette_in
-
-
-def fixture_place(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Place:
-    """Where a shared fixture stands: at the node that it lives for, or for a run's, at its own definition."""
-    # Of pytest 9.0 and 9.2, one calls rootdir "", the other ".".
-    node, base = (nodeid.removesuffix(".") for nodeid in (request.node.nodeid, fixturedef.baseid))
+    It stands where its scope does: in a file, a class or a package. One of scope session stands where it is defined.
+    """
+    nodeid = request.node.nodeid or fixturedef.baseid or "."
+    label = f"the {fixturedef.scope} fixture {fixturedef.argname} of {nodeid}"
+    # pytest 9.0 calls rootdir "", pytest 9.2 ".".
+    node, base = (each.removesuffix(".") for each in (request.node.nodeid, fixturedef.baseid))
     file, _, classes = (node or base).partition("::")
     if fixturedef.scope == "class":
-        # Classes within a class may get the one of the outermost.
+        # A class within a class may get the node of the outermost one.
         classes = base.partition("::")[2] or classes.partition("::")[0]
         node = f"{file}::{classes}"
     name = f"@{fixturedef.scope}.{fixturedef.argname}"
     if hasattr(request, "param"):
         name += f"[{_parameter(request.param, request.param_index)}]"  # type: ignore[attr-defined]
-    item: Any = request._pyfuncitem  # noqa: SLF001 - pytest has no other way to the parameters of other fixtures
+    item: Any = request._pyfuncitem
     callspec = getattr(item, "callspec", None)
     if callspec is not None:
         for other in sorted(_needs(fixturedef, item).intersection(callspec.params)):
             name += f"[{other}={_parameter(callspec.params[other], callspec.indices[other])}]"
     rootdir = request.config.rootpath
     definition = None
-    # It may extend another of its own name.
+    # It may extend another fixture of its name.
     if node and base != node:
         defined_in, _, within = base.partition("::")
         definition = rootdir / defined_in, within
-    elif not node and not base and not _is_in_conftest(fixturedef):
+    elif not node and not base and fixturedef.func.__module__.rpartition(".")[2] != "conftest":
         name += f" from {fixturedef.func.__module__}"
-    # Of a test that lies elsewhere, such as one of --pyargs, the id says less.
+    # The id of a test outside of rootdir, such as one of --pyargs, is not its path.
     path = request.node.path if node else Path(os.path.normpath(rootdir / file))
-    stands = places.below_rootdir(path, rootdir)
-    return Place(stands, ".".join([*filter(None, classes.split("::")), name]), definition)
+    full_name = ".".join([*filter(None, classes.split("::")), name])
+    return Owner(below_rootdir(path, rootdir), full_name, label, nodeid, definition)
 
 
 def _needs(fixturedef: pytest.FixtureDef[Any], item: Any) -> set[str]:
-    """The names of all fixtures and parameters that a fixture asks for, and those that they ask for."""
-    known = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - as above
+    """The names of all fixtures and parameters that a fixture needs, directly or through other fixtures."""
+    known = item._fixtureinfo.name2fixturedefs
     found: set[str] = set()
-    own = list(known.get(fixturedef.argname, ()))
-    # Nearer ones of its name are not for it; who asks for a name again gets the one that the first overrides.
-    seen = {fixturedef, *own[own.index(fixturedef) if fixturedef in own else 0 :]}
+    same_name = list(known.get(fixturedef.argname, ()))
+    # It does not see nearer ones of its name. A fixture that needs its own name gets the one that it overrides.
+    seen = {fixturedef, *same_name[same_name.index(fixturedef) if fixturedef in same_name else 0 :]}
     todo = [fixturedef]
     while todo:
         for name in todo.pop().argnames:
@@ -117,30 +135,26 @@ def _needs(fixturedef: pytest.FixtureDef[Any], item: Any) -> set[str]:
 
 
 def _parameter(value: Any, index: int) -> str:
-    """What tells a parameter from others in a name: itself, a hash of JSON data, the number of anything else."""
+    """A parameter in a name: itself if it is simple, a hash of JSON data, or the parameter's number."""
     if isinstance(value, str):
-        return repr(value) if _reads_as_another(value) else value
+        return repr(value) if _reads_as_another_type(value) else value
     if isinstance(value, int | float | None):
         return str(value)
     import hashlib
     import json
 
     try:
-        # Nothing else: a path is another on the next machine, and an object may hold an id of this run.
+        # Only JSON data: a path differs on the next machine, and an object may hold an id of this run.
         json.dumps(value)
     except (TypeError, ValueError, RecursionError):
         return str(index)
     return hashlib.blake2b(repr(value).encode(errors="surrogatepass"), digest_size=4).hexdigest()
 
 
-def _reads_as_another(text: str) -> bool:
-    """Whether a text reads as a number or as None, which may be another parameter."""
+def _reads_as_another_type(text: str) -> bool:
+    """Whether a text reads as a number, a bool or None, which may be another parameter."""
     try:
         float(text)
     except ValueError:
         return text in {"None", "True", "False"}
     return True
-
-
-def _is_in_conftest(fixturedef: pytest.FixtureDef[Any]) -> bool:
-    return fixturedef.func.__module__.rpartition(".")[2] == "conftest"

@@ -1,4 +1,4 @@
-"""Checks the collected tests before any of them runs: invalid markers, and marks that are nearly ours."""
+"""Checks the collected tests before any of them runs: invalid markers, and misspelt marks."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_lmcache import places
 from pytest_lmcache.errors import LMCacheWarning, SettingsError
-from pytest_lmcache.places import Place
-from pytest_lmcache.plugin.cassette_names import test_place
-from pytest_lmcache.plugin.items import BACKEND, has_own_backend, is_marked, is_nearly_ours, missed_key
+from pytest_lmcache.plugin.cassette_names import test_owner
+from pytest_lmcache.plugin.items import BACKEND, has_own_backend, is_marked, missed_key
 from pytest_lmcache.plugin.recorders import check_settings
 from pytest_lmcache.plugin.run import Run
 from pytest_lmcache.settings import Mode, Settings
 
+MISSPELT = 0.84  # similarity of a mark's name to ours: "lm_cashe" has 0.86, "cache" 0.83
+
 
 def check_collected(run: Run, items: Sequence[pytest.Item]) -> None:
-    """Reject markers that cannot be. Raises UsageError; in a worker of xdist the test itself fails."""
-    config, recorders = run.config, run.recorders
-    checked: list[Settings] = []  # a key may be any callable, hashable or not
+    """Reject invalid markers, and have ``lm_cache_backend`` set up before other fixtures. Raises UsageError."""
+    checked: list[Settings] = []  # not a set: a key function need not be hashable
     for item in items:
         if is_marked(item):
             for found in getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).values():
@@ -29,50 +28,47 @@ def check_collected(run: Run, items: Sequence[pytest.Item]) -> None:
             continue
         names = getattr(item, "fixturenames", None)
         if names is not None and BACKEND not in names and has_own_backend(item):
-            # First of all: other fixtures may call.
-            names.insert(0, BACKEND)
+            names.insert(0, BACKEND)  # first, since other fixtures may call a model
         try:
-            settings = recorders.settings_of(item)
-            _check_layers(run, item, settings)
+            settings = run.recorders.settings_of(item)
+            _check_redis(run, item, settings)
             if settings not in checked:
                 checked.append(settings)
                 check_settings(settings, item.nodeid)
-                place = Place(places.below_rootdir(item.path, config.rootpath), "")
-                recorders.check_folder(settings, place.file, item.nodeid)
+                owner = test_owner(item)
+                run.recorders.check_folder(settings, owner.file, item.nodeid)
                 if settings.cassette:
-                    _, path = recorders.cassette(place, settings, item.nodeid)
-                    recorders.there[path] = path.exists()
+                    _, path = run.recorders.cassette(owner, settings, item.nodeid)
+                    run.recorders.existed[path] = path.exists()
         except SettingsError as error:
-            # A worker must not end its run: the test itself tells.
-            if not hasattr(config, "workerinput"):
+            # In a worker of xdist the test fails instead: an error here would break the worker.
+            if not hasattr(run.config, "workerinput"):
                 raise pytest.UsageError(str(error)) from None
 
 
-def _check_layers(run: Run, item: pytest.Item, settings: Settings) -> None:
-    """Raises SettingsError where a test is about to ask layers that need what is not installed."""
+def _check_redis(run: Run, item: pytest.Item, settings: Settings) -> None:
+    """Raise SettingsError if a test is going to use the Redis layer and redis-py is not installed."""
     url = dict(settings.layers).get("url", run.layers.url)
     if url is None or settings.cache is not None or settings.mode is Mode.LIVE or has_own_backend(item):
         return
-    asks = settings.cassette is None or settings.mode in {Mode.RECORD, Mode.REWRITE}
+    uses_layers = settings.cassette is None or settings.mode in {Mode.RECORD, Mode.REWRITE}
     if settings.mode is Mode.ONCE and settings.cassette is not None:
-        asks = not run.recorders.cassette(test_place(item), settings, item.nodeid)[1].exists()
-    if asks:
+        uses_layers = not run.recorders.cassette(test_owner(item), settings, item.nodeid)[1].exists()
+    if uses_layers:
         from pytest_lmcache.layers.redis import check_installed
 
         check_installed()
 
 
-def warn_of_near_marks(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    """A misspelt mark leaves its test live and green. One that the project or a plugin registers is theirs."""
-    seen = {"lm_cache"}
-    known: set[str] | None = None
+def warn_of_misspelt_marks(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Warn of marks that are nearly ours and that nobody has registered: their tests would be live and green."""
+    registered = {re.split("[:(]", line, maxsplit=1)[0].strip() for line in config.getini("markers")}
     for item in items:
-        for name in [mark.name for mark in item.iter_markers() if mark.name not in seen]:
-            seen.add(name)
-            if known is None:
-                lines = config.getini("markers")
-                known = {re.split("[:(]", line, maxsplit=1)[0].strip() for line in lines}
-            if name not in known and is_nearly_ours(name):
+        for name in [mark.name for mark in item.iter_markers() if mark.name not in registered]:
+            registered.add(name)
+            from difflib import get_close_matches
+
+            if get_close_matches(name.lower().replace("_", ""), ["lmcache"], 1, MISSPELT):
                 warning = LMCacheWarning(
                     f"{item.nodeid}: @pytest.mark.{name} does nothing: its calls are neither recorded nor "
                     "replayed. The mark is @pytest.mark.lm_cache. If it is another tool's, register it: "
@@ -80,5 +76,5 @@ def warn_of_near_marks(config: pytest.Config, items: Sequence[pytest.Item]) -> N
                 )
                 try:
                     item.warn(warning)
-                except LMCacheWarning as error:  # where warnings are errors
+                except LMCacheWarning as error:  # if warnings are errors
                     item.stash[missed_key] = error

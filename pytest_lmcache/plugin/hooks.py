@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from collections.abc import Generator
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_lmcache.environment import PARENT_VARIABLE
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning, SettingsError, UnsupportedCall
 from pytest_lmcache.origins import coroutine_of
 from pytest_lmcache.plugin import import_warnings
-from pytest_lmcache.plugin.collection import check_collected, warn_of_near_marks
+from pytest_lmcache.plugin.collection import check_collected, warn_of_misspelt_marks
 from pytest_lmcache.plugin.items import backend_key, is_marked, missed_key, passed_key, raise_fault
 from pytest_lmcache.plugin.options import MARKER, ini_values
-from pytest_lmcache.plugin.reports import complete_report, show_users_lines
+from pytest_lmcache.plugin.reports import complete_report, shorten_traceback
 from pytest_lmcache.plugin.run import Run
 from pytest_lmcache.plugin.shared_fixtures import set_up_shared
 from pytest_lmcache.settings import Mode, RunSettings
@@ -29,11 +30,11 @@ run_key: pytest.StashKey[Run] = pytest.StashKey()
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Keep off the warnings of LiteLLM's own import; under ``lm_auto`` see what a conftest calls when imported."""
-    import_warnings.keep_off()  # pytest has warning filters of its own for each of its phases
+    """Ignore warnings of LiteLLM's import; under ``lm_auto``, see the calls that a conftest makes when imported."""
+    import_warnings.ignore()  # again and again: each phase of pytest has warning filters of its own
     if ini_values(early_config, RunSettings).get("auto"):
         early_config.stash[run_key] = run = _run(early_config, early_config.known_args_namespace)
-        early_config.add_cleanup(run.stop)  # where the run ends before it is configured
+        early_config.add_cleanup(run.stop)  # in case the run ends before it is configured
     try:
         return (yield)
     except UnsupportedCall as error:
@@ -42,8 +43,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings and register the marker and the run's hooks."""
-    boot: Any = sys.modules.get("pytest_lmcache.children.boot")
-    if boot is not None:  # a run of its own, also where a test has started it
+    if os.environ.get(
+        PARENT_VARIABLE
+    ):  # a test has started this process, but its run has cassettes of its own
+        from pytest_lmcache.children import boot
+
         boot.start("")
     config.addinivalue_line("markers", MARKER)
     run = config.stash.get(run_key, None) or _run(config, config.option)
@@ -52,66 +56,68 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing of ours in LiteLLM, and no warning filter."""
-    import_warnings.let_through()
+    """Take the interception and the warning filter out."""
+    import_warnings.stop_ignoring()
     run = config.stash.get(run_key, None)
     if run is not None:
         run.stop()
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Show a miss by the user's own lines, not by those of the libraries between them and the miss."""
+    """Show a miss with a traceback of the user's own lines."""
     # Not a wrapper: pytest gives the exception of a unittest.TestCase to the call only in its own hook.
-    show_users_lines(item, call)
+    shorten_traceback(item, call)
 
 
 @pytest.fixture
 def lm_cache(request: pytest.FixtureRequest, lm_cache_backend: Any) -> Recorder:
-    """Record and replay this test's language-model calls; hands out the record of its calls."""
+    """Record and replay this test's language-model calls; gives access to them."""
     request.node.stash[backend_key] = lm_cache_backend
     return request.config.stash[run_key].recorder_of(request.node)
 
 
 @pytest.fixture(scope="session")
 def lm_cache_backend() -> Any:
-    """The cache behind the cassettes, a ``pytest_lmcache.Cache``; override it in a conftest. None: the configured."""
+    """The cache behind the cassettes: a ``pytest_lmcache.Cache``, or None for the configured one. Override it."""
     return None
 
 
 class RunHooks:
-    """The hooks of one run of pytest, once it is configured."""
+    """The hooks of one run of pytest, from its configuration on."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.config = run.config
 
     def pytest_report_header(self) -> str | None:
-        """Say the mode where it is not the default."""
+        """Name the mode if it is not the default."""
         return None if self.run.mode is Mode.REPLAY else f"lmcache: mode {self.run.mode}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Tell what the run's calls were, saved and spent."""
-        if not self.run.observer.has_counted or self.run.summary.is_empty:
+        """Print the summary of the run's calls."""
+        observer = self.run.observer
+        if not observer.has_counted or observer.summary.is_empty:
             return
         terminalreporter.write_sep("=", "language-model calls")
         durations, verbose = self.run.durations, self.config.get_verbosity() > 0
-        for line in self.run.summary.render(durations=durations, verbose=verbose):
+        for line in observer.summary.render(durations=durations, verbose=verbose):
             terminalreporter.write_line(line)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """End what an interrupt left open, fail for refused calls, send a worker's facts to its controller."""
-        if self.run.current is not None:
-            self.run.end_test(self.run.current, passed=False)
+        """End a test that was interrupted, fail for refused calls, send a worker's facts to its controller."""
+        observer = self.run.observer
+        if observer.current is not None:
+            self.run.end_test(observer.current, passed=False)
         self.run.finish(is_interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
-        if not self.run.observer.has_counted:
+        if not observer.has_counted:
             return
-        is_refused = self.run.summary.has_refused_outside_tests
+        is_refused = observer.summary.has_refused_outside_tests
         if is_refused and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         output = getattr(self.config, "workeroutput", None)
         if output is not None:
-            output["lmcache"] = self.run.summary.to_plain()
+            output["lmcache"] = observer.summary.to_plain()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -122,17 +128,17 @@ class RunHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        """Keep off the warnings of LiteLLM's own import, if a test file imports it."""
-        import_warnings.keep_off()
+        """Ignore warnings of LiteLLM's import by a test file."""
+        import_warnings.ignore()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Refuse markers that cannot be, before any test runs; warn of marks that are nearly ours."""
-        warn_of_near_marks(self.config, session.items)
+        """Reject invalid markers, and warn of misspelt ones, before any test runs."""
+        warn_of_misspelt_marks(self.config, session.items)
         check_collected(self.run, session.items)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """What a recorded test starts has to be known as its own."""
+        """Follow the threads and processes that recorded tests start."""
         if self.run.is_auto or any(map(is_marked, session.items)):
             self.run.follow()
         if self.run.is_auto:
@@ -140,17 +146,17 @@ class RunHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """From here on the calls are this test's."""
-        import_warnings.keep_off()
+        """Calls belong to this test from here on."""
+        import_warnings.ignore()
         item.stash[passed_key] = None
         self.run.begin_test(item)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """A miss that the test, or a fixture before it, swallowed fails it all the same."""
+        """Fail a test for a miss that it, or a fixture before it, has swallowed."""
         if is_marked(item):
-            self.run.recorder_of(item)  # where a fixture has marked it
-        # Where a plugin runs once more what failed: a call that is not recorded fails its test for good.
+            self.run.recorder_of(item)  # a fixture may have marked it
+        # A plugin may run a failed test again: it fails again for a call that is not recorded.
         if (missed := item.stash.get(missed_key, None)) is not None:
             raise missed.with_traceback(None)
         raise_fault(item)
@@ -160,7 +166,7 @@ class RunHooks:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        """Let tests that anyio runs in one task, whose context is nobody's, have what they start as their own."""
+        """Have a coroutine test own what it starts: anyio runs tests in a task whose context belongs to no test."""
         inner = getattr(pyfuncitem.obj, "hypothesis", None)
         place, name = (pyfuncitem, "obj") if inner is None else (inner, "inner_test")
         function = getattr(place, name)
@@ -172,7 +178,7 @@ class RunHooks:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """After the last of its fixtures, write the test's cassette if all of it passed."""
+        """Write the test's cassette after the teardown of its last fixture, if the test passed."""
         passed = False
         try:
             result = yield
@@ -187,16 +193,17 @@ class RunHooks:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Calls of a fixture that outlives the test are recorded in a cassette of the fixture's own."""
+        """Record the calls of a fixture that outlives the test in a cassette of its own."""
+        test = self.run.observer.current
         try:
-            is_planned = self.config.getoption("setupplan", default=False)  # nothing runs
-            if fixturedef.scope == "function" or self.run.current is None or is_planned:
+            is_plan = self.config.getoption("setupplan", default=False)  # fixtures are not executed
+            if fixturedef.scope == "function" or test is None or is_plan:
                 return (yield)
             return (yield from set_up_shared(self.run, fixturedef, request))
         except (CassetteMiss, LMCacheError, LMCacheWarning) as fault:
-            # pytest itself notes what a fixture failed with only where that is an Exception, and of its own.
-            if isinstance(fault, CassetteMiss) and self.run.current is not None:
-                self.run.current.stash[missed_key] = fault
+            # pytest itself remembers only an Exception that the fixture function raised.
+            if isinstance(fault, CassetteMiss) and test is not None:
+                test.stash[missed_key] = fault
             key = fixturedef.cache_key(request)  # type: ignore[arg-type]
             failed_with: Any = (fault, fault.__traceback__) if pytest.version_tuple >= (8, 3) else fault
             fixturedef.cached_result = (None, key, failed_with)
@@ -206,7 +213,7 @@ class RunHooks:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note whether the test has failed; tell the misses of one that failed in another way."""
+        """Note whether the test passed, and add its misses to its report."""
         report = yield
         complete_report(report, item, call)
         return report

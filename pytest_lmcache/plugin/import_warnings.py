@@ -1,52 +1,47 @@
-"""Keeps off the warnings that LiteLLM's own modules raise when they, and their models, are made; and no others.
+"""Ignores the warnings that pydantic raises when it builds LiteLLM's models, and no others.
 
-LiteLLM silences them when it is imported, for the whole process; pytest undoes that after each test.
+LiteLLM silences them for the whole process when it is imported; pytest undoes that after each test.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 import warnings
-from types import FrameType
+from inspect import currentframe
 from typing import Any
 
-# LiteLLM 1.106 to 1.110 as pydantic 2.14 sees it.
+# As pydantic 2.14 words it.
 MESSAGE = re.compile(r"Items? .* on TypedDict class .* (is|are) using the .ReadOnly. qualifier")
-# What stands between the warning and the module whose model is being made.
+# The packages on the stack between the warning and the module whose model is built.
 BETWEEN = frozenset({"pydantic", "typing", "typing_extensions", "functools", "contextlib", "abc"})
 
 
 class _FromLiteLLM:
-    """What a warning's filter takes for a pattern: matches LiteLLM's own."""
+    """Stands for the regular expression of a warning filter; matches only in calls of LiteLLM's code."""
 
     def match(self, message: str) -> bool:
-        """Whether a message that is just being raised is of the kind, and comes from LiteLLM's code."""
-        return MESSAGE.match(message) is not None and _origin(sys._getframe(1)) == "litellm"  # noqa: SLF001
+        """Whether a message that is being raised right now is such a warning of LiteLLM's."""
+        if MESSAGE.match(message) is None:
+            return False
+        frame, package = currentframe(), __package__.partition(".")[0]
+        while frame is not None and (package in BETWEEN or package == "pytest_lmcache"):
+            frame = frame.f_back
+            package = "" if frame is None else str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        return package == "litellm"
 
 
 FILTER: Any = ("ignore", _FromLiteLLM(), UserWarning, None, 0)
 
 
-def keep_off() -> None:
-    """Have these warnings ignored, whatever the filters of now say, until those are undone."""
+def ignore() -> None:
+    """Ignore these warnings, before any other filter."""
     filters: list[Any] = warnings.filters  # type: ignore[assignment]
     if FILTER not in filters[:1]:
-        let_through()
+        stop_ignoring()
         filters.insert(0, FILTER)
 
 
-def let_through() -> None:
-    """Have these warnings treated like any others."""
+def stop_ignoring() -> None:
+    """Take the filter out."""
     filters: list[Any] = warnings.filters  # type: ignore[assignment]
     filters[:] = [each for each in filters if each is not FILTER]
-
-
-def _origin(frame: FrameType | None) -> str:
-    """The package of the code that has a model made."""
-    while frame is not None:
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package not in BETWEEN:
-            return package
-        frame = frame.f_back
-    return ""

@@ -1,4 +1,4 @@
-"""What the plugin knows of a test: its mark, its fixtures, how it ended, and what is stored with it."""
+"""Facts about a test item: its mark, its fixtures, and what the plugin stores with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
 
-NEAR = 0.84  # how alike a mark's name is to ours for a slip of the pen: "lm_cashe" is 0.86, "cache" 0.83
 BACKEND = "lm_cache_backend"
 recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
 missed_key: pytest.StashKey[BaseException] = pytest.StashKey()
@@ -17,30 +16,21 @@ backend_key: pytest.StashKey[Any] = pytest.StashKey()
 passed_key: pytest.StashKey[bool | None] = pytest.StashKey()
 
 
+def is_marked(item: pytest.Item) -> bool:
+    """Whether a test is recorded: it has the mark or uses the fixture ``lm_cache``."""
+    return item.get_closest_marker("lm_cache") is not None or "lm_cache" in getattr(item, "fixturenames", ())
+
+
 def has_own_backend(item: pytest.Item) -> bool:
-    """Whether anything that the test sees overrides ``lm_cache_backend``."""
-    fixtures = item.session._fixturemanager.getfixturedefs(BACKEND, item)  # noqa: SLF001 - pytest has no other way
+    """Whether a conftest or the test's module overrides ``lm_cache_backend``."""
+    fixtures = item.session._fixturemanager.getfixturedefs(BACKEND, item)
     return fixtures is not None and len(fixtures) > 1
 
 
-def stopped_itself(call: pytest.CallInfo[None]) -> bool:
-    """Whether a test ended by skipping itself, or by saying that it fails: what it would have asked is not known."""
-    from unittest import SkipTest
-
-    stops = (pytest.skip.Exception, pytest.xfail.Exception, SkipTest)
-    return call.excinfo is not None and isinstance(call.excinfo.value, stops)
-
-
-def is_nearly_ours(mark: str) -> bool:
-    """Whether the name of a mark is ours but for a slip."""
-    from difflib import get_close_matches
-
-    return bool(get_close_matches(mark.lower().replace("_", ""), ["lmcache"], 1, NEAR))
-
-
-def is_marked(item: pytest.Item) -> bool:
-    """Whether a test is recorded: it has the mark, or asks for the fixture ``lm_cache``."""
-    return item.get_closest_marker("lm_cache") is not None or "lm_cache" in getattr(item, "fixturenames", ())
+def given_backend(item: pytest.Item | None) -> Any:
+    """What the fixture ``lm_cache_backend`` returned for a test, None if it is not overridden."""
+    given = item.stash.get(backend_key, None) if item is not None else None
+    return (getattr(item, "funcargs", None) or {}).get(BACKEND) if given is None else given
 
 
 def raise_fault(item: pytest.Item) -> None:

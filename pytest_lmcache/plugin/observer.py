@@ -1,4 +1,4 @@
-"""What a run of pytest learns of calls that no test of its own has made, and of misses before a test has ended."""
+"""Counts what the session reports to a run of pytest, prints the miss of a test that hangs, and refuses calls."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_lmcache import origins, places
+from pytest_lmcache import origins
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
+from pytest_lmcache.plugin.rootdir import relative
 from pytest_lmcache.plugin.tracebacks import calling_file
 from pytest_lmcache.settings import Mode
 
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
     from pytest_lmcache.summary import Summary
 
-PATIENCE = 10.0  # seconds that a test may go on after a miss without a word
+HANG_WARNING_AFTER = 10.0  # seconds that a test goes on after a miss
 OUTSIDE = "outside of the tests, such as while a module is imported: use_cassette records them"
 
 
 class RunObserver(Observer):
-    """Counts what happens to the calls of one run of pytest; ``current`` is the test that runs."""
+    """The observer of one run of pytest; ``current`` is the test that runs."""
 
     def __init__(self, config: pytest.Config, mode: Mode, *, refuses_outside: bool) -> None:
         self.config = config
         self.mode = mode
-        self.refuses_outside = refuses_outside  # calls that belong to no test
+        self.refuses_outside = refuses_outside  # whether to refuse calls that belong to no test
         self.current: pytest.Item | None = None
         self._summary: Summary | None = None
         self._alarm: Timer | None = None
@@ -56,24 +57,24 @@ class RunObserver(Observer):
         self._summary = self.summary + type(self.summary).from_plain(data)
 
     def call_missed(self, miss: CassetteMiss) -> None:
-        """Print a miss before its test has ended if the test hangs."""
+        """Print a miss if its test goes on: it may hang, waiting for a thread that the miss has ended."""
         if self.current is not None and self._alarm is None:
-            self._alarm = Timer(PATIENCE, self._tell_of_hang, [self.current.nodeid, miss])
+            self._alarm = Timer(HANG_WARNING_AFTER, self._warn_of_hang, [self.current.nodeid, miss])
             self._alarm.daemon = True
             self._alarm.start()
 
     def test_has_ended(self) -> None:
-        """No test runs."""
+        """The test that ran has ended."""
         self.current = None
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
 
-    def _tell_of_hang(self, test: str, miss: CassetteMiss) -> None:
+    def _warn_of_hang(self, test: str, miss: CassetteMiss) -> None:
         capture = self.config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
             sys.stderr.write(
-                f"\n{test} has not ended {PATIENCE:.0f} seconds after this miss. If it hangs, it may be "
+                f"\n{test} has not ended {HANG_WARNING_AFTER:.0f} seconds after this miss. If it hangs, it may be "
                 f"waiting for a thread or a task that the miss has ended.\n\n{miss}\n"
             )
             sys.stderr.flush()
@@ -108,13 +109,13 @@ class RunObserver(Observer):
 
     def _refuse_outside(self) -> NoReturn:
         file, is_import = calling_file()
-        where = places.relative(Path(file), self.config.rootpath) if file else "a thread"
+        where = relative(Path(file), self.config.rootpath) if file else "a thread"
         with self._lock:
             self.summary.add_refused_outside(where)
         when = "while it is imported" if is_import else "outside of the tests"
         raise UnsupportedCall(
             f"{where} calls a language model {when}. Under lm_auto, mode {self.mode} lets nothing reach a provider "
             "unrecorded, and this call belongs to no test.\n"
-            "Make it in a test or a fixture, or record it where it is: "
+            "Make it in a test or a fixture, or record it in place: "
             'with pytest_lmcache.use_cassette("cassettes/name.yaml"): ...'
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_lmcache.environment import prefer_local_prices
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.setting_kinds import FOLDER, Kind
 from pytest_lmcache.settings import (
@@ -36,7 +37,7 @@ MODE_FLAGS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare options and ini keys, and keep LiteLLM from downloading its price list when anything imports it."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    prefer_local_prices()
     group = parser.getgroup("lmcache", "language-model calls")
     for flag, text in MODE_FLAGS.items():
         group.addoption(flag, action="store_true", help=text)

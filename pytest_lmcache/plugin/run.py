@@ -1,4 +1,4 @@
-"""One run of pytest: its settings, the test that runs, and what is switched on for it."""
+"""One run of pytest: which test's calls go where, and when the interception is on."""
 
 from __future__ import annotations
 
@@ -12,89 +12,151 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lmcache import origins, places
+from pytest_lmcache import origins
 from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, SettingsError
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
-from pytest_lmcache.places import Place
-from pytest_lmcache.plugin.cassette_names import test_place, typed_nodeid
-from pytest_lmcache.plugin.items import BACKEND, backend_key, is_marked, missed_key, recorder_key
+from pytest_lmcache.plugin.cassette_names import test_owner
+from pytest_lmcache.plugin.items import given_backend, is_marked, missed_key, recorder_key
 from pytest_lmcache.plugin.observer import RunObserver
-from pytest_lmcache.plugin.options import (
-    cache_settings,
-    ini_values,
-    option_values,
-)
+from pytest_lmcache.plugin.options import cache_settings, ini_values, option_values
 from pytest_lmcache.plugin.recorders import Recorders, check_names
+from pytest_lmcache.plugin.rootdir import below_rootdir, find_cassette, hints
 from pytest_lmcache.settings import Mode, RunSettings, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
-    from pytest_lmcache.session import Session
-    from pytest_lmcache.summary import Summary
+    from pytest_lmcache.session import Place, Session
 
-LEFT_RUNNING = 10.0  # seconds to wait for the threads that tests have left running, as Python does for ever
-ENGINE = "pytest_lmcache.session"
+THREADS_GRACE = 10.0  # seconds to wait at the end for threads of tests; Python waits for ever
 
 
 class Run:
-    """One run of pytest: which test's calls go where."""
+    """One run of pytest: its settings, the test that runs, and what is on for it."""
 
     def __init__(self, config: pytest.Config, options: argparse.Namespace) -> None:
         self.config = config
         self.settings = Settings().with_values(ini_values(config, Settings))
-        command_line = option_values(options, Settings)
         self.layers = cache_settings(config, options)
         for_run = RunSettings(**ini_values(config, RunSettings) | option_values(options, RunSettings))
         self.is_auto, self.durations = for_run.auto, for_run.durations
+        command_line = option_values(options, Settings)
         self.mode = command_line.get("mode") or self.settings.mode or Mode.REPLAY
         check_names(self.settings)
-        self.recorders = Recorders(config, self.settings, command_line, self._backend)
+        self.observer = RunObserver(config, self.mode, refuses_outside=self.is_auto and self.mode.replays)
+        self.recorders = Recorders(
+            config, self.settings, command_line, lambda: given_backend(self.observer.current)
+        )
         self.recorders.check_folder(self.settings, config.rootpath, "ini: lm_cassette_dir")
-        refuses = self.is_auto and self.mode in {Mode.REPLAY, Mode.ONCE}
-        self.observer = RunObserver(config, self.mode, refuses_outside=refuses)
+        self.marked_fixtures: set[Any] = set()  # the definitions of fixtures that marked tests need
+        # What opens the recorders of shared fixtures that are being set up.
+        self.set_ups: list[Callable[[], None]] = []
+        self.is_watching = (
+            False  # whether the interception is on, and calls outside of recorded tests are counted
+        )
+        self._has_engine = False
+        self._undo = ExitStack()  # takes from the engine what it has of this run
         self._origin: Origin | None = None  # of the test that runs
         self._origin_before: Origin | None = None
         self._follows = False
-        # What opens the recorders of shared fixtures that are being set up.
-        self.set_ups: list[Callable[[], None]] = []
-        self._engine = ExitStack()  # what the engine has of this run
-        self._is_watching = False
-        self.marked_fixtures: set[Any] = set()  # the definitions of fixtures that marked tests ask for
-        self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
-        self._watches.append(ImportWatch(ENGINE, self._engine_is_there))
+        self._watches = [ImportWatch(name, self._library_is_imported) for name in LIBRARIES]
+        self._watches.append(ImportWatch("pytest_lmcache.session", self._engine_is_imported))
 
-    @property
-    def current(self) -> pytest.Item | None:
-        """The test that runs."""
-        return self.observer.current
-
-    @property
-    def summary(self) -> Summary:
-        """The facts of this process and of the workers that have ended."""
-        return self.observer.summary
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether the interception is on, and calls that belong to no test are watched."""
-        return self._is_watching
+    # The interception.
 
     def engine(self) -> Session:
-        """The engine, imported on first need; from here on live calls are counted.
+        """Import the engine on first need and switch the interception on.
 
         Raises DoorError if LiteLLM or DSPy hides its functions.
         """
         from pytest_lmcache.session import session
 
-        if not self._is_watching:
-            self._engine.enter_context(session.watched())
-            self._is_watching = True
+        if not self.is_watching:
+            self._undo.enter_context(session.watched())
+            self.is_watching = True
         return session
 
+    def _engine_is_imported(self) -> None:
+        """Have ``use_cassette`` blocks redact as the configuration says, and find their files from rootdir."""
+        from pytest_lmcache.keys.normalizers import Folders
+        from pytest_lmcache.session import Configuration, session
+
+        self._has_engine = True
+        folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
+        configuration = Configuration(
+            block_settings=Settings(redact=self.settings.redact, redact_with=self.settings.redact_with),
+            layers=self.layers,
+            locate=self._locate_block,
+            folders=lambda: folders,
+            settings_file="pyproject.toml" if self.config.inipath is None else self.config.inipath.name,
+        )
+        self._undo.enter_context(session.configured(configuration, self.observer))
+        self._undo.callback(session.children.close)
+        self._undo.callback(session.caches.close)
+        self.follow()  # what a block starts is known as the block's, in tests without a mark too
+
+    def _locate_block(self, path: Path) -> Place:
+        """Find the cassette of a ``use_cassette`` block, as that of the test that runs."""
+        from pytest_lmcache.session import Place
+
+        rootdir, test = self.config.rootpath, self.observer.current
+        file = rootdir if test is None else below_rootdir(test.path, rootdir)
+
+        def cassette_in(base: Path) -> Path:
+            return Path(os.path.abspath(base / path))  # noqa: PTH100 - a cassette may be a link
+
+        return Place(
+            *find_cassette(cassette_in, file, rootdir),
+            lambda: hints(cassette_in, file, rootdir, self.config.inipath),
+        )
+
+    def _library_is_imported(self) -> None:
+        """Count the calls of LiteLLM or DSPy from here on; under ``lm_auto`` record the test."""
+        try:
+            self.engine()
+        except DoorError as error:
+            # Marked tests fail with this error; the others run as without this plugin.
+            if not self.is_auto or self.observer.current is None:
+                self.observer.summary.unseen = [str(error)]
+                return
+        if self.is_auto and self.observer.current is not None:
+            self.recorder_of(self.observer.current)
+            for open_recorder in self.set_ups:
+                open_recorder()
+
+    def watch_processes(self) -> None:
+        """Have the processes that tests start belong to their tests: they may call what the test has not imported."""
+        from pytest_lmcache.children.starts import starts
+
+        starts.watch(self._process_starts)
+        self._undo.callback(starts.stop)
+
+    def _process_starts(self) -> Any:
+        self._library_is_imported()
+        return self.engine().children.membership()
+
+    def follow(self) -> None:
+        """Have threads and work items know from here on which test started them."""
+        if not self._follows:
+            self._follows = True
+            origins.THREADS.follow()
+
+    @property
+    def followed_origin(self) -> Origin | None:
+        """The origin of the test that runs, None while threads are not followed."""
+        return self._origin if self._follows else None
+
+    def finish(self, *, is_interrupted: bool) -> None:
+        """Wait for threads that tests have left running, and count what the cache's layers did."""
+        if self._follows and not is_interrupted:
+            origins.THREADS.wait(THREADS_GRACE)
+        if self.is_watching:
+            self.observer.summary.add_layers(self.engine().caches.stats())
+
     def stop(self) -> None:
-        """Watch for LiteLLM and DSPy, and over their calls, no more; but while a replaying test's threads go on, do."""
-        is_last = not self._is_watching or self.engine().interceptions.users == 1
+        """Switch everything off, unless this is the last run and threads of replaying tests go on."""
+        is_last = not self.is_watching or self.engine().interceptions.users == 1
         if self._follows and is_last and origins.THREADS.has_left():
             return
         for watch in self._watches:
@@ -102,121 +164,27 @@ class Run:
         if self._follows:
             self._follows = False
             origins.THREADS.unfollow()
-        self._engine.close()
-        self._is_watching = False
+        self._undo.close()
+        self.is_watching = False
 
-    def finish(self, *, is_interrupted: bool) -> None:
-        """Count what tests have left running, and what no test asked."""
-        if self._follows and not is_interrupted:
-            origins.THREADS.wait(LEFT_RUNNING)
-        if self._is_watching:
-            self.summary.add_layers(self.engine().caches.stats())
-
-    def watch_processes(self) -> None:
-        """Have the processes that tests start be recorded with them."""
-        from pytest_lmcache.children.starts import starts
-
-        starts.watch(self._process_starts)
-        self._engine.callback(starts.stop)
-
-    @property
-    def followed_origin(self) -> Origin | None:
-        """The origin of the test that runs, None if nothing follows what tests start."""
-        return self._origin if self._follows else None
+    # One test.
 
     def begin_test(self, item: pytest.Item) -> None:
-        """From here on the calls are this test's."""
+        """Calls belong to this test from here on."""
         self.observer.current = item
         self._origin = Origin(item.nodeid)
         self._origin_before = origins.replace(self._origin)
         if is_marked(item):
             self.recorder_of(item)
-        elif any(name in sys.modules for name in LIBRARIES) or (self.is_auto and ENGINE in sys.modules):
-            self._library_is_there()
-
-    def _library_is_there(self) -> None:
-        """LiteLLM or DSPy has been imported: watch over it, and under ``lm_auto`` record the test."""
-        try:
-            self.engine()
-        except DoorError as error:
-            # What is not marked runs as it does without this plugin; what is marked fails with this error.
-            if not self.is_auto or self.current is None:
-                self.summary.unseen = [str(error)]
-                return
-        if self.is_auto and self.current is not None:
-            self.recorder_of(self.current)
-            for open_recorder in self.set_ups:
-                open_recorder()
-
-    def _process_starts(self) -> Any:
-        """Under ``lm_auto`` a process may call what its test has not imported; gives whose its calls are."""
-        self._library_is_there()
-        return self.engine().children.membership()
-
-    def _engine_is_there(self) -> None:
-        """``use_cassette`` redacts what the configuration redacts in tests, and finds its files from rootdir too."""
-        from pytest_lmcache.keys.normalizers import Folders
-        from pytest_lmcache.session import Configuration, session
-
-        folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
-        configuration = Configuration(
-            block_settings=Settings(redact=self.settings.redact, redact_with=self.settings.redact_with),
-            layers=self.layers,
-            locate=self._place_of_block,
-            folders=lambda: folders,
-            settings_file="pyproject.toml" if self.config.inipath is None else self.config.inipath.name,
-        )
-        self._engine.enter_context(session.configured(configuration, self.observer))
-        self._engine.callback(session.children.close)
-        self._engine.callback(session.caches.close)
-        self.follow()  # what a block in a test without a mark starts is known as the block's
-
-    def _place_of_block(self, path: Path) -> Any:
-        """Where the cassette of a ``use_cassette`` lies: a relative path begins where that of the test's mark would."""
-        from pytest_lmcache.session import Place as PlaceOfBlock
-
-        rootdir = self.config.rootpath
-        file = rootdir if self.current is None else places.below_rootdir(self.current.path, rootdir)
-
-        def cassette_in(folder: Path) -> Path:
-            return Path(os.path.abspath(folder / path))  # noqa: PTH100 - no link is resolved: the file may be one
-
-        return PlaceOfBlock(
-            *places.locate(cassette_in, file, rootdir),
-            lambda: places.hints(cassette_in, file, rootdir, self.config.inipath),
-        )
-
-    def _late(self, item: pytest.Item) -> Late:
-        """What happens to the calls that a test leaves running."""
-        recorder = item.stash.get(recorder_key, None)
-        if recorder is not None:
-            from pytest_lmcache.late_calls import late_policy
-
-            return late_policy(recorder)
-        if not self.is_auto:
-            return Late.AS_ANY
-        # A thread that outlives its test may be what imports LiteLLM.
-        try:
-            mode = self.recorders.settings_of(item).mode or Mode.REPLAY
-        except SettingsError:  # its test says so
-            mode = Mode.REPLAY
-        if mode is Mode.LIVE:
-            return Late.AS_ANY
-        return Late.REFUSED if mode in {Mode.REPLAY, Mode.ONCE} else Late.NOT_RECORDED
-
-    def follow(self) -> None:
-        """From here on threads and work items know which test started them."""
-        if not self._follows:
-            self._follows = True
-            origins.THREADS.follow()
+        elif any(name in sys.modules for name in LIBRARIES) or (self.is_auto and self._has_engine):
+            self._library_is_imported()
 
     def recorder_of(self, item: pytest.Item) -> Recorder:
         """The recorder of a test, opened on first need."""
         recorder = item.stash.get(recorder_key, None)
         if recorder is None:
             try:
-                nodeid = typed_nodeid(item)
-                recorder = self.recorder(item, test_place(item), nodeid, nodeid)
+                recorder = self.recorders.make(self.engine(), item, test_owner(item))
                 self.follow()
                 self.engine().open(recorder)
             except LMCacheError as error:
@@ -224,33 +192,11 @@ class Run:
             item.stash[recorder_key] = recorder
         return recorder
 
-    def recorder(
-        self, node: pytest.Item | pytest.Collector, place: Place, label: str, record: str
-    ) -> Recorder:
-        """A recorder with the settings of a node, as `Recorders.recorder` makes it."""
-        return self.recorders.recorder(self.engine(), node, place, label, record)
-
-    def end(self, test: str, recorder: Recorder, *, passed: bool) -> None:
-        """Write a recorder's cassette, where all passed, and count what it did. Raises CassetteError."""
-        passed = passed and not recorder.faults
-        is_kept = written = False
-        try:
-            written = recorder.close(passed=passed)
-            is_kept = passed
-        finally:
-            self.summary.add_recorder(test, recorder, passed=is_kept, written=written)
-
-    def _backend(self) -> Any:
-        """What the fixture ``lm_cache_backend`` gave the test that runs, None where nobody overrides it."""
-        item = self.current
-        given = item.stash.get(backend_key, None) if item is not None else None
-        return (getattr(item, "funcargs", None) or {}).get(BACKEND) if given is None else given
-
     def end_test(self, item: pytest.Item, *, passed: bool) -> None:
-        """The calls are this test's no more; write its cassette if all of it passed."""
+        """Calls no longer belong to this test. Write its cassette if it passed."""
         self.observer.test_has_ended()
         if self._origin is not None:
-            self._origin.late = self._late(item)
+            self._origin.late = self._late_policy(item)
             self._origin = None
             origins.replace(self._origin_before)
         recorder = item.stash.get(recorder_key, None)
@@ -261,10 +207,37 @@ class Run:
             if isinstance(fault, CassetteMiss):
                 item.stash[missed_key] = fault
         self.engine().close(recorder)
+        self.write(item.nodeid, recorder, passed=passed)
+
+    def _late_policy(self, item: pytest.Item) -> Late:
+        """What happens to the calls that a test leaves running."""
+        recorder = item.stash.get(recorder_key, None)
+        if recorder is not None:
+            from pytest_lmcache.late_calls import late_policy
+
+            return late_policy(recorder)
+        if not self.is_auto:
+            return Late.AS_ANY
+        # A thread that outlives its test may be the first to import LiteLLM.
         try:
-            self.end(item.nodeid, recorder, passed=passed)
+            mode = self.recorders.settings_of(item).mode or Mode.REPLAY
+        except SettingsError:  # the test has failed with it
+            mode = Mode.REPLAY
+        if mode is Mode.LIVE:
+            return Late.AS_ANY
+        return Late.REFUSED if mode.replays else Late.NOT_RECORDED
+
+    def write(self, test: str, recorder: Recorder, *, passed: bool) -> None:
+        """Write a recorder's cassette if all has passed, and count what the recorder did."""
+        passed = passed and not recorder.faults
+        is_kept = written = False
+        try:
+            written = recorder.close(passed=passed)
+            is_kept = passed
         except LMCacheError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
+        finally:
+            self.observer.summary.add_recorder(test, recorder, passed=is_kept, written=written)
 
 
 def _temporary_folders(config: pytest.Config) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Fixtures that outlive a test: what they ask has a cassette of its own, the same for every selection of tests."""
+"""Calls of fixtures that outlive a test: they have a cassette of their own, whichever tests are selected."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lmcache import origins
-from pytest_lmcache.errors import LMCacheError
 from pytest_lmcache.origins import Origin
-from pytest_lmcache.plugin.cassette_names import fixture_place
+from pytest_lmcache.plugin.cassette_names import fixture_owner
 from pytest_lmcache.plugin.items import recorder_key
 from pytest_lmcache.plugin.run import Run
 
@@ -21,12 +20,13 @@ if TYPE_CHECKING:
 def set_up_shared(
     run: Run, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """Calls of a fixture that outlives the test are recorded in a cassette of the fixture's own."""
+    """Around the set-up of a shared fixture: record its calls if any recorded test needs it."""
     shared = SharedFixture(run, fixturedef, request)
-    origin = origins.replace(None)  # what it starts serves whichever test runs
-    is_recorded = run.current is not None and recorder_key in run.current.stash
+    origin = origins.replace(None)  # what it starts serves any test
+    test = run.observer.current
+    is_recorded = test is not None and recorder_key in test.stash
     before = run.engine().current() if run.is_watching else None
-    is_blind = run.observer.has_counted and run.summary.unseen
+    is_blind = run.observer.has_counted and run.observer.summary.unseen
     if is_recorded or (fixturedef in run.marked_fixtures and not is_blind):
         shared.open()
     run.set_ups.append(shared.open)
@@ -38,27 +38,28 @@ def set_up_shared(
         origins.replace(origin)
         run.set_ups.remove(shared.open)
         shared.pause()
-        _be_innermost(run, before)
-    # The last finalizer to be added is the first to run.
+        _put_test_innermost(run, before)
+    # The finalizer that was added last runs first.
     request.addfinalizer(shared.tear_down)
     return result
 
 
-def _be_innermost(run: Run, before: Recorder | None) -> None:
-    """A block that a shared fixture leaves open stands around the test, as it does for the next one.
+def _put_test_innermost(run: Run, before: Recorder | None) -> None:
+    """Open the test's recorder again inside a block that a shared fixture leaves open, as it is for the next test.
 
     ``before`` is what calls belonged to before the fixture was set up.
     """
-    if run.set_ups:  # another one, which needed this, is still being set up
+    if run.set_ups:  # the fixture that needed this one is still being set up
         return
-    recorder = run.current.stash.get(recorder_key, None) if run.current is not None else None
+    test = run.observer.current
+    recorder = test.stash.get(recorder_key, None) if test is not None else None
     if recorder is not None and run.engine().current() not in {before, recorder}:
         run.engine().close(recorder)
         run.engine().open(recorder)
 
 
 class SharedFixture:
-    """A fixture that outlives a test: what it asks has a cassette of its own, the same for every selection."""
+    """The recorder of one shared fixture, from its set-up to its teardown."""
 
     def __init__(self, run: Run, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
         self.run = run
@@ -70,16 +71,14 @@ class SharedFixture:
         self._origin: Origin | None = None
 
     def open(self) -> None:
-        """From here on the calls are the fixture's."""
-        if self._recorder is not None:
-            return
-        node, nodeid = self.request.node, self.request.node.nodeid or self.fixturedef.baseid or "."
-        label = f"the {self.fixturedef.scope} fixture {self.fixturedef.argname} of {nodeid}"
-        self._recorder = self.run.recorder(node, fixture_place(self.fixturedef, self.request), label, nodeid)
-        self.resume()
+        """Calls belong to the fixture from here on."""
+        if self._recorder is None:
+            owner = fixture_owner(self.fixturedef, self.request)
+            self._recorder = self.run.recorders.make(self.run.engine(), self.request.node, owner)
+            self._resume()
 
     def pause(self) -> None:
-        """Set up, or failed to: the calls are the test's again. Raises a miss that the fixture swallowed."""
+        """Calls belong to the test again, since the set-up has ended. Raises a miss that the fixture swallowed."""
         if self._recorder is None:
             return
         self._leave()
@@ -87,32 +86,28 @@ class SharedFixture:
             self.is_set_up = False
             raise self._recorder.faults[0]
         if self.is_set_up:
-            self.run.recorders.shared_places.add(self._recorder.path)
-
-    def resume(self) -> None:
-        """The calls are the fixture's again."""
-        if self._recorder is not None:
-            self.run.engine().open(self._recorder)
-            self._is_open = True
+            self.run.recorders.of_fixtures.add(self._recorder.path)
 
     def tear_down(self) -> None:
-        """The fixture's own teardown begins."""
+        """Calls belong to the fixture again, since its teardown begins."""
         self._origin = origins.replace(None)
-        self.resume()
+        self._resume()
 
     def close(self) -> None:
-        """The fixture's end: write its cassette if it was set up. Raises a miss that its teardown swallowed."""
+        """Write the cassette if the fixture was set up. Raises a miss that its teardown swallowed."""
         if self.is_set_up:
             origins.replace(self._origin)
         if self._recorder is None:
             return
         self._leave()
-        try:
-            self.run.end(self._recorder.label, self._recorder, passed=self.is_set_up)
-        except LMCacheError as error:
-            raise pytest.fail.Exception(str(error), pytrace=False) from None
+        self.run.write(self._recorder.label, self._recorder, passed=self.is_set_up)
         if self.is_set_up and self._recorder.faults:
             raise self._recorder.faults[0]
+
+    def _resume(self) -> None:
+        if self._recorder is not None:
+            self.run.engine().open(self._recorder)
+            self._is_open = True
 
     def _leave(self) -> None:
         if self._is_open and self._recorder is not None:

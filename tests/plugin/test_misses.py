@@ -519,7 +519,7 @@ def test_miss_leaves_the_event_loop_of_anyio_alone(suite):
 @pytest.mark.parametrize("capture", ["fd", "sys", "no"])
 def test_a_test_that_hangs_after_a_miss_says_so(suite, monkeypatch, capture, where):
     """Whoever waits for a thread that a miss has ended may wait for ever: what missed is told meanwhile."""
-    monkeypatch.setattr("pytest_lmcache.plugin.observer.PATIENCE", 0.3)
+    monkeypatch.setattr("pytest_lmcache.plugin.observer.HANG_WARNING_AFTER", 0.3)
     text = """
         import threading
         from concurrent.futures import Future

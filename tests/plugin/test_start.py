@@ -52,12 +52,12 @@ def test_light_without_model_calls(suite, monkeypatch):
         "",
         ".answer_sources",
         ".commands",
+        ".environment",
         ".errors",
         ".libraries",
         ".libraries.import_hook",
         ".observer",
         ".origins",
-        ".places",
         ".setting_kinds",
         ".settings",
     }
