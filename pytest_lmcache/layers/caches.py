@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pytest_lmcache.layers.stack import Cache, Stats, Store
+from pytest_lmcache.layers.stack import Cache, FailedStores, Stats
 from pytest_lmcache.settings import CacheSettings, Settings
 
 
@@ -20,7 +20,7 @@ class Caches:
         self._assigned: Any = None
         self._by_settings: dict[CacheSettings, Cache] = {}
         self._used: dict[int, Cache] = {}
-        self._failed_stores: set[Store] = set()
+        self._failed_stores: FailedStores = set()
         self._lock = threading.Lock()
 
     def configure(self, **layers: Any) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".pytest_cache/d/lmcache")
 
-Store = tuple[str, object]
-"""A layer's name, and its folder or URL."""
+FailedStores = set[tuple[str, object]]
+"""The name of each layer that failed, and its folder or URL."""
 
 _LOCK = threading.Lock()
 
@@ -62,7 +62,7 @@ class _State:
 
     memory: MemoryLayer
     layers: tuple[Layer, ...]
-    failures: set[Store]
+    failures: FailedStores
     stats: dict[str, Stats] = field(default_factory=lambda: defaultdict(Stats))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -76,7 +76,7 @@ class Cache:
 
     # Class attributes, for subclasses whose __init__ does not call ours.
     _settings = DEFAULTS
-    _shared_failures: set[Store] | None = None
+    _shared_failures: FailedStores | None = None
     _built: _State | None = None
 
     def __init__(
@@ -177,7 +177,7 @@ class Cache:
             for layer in self._built.layers:
                 layer.close()
 
-    def share_failures(self, failures: set[Store]) -> None:
+    def share_failures(self, failures: FailedStores) -> None:
         """Leave out the stores in ``failures``, and add those that fail; call it before the first `get` or `put`.
 
         Caches with the same set try a failing server or folder once, and warn of it once.
@@ -206,7 +206,7 @@ class Cache:
         state = self._state()
         return [layer for layer in state.layers if self._store(layer) not in state.failures]
 
-    def _store(self, layer: Layer) -> Store:
+    def _store(self, layer: Layer) -> tuple[str, object]:
         stores = {"disk": self._settings.disk_cache_dir, "redis": self._settings.url}
         return layer.name, stores.get(layer.name)
 
