@@ -1,4 +1,4 @@
-"""Where the answers of a test came from, in words: for the summary, and beside the failure of a test that recorded."""
+"""Says where the answers of a test came from: in the summary, and beside the failure of a test that recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORDS = {"provider": "from the provider, asked just now", "cassette": "from the 
 
 
 def from_layers(calls: Iterable[CallRecord]) -> list[str]:
-    """How many answers came from which layer, and which test or block asked for them first, and when."""
+    """Return a line for each layer and each test that asked first: how many answers, and since when they are there."""
     found: dict[tuple[str, str], list[str]] = {}
     for call in calls:
         if call.asked_at:

@@ -1,4 +1,4 @@
-"""One call of a test, as `lm_cache.calls` shows it."""
+"""What a test sees of its calls: `lm_cache.calls`, `.usage` and the like."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_lmcache.interaction import Answer, Interaction
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 
-UNIT = "\x1f"  # ASCII's unit separator: what no prompt holds
+UNIT = "\x1f"  # ASCII's unit separator, which no prompt holds
 
 
 class CallNumbers:
@@ -41,13 +41,14 @@ class OpenStream(Protocol):
     """A stream that is still being recorded."""
 
     def left(self) -> None:
-        """Its reader reads no further."""
+        """End the recording: the stream is read no further."""
 
 
 class Failure(NamedTuple):
-    """How a call ended that got no answer: in words, as a recording, and when, as the number of a call then.
+    """Why a call got no answer, and the recording of that, if there is a cassette.
 
-    ``replays`` says whether replay can repeat it.
+    ``at`` is when it failed: the number of a call that had started then. ``replays`` says whether replay can
+    repeat it.
     """
 
     why: NotRecorded
@@ -60,11 +61,16 @@ class Failure(NamedTuple):
 class CallRecord:
     """One call of a test, as ``lm_cache.calls`` shows it.
 
-    ``source`` is where the answer came from: ``cassette``, ``memory``, ``disk``, ``redis``, ``cache`` (an own
-    one), ``provider``, or empty for a miss. ``seconds`` is how long the provider took, when it was recorded
-    or now; ``tokens`` are input and output tokens; ``cached`` are those of the input that the provider read
-    from its own prompt cache and those that it wrote there; ``usd`` is the price, None where LiteLLM knows
-    none.
+    - ``name``: the entry point, such as ``completion``, without the ``a`` of its async form
+    - ``model``: the model that the call names
+    - ``source``: where the answer came from: ``cassette``, ``memory``, ``disk``, ``redis``, ``cache`` (one of the
+      user's own), ``provider``, or empty for a miss
+    - ``key``, ``nth``: the call's key, and which of the key's answers it got, from 0
+    - ``seconds``: how long the provider took, now or when the answer was recorded
+    - ``tokens``: input and output tokens, as the provider counted them
+    - ``cached``: input tokens that the provider read from its own prompt cache, and that it wrote there
+    - ``usd``: the price in USD, None if LiteLLM knows none
+    - ``is_old``: whether the recording is older than ``max_age``
     """
 
     order: int
@@ -84,7 +90,7 @@ class CallRecord:
     may_be_asked_twice: bool = False
     asked_twice: bool = False
     lock: Lock = NO_LOCK
-    age: float = 0.0
+    is_old: bool = False
     started: float = 0.0
     streamed: bool = False
     custom_key: str | None = None
@@ -100,10 +106,10 @@ class CallRecord:
     failure: Failure | None = None
 
     def cache_key(self, nth: int | None = None) -> str:
-        """The layers' key of the n-th answer, from 0, or of this one: they keep one value for each key.
+        """Return the key of this answer in the cache, or of the n-th one (from 0) to an identical call.
 
-        A cache that has a ``cache_key`` of its own gets what that gave, with what tells kinds of calls, owners
-        and numbers apart behind it.
+        If the cache has a ``cache_key`` of its own, the key begins with its result; what tells kinds of calls,
+        owners and numbers apart follows.
         """
         nth = self.nth_in_layers if nth is None else nth
         number = f"#{nth + 1}" if nth else ""
@@ -120,32 +126,32 @@ class CallRecord:
 
     @property
     def request(self) -> dict[str, Any]:
-        """The normalized request; empty for a call of which nothing is kept."""
+        """The request as it is recorded, normalized and without secrets; empty for a miss."""
         if self.interaction is not None:
             return self.interaction.call.request
         return self.entry.call().request if self.entry is not None else self.live_request
 
     @property
     def answer(self) -> Answer | None:
-        """The answer as plain data, None if nothing is kept."""
+        """The answer as plain data, None for a miss. Raises CassetteError if the recording is broken."""
         if self.interaction is not None:
             return self.interaction.answer.with_whole_chunks()
         return self.entry.answer().with_whole_chunks() if self.entry is not None else None
 
     def __repr__(self) -> str:
         request = self.request
-        said = described(request) if request else f"model {self.model}"
+        what = described(request) if request else f"model {self.model}"
         came_from = f"from {self.source}" if self.source else "missed"
-        return f"<{self.name}() {came_from}: {said}>"
+        return f"<{self.name}() {came_from}: {what}>"
 
     @property
     def is_new(self) -> bool:
-        """Whether the answer is no recording's and will be written to the cassette."""
+        """Whether the answer is not in the cassette yet: it is written if the test passes."""
         return self.source != "cassette" and self.entry is not None
 
 
 def described(request: Mapping[str, Any]) -> str:
-    """What a request asks, in one line."""
+    """Describe a request in one line."""
     text = [f"model {request.get('model', '?')}"]
     if request.get("stream"):
         text.append("streamed")
@@ -185,6 +191,11 @@ class CallLog:
     def recorded(self) -> int:
         """How many answers are new: they are written to the cassette if the test passes."""
         return sum(record.is_new for record in self._calls)
+
+    @property
+    def old(self) -> int:
+        """How many replayed recordings are older than ``max_age``."""
+        return sum(record.is_old for record in self._calls)
 
     @property
     def usage(self) -> dict[str, int]:

@@ -96,36 +96,7 @@ class UnsupportedInChild(UnsupportedCall, MissInChild):
 
 
 def shorten(value: Any, width: int = WIDTH) -> str:
-    """One printable line of at most ``width`` characters."""
+    """Return one printable line of at most ``width`` characters."""
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("unicode_escape").decode() if not text.isprintable() else text
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def unknown_exception(name: str) -> str:
-    """The message for a recorded exception that the installed LiteLLM does not have."""
-    return (
-        f"A recorded error is of class {name}, which the installed LiteLLM does not have.\n"
-        "Record the test again: pytest --lm-rewrite, or install the LiteLLM that it was recorded with."
-    )
-
-
-def unstorable(problem: str) -> str:
-    """The message for an answer, or a value, that the cache cannot keep."""
-    return f"The cache cannot keep this answer: {problem}. It keeps plain data: what JSON holds, and bytes."
-
-
-def no_value(problem: object) -> str:
-    """The message for something that is not what the cache keeps of an answer."""
-    return (
-        f"This is no value of the cache ({shorten(str(problem))}). A cache gives back what it was given by put(), "
-        "unchanged; pytest_lmcache.layers.values.store() makes a value of an answer."
-    )
-
-
-def newer_value(version: int, known: int) -> str:
-    """The message for a value of a later form."""
-    return (
-        f"This value of the cache has form {version}; this pytest-lmcache reads form {known}.\n"
-        "Install a newer one: pip install -U pytest-lmcache"
-    )

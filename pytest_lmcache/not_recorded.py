@@ -1,4 +1,4 @@
-"""Why a call that was asked while recording is not in the cassette, and what mends it."""
+"""Why a call is not recorded, and what to do about it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reason(StrEnum):
 
 
 class NotRecorded(NamedTuple):
-    """A call that was not recorded: the reason as data, and what happened as text."""
+    """A call that is not recorded: the reason, and what happened in words."""
 
     reason: Reason
     what: str
@@ -41,28 +41,28 @@ HEADINGS = {
     "or start them in a fixture of scope module or session",
     Reason.NO_ANSWER: "not recorded, ended without an answer that can be replayed; the call will miss on replay",
 }
-MENDS = {
+REMEDIES = {
     Reason.CREDENTIALS: "the provider's key is missing or was refused. Set it (such as OPENAI_API_KEY)",
     Reason.CONNECTION: "the provider could not be reached. Check the network, the proxy and the address (api_base)",
 }
 CREDENTIALS_CLASS = re.compile("Authentication|Credential|PermissionDenied|AuthError")
 CREDENTIALS_TEXT = re.compile(r"\b(?:missing|no)\b.{0,40}\b(?:credentials|api[ _]key)\b", re.IGNORECASE)
 CONNECTION_CLASS = re.compile("Connect(?:ion)?(?:Error|Timeout|RefusedError)|ClientConnector")
-# LiteLLM raises it for whatever it does not know.
+# LiteLLM raises its own APIConnectionError for every error that it does not know.
 VAGUE = "litellm.exceptions"
 
 
 def advice(error: BaseException, calls: Sequence[NotRecorded], command: str) -> str | None:
-    """One line for a test that failed while recording, None if the error is not that of a key or a connection."""
+    """Return a line for a test that failed while it recorded, None if neither a key nor a connection is at fault."""
     reason = reason_of(error, of_provider=True)
     failed = next((call.what for call in reversed(calls) if call.reason is reason), None)
-    if failed is None or reason not in MENDS:
+    if failed is None or reason not in REMEDIES:
         return None
-    return f"{failed}: {MENDS[reason]}, then record it:  {command}"
+    return f"{failed}: {REMEDIES[reason]}, then record it:  {command}"
 
 
 def reason_of(error: BaseException, *, of_provider: bool) -> Reason:
-    """Why a call that ended with this error is not recorded; ``of_provider``: it is one that could be."""
+    """Return why a call that ended with an error is not recorded; ``of_provider``: it is an error of the provider."""
     for cause in _chain(error):
         if CREDENTIALS_CLASS.search(type(cause).__name__) or CREDENTIALS_TEXT.search(str(cause)):
             return Reason.CREDENTIALS
@@ -74,7 +74,7 @@ def reason_of(error: BaseException, *, of_provider: bool) -> Reason:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what led to it."""
+    """Yield an error and its causes."""
     seen: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in seen:

@@ -210,7 +210,7 @@ class Recorder(CallLog):
         record.seconds = answer.seconds
         record.copy_usage(answer)
         if self.settings.max_age is not None:
-            record.age = seconds_since(entry.recorded())
+            record.is_old = seconds_since(entry.recorded()) > self.settings.max_age
         return record, answer
 
     def _unrecorded(self, record: CallRecord, call: Call) -> Answer | None:
@@ -348,12 +348,6 @@ class Recorder(CallLog):
         if self._cassette is None and not self.path.exists():
             return 0
         return count_unused(self._calls, self.open_cassette())
-
-    @property
-    def old(self) -> int:
-        """How many replayed recordings are older than ``max_age``."""
-        oldest = self.settings.max_age
-        return 0 if oldest is None else sum(record.age > oldest for record in self._calls)
 
     def close(self, *, passed: bool) -> bool:
         """End the streams that are still open and, if the test passed, write the cassette.

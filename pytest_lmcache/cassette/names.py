@@ -1,4 +1,4 @@
-"""The file name of a test's cassette: each part of its id, escaped so that no two ids share a file."""
+"""The file of a cassette: where a test, a marker or a block has it, with escaped names that no two ids share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + st
 
 
 def cassette_path(folder: Path, parts: Iterable[str], shown: Callable[[str], str] = str) -> Path:
-    """The file of a test under ``folder``: each part escaped reversibly, so that no two ids share a file.
+    """Return the file of a test under ``folder``; each part is escaped reversibly, so that no two ids share a file.
 
-    ``shown`` is what of a part may be read in the name: a part of which it leaves less ends in a hash.
+    ``shown`` returns what may be read of a part; if it changes the part, the name ends in a hash.
     """
     escaped = [_file_name(part, shown(part)) for part in parts]
     return folder.joinpath(*escaped[:-1], f"{escaped[-1]}.yaml")
 
 
 def named_cassette(name: str, folder: Path) -> Path:
-    """The file that a marker's ``cassette=`` names, inside the cassette folder. Raises SettingsError."""
+    """Return the file that a marker's ``cassette=`` names. Raises SettingsError if it is outside the folder."""
     path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     inside = os.path.abspath(path), os.path.abspath(folder)  # noqa: PTH100 - a cassette may be a link
     if not Path(inside[0]).is_relative_to(inside[1]):
@@ -36,12 +36,12 @@ def named_cassette(name: str, folder: Path) -> Path:
 
 
 def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
-    """The file of a test under the cassette folder: the path of its test file, then its own name."""
+    """Return the file of a test under the cassette folder: the path of its test file, then its own name."""
     return cassette_path(folder, [*file, test], redact_file_name)
 
 
 def identity_of(path: Path, folder: Path) -> str:
-    """A cassette's name on every machine: its path in a folder, absolute only if it lies elsewhere."""
+    """Return the name of a cassette on every machine: its path in a folder, absolute only if it is elsewhere."""
     absolute = Path(os.path.normpath(folder / path))
     return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
 

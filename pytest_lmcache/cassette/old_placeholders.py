@@ -1,8 +1,8 @@
-"""Finds what was recorded under other rules of redaction.
+"""Finds recordings that were made under other rules of redaction.
 
-What today's rules take out besides is taken out of the recorded question too. A placeholder without a hash stood
-for whatever the rules of that time took out, so it matches any one value. In newer recordings it stands for a
-secret of the machine, and matches itself alone: their keys begin with ``keys.MACHINE_SECRET``.
+What only today's rules redact is redacted in the recorded request too. A placeholder without a hash matches any
+value, since the rules of that time may have redacted it. In newer recordings, whose keys begin with
+``MACHINE_SECRET``, it stands for a secret of the machine and matches only itself.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from pytest_lmcache.keys.strategies import KeyStrategy
     from pytest_lmcache.redact import Redactor
 
-# Under a name, as in "api_key":"<redacted:api_key>", any text may have stood there, or null.
+# After a name, as in "api_key":"<redacted:api_key>", any text may have been there, or null.
 _NAME_BEFORE = re.compile(r'"([^"\\]{1,80})":"$')
 _WHOLE = r'(?:"(?:[^"\\]|\\.)*+"|null)'
 _WITHIN = r'(?:<redacted:[^<>"]{1,100}>|[^\s"\\<>]|\\[^"])+?'
-# In an address that was an argument, with a prompt's words behind it.
+# In a URL that was an argument; the words of a prompt may follow.
 _PARAMETER_BEFORE = re.compile(r"[?&][\w.\-]{2,40}=$")
 _PARAMETER = r'(?:<redacted:[^<>"]{1,100}>|[^&#"\\<>]|\\.)*?'
 
 
 class OldRecording(NamedTuple):
-    """A recording whose question today's rules would write in another way."""
+    """A recording whose request today's rules would redact in another way."""
 
     key: str
     name: str
@@ -40,7 +40,7 @@ class OldRecording(NamedTuple):
     is_exact: bool
 
     def matches(self, call: Call, text: str) -> bool:
-        """Whether a call is what was recorded, but for what the placeholders stand for."""
+        """Whether a call is the recorded one, if a placeholder may stand for any value."""
         if call.name != self.name or bool(call.request.get("stream")) != self.streamed:
             return False
         if self.is_exact:
@@ -52,7 +52,7 @@ class OldRecording(NamedTuple):
         return re.fullmatch(pattern, text, re.DOTALL) is not None
 
     def _parts(self) -> tuple[list[str], list[str]]:
-        """The text between its placeholders, and a pattern for what each stands for."""
+        """Return the text between the placeholders, and a pattern for each placeholder."""
         kept, gaps, done = [], [], 0
         for found in HASHLESS_PLACEHOLDER.finditer(self.text):
             start, end = found.span()
@@ -71,7 +71,7 @@ class OldRecording(NamedTuple):
 def old_recordings(
     entries: Iterable[Entry], strategy: KeyStrategy, redact: Redactor
 ) -> Iterator[OldRecording]:
-    """The recordings of a cassette that are such; the miss names those that cannot be read."""
+    """Yield the recordings that were made under other rules, except broken ones, which a miss names."""
     for entry in entries:
         question = entry.question.decode(errors="replace")
         has_own = HASHLESS_PLACEHOLDER.search(question) is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_lmcache.clock import age
-from pytest_lmcache.errors import CacheError, unstorable
+from pytest_lmcache.errors import CacheError
 
 LONGEST_KEY = 200  # characters
 
@@ -46,12 +46,19 @@ def plain_key(key: str) -> str:
     return "#" + hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def unstorable(problem: str) -> CacheError:
+    """Return the error for an answer that the cache cannot store."""
+    return CacheError(
+        f"The cache cannot store this answer: {problem}. It stores plain data: what JSON holds, and bytes."
+    )
+
+
 def to_text(value: Mapping[str, Any]) -> str:
     """Return a value as JSON text in ASCII. Raises CacheError for what is not JSON data."""
     try:
         return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise CacheError(unstorable(str(error))) from None
+        raise unstorable(str(error)) from None
 
 
 def from_text(text: str) -> dict[str, Any] | None:

@@ -19,8 +19,9 @@ from datetime import datetime
 from typing import Any
 
 from pytest_lmcache.clock import CLOCK_SKEW, RealTime, stamps
-from pytest_lmcache.errors import CacheError, newer_value, no_value, shorten, unstorable
+from pytest_lmcache.errors import CacheError, shorten
 from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.layers.contract import unstorable
 from pytest_lmcache.stream_chunks import is_stored
 from pytest_lmcache.tags import from_json, to_json
 
@@ -48,9 +49,9 @@ def store(answer: Answer, recorded: str, asked_by: str = "") -> dict[str, Any]:
     try:
         stored = to_json(({"asked_by": asked_by} if asked_by else {}) | fields)
     except TypeError as problem:
-        raise CacheError(unstorable(str(problem))) from None
+        raise unstorable(str(problem)) from None
     except RecursionError:
-        raise CacheError(unstorable("it is nested too deeply")) from None
+        raise unstorable("it is nested too deeply") from None
     return {"lmcache": VERSION, "recorded": recorded, **stamps(), **stored}
 
 
@@ -68,7 +69,7 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
         }
         return Answer(**fields)._replace(kind=Kind(fields["kind"])), str(value["recorded"])
     except (ValueError, TypeError, LookupError, struct.error, RecursionError) as error:
-        raise CacheError(no_value(error)) from None
+        raise _no_value(error) from None
 
 
 def check(answer: Answer, recorded: str, *, errors: bool = False) -> None:
@@ -87,7 +88,7 @@ def check(answer: Answer, recorded: str, *, errors: bool = False) -> None:
     }
     wrong = [name for name, fits in problems.items() if not fits]
     if wrong:
-        raise CacheError(no_value(f"its `{wrong[0]}` cannot be"))
+        raise _no_value(f"its `{wrong[0]}` cannot be")
 
 
 def _is_error(data: Any) -> bool:
@@ -117,6 +118,16 @@ def asked_by(value: Mapping[str, Any]) -> str:
 def _check_version(value: Any) -> None:
     version = value.get("lmcache") if isinstance(value, Mapping) else None
     if type(version) is not int or version < VERSION:
-        raise CacheError(no_value("it has no `lmcache: 1`"))
+        raise _no_value("it has no `lmcache: 1`")
     if version > VERSION:
-        raise CacheError(newer_value(version, VERSION))
+        raise CacheError(
+            f"This value of the cache has form {version}; this pytest-lmcache reads form {VERSION}.\n"
+            "Install a newer one: pip install -U pytest-lmcache"
+        )
+
+
+def _no_value(problem: object) -> CacheError:
+    return CacheError(
+        f"This is no value of the cache ({shorten(str(problem))}). A cache gives back what it was given by put(), "
+        "unchanged; pytest_lmcache.layers.values.store() makes a value of an answer."
+    )

@@ -179,7 +179,7 @@ def test_values_of_any_size(a_store):
 
 def test_refuses_what_is_no_json(a_store):
     """A value that could not be read back is refused when it is put."""
-    with pytest.raises(CacheError, match="cannot keep this answer: Object of type object"):
+    with pytest.raises(CacheError, match="cannot store this answer: Object of type object"):
         a_store.put("k1", {"lmcache": object()})
     assert a_store.get("k1") is None
 

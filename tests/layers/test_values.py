@@ -194,7 +194,7 @@ def test_newer():
 )
 def test_not_plain_data(data, said):
     """What is no plain data is refused when it is stored, by its type."""
-    with pytest.raises(CacheError, match=f"cannot keep this answer: {said}"):
+    with pytest.raises(CacheError, match=f"cannot store this answer: {said}"):
         store(Answer(Kind.RESPONSE, data), RECORDED)
 
 

@@ -8,9 +8,8 @@ from functools import cache
 from typing import Any
 
 from pytest_lmcache.address import plain as plain_address
-from pytest_lmcache.errors import CassetteError, unknown_exception
 from pytest_lmcache.interaction import Answer, Kind
-from pytest_lmcache.libraries.litellm.exceptions import LASTING_STATUS
+from pytest_lmcache.libraries.litellm.exceptions import LASTING_STATUS, unknown_exception
 from pytest_lmcache.libraries.litellm.prices import rounded, saved_at
 from pytest_lmcache.libraries.plain_data import to_plain
 from pytest_lmcache.stream_chunks import Chunk, whole
@@ -213,7 +212,7 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
         return builtin
     kind = _error_classes().get(home.removeprefix(HOME))
     if kind is None:
-        raise CassetteError(unknown_exception(home))
+        raise unknown_exception(home)
     if "partial" in fields:
         fields["partial"] = revive_response(fields["partial"])
     given = {name: fields.pop(name) for name in ERROR_ARGUMENTS if name in fields}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_lmcache.errors import CassetteError, unknown_exception
+from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.libraries.litellm.headers import kept_headers, without_prefix
 from pytest_lmcache.libraries.plain_data import is_plain, to_plain
 
@@ -127,8 +127,16 @@ def _exception_class(qualified_name: str) -> type[Exception]:
     library, _, name = qualified_name.partition(".")
     kind = _find_class(library, name)
     if kind is None:
-        raise CassetteError(unknown_exception(qualified_name))
+        raise unknown_exception(qualified_name)
     return kind
+
+
+def unknown_exception(name: str) -> CassetteError:
+    """Return the error for a recorded exception whose class is not installed."""
+    return CassetteError(
+        f"A recorded error is of class {name}, which the installed LiteLLM does not have.\n"
+        "Record the test again: pytest --lm-rewrite, or install the LiteLLM that it was recorded with."
+    )
 
 
 def _find_class(library: str, name: str) -> type[Exception] | None:
