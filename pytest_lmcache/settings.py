@@ -215,6 +215,12 @@ class Settings(_Group):
         "lm_record_errors",
     )
     usage: Usage = _setting(Usage.RECORDED, one_of(Usage), "token counts of a replayed answer", "lm_usage")
+    keep_headers: tuple[str, ...] = _setting(
+        (),
+        TEXTS,
+        "response headers to record, such as x-request-id or x-ratelimit-*",
+        "lm_keep_headers",
+    )
     max_age: float | None = _setting(
         None, MAX_AGE, "age from which the summary counts a recording and mode record renews it", "lm_max_age"
     )

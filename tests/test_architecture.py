@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "libraries.bypassed_caches": "",
     "libraries.cancellation": "interaction",
     "libraries.dspy": "",
-    "libraries.dspy.answers": "address interaction libraries.litellm.exceptions libraries.litellm.prices libraries.plain_data stream_chunks",
+    "libraries.dspy.answers": "address interaction libraries.litellm.exceptions libraries.litellm.headers libraries.litellm.prices libraries.plain_data stream_chunks",
     "libraries.dspy.call": "interaction keys.plain libraries.cancellation libraries.dspy.answers libraries.recorded_call recorder stream_chunks",
     "libraries.dspy.compat": "",
     "libraries.dspy.engines": "interaction keys.plain libraries.dspy.answers libraries.equivalence",

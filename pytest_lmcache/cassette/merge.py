@@ -10,13 +10,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.errors import CassetteError
-from pytest_lmcache.interaction import Answer
+from pytest_lmcache.interaction import Answer, Kind
 
 # Fields that differ in each answer, however alike the answers are.
 VOLATILE = frozenset(
     {"created", "created_at", "completed_at", "system_fingerprint", "obfuscation", "timings", "_response_ms"}
     | {"queue_time", "prompt_time", "completion_time", "total_time"}
     | {"total_duration", "load_duration", "prompt_eval_duration", "eval_duration"}
+    | {"headers", "response_headers"}
 )
 # Fields with the arguments of a tool: the model chooses all names in there.
 ARGUMENTS = frozenset({"input", "arguments"})
@@ -94,16 +95,20 @@ def _in_order(calls: Sequence[CallToSave]) -> Iterator[Place]:
 def _unchanged(before: dict[Place, Entry], new: dict[Place, Entry], *, known: bool) -> set[Place]:
     """Return the places whose answers did not change, apart from ids if all places are ``known``.
 
+    An answer with a response header that the old one lacks has changed; the values of headers differ in each.
     An id may be repeated in a later question. If one question differs from what it was, ids are ignored only
     if no answer changed, so that all ids of the file are of one run.
     """
     pairs = {place: (before[place], entry) for place, entry in new.items() if place in before}
+    answers = {place: [each.answer() for each in pair] for place, pair in pairs.items()}
 
     def unchanged(id_form: Callable[[Any], Any]) -> set[Place]:
-        forms = {
-            place: [_answer_form(each.answer(), id_form) for each in pair] for place, pair in pairs.items()
+        return {
+            place
+            for place, (one, other) in answers.items()
+            if _answer_form(one, id_form) == _answer_form(other, id_form)
+            and _header_names(other) <= _header_names(one)
         }
-        return {place for place, (one, other) in forms.items() if one == other}
 
     same = unchanged(lambda _: None) if known else set()
     if not known or (
@@ -164,6 +169,17 @@ def _answer_form(answer: Answer, id_form: Callable[[Any], Any]) -> Any:
     answer = answer.with_whole_chunks()
     data, error = _settled(_events(answer.data), id_form), _settled(answer.error, id_form)
     return answer.kind, answer.complete, answer.ended, data, error
+
+
+def _header_names(answer: Answer) -> set[str]:
+    """Return the names of the response headers that are stored with an answer."""
+    error = answer.data if answer.kind is Kind.ERROR else {}
+    found = (
+        (answer.hidden or {}).get("additional_headers"),
+        error.get("headers"),
+        error.get("response_headers"),
+    )
+    return {name for headers in found if isinstance(headers, dict) for name in headers}
 
 
 def _settled(value: Any, id_form: Callable[[Any], Any]) -> Any:

@@ -213,6 +213,7 @@ class Peer:
             "is_offline": recorder.is_offline,
             "usage": settings.usage,
             "record_errors": settings.record_errors,
+            "keep_headers": [*settings.keep_headers],
         }
 
     def _begin(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn, Protocol, final
 
@@ -52,10 +52,13 @@ class LibraryCall(Protocol):
     def address(self) -> str:
         """Where the call goes: a URL without credentials, or the provider's name if it goes to the usual URL."""
 
-    def stream_codec(self, result: Any) -> StreamCodec | None:
-        """What records a result that is a stream; None for a whole answer."""
+    def stream_codec(self, result: Any, keep_headers: Sequence[str]) -> StreamCodec | None:
+        """What records a result that is a stream; None for a whole answer.
 
-    def to_answer(self, result: Any) -> Answer:
+        ``keep_headers`` names the response headers that are recorded, here and below.
+        """
+
+    def to_answer(self, result: Any, keep_headers: Sequence[str]) -> Answer:
         """Convert the whole answer that the library gave."""
 
     def prepare_replay(self, answer: Answer, recorded: RecordedCall) -> None:
@@ -67,7 +70,9 @@ class LibraryCall(Protocol):
     def without_usage(self, answer: Answer) -> Answer:
         """The same answer with zero tokens and a price of 0 USD."""
 
-    def error_to_plain(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+    def error_to_plain(
+        self, error: Exception, keep_headers: Sequence[str]
+    ) -> tuple[dict[str, Any] | None, bool]:
         """Convert an error, None if it is not the library's; and whether asking again would give the same error."""
 
     def error_from_plain(self, data: dict[str, Any]) -> Exception:
@@ -168,10 +173,11 @@ class RecordedCall:
     def _record(self, result: Any) -> Any:
         """Record an answer of the provider, a stream while it is read; give what the caller gets."""
         with self._remembering_faults():
-            codec = self.library.stream_codec(result)
+            keep_headers = self.recorder.settings.keep_headers
+            codec = self.library.stream_codec(result, keep_headers)
             if codec is not None:
                 return record_stream(result, StreamRecording(self, codec))
-            self.finish(self.library.to_answer(result))
+            self.finish(self.library.to_answer(result, keep_headers))
             return result
 
     def finish(self, answer: Answer) -> None:
@@ -192,9 +198,10 @@ class RecordedCall:
     def failed(self, error: BaseException, stream: Answer | None = None) -> None:
         """Record how a call ended without an answer; ``stream`` is what was read of a stream that broke."""
         with self._remembering_faults():
-            stored, lasting = (
-                self.library.error_to_plain(error) if isinstance(error, Exception) else (None, False)
-            )
+            stored, lasting = None, False
+            if isinstance(error, Exception):
+                keep_headers = self.recorder.settings.keep_headers
+                stored, lasting = self.library.error_to_plain(error, keep_headers)
             what = f"{self.call.name}() failed with {type(error).__name__}"
             if stream is not None:
                 answer, what = stream._replace(error=stored), f"a stream of {what}"

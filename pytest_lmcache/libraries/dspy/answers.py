@@ -10,6 +10,7 @@ from typing import Any
 from pytest_lmcache.address import plain as plain_address
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.libraries.litellm.exceptions import LASTING_STATUS, unknown_exception
+from pytest_lmcache.libraries.litellm.headers import kept_headers
 from pytest_lmcache.libraries.litellm.prices import rounded, saved_at
 from pytest_lmcache.libraries.plain_data import to_plain
 from pytest_lmcache.stream_chunks import Chunk, whole
@@ -182,8 +183,11 @@ def without_usage(answer: Answer) -> Answer:
 # ---------------------------------------------------------------- errors
 
 
-def store_error(error: BaseException) -> dict[str, Any] | None:
-    """An error of an engine as plain data; None for one that is neither lm15's nor a wrong argument."""
+def store_error(error: BaseException, keep_headers: Sequence[str] = ()) -> dict[str, Any] | None:
+    """An error of an engine as plain data; None for one that is neither lm15's nor a wrong argument.
+
+    ``keep_headers`` names the response headers to store, see `libraries.litellm.headers`.
+    """
     if type(error) in {ValueError, TypeError}:
         return {"class": f"builtins.{type(error).__name__}", "message": str(error)}
     kind = _nearest(type(error))
@@ -194,6 +198,8 @@ def store_error(error: BaseException) -> dict[str, Any] | None:
     for name, value in fields.items():
         if name in bare and name not in {"message", "partial"} and value != bare[name]:
             stored[name] = to_plain(value)
+    if kept := kept_headers(stored.pop("rate_limit_headers", None), keep_headers):
+        stored["rate_limit_headers"] = kept
     if fields.get("partial") is not None:
         stored["partial"] = store_response(fields["partial"])
     return stored

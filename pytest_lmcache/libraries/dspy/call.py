@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, ClassVar
 
 from pytest_lmcache.interaction import Answer, Kind
@@ -40,7 +40,7 @@ class EngineCall:
         """Where the engine sends the request."""
         return answers.address(self._request, self._engine)
 
-    def stream_codec(self, _result: Any) -> StreamCodec | None:
+    def stream_codec(self, _result: Any, _keep_headers: Sequence[str]) -> StreamCodec | None:
         """What records a stream event by event."""
         if not self._is_stream:
             return None
@@ -52,7 +52,7 @@ class EngineCall:
 
         return StreamCodec(lambda event: pack(answers.store_event(event)), to_answer)
 
-    def to_answer(self, result: Any) -> Answer:
+    def to_answer(self, result: Any, _keep_headers: Sequence[str]) -> Answer:
         """Convert a response."""
         usd = answers.price(result, self._request, self._engine)
         return Answer(Kind.RESPONSE, answers.store_response(result), usd=usd)
@@ -88,9 +88,11 @@ class EngineCall:
         """The same answer with zero tokens and a price of 0 USD."""
         return answers.without_usage(answer)
 
-    def error_to_plain(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+    def error_to_plain(
+        self, error: Exception, keep_headers: Sequence[str]
+    ) -> tuple[dict[str, Any] | None, bool]:
         """Convert an error of the engine's; and whether asking again would raise it again."""
-        return answers.store_error(error), answers.is_lasting(error)
+        return answers.store_error(error, keep_headers), answers.is_lasting(error)
 
     def error_from_plain(self, data: dict[str, Any]) -> Exception:
         """Build the exception of a recorded error."""

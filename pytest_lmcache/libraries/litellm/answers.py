@@ -111,7 +111,7 @@ def stored_headers(answer: Any, keep_headers: Sequence[str]) -> dict[str, Any]:
     return {"additional_headers": headers} if headers else {}
 
 
-def stored_hidden(response: Any, keep_headers: Sequence[str] = ()) -> dict[str, Any] | None:
+def stored_hidden(response: Any, keep_headers: Sequence[str]) -> dict[str, Any] | None:
     """The part of a response's hidden parameters that is stored; ``keep_headers``: see `headers`."""
     if hidden_params(response) is None:
         return None
@@ -127,19 +127,22 @@ def _hidden_param(answer: Any, name: str) -> Any:
 
 
 def restore_hidden(response: Any, hidden: Mapping[str, Any] | None, provider: str | None) -> None:
-    """Give a replayed response the hidden parameters that were recorded. Raises TypeError for broken headers."""
-    params = hidden_params(response)
-    if params is None:
+    """Give a replayed response the hidden parameters that were recorded."""
+    for name, value in {"custom_llm_provider": provider, **(hidden or {})}.items():
+        set_hidden_param(response, name, value)
+
+
+def set_hidden_param(answer: Any, name: str, value: Any) -> None:
+    """Set a hidden parameter, if the answer has them and there is a value. Raises TypeError for broken headers."""
+    params = hidden_params(answer)
+    if params is None or value is None:
         return
-    for key, value in {"custom_llm_provider": provider, **(hidden or {})}.items():
-        if value is None:
-            continue
-        if key == "additional_headers" and not isinstance(value, dict):
-            raise TypeError("additional_headers is not a mapping")
-        if isinstance(params, dict):
-            params[key] = value
-        else:
-            setattr(params, key, value)
+    if name == "additional_headers" and not isinstance(value, dict):
+        raise TypeError("additional_headers is not a mapping")
+    if isinstance(params, dict):
+        params[name] = value
+    else:
+        setattr(params, name, value)
 
 
 def mark_hit(answer: Any, *, openly: bool = True) -> Any:
@@ -147,11 +150,7 @@ def mark_hit(answer: Any, *, openly: bool = True) -> Any:
 
     ``openly`` adds the attribute ``cache_hit``, beside the hidden parameter of that name.
     """
-    params = hidden_params(answer)
-    if isinstance(params, dict):
-        params["cache_hit"] = True
-    elif params is not None:
-        params.cache_hit = True
+    set_hidden_param(answer, "cache_hit", True)
     if openly and hasattr(answer, "__dict__"):
         # Not by setattr: pydantic would take it for a field of the answer.
         object.__setattr__(answer, "__dict__", Attributes(vars(answer), cache_hit=True))

@@ -123,7 +123,7 @@ class LiteLLMCall:
 
     # ---- the answer
 
-    def stream_codec(self, result: Any) -> StreamCodec | None:
+    def stream_codec(self, result: Any, keep_headers: Sequence[str]) -> StreamCodec | None:
         """What records a stream chunk by chunk, with the usage that LiteLLM hides from who did not ask for it."""
         kind = self.entry.stream
         if kind is None or not is_stream(result):
@@ -131,6 +131,7 @@ class LiteLLMCall:
         found: dict[str, Any] | None = None
         last: Any = None
         pack = kind.chunks.packer()
+        headers = answers.stored_headers(result, keep_headers)
 
         def to_plain(chunk: Any) -> Chunk:
             nonlocal found, last
@@ -141,15 +142,16 @@ class LiteLLMCall:
 
         def to_answer(stored: list[Chunk]) -> Answer:
             # If no chunk has a usage, LiteLLM may count the tokens and put the usage into the last chunk at the end.
-            hidden = usage.hidden_usage(last) or found or usage.usage_in_events(stored)
-            answer = Answer(Kind.STREAM, stored, hidden={"usage": hidden} if hidden else None)
+            tokens = usage.hidden_usage(last) or found or usage.usage_in_events(stored)
+            hidden = ({"usage": tokens} if tokens else {}) | headers
+            answer = Answer(Kind.STREAM, stored, hidden=hidden or None)
             return answer._replace(usd=prices.price_of_usage(answer.usage, self.model, self._provider))
 
         return StreamCodec(to_plain, to_answer)
 
-    def to_answer(self, result: Any) -> Answer:
+    def to_answer(self, result: Any, keep_headers: Sequence[str]) -> Answer:
         """Convert a response. LiteLLM gets its price, which it would calculate next, in ``_hidden_params``."""
-        hidden = answers.stored_hidden(result)
+        hidden = answers.stored_hidden(result, keep_headers)
         data = self.entry.answer.to_plain(result)
         params = getattr(result, "_hidden_params", None)
         usd = self.price(result, self._wrapper.logging_obj() if isinstance(params, dict) else None)
@@ -200,6 +202,8 @@ class LiteLLMCall:
                 provider,
                 has_listeners=self._wrapper.is_heard,
             )
+            headers = (answer.hidden or {}).get("additional_headers")
+            answers.set_hidden_param(result, "additional_headers", headers)
         else:
             result = self.entry.answer.from_plain(answer.data)
             answers.restore_hidden(result, answer.hidden, provider)
@@ -212,9 +216,11 @@ class LiteLLMCall:
         """The same answer with zero tokens and a price of 0 USD."""
         return usage.without_usage(answer)
 
-    def error_to_plain(self, error: Exception) -> tuple[dict[str, Any] | None, bool]:
+    def error_to_plain(
+        self, error: Exception, keep_headers: Sequence[str]
+    ) -> tuple[dict[str, Any] | None, bool]:
         """Convert an exception of LiteLLM's or OpenAI's; and whether asking again would raise it again."""
-        return exceptions.error_to_plain(error), exceptions.is_lasting(error)
+        return exceptions.error_to_plain(error, keep_headers), exceptions.is_lasting(error)
 
     def error_from_plain(self, data: dict[str, Any]) -> Exception:
         """Build the exception of a recorded error."""

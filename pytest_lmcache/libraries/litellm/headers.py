@@ -16,7 +16,7 @@ ALWAYS_KEPT = ("retry-after", "retry-after-ms")  # retries wait for as long
 NEVER_KEPT = ("*cookie*", "*authoriz*", "*authenticat*", "*api-key*", "*apikey*", "*secret*", "*-token")
 
 
-def kept_headers(headers: Any, keep: Sequence[str]) -> dict[str, str]:
+def kept_headers(headers: Any, keep: Sequence[str]) -> dict[str, Any]:
     """The headers to record, with their names as they are.
 
     ``keep`` has names, or patterns such as ``x-ratelimit-*``. Case and LiteLLM's prefix make no difference.
@@ -25,7 +25,7 @@ def kept_headers(headers: Any, keep: Sequence[str]) -> dict[str, str]:
     return {
         name: value
         for name, value in dict(headers or {}).items()
-        if isinstance(value, str) and _matches(name, patterns) and not _matches(name, NEVER_KEPT)
+        if isinstance(value, str | list) and _matches(name, patterns) and not _matches(name, NEVER_KEPT)
     }
 
 

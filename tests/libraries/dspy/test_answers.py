@@ -206,7 +206,7 @@ DETAILS = {
 def test_each_class_of_error(kind: Any, details: dict[str, Any]) -> None:
     """An error of any class comes back as that class, with message, text and every attribute."""
     error = kind("It did not work.", **details)
-    revived = answers.revive_error(as_file(answers.store_error(error)))
+    revived = answers.revive_error(as_file(answers.store_error(error, ["x-ratelimit-*"])))
     assert type(revived) is kind
     assert (str(revived), revived.args) == (str(error), error.args)
     assert vars(revived) == vars(error)
