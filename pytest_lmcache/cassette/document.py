@@ -6,9 +6,10 @@ import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from pytest_lmcache.cassette import yaml_reader, yaml_writer
 from pytest_lmcache.errors import CassetteError
@@ -53,6 +54,7 @@ def conflict_error(path: Path, data: bytes, line: int) -> CassetteError:
     )
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Entry:
     """One recorded interaction as the bytes of its YAML document, parsed when it is needed.
 
@@ -60,17 +62,12 @@ class Entry:
     ``needs_format`` is the oldest format of a cassette that can hold a document that is to be written.
     """
 
-    __slots__ = ("data", "end", "key", "needs_format", "path", "start")
-
-    def __init__(
-        self, key: str, data: bytes, start: int, end: int, path: Path, *, needs_format: int = 1
-    ) -> None:
-        self.key = key
-        self.data = data
-        self.start = start
-        self.end = end
-        self.path = path
-        self.needs_format = needs_format
+    key: str
+    data: bytes
+    start: int
+    end: int
+    path: Path
+    needs_format: int = 1
 
     @property
     def text(self) -> bytes:
@@ -192,29 +189,24 @@ class Entry:
         elif "response" not in fields:
             kind, data, error = Kind.ERROR, error, None
         is_one = "response" not in fields or (kind is Kind.RESPONSE and error is None)
-        if not is_one or not isinstance(data, DATA[kind]):
-            raise self.broken(
-                "this interaction needs one of `response:`, a mapping, `chunks:` or `error:`, with content"
-            )
-        seconds, usd = fields.get("seconds"), fields.get("usd")
-        if "recorded" not in fields or not _is_number(seconds):
-            raise self.broken("this interaction lacks `recorded:` or `seconds:`, a number, which ends each")
-        if not isinstance(error, dict | None) or not (usd is None or _is_number(usd)):
-            raise self.broken("`error:` must be a mapping and `usd:` a number")
-        if not isinstance(hidden := fields.get("hidden"), dict | None):
-            raise self.broken("`hidden:` must be a mapping")
-        if not isinstance(ended, str | None):
-            raise self.broken("`ended_with:` must be the name of an exception")
-        return Answer(
-            kind,
-            data,
-            error=error,
-            complete=not fields.get("left_early", ended is not None),
-            hidden=hidden,
-            seconds=float(seconds),
-            usd=usd,
-            ended=ended,
-        )
+        seconds: Any = fields.get("seconds")
+        usd, hidden = fields.get("usd"), fields.get("hidden")
+        rules = {
+            "this interaction needs one of `response:`, a mapping, `chunks:` or `error:`, with content": is_one
+            and isinstance(data, DATA[kind]),
+            "this interaction lacks `recorded:` or `seconds:`, a number, which ends each": "recorded"
+            in fields
+            and _is_number(seconds),
+            "`error:` must be a mapping": isinstance(error, dict | None),
+            "`usd:` must be a number": usd is None or _is_number(usd),
+            "`hidden:` must be a mapping": isinstance(hidden, dict | None),
+            "`ended_with:` must be the name of an exception": isinstance(ended, str | None),
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise self.broken(rule)
+        complete = not fields.get("left_early", ended is not None)
+        return Answer(kind, data, error, complete, hidden, float(seconds), usd, ended)
 
     def _stored_chunks(self, chunks: Any, shared: Any) -> list[Chunk]:
         if not is_stored(chunks) or not isinstance(shared, dict):
@@ -290,7 +282,7 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
     return Entry(interaction.key, data, 0, len(data), path, needs_format=TEXT_CHUNKS if has_texts else 1)
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: Any) -> bool:
     """Whether a value can be seconds or USD: an integer may be too large for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
