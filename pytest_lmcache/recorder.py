@@ -1,4 +1,4 @@
-"""What happens to one call of a test: begin, decide, finish; and what the test asked, in order."""
+"""What happens to each call of a test: replay, ask or miss; and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -27,23 +27,20 @@ if TYPE_CHECKING:
     from pytest_lmcache.redact import Redactor
 
 NO_COMMANDS = Commands()
-WITH_THE_TEST = "the test, still unanswered"
+STILL_UNANSWERED = "the test, still unanswered"  # completes "this call ended with …"
 
 
 class Decision(Enum):
     """What happens to a call."""
 
     REPLAY = auto()
-    ASK = auto()
-    PASS = auto()
+    ASK = auto()  # the cache or the provider, and record the answer
+    PASS = auto()  # to the provider, and store nothing
     MISS = auto()
 
 
 def decide(mode: Mode, *, exists: bool, found: bool) -> Decision:
-    """The table of design: what a mode does with a call, given that the cassette exists and has the call.
-
-    PASS goes to the provider and stores nothing.
-    """
+    """Return what a mode does with a call, if the cassette exists, and if it has the call."""
     if mode is Mode.LIVE:
         return Decision.PASS
     if mode is Mode.REWRITE:
@@ -228,13 +225,13 @@ class Recorder(CallLog):
         return None
 
     def find_in_cache(self, record: CallRecord, call: Call) -> Answer | None:
-        """What the cache layers have of a call that is to be asked, None where they have nothing of it."""
+        """Return the cache's answer to a call that is to be asked, recorded; None if there is none."""
         if self.mode is Mode.REWRITE:
             return None
         found = self.store.find(record)
         if found is None:
             return None
-        # Kept by a test, or a machine, that may know of fewer secrets.
+        # A test or a machine that knows of fewer secrets may have stored it.
         answer = redacted(found.answer, self.redact)
         self._unanswered.pop(record, None)
         record.source, record.seconds = found.layer, answer.seconds
@@ -272,7 +269,7 @@ class Recorder(CallLog):
         return True, answer
 
     def finish(self, record: CallRecord, call: Call, answer: Answer) -> None:
-        """Take the provider's answer of a call that ``begin`` did not answer: into every layer at once."""
+        """Record the provider's answer to a call that ``begin`` did not answer, and put it into the cache at once."""
         self._unanswered.pop(record, None)
         record.seconds = RealTime.seconds() - record.started
         record.open_stream, record.left_early = None, not (answer.complete or answer.ended)
@@ -292,9 +289,9 @@ class Recorder(CallLog):
             record.interaction = interaction
 
     def discard(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> None:
-        """Take an error that may pass: the next identical call takes this one's place.
+        """Give the place of a call that failed to the next identical call.
 
-        At the end of the test it is recorded, unless an identical call that was made later got an answer.
+        The error is recorded at the end of the test, unless an identical call that was made later got an answer.
         """
         failure = self._failure(record, call, answer, why)
         with self._lock:
@@ -358,7 +355,7 @@ class Recorder(CallLog):
             if record.open_stream is not None:
                 record.open_stream.left()
         for record, call in list(self._unanswered.items()):
-            answer = Answer(Kind.UNANSWERED, None, ended=WITH_THE_TEST)
+            answer = Answer(Kind.UNANSWERED, None, ended=STILL_UNANSWERED)
             what = f"{record.name}() had no answer yet when the test ended"
             record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
             record.lock.release()
