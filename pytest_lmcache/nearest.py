@@ -183,12 +183,9 @@ _BEFORE_CHANGE = 30  # characters of a long line that are shown before its chang
 _MAX_LINES = 40
 _MAX_LINES_OF_TEXT = 16
 _EXACT_LINES = (
-    2_000  # of two longer texts, difflib passes over frequent lines: without that it takes quadratic time
+    2_000  # of two texts with more, difflib passes over frequent lines: it would take quadratic time
 )
-_ENGINES = {
-    **dict.fromkeys(("completion", "text_completion", "responses"), ("litellm", "LiteLLM")),
-    "dspy": ("lm15", "DSPy's own engine"),
-}
+_DSPY_ENTRY_POINTS = {"dspy", "completion", "text_completion", "responses"}
 
 
 def explain(differences: Sequence[Difference]) -> list[str]:
@@ -201,10 +198,14 @@ def explain(differences: Sequence[Difference]) -> list[str]:
             "Nothing differs but the key. If you edited the recording by hand, delete it and record it again.",
             "If you have a key function of your own, it may return another key each time.",
         ]
-    lines: list[str] = []
-    if differences[0].path == ENTRY_POINT:
-        lines += _about_engines(differences[0].before, differences[0].after)
-    if [difference.path for difference in differences] == ["model"]:
+    first, lines = differences[0], list[str]()
+    if first.path == ENTRY_POINT and {"dspy"} < {first.before, first.after} <= _DSPY_ENTRY_POINTS:
+        engine = "lm15" if first.before == "dspy" else "litellm"
+        lines.append(
+            "DSPy has two engines, and chooses by OPENAI_API_BASE and the like. Set these as they were,"
+        )
+        lines.append(f'or name the engine that it was recorded through: dspy.LM(..., engine="{engine}").')
+    if first.path == "model" and len(differences) == 1:
         lines.append('Only the model differs. With key = "messages" one recording serves all models.')
     for number, difference in enumerate(differences):
         block = _block(difference)
@@ -215,40 +216,24 @@ def explain(differences: Sequence[Difference]) -> list[str]:
     return lines
 
 
-def _about_engines(before: str, after: str) -> list[str]:
-    """What to do about a call of DSPy that was recorded through its other engine."""
-    none = ("", "")
-    (engine, recorded), (other, called) = _ENGINES.get(before, none), _ENGINES.get(after, none)
-    if {engine, other} != {"litellm", "lm15"}:
-        return []
-    return [
-        f"Recorded through {recorded}, called through {called}: DSPy chooses by OPENAI_API_BASE and the like.",
-        f'Set these variables as they were, or use dspy.LM(..., engine="{engine}").',
-    ]
-
-
 def _block(difference: Difference) -> list[str]:
     path, before, after = _printable(difference.path), difference.before, difference.after
     if before is ABSENT:
         return [f"{path}: only in the call: {shorten(_json(after))}"]
     if after is ABSENT:
         return [f"{path}: only in the recording: {shorten(_json(before))}"]
-    if isinstance(before, str) and isinstance(after, str):
-        if "\n" in before or "\n" in after:
-            return [f"{path}:", *_changed_lines(before.split("\n"), after.split("\n"))]
-        if max(len(before), len(after)) <= _SHORT:
-            return _pair(path, f'"{_visible(before, after)}"', f'"{_visible(after, before)}"')
-    else:
+    is_text = isinstance(before, str) and isinstance(after, str)
+    if is_text and "\n" in before + after:
+        return [f"{path}:", *_changed_lines(before.split("\n"), after.split("\n"))]
+    if not is_text:
         before, after = _json(before), _json(after)
-        if max(len(before), len(after)) <= WIDTH:
-            return _pair(path, before, after)
-    one, other = _around_change(before, after)
-    return [f"{path}:", f"  - {one}", f"  + {other}"]
-
-
-def _pair(path: str, before: str, after: str) -> list[str]:
-    if len(before) + len(after) <= 2 * _SHORT:
-        return [f"{path}: recorded {before}, asked {after}"]
+    if max(len(before), len(after)) > (_SHORT if is_text else WIDTH):
+        before, after = _around_change(before, after)
+    else:
+        if is_text:
+            before, after = f'"{_visible(before, after)}"', f'"{_visible(after, before)}"'
+        if len(before) + len(after) <= 2 * _SHORT:
+            return [f"{path}: recorded {before}, asked {after}"]
     return [f"{path}:", f"  - {before}", f"  + {after}"]
 
 

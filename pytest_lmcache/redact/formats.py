@@ -142,12 +142,12 @@ FORMATS = (
         "123456789012345678/" + _A,
         keeps_start=True,
     ),
-    Format(
+    Format(  # it follows "bot" in the address of the API
         "telegram-token",
         (":AA",),
         rf"[0-9]{{8,10}}:AA{_CHAR}{{30,}}",
         "123456789{}" + _A[:33],
-        "[A-Za-z0-9](?<!/bot)",  # it follows "bot" in the address of the API
+        "[A-Za-z0-9](?<!/bot)",
         offsets=(8, 9, 10),
     ),
     Format(
@@ -172,13 +172,7 @@ FORMATS = (
     Format("pinecone-key", ("pcsk_",), r"[A-Za-z0-9]{2,8}_[A-Za-z0-9]{30,}", _A[:5] + "_" + _A[:62]),
     Format("jina-key", ("jina_",), rf"[A-Za-z0-9]{{20,}}{_CHAR}*", _0[:32] + _A[:28]),
     Format("elevenlabs-key", ("sk_",), r"[a-f0-9]{48}(?![A-Za-z0-9])", _0[:48]),
-    Format(
-        "twilio-key",
-        ("SK",),
-        r"[A-Fa-f0-9]{32}(?![A-Za-z0-9])",
-        _0[:32],
-        followed_by="[A-Fa-f0-9]{32}",
-    ),
+    Format("twilio-key", ("SK",), r"[A-Fa-f0-9]{32}(?![A-Za-z0-9])", _0[:32], followed_by="[A-Fa-f0-9]{32}"),
     Format("voyage-key", ("pa-",), _CHAR + "{40,}", _A[:43], _CHAR, is_random=True),
     Format("stripe-key", ("sk_live_", "sk_test_", "rk_live_", "rk_test_"), _ALNUM, _A[:24]),
     Format(

@@ -10,10 +10,15 @@ from typing import Any
 
 from pytest_lmcache.redact.addresses import redact_address, redact_parameters
 from pytest_lmcache.redact.known_values import Environment, KnownSecrets, without_scheme
-from pytest_lmcache.redact.logprobs import is_completion_logprobs, is_logprobs, with_token, with_tokens
 from pytest_lmcache.redact.names import NameKind, is_address_name, is_content_name, name_from_type, name_kind
 from pytest_lmcache.redact.placeholders import PLACEHOLDER, placeholder_for
-from pytest_lmcache.redact.streams import StreamRedactor
+from pytest_lmcache.redact.streams import (
+    StreamRedactor,
+    is_completion_logprobs,
+    is_logprobs,
+    with_token,
+    with_tokens,
+)
 from pytest_lmcache.redact.text import TextRedactor, checked_functions, compiled_patterns
 from pytest_lmcache.redact.values import is_credential, is_password
 

@@ -10,8 +10,7 @@ from pytest_lmcache.environment import DUMMY_KEY
 from pytest_lmcache.redact.addresses import CREDENTIALS, is_query_secret
 from pytest_lmcache.redact.formats import AFTER_ESCAPE, ESCAPES, FORMATS, Format, matcher
 from pytest_lmcache.redact.names import BEFORE_HARMLESS_TOKEN, PASSWORDS, is_secret_name, words_of
-from pytest_lmcache.redact.placeholders import PLACEHOLDER
-from pytest_lmcache.redact.spans import KNOWN_RANK, LABEL_RANK, URL_RANK, Span, replaced
+from pytest_lmcache.redact.placeholders import KNOWN_RANK, LABEL_RANK, PLACEHOLDER, URL_RANK, Span, replaced
 from pytest_lmcache.redact.values import (
     FILE,
     VARIABLE_OR_WORD,

@@ -11,9 +11,17 @@ from typing import Any
 
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.redact.known_values import KnownSecrets
-from pytest_lmcache.redact.placeholders import placeholder_for
+from pytest_lmcache.redact.placeholders import (
+    CUSTOM_RANK,
+    KNOWN_RANK,
+    Span,
+    edited,
+    edits_of,
+    hashed_part,
+    placeholder_for,
+    replaced,
+)
 from pytest_lmcache.redact.scan import Known, find_secrets
-from pytest_lmcache.redact.spans import CUSTOM_RANK, KNOWN_RANK, Span, edited, edits_of, hashed_part, replaced
 from pytest_lmcache.redact.values import SHORTEST_SECRET
 from pytest_lmcache.time_limit import time_limit
 
