@@ -1,18 +1,18 @@
-"""How a process that a test has started begins: run by the `.pth` file of this package, so it has to be light."""
+"""What a child process of a test does first: the `.pth` file of this package runs it in every process, so it is light."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from pytest_lmcache.children.starts import OFFLINE, Membership, starts
+from pytest_lmcache.children.starts import Membership, Variable, starts
 from pytest_lmcache.environment import PARENT_VARIABLE, prefer_local_prices, replace_keys
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 
 
 class Child:
-    """What this process is as one that a test has started."""
+    """The child of a test that this process is."""
 
     def __init__(self) -> None:
         self.variable = ""
@@ -20,7 +20,7 @@ class Child:
         self._remote: Any = None
 
     def start(self, variable: str) -> None:
-        """Belong to the test of ``variable`` from here on; empty: to none."""
+        """From here on, belong to the test of this variable; to none if it is empty."""
         self.stop()
         if not variable:
             return
@@ -32,7 +32,7 @@ class Child:
         self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
 
     def stop(self) -> None:
-        """Belong to no test any more."""
+        """From here on, belong to no test."""
         if not self.variable:
             return
         self.variable = ""
@@ -47,10 +47,10 @@ class Child:
             self._remote = None
 
     def _membership(self) -> Membership:
-        return Membership(self.variable, self.variable.split(" ")[2].endswith(OFFLINE))
+        return Membership(self.variable, Variable.parse(self.variable).is_offline)
 
     def _library_is_there(self) -> None:
-        """LiteLLM or DSPy has been imported: from here on its calls are the test's."""
+        """From here on, the calls of LiteLLM and DSPy belong to the test."""
         if self._remote is not None:
             return
         from pytest_lmcache.children.remote import RemoteRecorder
@@ -64,7 +64,7 @@ child = Child()
 
 
 def start(variable: str | None = None) -> None:
-    """Begin as a child of the test that a variable of the environment names, or of that of ``variable``."""
+    """Begin as the child of the test of this variable, by default that of the environment."""
     given = os.environ.get(PARENT_VARIABLE, "") if variable is None else variable
     if given != child.variable:
         child.start(given)

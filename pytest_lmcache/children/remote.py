@@ -1,4 +1,4 @@
-"""The recorder of a process that a test has started: the test's own recorder decides, this one carries to and fro."""
+"""The recorder in a child process: it has the process of the test decide on each call."""
 
 from __future__ import annotations
 
@@ -8,168 +8,162 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
-from pytest_lmcache.children.starts import OFFLINE
-from pytest_lmcache.children.wire import Lines, connect, error_named, packed, packed_request, unpacked
+from pytest_lmcache.children.starts import Variable
+from pytest_lmcache.children.wire import Lines, connect, error_named, from_json, to_json
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, MissInChild, UnsupportedInChild
-from pytest_lmcache.interaction import Answer, Call
+from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.not_recorded import NotRecorded
 from pytest_lmcache.redact import Redactor
 from pytest_lmcache.settings import Mode, Settings
 
 
 class RemoteRecorder:
-    """Does for the interception in this process what a Recorder does, by way of the process of the test.
+    """Does what a Recorder does for the interception, by messages to the process of the test (see `wire`).
 
-    ``variable`` says where that is. Safe with threads and across ``fork``. A miss is raised as MissInChild, which
-    is an ordinary exception; the test's recorder remembers it.
+    ``variable`` is the environment variable that says where that is. Safe with threads and across ``fork``. A miss
+    is raised as MissInChild, an ordinary exception, and noted by the test's recorder.
     """
 
     def __init__(self, variable: str, *, is_fork: bool = False) -> None:
         self.variable = variable
-        self._born = 0 if is_fork else os.getpid()
-        self.redact = _Sender()
+        self._process = 0 if is_fork else os.getpid()
+        self._server = Variable.parse(variable)
+        self._connection: _Connection | None = None
+        self._numbers: dict[CallRecord, int] = {}
+        self.redact = _SecretFinder()
         self.faults = _Faults(self._report)
         self.inner_faults: list[BaseException] = []
         self.caches_in_the_way: set[str] = set()
         self.bypassed_caches: list[Any] = []
-        mode = variable.split(" ")[2]
-        self.is_offline = mode.endswith(OFFLINE)
+        self.is_offline = self._server.is_offline
         self.may_ask = False
-        self.settings = Settings(mode=Mode(mode.removesuffix(OFFLINE)))
-        self._line: _Line | None = None
-        self._numbers: dict[CallRecord, int] = {}
-
-    # What the interception wants to know.
+        self.settings = Settings(mode=Mode(self._server.mode))
 
     @property
     def mode(self) -> Mode:
-        """The mode of the test whose the next call is."""
+        """The mode of the test that the next call belongs to."""
         return self.settings.mode or Mode.REPLAY
 
     def number(self) -> int:
-        """The test's recorder counts; here a call begins, which may be another test's than the last one."""
+        """Get the settings of the test that the next call belongs to; the test's recorder counts its calls."""
         got = self._ask("settings")
-        self.may_ask, self.is_offline = got.pop("may_ask"), got.pop("is_offline", False)
+        self.may_ask, self.is_offline = got.pop("may_ask"), got.pop("is_offline")
         self.settings = Settings().updated(got, "the test's process")
         return 0
-
-    # The way of a call.
 
     def begin(
         self, order: int, call: Call, *, fast_path: bool = False, address: str = ""
     ) -> tuple[CallRecord, Answer | None]:
-        """As the test's recorder decides. Raises MissInChild, and what else that raises."""
-        request = packed_request(call.request)
+        """As `Recorder.begin`. Raises MissInChild, and what else that raises."""
+        request = to_json(Answer(Kind.RESPONSE, call.request))
         got = self._ask("begin", name=call.name, request=request, fast_path=fast_path, address=address)
         record = CallRecord(order, call.name, got["key"], got["nth"], streamed=got["streamed"])
-        answer = self._answer(record, got)
+        answer, number = _answer(record, got), got["number"]
         if answer is not None:
-            record.entry = _Entry(self, got["number"])  # type: ignore[assignment]
-        elif got["number"] is not None:
-            self._numbers[record] = got["number"]
+            record.entry = _Entry(number, partial(self._ask, "broken", number))  # type: ignore[assignment]
+        elif number is not None:
+            self._numbers[record] = number
         return record, answer
 
     def claim(
         self, record: CallRecord, _call: Call, *, waited: bool, can_wait: bool
     ) -> tuple[bool, Answer | None]:
         """As `Recorder.claim`; the test's process holds the lock."""
-        if self.mode not in {Mode.RECORD, Mode.ONCE} or record not in self._numbers:
+        number = self._numbers.get(record)
+        if self.mode not in {Mode.RECORD, Mode.ONCE} or number is None:
             return True, None
-        got = self._ask("claim", self._numbers[record], waited=waited, can_wait=can_wait)
-        return got["is_claimed"], self._answer(record, got)
+        got = self._ask("claim", number, waited=waited, can_wait=can_wait)
+        return got["is_claimed"], _answer(record, got)
 
     def finish(self, record: CallRecord, _call: Call, answer: Answer) -> None:
-        """Hand the provider's answer over: it is in the test's layers when this returns."""
-        record.tokens, record.cached, record.usd = answer.tokens, answer.cached, answer.usd
-        record.open_stream = None
-        if record not in self._numbers:
-            return
-        self._ask("finish", self._numbers.pop(record), answer=packed(answer))
+        """As `Recorder.finish`: the answer is in the test's cache when this returns."""
+        record.copy_usage(answer)
+        self._end("finish", record, answer=to_json(answer))
 
     def discard(self, record: CallRecord, _call: Call, answer: Answer, why: NotRecorded) -> None:
-        """Hand over an error that may pass."""
-        record.open_stream = None
-        if record in self._numbers:
-            self._ask(
-                "discard", self._numbers.pop(record), answer=packed(answer), reason=why.reason, text=why.what
-            )
+        """As `Recorder.discard`."""
+        self._end("discard", record, answer=to_json(answer), reason=why.reason, text=why.what)
 
     def refuse(self, name: str) -> None:
-        """Let a call of an entry point that is not recorded pass, or raise."""
+        """As `Recorder.refuse`."""
         self._ask("refuse", name=name)
 
     def cut_off(self, record: CallRecord, answer: Answer, *, waited: float = 0.0) -> NoReturn:
-        """What was cut off when it was recorded goes on now: a miss."""
-        self._ask("cut_off", self._number(record), answer=packed(answer), waited=waited)
+        """As `Recorder.cut_off`."""
+        number = getattr(record.entry, "number", None) or self._numbers.get(record)
+        self._ask("cut_off", number, answer=to_json(answer), waited=waited)
         raise AssertionError
 
-    def end(self) -> None:
-        """Here the process ends: what was read of streams so far is what there will be."""
-        if self._line is None or self._line.pid != os.getpid():
+    def _end(self, do: str, record: CallRecord, **more: Any) -> None:
+        record.open_stream = None
+        if record in self._numbers:
+            self._ask(do, self._numbers.pop(record), **more)
+
+    def _end_streams(self) -> None:
+        """End the streams that are still open when this process ends."""
+        if self._connection is None or self._connection.process != os.getpid():
             return
         for record in list(self._numbers):
             if record.open_stream is not None:
-                with suppress(
-                    MissInChild
-                ):  # the test's process has gone before: nothing is recorded any more
+                with suppress(MissInChild):  # the test's process has ended before
                     record.open_stream.left()
-
-    def _answer(self, record: CallRecord, got: Mapping[str, Any]) -> Answer | None:
-        if got.get("answer") is None:
-            return None
-        answer = unpacked(got["answer"])
-        record.source, record.seconds = got["source"], answer.seconds
-        record.tokens, record.cached, record.usd = answer.tokens, answer.cached, answer.usd
-        return answer
 
     def _report(self, fault: BaseException) -> None:
         self._ask("fault", kind=type(fault).__name__, text=str(fault))
 
-    def _number(self, record: CallRecord) -> int | None:
-        return getattr(record.entry, "number", None) or self._numbers.get(record)
-
-    def _ask(self, what: str, number: int | None = None, **more: Any) -> dict[str, Any]:
-        """Have the test's process do something. Raises what it raises there."""
-        got = self._connected().ask({"do": what, "number": number, **self.redact.news(), **more})
+    def _ask(self, do: str, number: int | None = None, **more: Any) -> dict[str, Any]:
+        """Send a message. Returns the reply, or raises what was raised there."""
+        if self._connection is None or self._connection.process != os.getpid():
+            self.redact.forget()
+            self._connection = _Connection(self._server, _name(is_fork=self._process != os.getpid()))
+            _at_exit(self._end_streams)
+        got = self._connection.ask({"do": do, "number": number, **self.redact.unsent(), **more})
         if "raised" in got:
-            fault = _fault(*got["raised"])
+            fault = _error(*got["raised"])
             if got["is_known"]:
-                self.faults.know(fault)
+                self.faults.append_known(fault)
             raise fault
         return got
 
-    def _connected(self) -> _Line:
-        if self._line is None or self._line.pid != os.getpid():
-            self.redact.forget()
-            self._line = _Line(self.variable, _name(is_fork=self._born != os.getpid()))
-            _at_exit(self.end)
-        return self._line
 
+class _Connection:
+    """The connection of one process, for one message at a time."""
 
-class _Line:
-    """The connection of one process, for one question at a time."""
-
-    def __init__(self, variable: str, name: str) -> None:
-        self.pid = os.getpid()
+    def __init__(self, server: Variable, name: str) -> None:
+        self.process = os.getpid()
         self._lock = threading.Lock()
-        scope, token, _, address = variable.split(" ", 3)
-        hello = {"do": "hello", "scope": scope, "token": token, "pid": self.pid, "name": name}
         try:
-            self._lines: Lines = connect(address)
+            self._lines: Lines = connect(server.address)
         except OSError as problem:
             raise _gone(problem) from None
-        self.ask(hello)
+        hello = {"scope": server.scope, "token": server.token, "pid": self.process, "name": name}
+        self.ask({"do": "hello", **hello})
 
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         try:
             with self._lock:
-                return self._lines.ask(question)
+                self._lines.send(message)
+                while (replies := self._lines.receive()) == []:
+                    pass
         except (OSError, ValueError) as problem:
             raise _gone(problem) from None
+        if replies is None:
+            raise _gone(ConnectionResetError())
+        return replies[0]
+
+
+def _answer(record: CallRecord, got: Mapping[str, Any]) -> Answer | None:
+    if "answer" not in got:
+        return None
+    answer = from_json(got["answer"])
+    record.source, record.seconds = got["source"], answer.seconds
+    record.copy_usage(answer)
+    return answer
 
 
 def _gone(problem: Exception) -> MissInChild:
@@ -181,14 +175,14 @@ def _gone(problem: Exception) -> MissInChild:
 
 
 def _at_exit(act: Callable[[], None]) -> None:
-    """Act when this process ends, also where multiprocessing ends it."""
+    """Call a function when this process ends, also if multiprocessing ends it."""
     atexit.register(act)
     if (util := sys.modules.get("multiprocessing.util")) is not None:
         util.Finalize(None, act, exitpriority=0)
 
 
 def _name(*, is_fork: bool = False) -> str:
-    """How a person knows this process: its name among multiprocessing's, or its command, which a fork has not."""
+    """A person's name for this process: its name in multiprocessing, or its command, which a fork does not have."""
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing is not None:
         process = multiprocessing.current_process()
@@ -199,7 +193,7 @@ def _name(*, is_fork: bool = False) -> str:
     return errors.shorten(" ".join(map(os.fsdecode, sys.orig_argv)))
 
 
-def _fault(kind: str, text: str) -> BaseException:
+def _error(kind: str, text: str) -> BaseException:
     fault = error_named(kind, text)
     if isinstance(fault, CassetteMiss):
         return UnsupportedInChild(text) if isinstance(fault, errors.UnsupportedCall) else MissInChild(text)
@@ -207,44 +201,47 @@ def _fault(kind: str, text: str) -> BaseException:
 
 
 class _Faults(list[BaseException]):
-    """What went wrong here; what the test's recorder does not know yet is reported to it."""
+    """The errors of this process; those that the test's recorder does not know yet are reported to it."""
 
     def __init__(self, report: Callable[[BaseException], None]) -> None:
         super().__init__()
-        self._report_one = report
+        self._report = report
 
-    def know(self, fault: BaseException) -> None:
-        """Keep one that comes from there."""
+    def append_known(self, fault: BaseException) -> None:
+        """Note an error that the test's recorder has raised."""
         super().append(fault)
 
     def append(self, fault: BaseException) -> None:
-        """Keep and report one."""
+        """Note an error and report it."""
         super().append(fault)
-        self._report_one(fault)
+        self._report(fault)
 
     def extend(self, faults: Iterable[BaseException]) -> None:
-        """Keep and report several."""
+        """Note errors and report them."""
         for fault in faults:
             self.append(fault)
 
 
 class _Entry:
-    """The recording of an answer, in the test's process."""
+    """A recording, which only the test's process can read; ``ask`` asks it for the error of a broken one."""
 
-    def __init__(self, recorder: RemoteRecorder, number: int) -> None:
-        self._recorder = recorder
+    def __init__(self, number: int, ask: Callable[..., dict[str, Any]]) -> None:
         self.number = number
+        self._ask = ask
 
     def broken(self, problem: str) -> LMCacheError:
-        """The error for a recording that cannot be read, with its file and line."""
-        got = self._recorder._ask("broken", self.number, problem=problem)  # noqa: SLF001 - of this file
-        return errors.CassetteError(got["text"])
+        """The error of a recording that cannot be read, with its file and line."""
+        return errors.CassetteError(self._ask(problem=problem)["text"])
 
 
-class _Sender:
-    """Stands where a Recorder has its Redactor: the test's one redacts, and is sent the secrets of this process."""
+class _SecretFinder:
+    """In the place of a Redactor: finds the secrets of this process, for the test's redactor."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as for another connection."""
         self._finder = Redactor()
         self._sent: Any = None
 
@@ -253,16 +250,11 @@ class _Sender:
         self._finder.learn(arguments)
 
     def request(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The same: nothing is stored here."""
+        """Return the arguments as they are: nothing is stored here."""
         return arguments
 
-    def forget(self) -> None:
-        """Begin anew with another connection, in another process perhaps."""
-        self._finder = Redactor()
-        self._sent = None
-
-    def news(self) -> dict[str, Any]:
-        """The secrets that have not been sent yet."""
+    def unsent(self) -> dict[str, Any]:
+        """The secrets, if there are new ones."""
         known = self._finder.known_secrets()
         if known == self._sent:
             return {}

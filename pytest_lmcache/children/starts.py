@@ -1,4 +1,4 @@
-"""Has each process that is started here know which test it belongs to, whatever starts it."""
+"""Tells each process that is started here which test it belongs to, however it is started."""
 
 from __future__ import annotations
 
@@ -15,6 +15,25 @@ from pytest_lmcache.libraries.import_hook import ImportWatch
 OFFLINE = "-offline"  # behind the mode in that variable
 
 
+class Variable(NamedTuple):
+    """The environment variable of a child process: its scope, and how it reaches the server of the tests."""
+
+    scope: str
+    token: str
+    mode: str
+    is_offline: bool
+    address: str
+
+    @classmethod
+    def parse(cls, text: str) -> Variable:
+        """Read the variable. Raises ValueError."""
+        scope, token, mode, address = text.split(" ", 3)
+        return cls(scope, token, mode.removesuffix(OFFLINE), mode.endswith(OFFLINE), address)
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.token} {self.mode}{OFFLINE * self.is_offline} {self.address}"
+
+
 class Membership(NamedTuple):
     """Which test a process belongs to: the text of its variable, and whether nothing may reach a provider."""
 
@@ -23,7 +42,7 @@ class Membership(NamedTuple):
 
 
 class Forks(NamedTuple):
-    """What is done around a fork: before it, after it in the same process, and in the copy."""
+    """What to call before a fork, and after it in the same process and in the copy."""
 
     before: Callable[[], None]
     after: Callable[[], None]
@@ -31,11 +50,7 @@ class Forks(NamedTuple):
 
 
 class Starts:
-    """Gives processes their membership in their environment; ``find`` says which one is that of a process started now.
-
-    Functions are wrapped from the first ``watch`` on until ``stop``. A process made by fork gets no environment:
-    there ``forks`` see to it.
-    """
+    """Puts the membership of a process into its environment, by wrappers around the functions that start processes."""
 
     def __init__(self) -> None:
         self._find: Callable[[], Membership | None] = _none
@@ -46,10 +61,14 @@ class Starts:
         self._originals: list[tuple[Any, str, Any, Any]] = []
 
     def watch(self, find: Callable[[], Membership | None], forks: Forks | None = None) -> None:
-        """Wrap what starts processes, now or when it is imported."""
+        """Wrap the functions, those of a module that is not imported yet when it is.
+
+        ``find`` gives the membership of a process that is started here and now, None if it has none. A process made
+        by fork has no environment of its own: ``forks`` are called instead.
+        """
         self._find, self._forks = find, forks
         if hasattr(os, "register_at_fork") and not self._has_hooks:
-            self._has_hooks = True  # for ever: there is no way to take them back
+            self._has_hooks = True  # for good: they cannot be removed
             os.register_at_fork(
                 before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_copy
             )
@@ -65,7 +84,7 @@ class Starts:
         ]
 
     def stop(self) -> None:
-        """Take the wrappers off, where nobody has put others on top of them."""
+        """Remove the wrappers, except where another tool has wrapped them since."""
         self._find, self._forks = _none, None
         while self._watches:
             self._watches.pop().stop()
@@ -75,7 +94,7 @@ class Starts:
                 setattr(place, name, original)
 
     def environment(self, given: Any = None) -> Any:
-        """What a process gets as its environment in the place of ``given``, None for that of this process."""
+        """The environment of a process that is given this one; None is that of this process."""
         found = self._find()
         if found is None or not (given is None or isinstance(given, Mapping)):
             return given
@@ -85,7 +104,7 @@ class Starts:
         return env
 
     def _before_fork(self) -> None:
-        self._find()  # who looks only now sets the forks
+        self._find()  # this may open the recorder, which sets the forks
         self._forking = self._forks
         if self._forking is not None:
             self._forking.before()
@@ -115,7 +134,7 @@ class Starts:
         self._replace(spawn, "get_preparation_data", self._preparation)
 
     def _popen(self, original: Any) -> Any:
-        import inspect  # a process that starts no other needs it not
+        import inspect  # here, since most child processes start no other
 
         signature = inspect.signature(original)
 
@@ -123,7 +142,7 @@ class Starts:
             try:
                 given = signature.bind(*args, **kwargs)
             except TypeError:
-                original(*args, **kwargs)  # says what is wrong
+                original(*args, **kwargs)  # which raises its own TypeError
                 return
             env = given.arguments.get("env")
             if (own := self.environment(env)) is not env:
@@ -146,17 +165,17 @@ class Starts:
         return started
 
     def _preparation(self, original: Any) -> Any:
-        """A process by spawn or forkserver has the environment of this one, or of another one that forks for it."""
+        """For a process by spawn or forkserver, whose environment may be that of the fork server."""
 
         def prepared(name: Any) -> dict[str, Any]:
             data: dict[str, Any] = original(name)
-            return {**data, "pytest_lmcache": _Luggage(self._find())}
+            return {**data, "pytest_lmcache": _Begin(self._find())}
 
         return prepared
 
 
-class _Luggage:
-    """Tells a process by spawn or forkserver its membership, when it reads what it is to do."""
+class _Begin:
+    """Begins in a process by spawn or forkserver as `boot` does, when multiprocessing unpickles its data there."""
 
     def __init__(self, membership: Membership | None) -> None:
         self._membership = membership
@@ -166,13 +185,13 @@ class _Luggage:
 
 
 def _begin(variable: str) -> None:
-    """In the process that was started: begin as `boot` does, which knows the engine."""
+    # By name: `boot` imports the engine, which imports this module.
     import_module("pytest_lmcache.children.boot").start(variable)
 
 
 @contextmanager
 def _changed(env: Mapping[str, str] | None) -> Iterator[None]:
-    """The environment of this process changed for a moment."""
+    """Change the environment of this process within."""
     old = {name: os.environ.get(name) for name, value in (env or {}).items() if os.environ.get(name) != value}
     os.environ.update({name: (env or {})[name] for name in old})
     try:
@@ -190,7 +209,7 @@ def _is_key(name: str | bytes) -> bool:
 
 
 def _none() -> None:
-    """Nobody records."""
+    """No membership."""
 
 
 starts = Starts()

@@ -1,4 +1,22 @@
-"""One connection between a process and the test that started it: a line of JSON each way, on a socket of this machine."""
+"""What a child process and the process of its test say to each other: one line of JSON each way, on a local socket.
+
+Each message has ``do``, ``number`` (of a call that has begun, else null) and, if there are new ones, ``secrets``:
+
+| do       | more                        | reply                                                   |
+|----------|-----------------------------|---------------------------------------------------------|
+| hello    | scope, token, pid, name     |                                                         |
+| settings |                             | mode, may_ask, is_offline, usage, record_errors, keep_headers |
+| begin    | name, request, fast_path, address | number, key, nth, streamed; answer, source if it is replayed |
+| claim    | waited, can_wait            | is_claimed; answer, source if another process asked     |
+| finish   | answer                      |                                                         |
+| discard  | answer, reason, text        |                                                         |
+| cut_off  | answer, waited              | always raised                                           |
+| refuse   | name                        |                                                         |
+| broken   | problem                     | text                                                    |
+| fault    | kind, text                  |                                                         |
+
+An error is replied as ``raised`` (its class and text) and ``is_known``: the test's recorder has noted it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +26,13 @@ from typing import Any
 
 from pytest_lmcache import errors
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning
-from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.interaction import Answer
 from pytest_lmcache.layers import values
 
-# The C class itself: plugins that forbid sockets replace `socket.socket`.
+# The C class itself, since plugins that forbid sockets replace `socket.socket`.
 Socket = socket.SocketType
-LONGEST_PAUSE = 60.0  # seconds in which the other side has to take what it is sent
-SIZE = 1 << 16
-NEVER = "2000-01-01T00:00:00Z"  # when an answer was recorded is not sent
+SIZE = 1 << 16  # bytes of one read
+NO_TIME = "2000-01-01T00:00:00Z"  # in the place of the time of the recording, which is not sent
 
 
 class Lines:
@@ -25,44 +42,27 @@ class Lines:
         self._connection = connection
         self._rest = b""
 
-    def fileno(self) -> int:
-        """Of the socket."""
-        return self._connection.fileno()
-
     def close(self) -> None:
-        """End the connection."""
+        """Close the socket."""
         self._connection.close()
 
-    def send(self, data: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Write one line. Raises OSError."""
-        self._connection.sendall(json.dumps(data).encode() + b"\n")
+        self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> list[dict[str, Any]] | None:
-        """The lines that are complete after one more read, None at the end. Raises OSError, and ValueError."""
+        """The lines that one more read completes, None at the end. Raises OSError and ValueError."""
         got = self._connection.recv(SIZE)
         if not got:
             return None
         *lines, self._rest = (self._rest + got).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def ask(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Send one line and wait for the other's. Raises OSError, and ValueError."""
-        self.send(data)
-        while True:
-            lines = self.receive()
-            if lines is None:
-                raise ConnectionResetError
-            if lines:
-                return lines[0]
-
 
 def connect(address: str) -> Lines:
-    """Reach a server: ``unix:path`` or ``tcp:port``. Raises OSError, and ValueError."""
+    """Connect to a server at ``unix:path`` or ``tcp:port``. Raises OSError and ValueError."""
     kind, _, place = address.partition(":")
-    if kind == "unix":
-        connection = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    else:
-        connection = Socket(socket.AF_INET, socket.SOCK_STREAM)
+    connection = Socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET, socket.SOCK_STREAM)
     try:
         connection.connect(place if kind == "unix" else ("127.0.0.1", int(place)))
     except BaseException:
@@ -71,30 +71,19 @@ def connect(address: str) -> Lines:
     return Lines(connection)
 
 
-def packed(answer: Answer) -> dict[str, Any]:
-    """An answer as JSON data. Raises CacheError for what is not plain data."""
-    return {"value": values.store(answer, NEVER), "ended": answer.ended}
+def to_json(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON data. Raises CacheError if it holds anything but plain data."""
+    return {"value": values.store(answer, NO_TIME), "ended": answer.ended}
 
 
-def unpacked(data: dict[str, Any]) -> Answer:
+def from_json(data: dict[str, Any]) -> Answer:
     """The answer of that data."""
     answer, _ = values.revive(data["value"])
     return answer._replace(ended=data["ended"])
 
 
-def packed_request(request: dict[str, Any]) -> dict[str, Any]:
-    """A call's arguments as JSON data. Raises CacheError for what is not plain data."""
-    return packed(Answer(Kind.RESPONSE, request))
-
-
-def unpacked_request(data: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of that data."""
-    request: dict[str, Any] = unpacked(data).data
-    return request
-
-
 def error_named(kind: str, text: str) -> BaseException:
-    """The error of this package that has a name, as the other process met it."""
+    """The error that the other process has met, by its name; one that is not of this package becomes LMCacheError."""
     found = getattr(errors, kind, None)
     if isinstance(found, type) and issubclass(found, LMCacheError | LMCacheWarning | CassetteMiss):
         return found(text)
