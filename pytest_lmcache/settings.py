@@ -12,26 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
+from pytest_lmcache import setting_kinds as kinds
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.setting_kinds import (
-    CACHE,
-    COUNT,
-    FILE,
-    FLAG,
-    FOLDER,
-    FUNCTION,
-    KEY,
-    MAX_AGE,
-    PATH,
-    SIZE,
-    TEXTS,
-    TTL,
-    URL,
-    Kind,
-    one_of,
-)
 
 
 class Mode(StrEnum):
@@ -79,27 +63,18 @@ class Setting(NamedTuple):
     """One row of `SETTINGS`."""
 
     default: Any
-    kind: Kind
+    kind: kinds.Kind
     help: str
-    ini: str = ""  # ini key, "" for none
+    ini: str  # ini key, "" for none
     option: str = ""  # command-line option with the name of its argument, "" for none
-    default_text: str = ""  # the default in help and documentation, if it is not the value itself
+    shown_default: str = ""  # the default in help and documentation
     alias: str = ""  # another spelling of the setting's name; after ``lm_`` also of its ini key
     adds_up: bool = False  # a mark adds values to those of the configuration
 
     @property
     def full_help(self) -> str:
-        """The help with what the setting takes and its default."""
+        """The help with the default and the valid values."""
         return f"{self.help} (default: {self.shown_default}; takes {self.kind.ini_takes or self.kind.takes})"
-
-    @property
-    def shown_default(self) -> str:
-        """The default in help and documentation."""
-        if self.default_text or isinstance(self.default, str):
-            return self.default_text or str(self.default)
-        if isinstance(self.default, bool):
-            return str(self.default).lower()
-        return f"{self.default:,}" if isinstance(self.default, int) else "none"
 
     def parse(self, value: Any, where: str) -> Any:
         """A value in the setting's one type; ``where`` names the setting as it was given. Raises SettingsError."""
@@ -113,25 +88,32 @@ class Setting(NamedTuple):
         return SettingsError(f"{where} cannot be {self.kind.shown(value)}; it takes {self.kind.takes}.")
 
 
-def _setting(default: Any, kind: Kind, text: str, ini: str = "", **more: Any) -> Any:
-    row = Setting(default, kind, text, ini, **more)
+def _setting(
+    default: Any, kind: kinds.Kind, text: str, shown_default: str = "", ini: str = "lm_{}", **more: Any
+) -> Any:
+    """A field with its row. The ini key is ``lm_`` and the field's name, unless ``ini`` says otherwise."""
+    if not shown_default:
+        shown_default = "none" if default in (None, ()) else str(default).lower()
+    row = Setting(default, kind, text, ini, shown_default=shown_default, **more)
     return field(default=default, repr=not kind.is_secret, metadata={"row": row})
 
 
 class _Group:
-    """Settings that are given in the same places."""
+    """Settings that are given in the same places; ``rows`` are theirs of the table, by name."""
+
+    rows: ClassVar[dict[str, Setting]]
 
     def updated(self, given: Mapping[str, Any], source: str) -> Self:
         """These settings with those given by name; ``source`` says in an error who gave them.
 
         Raises SettingsError for a name that does not exist and for a value that the setting does not take.
         """
-        return self.with_values(_parsed(given, source, rows_of(type(self))))
+        return self.with_values(_parsed(given, source, self.rows))
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """These settings with others, by name, that are parsed already."""
         new = dict(values)
-        for name, row in rows_of(type(self)).items():
+        for name, row in self.rows.items():
             if row.adds_up and name in new:
                 known = getattr(self, name)
                 new[name] = known + tuple(value for value in new[name] if value not in known)
@@ -146,22 +128,22 @@ class CacheSettings(_Group):
     of a Redis or Valkey server, None for no such layer; it may hold a password.
     """
 
-    enable_memory_cache: bool = _setting(True, FLAG, "keep answers in memory", "lm_enable_memory_cache")
-    enable_disk_cache: bool = _setting(True, FLAG, "keep answers on disk", "lm_enable_disk_cache")
+    enable_memory_cache: bool = _setting(True, kinds.FLAG, "keep answers in memory")
+    enable_disk_cache: bool = _setting(True, kinds.FLAG, "keep answers on disk")
     disk_cache_dir: Path | None = _setting(
-        None, FOLDER, "folder of the disk layer", "lm_disk_dir", default_text=".pytest_cache/d/lmcache"
+        None, kinds.FOLDER, "folder of the disk layer", ".pytest_cache/d/lmcache", ini="lm_disk_dir"
     )
     disk_size_limit_bytes: float = _setting(
-        1_000_000_000, SIZE, "bytes that the disk layer takes at most", "lm_disk_size_limit_bytes"
+        1_000_000_000, kinds.SIZE, "bytes that the disk layer takes at most", "1,000,000,000"
     )
     memory_max_entries: float = _setting(
-        1_000_000, SIZE, "answers that the memory layer keeps at most", "lm_memory_max_entries"
+        1_000_000, kinds.SIZE, "answers that the memory layer keeps at most", "1,000,000"
     )
     ttl: float | None = _setting(
-        None, TTL, "seconds after its recording from which an answer is not used any more", "lm_ttl"
+        None, kinds.TTL, "seconds after its recording from which an answer is not used any more"
     )
     url: str | None = _setting(
-        None, URL, "URL of a Redis or Valkey server that machines share", "lm_cache_url"
+        None, kinds.URL, "URL of a Redis or Valkey server that machines share", ini="lm_cache_url"
     )
 
 
@@ -169,7 +151,7 @@ class CacheSettings(_Group):
 class Settings(_Group):
     """The settings of one test or one ``use_cassette``.
 
-    ``mode`` None is replay, or record where there is no cassette. ``cassette`` is a file name relative to
+    ``mode`` None is replay, or record if there is no cassette. ``cassette`` is a file name relative to
     ``cassette_dir``, "" for the test's own, None for none: only the cache layers answer. ``key`` is a strategy's
     name, the dotted path of a function, or a function ``request -> str``; None is the cache's own ``cache_key``.
     ``redact_with`` are functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``layers`` is what
@@ -177,73 +159,53 @@ class Settings(_Group):
     """
 
     mode: Mode | None = _setting(
-        None,
-        one_of(Mode),
-        "what may happen to a call",
-        "lm_mode",
-        option="--lm-mode MODE",
-        default_text="replay",
+        None, kinds.one_of(Mode), "what may happen to a call", "replay", option="--lm-mode MODE"
     )
-    cassette: str | None = _setting("", FILE, "file in the cassette folder", default_text="one per test")
+    cassette: str | None = _setting("", kinds.FILE, "file in the cassette folder", "one per test", ini="")
     cassette_dir: str = _setting(
         "cassettes",
-        PATH,
-        "folder of the cassettes under rootdir; {test_dir}/… for one beside each test file",
-        "lm_cassette_dir",
+        kinds.PATH,
+        "folder of the cassettes below rootdir; with {test_dir}/… one beside each test file",
     )
     key: str | Callable[[dict[str, Any]], str] | None = _setting(
         None,
-        KEY,
+        kinds.KEY,
         "what makes two calls the same: exact, messages, content, or your own function",
-        "lm_key",
-        default_text="exact",
+        "exact",
     )
     normalize: tuple[str, ...] = _setting(
         (),
-        TEXTS,
+        kinds.TEXTS,
         "what keys leave out: uuid, date, epoch, tmp_path, rootdir, tool_call_id, re:…",
-        "lm_normalize",
         alias="normalise",
     )
     repeat: Repeat = _setting(
-        Repeat.LAST, one_of(Repeat), "what an identical call gets after the last recorded answer", "lm_repeat"
+        Repeat.LAST, kinds.one_of(Repeat), "what an identical call gets after the last recorded answer"
     )
     record_errors: RecordErrors = _setting(
-        RecordErrors.LASTING,
-        one_of(RecordErrors),
-        "which errors of the provider are recorded",
-        "lm_record_errors",
+        RecordErrors.LASTING, kinds.one_of(RecordErrors), "which errors of the provider are recorded"
     )
-    usage: Usage = _setting(Usage.RECORDED, one_of(Usage), "token counts of a replayed answer", "lm_usage")
+    usage: Usage = _setting(Usage.RECORDED, kinds.one_of(Usage), "token counts of a replayed answer")
     keep_headers: tuple[str, ...] = _setting(
-        (),
-        TEXTS,
-        "response headers to record, such as x-request-id or x-ratelimit-*",
-        "lm_keep_headers",
+        (), kinds.TEXTS, "response headers to record, such as x-request-id or x-ratelimit-*"
     )
     max_age: float | None = _setting(
-        None, MAX_AGE, "age from which the summary counts a recording and mode record renews it", "lm_max_age"
+        None, kinds.MAX_AGE, "age from which the summary counts a recording and mode record renews it"
     )
-    share: bool = _setting(
-        False, FLAG, "let tests use answers that the cache keeps for other tests", "lm_share"
-    )
-    cache: Any = _setting(None, CACHE, "the cache behind the cassette")
+    share: bool = _setting(False, kinds.FLAG, "let tests use answers that the cache keeps for other tests")
+    cache: Any = _setting(None, kinds.CACHE, "the cache behind the cassette", ini="")
     redact: tuple[str, ...] = _setting(
-        (), TEXTS, "regular expressions of your own secrets", "lm_redact", adds_up=True
+        (), kinds.TEXTS, "regular expressions of your own secrets", adds_up=True
     )
     redact_with: tuple[str | Callable[[str], str], ...] = _setting(
-        (),
-        FUNCTION,
-        "dotted path of a function str -> str that removes your own secrets",
-        "lm_redact_with",
-        adds_up=True,
+        (), kinds.FUNCTION, "a function str -> str that removes your own secrets", adds_up=True
     )
     layers: tuple[tuple[str, Any], ...] = ()
 
     def updated(self, given: Mapping[str, Any], source: str) -> Self:
         """As in `_Group`; the settings of the cache's layers may be given too."""
-        layer_rows = rows_of(CacheSettings)
-        values = _parsed(given, source, rows_of(Settings) | layer_rows)
+        layer_rows = CacheSettings.rows
+        values = _parsed(given, source, Settings.rows | layer_rows)
         layers = {name: values.pop(name) for name in layer_rows if name in values}
         if layers:
             values["layers"] = tuple({**dict(self.layers), **layers}.items())
@@ -254,18 +216,14 @@ class Settings(_Group):
 class RunSettings(_Group):
     """The settings of a whole run of pytest."""
 
-    auto: bool = _setting(False, FLAG, "record and replay every test, marked or not", "lm_auto")
+    auto: bool = _setting(False, kinds.FLAG, "record and replay every test, marked or not")
     durations: int | None = _setting(
         None,
-        COUNT,
+        kinds.COUNT,
         "show the N tests that are slowest to record, with tokens and USD; all for 0",
+        ini="",
         option="--lm-durations N",
     )
-
-
-def rows_of(group: Any) -> dict[str, Setting]:
-    """The rows of a group's settings, by name."""
-    return {found.name: found.metadata["row"] for found in fields(group) if found.metadata}
 
 
 def _parsed(given: Mapping[str, Any], source: str, rows: Mapping[str, Setting]) -> dict[str, Any]:
@@ -291,5 +249,11 @@ def given_twice(source: str, alias: str, name: str) -> SettingsError:
     return SettingsError(f"{source}: {alias} and {name} are one setting. Give {name} only.")
 
 
+def _rows_of(group: Any) -> dict[str, Setting]:
+    rows = {found.name: found.metadata["row"] for found in fields(group) if found.metadata}
+    return {name: row._replace(ini=row.ini.format(name)) for name, row in rows.items()}
+
+
+Settings.rows, CacheSettings.rows, RunSettings.rows = map(_rows_of, (Settings, CacheSettings, RunSettings))
+SETTINGS = Settings.rows | CacheSettings.rows | RunSettings.rows
 DEFAULTS = CacheSettings()
-SETTINGS: dict[str, Setting] = rows_of(Settings) | rows_of(CacheSettings) | rows_of(RunSettings)

@@ -14,7 +14,7 @@ from pytest_lmcache import Cache
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.interaction import Kind
 from pytest_lmcache.keys.strategies import strategy
-from pytest_lmcache.settings import CacheSettings, rows_of
+from pytest_lmcache.settings import CacheSettings
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
@@ -94,7 +94,7 @@ def test_test_file_passes(imported, pytester, loopback, monkeypatch):
 def test_every_setting_of_the_layers_is_named():
     """The page of the cache has each setting of its layers, with its ini key."""
     page = next(page for page in PAGES if page.name == "caches.md").read_text(encoding="utf-8")
-    for name, row in rows_of(CacheSettings).items():
+    for name, row in CacheSettings.rows.items():
         [line] = [line for line in page.splitlines() if line.startswith(f"| `{name}` ")]
         _, _, key, *_, default, _ = line.split("|")
         assert (key.strip(" `"), default.strip(" `")) == (row.ini, row.shown_default)

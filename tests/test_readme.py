@@ -14,7 +14,7 @@ from provider import Provider, Reply
 from pytest_lmcache.keys.normalizers import NORMALIZERS
 from pytest_lmcache.libraries.litellm.entry_points import ENTRY_POINTS
 from pytest_lmcache.plugin.options import MARKER
-from pytest_lmcache.settings import SETTINGS, Mode, Settings, rows_of
+from pytest_lmcache.settings import SETTINGS, Mode, Settings
 
 WRITING = ("--lm-record", "--lm-rewrite", "--lm-mode=record", "--lm-mode=rewrite", "--lm-mode=once")
 # What each recording has anew.
@@ -238,13 +238,13 @@ def test_tables_are_complete(pytestconfig):
         if line.startswith("| ") and not line.startswith("| mark"):
             name, key, value, default = (cell.strip() for cell in line.strip("|").split("|"))
             table[name.strip("`"), key.strip("`")] = value, default.strip("`")
-    rows = rows_of(Settings) | {"": SETTINGS["auto"]}  # what no mark can set has no name
+    rows = Settings.rows | {"": SETTINGS["auto"]}  # what no mark can set has no name
     assert set(table) == {(name, row.ini) for name, row in rows.items()}
     for name, row in rows.items():
         value, default = table[name, row.ini]
         assert default == (row.shown_default if name != "cache" else "")
         assert name == "mode" or set(choices_of(row)) <= set(re.findall(r"`([^`]+)`", value))
-    assert set(re.match(r"lm_cache\((.*)\):", MARKER)[1].split(", ")) == set(rows_of(Settings))
+    assert set(re.match(r"lm_cache\((.*)\):", MARKER)[1].split(", ")) == set(Settings.rows)
     assert cells(section("Modes"), 0) == set(Mode)
     assert cells(section("Keys"), 0) == {"key=", "exact", "messages", "content"}
     told = set(re.findall(r"--lm-[a-z]+", README))

@@ -20,12 +20,11 @@ from pytest_lmcache.settings import (
     Setting,
     Settings,
     given_twice,
-    rows_of,
 )
 
 _Group = Settings | CacheSettings | RunSettings
 MARKER = (
-    f"lm_cache({', '.join(rows_of(Settings))}): record and replay the test's language-model calls; "
+    f"lm_cache({', '.join(Settings.rows)}): record and replay the test's language-model calls; "
     "takes the settings of the cache's layers too"
 )
 # Short forms of --lm-mode.
@@ -53,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def ini_values(config: pytest.Config, group: type[_Group]) -> dict[str, Any]:
     """What the configuration file sets of a group's settings, parsed. Raises UsageError and SettingsError."""
     values: dict[str, Any] = {}
-    for name, row in rows_of(group).items():
+    for name, row in group.rows.items():
         for key in _ini_keys(row):
             value = _ini_value(config, key, row.kind)
             if value in (None, "", []):
@@ -75,7 +74,7 @@ def cache_settings(config: pytest.Config, options: argparse.Namespace) -> CacheS
 def option_values(options: argparse.Namespace, group: type[_Group]) -> dict[str, Any]:
     """What the command line sets of a group's settings, parsed. Raises SettingsError."""
     values = {}
-    for name, row in rows_of(group).items():
+    for name, row in group.rows.items():
         option = row.option.partition(" ")[0]
         if option and (value := getattr(options, _dest(option))) is not None:
             values[name] = row.parse(value, option)

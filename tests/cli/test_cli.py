@@ -178,7 +178,7 @@ def test_a_bomb_of_aliases_is_told(tmp_path, capsys, where):
         (
             "content: why",
             "content: who",
-            ":4: `key:` is that of another question: was this one edited by hand?",
+            ":4: `key:` belongs to another request: was the request edited by hand?",
         ),
         ("choices: []", "choices: []\nerror: {}", "needs one of `response:`"),
         ("response:\n  id: x\n  choices: []", "response: [1]", "needs one of `response:`"),
