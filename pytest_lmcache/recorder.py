@@ -360,7 +360,7 @@ class Recorder(CallLog):
             record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
             record.lock.release()
         rewrite = self.mode is Mode.REWRITE
-        if passed and any(record.failure is not None for record in self._calls):
+        if passed and any(record.failure and record.failure.entry for record in self._calls):
             record_failures(self._calls, self.open_cassette())
         if not passed or self.mode is Mode.REPLAY or not (rewrite or self.recorded):
             return False

@@ -379,6 +379,15 @@ def test_an_entry_point_that_is_not_recorded_is_refused_where_nothing_may_be_ask
         assert tape.not_recorded == [(Reason.UNSUPPORTED, "image_generation()")]
 
 
+def test_a_test_without_recorded_calls_reads_no_cassette(path: Path) -> None:
+    """A call that passes by leaves a broken cassette unread, as a test without any call does."""
+    recorded(path, "a")
+    path.write_text("broken")
+    tape = recorder(path, "record")
+    tape.refuse("image_generation")
+    assert tape.close(passed=True) is False
+
+
 # ---- order and threads ---------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ def record_failures(calls: Sequence[CallRecord], cassette: Cassette | NoCassette
     nothing_answered = not any(call.is_answered and call.source != "cassette" for call in calls)
     for call in calls:
         failure = call.failure
-        if failure is None:
+        if failure is None or failure.entry is None:
             continue
         recorded = cassette.answers(call.key)
         if nothing_answered and call.nth < len(recorded) and recorded[call.nth].is_answered:
