@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-# Providers whose address is this machine's unless one is given (LiteLLM 1.83 to 1.110).
+# Providers that LiteLLM looks for on this machine if no address is given.
 LOCAL_PROVIDERS = frozenset({"ollama", "ollama_chat"})
 
 

@@ -230,7 +230,7 @@ class Session:
     # Caches of libraries that would answer first.
 
     def _library_imported(self) -> None:
-        for scope in self.scopes:  # DSPy up to 3.3 makes its cache when it is imported
+        for scope in self.scopes:  # it may have made its cache when it was imported
             self._bypass_caches(scope)
 
     def _bypass_caches(self, scope: Scope) -> None:

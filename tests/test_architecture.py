@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -203,14 +204,40 @@ def test_heavy_libraries_only_within_functions(path):
     assert not {module.partition(".")[0] for module in imports(path, lazy=False)} & HEAVY
 
 
-def test_only_the_plugin_knows_pytest():
-    """The engine works without pytest: no file outside of ``plugin`` imports it."""
+@pytest.mark.parametrize(
+    ("libraries", "folder"),
+    [
+        ({"pytest", "_pytest"}, "plugin"),
+        ({"litellm", "openai"}, "libraries.litellm"),
+        ({"dspy"}, "libraries.dspy"),
+    ],
+    ids=["pytest", "litellm", "dspy"],
+)
+def test_one_folder_knows_a_library(libraries, folder):
+    """Only ``plugin`` imports pytest, and LiteLLM and DSPy have a folder each: no other file knows their types."""
     know = {
         name_of(path)
         for path in FILES
-        if {module.partition(".")[0] for module in imports(path, lazy=True)} & {"pytest", "_pytest"}
+        if {module.partition(".")[0] for module in imports(path, lazy=True)} & libraries
     }
-    assert {name.partition(".")[0] for name in know} == {"plugin"}
+    assert know
+    assert not {name for name in know if not f"{name}.".startswith(f"{folder}.")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_versions_are_named_in_one_file(path):
+    """What differs between the versions of LiteLLM or DSPy is in that library's ``compat.py``."""
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"\b1\.(?:[89]|1[0-9])[0-9]\b.*|DSPy[^.\n]{0,25} [23]\.[0-9].*", text)
+    assert path.name == "compat.py" or not named
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_private_names_stay_private(path):
+    """No file imports another's private name; ruff sees to attributes, without an exception."""
+    ours = (module for module in imports(path, lazy=True) if module.startswith("pytest_lmcache."))
+    assert not [module for module in ours if re.search(r"\._(?!_)", module)]
+    assert "noqa: SLF001" not in path.read_text(encoding="utf-8")
 
 
 def test_engine_without_pytest():

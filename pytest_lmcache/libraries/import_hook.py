@@ -1,4 +1,4 @@
-"""Tells when modules have been imported, without importing them."""
+"""Reports that a module has been imported, without importing it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class ExecutionWatch:
-    """Calls ``then`` with each module of some packages when it has been executed: imported, or reloaded.
+    """Calls ``then`` with each module of some packages that has been executed: imported or reloaded.
 
-    Stands in ``sys.meta_path`` until ``stop`` takes it out.
+    Is in ``sys.meta_path`` until ``stop`` removes it.
     """
 
     def __init__(self, packages: Collection[str], then: Callable[[ModuleType], None]) -> None:
@@ -24,18 +24,18 @@ class ExecutionWatch:
         sys.meta_path.insert(0, self)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Report no more modules."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
     def is_watched(self, name: str) -> bool:
-        """Whether a module is one of those whose execution is told."""
+        """Whether the execution of a module is reported."""
         return name.partition(".")[0] in self._packages
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Part of the import protocol: finds the module as ever, and has its loader tell when it is done."""
+        """Find a module by the other finders, and wrap its loader. Part of the import protocol."""
         if not self.is_watched(fullname):
             return None
         finders = list(sys.meta_path)
@@ -51,22 +51,22 @@ class ExecutionWatch:
 
 
 class ImportWatch(ExecutionWatch):
-    """Calls ``then`` once ``name`` has been imported; at once where it is imported already.
+    """Calls ``then`` once the module ``name`` has been imported; at once if it already is.
 
-    Stands in ``sys.meta_path`` only until then; ``stop`` takes it out.
+    Is in ``sys.meta_path`` only until then, or until ``stop`` removes it.
     """
 
     def __init__(self, name: str, then: Callable[[], None]) -> None:
         self.name = name
-        self._told = then
+        self._imported = then
         if name in sys.modules:
             then()
         else:
-            super().__init__((), self._is_there)
+            super().__init__((), self._executed)
 
-    def _is_there(self, _module: ModuleType) -> None:
+    def _executed(self, _module: ModuleType) -> None:
         self.stop()
-        self._told()
+        self._imported()
 
     def is_watched(self, name: str) -> bool:
         """Whether a module is the one that is waited for."""
@@ -74,7 +74,7 @@ class ImportWatch(ExecutionWatch):
 
 
 class _Loader:
-    """A module's own loader, which tells the watch when the module has been executed."""
+    """A module's loader, which reports the module's execution to a watch."""
 
     def __init__(self, loader: Any, watch: ExecutionWatch) -> None:
         self._loader = loader
@@ -84,12 +84,12 @@ class _Loader:
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the module's own loader."""
+        """Create the module as its loader does."""
         module: ModuleType | None = self._loader.create_module(spec)
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the module's own loader; then the watch is told."""
+        """Execute the module as its loader does, and report it."""
         spec = module.__spec__
         if spec is not None:
             spec.loader = self._loader
