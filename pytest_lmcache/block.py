@@ -31,7 +31,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
 
     ``with use_cassette("x.yaml", mode="record") as tape:``, ``async with``, or ``@use_cassette("x.yaml")`` on
     a sync or async function. A relative path starts in the current folder, under pytest in its rootdir. With
-    ``None`` there is no cassette: the cache layers alone answer, and what they do not have goes to the provider.
+    ``None`` there is no cassette: the cache answers, and a call that it does not have goes to the provider.
     The other settings are those of the marker. The cassette is written if the block ends without an exception.
     Raises SettingsError for an invalid setting.
     """

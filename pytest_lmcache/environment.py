@@ -1,4 +1,4 @@
-"""The environment variables of providers and of LiteLLM, and what they are set to while calls are replayed."""
+"""The environment variables of providers and of LiteLLM, and their values while calls are replayed."""
 
 from __future__ import annotations
 

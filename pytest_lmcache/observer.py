@@ -25,4 +25,4 @@ class Observer:
         """A call that no recorder has is about to reach its provider; an error raised here refuses it."""
 
     def late_call(self, test: str, name: str = "", *, refused: bool) -> None:
-        """A call was made after the test or block that started it had ended; ``name`` is of one that was not refused."""
+        """A call was made after the test or block that started it had ended; ``name`` is empty if it was refused."""

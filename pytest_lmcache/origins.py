@@ -1,4 +1,4 @@
-"""Which test started the code that runs here and now: by its context, or by who started its thread."""
+"""Which test or block started the code that runs here and now: by its context, or by who started its thread."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-ATTRIBUTE = "_lmcache_origin"
+ATTRIBUTE = "_lmcache_origin"  # of a thread
 
 
 class Late(Enum):
-    """What happens to a call that comes after the test or block that started it."""
+    """What happens to a call that is made after the test or block that started it has ended."""
 
-    AS_ANY = auto()  # the test was live, or not marked
+    ALLOWED = auto()  # the test was live, or not marked
     REFUSED = auto()
     NOT_RECORDED = auto()
 
 
 @dataclass(eq=False, slots=True)
 class Origin:
-    """A test, or a block of it; ``late`` is None until it has ended."""
+    """A test, or a block within ``parent``; ``late`` is None until it has ended."""
 
     name: str
     is_test: bool = True
     parent: Origin | None = None
     late: Late | None = None
 
-    def is_late(self, *ways: Late) -> bool:
-        """Whether it has ended, or what it stands in, so that its calls are treated in one of these ways."""
-        return self.late is not None and (
-            self.late in ways or (self.parent is not None and self.parent.is_late(*ways))
-        )
+    def is_late(self, *policies: Late) -> bool:
+        """Whether it has ended, and one of these policies holds for it or for its parent."""
+        if self.late is None:
+            return False
+        return self.late in policies or (self.parent is not None and self.parent.is_late(*policies))
 
 
 _origin: ContextVar[Origin | None] = ContextVar("pytest_lmcache_origin")
@@ -45,38 +45,44 @@ _process: ContextVar[str] = ContextVar("pytest_lmcache_process", default="")
 
 
 def current() -> Origin | None:
-    """The test or block that started what runs here; None for what belongs to no test, such as a shared fixture."""
+    """The test or block that started what runs here; None if no test did, such as for a shared fixture."""
     try:
         return _origin.get()
-    except LookupError:  # a thread's context is its own
+    except LookupError:  # a new thread has an empty context
         origin: Origin | None = vars(threading.current_thread()).get(ATTRIBUTE)
         return origin
 
 
 def replace(origin: Origin | None) -> Origin | None:
-    """From here on this context belongs to another origin; gives the one before."""
+    """Have this context belong to another origin. Returns the one before."""
     before = current()
     _origin.set(origin)
     return before
 
 
+@contextmanager
+def _within(origin: Origin | None) -> Iterator[None]:
+    token = _origin.set(origin)
+    try:
+        yield
+    finally:
+        _origin.reset(token)
+
+
 def coroutine_of(origin: Origin, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same coroutine function, which belongs to an origin also in a task that does not."""
+    """Wrap a coroutine function to belong to an origin, in whichever task it runs."""
 
     @functools.wraps(function)
     async def run(*args: Any, **kwargs: Any) -> Any:
-        token = _origin.set(origin)
-        try:
+        with _within(origin):
             return await function(*args, **kwargs)
-        finally:
-            _origin.reset(token)
 
     return run
 
 
 @contextmanager
 def of_process(name: str) -> Iterator[None]:
-    """Around what is done here for another process."""
+    """Have ``runner`` name a child process within, for which this process acts."""
     token = _process.set(name)
     try:
         yield
@@ -85,7 +91,7 @@ def of_process(name: str) -> Iterator[None]:
 
 
 def runner() -> str:
-    """What a message calls that which runs here and now."""
+    """What messages call the thread, task or process that runs here."""
     thread = threading.current_thread()
     if process := _process.get():
         return process
@@ -94,7 +100,7 @@ def runner() -> str:
 
 
 class Threads:
-    """Has threads, and what executors run, know who started them, while anybody wants that."""
+    """Wraps the functions that start threads and submit work to executors, so that each knows its origin."""
 
     def __init__(self) -> None:
         self._followers = 0
@@ -102,7 +108,7 @@ class Threads:
         self._wrapped: list[tuple[Any, str, Any, Any]] = []
 
     def follow(self) -> None:
-        """From here on, until ``unfollow`` was called as often."""
+        """Wrap the functions until ``unfollow`` has been called as often."""
         from concurrent.futures import ThreadPoolExecutor
 
         with self._lock:
@@ -113,7 +119,7 @@ class Threads:
                 self._wrap(_thread, "start_new_thread", _starting_raw)
 
     def unfollow(self) -> None:
-        """Leave ``threading`` and ``concurrent.futures`` as they were."""
+        """Restore ``threading`` and ``concurrent.futures``."""
         with self._lock:
             self._followers -= 1
             while not self._followers and self._wrapped:
@@ -122,16 +128,15 @@ class Threads:
                     setattr(kind, name, original)
 
     def wait(self, seconds: float) -> None:
-        """Wait for what ended tests have left running, where Python itself waits for it when it ends."""
+        """Wait for the threads of ended tests that Python itself waits for when it ends."""
         pause = 0.01
         for _ in range(int(seconds / pause)):
-            left = _left(Late.REFUSED, Late.NOT_RECORDED)
-            if all(is_daemon for is_daemon in left):
+            if all(is_daemon for is_daemon in _left(Late.REFUSED, Late.NOT_RECORDED)):
                 return
             time.sleep(pause)
 
     def has_left(self) -> bool:
-        """Whether anything is still running that an ended, replaying test has started."""
+        """Whether a thread still runs that a replaying test has started which has ended."""
         return any(True for _ in _left(Late.REFUSED))
 
     def _wrap(self, kind: Any, name: str, wrap: Callable[[Any], Any]) -> None:
@@ -144,8 +149,8 @@ class Threads:
 THREADS = Threads()
 
 
-class _Submitted:
-    """A work item that runs as its submitter's; pickled, as for another interpreter, it is the function alone."""
+class _Work:
+    """A function that runs in another thread and belongs to an origin; pickled, it is the function only."""
 
     def __init__(self, origin: Origin, function: Callable[..., Any], *, is_daemon: bool = False) -> None:
         self.origin = origin
@@ -153,28 +158,27 @@ class _Submitted:
         self.is_daemon = is_daemon
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        _submitted.add(self)
-        token = _origin.set(self.origin)
-        try:
-            return self.function(*args, **kwargs)
-        finally:
-            _submitted.discard(self)
-            _origin.reset(token)
+        _running.add(self)
+        with _within(self.origin):
+            try:
+                return self.function(*args, **kwargs)
+            finally:
+                _running.discard(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial, (self.function,)
 
 
-_submitted: set[_Submitted] = set()  # those that have not ended
+_running: set[_Work] = set()
 
 
-def _left(*ways: Late) -> Iterator[bool]:
-    """Of each thread and work item that is treated in one of these ways: whether Python ends without it."""
+def _left(*policies: Late) -> Iterator[bool]:
+    """For each thread and work item of an ended test with one of these policies: whether Python ends without it."""
     running: list[tuple[Origin | None, bool]] = [
         (vars(thread).get(ATTRIBUTE), thread.daemon) for thread in threading.enumerate()
     ]
-    running += [(work.origin, work.is_daemon) for work in tuple(_submitted)]
-    return (is_daemon for origin, is_daemon in running if origin is not None and origin.is_late(*ways))
+    running += [(work.origin, work.is_daemon) for work in tuple(_running)]
+    return (is_daemon for origin, is_daemon in running if origin is not None and origin.is_late(*policies))
 
 
 def _starting(original: Any) -> Any:
@@ -190,7 +194,7 @@ def _starting_raw(original: Any) -> Any:
     @functools.wraps(original)
     def start_new_thread(function: Callable[..., Any], /, *args: Any) -> Any:
         origin = current()
-        return original(function if origin is None else _Submitted(origin, function, is_daemon=True), *args)
+        return original(function if origin is None else _Work(origin, function, is_daemon=True), *args)
 
     return start_new_thread
 
@@ -201,20 +205,11 @@ def _submitting(original: Any) -> Any:
         origin = current()
         if origin is None:
             return original(pool, function, *args, **kwargs)
-        with _nobodys():  # a worker thread that starts here serves later tests too
-            work = _Submitted(origin, function)
+        with _within(None):  # a worker thread that starts here serves later tests too
+            work = _Work(origin, function)
             future = original(pool, work, *args, **kwargs)
-            _submitted.add(work)
-            future.add_done_callback(lambda _: _submitted.discard(work))
+            _running.add(work)
+            future.add_done_callback(lambda _: _running.discard(work))
             return future
 
     return submit
-
-
-@contextmanager
-def _nobodys() -> Iterator[None]:
-    token = _origin.set(None)
-    try:
-        yield
-    finally:
-        _origin.reset(token)

@@ -1,4 +1,4 @@
-"""Makes recorders; what several of them share, such as key strategies and redactors, is made once for equal settings."""
+"""Makes recorders; key strategies, redactors and caches are made once for equal settings."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Recorders:
     ) -> Recorder:
         """A recorder with a cassette file, which is read when the first call needs it. Raises SettingsError.
 
-        ``path`` None: no cassette. ``created_this_run``: the file was not there when the run began. ``backend`` gives
-        the test's cache if its settings name none, or None for that of all tests. ``identity`` names the cassette in
-        the layers, on every machine; ``asker`` is who asks, if ``label`` does not say. ``where`` gives lines for a
-        miss about a cassette that is not there.
+        ``path`` None: no cassette. ``created_this_run``: the file was not there when the run began. ``backend``
+        returns the test's cache if its settings name none, or None for that of all tests. ``identity`` names the
+        cassette in the layers, on every machine; ``asker`` is who asks, if ``label`` does not say. ``where`` returns
+        lines for a miss about a cassette that is not there.
         """
         self._strategy(settings.key or "exact", settings.normalize)
 

@@ -1,4 +1,4 @@
-"""Which recorder a call made here and now belongs to: the tests and blocks that are open, and the calling context."""
+"""Which recorder a call made here and now belongs to, by the open tests and blocks and the calling context."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def enter_context(context: Context, recorder: Recorder | None) -> None:
 
 
 class Scopes:
-    """The open scopes, the innermost last. They are closed in any order, since fixtures and tests interleave."""
+    """The open scopes, the innermost last. They close in any order, since fixtures and tests interleave."""
 
     def __init__(self) -> None:
         self._open: tuple[Scope, ...] = ()

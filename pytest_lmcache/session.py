@@ -1,4 +1,4 @@
-"""The tests and blocks that are open in this process, and what is switched on while there is one; without pytest."""
+"""The open tests and blocks of this process, and what is switched on while there are any; without pytest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 
 class Place(NamedTuple):
-    """Where a block's cassette lies, the folder that its path starts in, and hints for a miss if it is not there."""
+    """The folder that the path of a block's cassette starts in, the cassette, and hints for a miss without it."""
 
     folder: Path
     path: Path
@@ -46,9 +46,9 @@ def from_current_folder(path: Path) -> Place:
 class Configuration(NamedTuple):
     """What holds for all tests and blocks of a run.
 
-    ``block_settings`` are those of a block that does not set them itself, ``layers`` those of the cache, ``locate``
-    finds a block's cassette, ``folders`` gives those that the normalizers replace, ``settings_file`` is the name of
-    the file that has the settings of all tests.
+    ``block_settings`` are the defaults of a block, ``layers`` those of the cache. ``locate`` finds a block's
+    cassette, ``folders`` returns those that the normalizers replace. ``settings_file`` is the name of the file
+    with the settings of all tests.
     """
 
     block_settings: Settings = Settings()
@@ -59,7 +59,7 @@ class Configuration(NamedTuple):
 
 
 class Session:
-    """The open tests and blocks of this process. The first switches the interception on, the last switches it off."""
+    """The open tests and blocks. The first one switches the interception on, the last one switches it off."""
 
     def __init__(self) -> None:
         self.scopes = Scopes()
@@ -76,7 +76,7 @@ class Session:
 
     @contextmanager
     def configured(self, configuration: Configuration, observer: Observer | None = None) -> Iterator[None]:
-        """A run with this configuration and observer; afterwards those before are back, since runs nest."""
+        """Use this configuration and observer within, and those of before afterwards, since runs nest."""
         before = self.configuration, self.observer
         self._configure(configuration, observer or self.observer)
         try:
@@ -107,7 +107,7 @@ class Session:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """As if no test or block were open and nobody watched, for the tests of tools such as this one."""
+        """Close all tests and blocks within, and watch nothing; for the tests of tools such as this one."""
         scopes = [*self.scopes]
         for scope in reversed(scopes):
             self.close(scope.recorder)
@@ -159,8 +159,8 @@ class Session:
     def current(self) -> Recorder | None:
         """The recorder of a call made here and now, None for a live call of no test or block.
 
-        A call in a context of no open test or block belongs to the innermost one, unless its own has ended. Then
-        it raises UnsupportedCall if that one replayed, and is a live call otherwise.
+        A call in a context of no open test or block belongs to the innermost one, unless its own test has ended.
+        Then it raises UnsupportedCall if that test replayed, and is a live call otherwise.
         """
         scope = self.scopes.current()
         if scope is None:
@@ -219,7 +219,7 @@ class Session:
         self.children.after_fork()
 
     def _forked(self) -> None:
-        """Go on in a process made by fork, whose calls still belong to the recorders of the process that it copies."""
+        """Go on in a process made by fork: its calls belong to the recorders of the process that it copies."""
         self._lock = threading.RLock()
         variables = self.children.forked()
         for scope in self.scopes:
@@ -257,7 +257,7 @@ session = Session()
 
 
 def configure_cache(**given: Any) -> None:
-    """Choose the layers of the cache that stands behind all cassettes which name no other.
+    """Choose the layers of the cache behind all cassettes that name no other.
 
     ``enable_memory_cache``, ``enable_disk_cache``, ``disk_cache_dir``, ``disk_size_limit_bytes`` (bytes),
     ``memory_max_entries``, ``ttl`` (seconds) and ``url`` (of a Redis server). What is not given is as in pytest's

@@ -1,4 +1,4 @@
-"""What a child process of a test does first: the `.pth` file of this package runs it in every process, so it is light."""
+"""What a child process of a test does first; light, since the `.pth` file of this package runs it."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Parent:
     """Treats a call of a child process as a call made where the process was started.
 
-    ``current`` gives the recorder of a call made now, ``live_call`` reports one that has none, ``here`` gives the
-    recorder of what runs now even if it is late, ``context`` makes a context that belongs to a recorder and an origin.
+    ``current`` returns the recorder of a call made now, ``live_call`` reports one that has none. ``here`` returns
+    the recorder of what runs now even if it is late, ``context`` makes a context of a recorder and an origin.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Parent:
             self._server.resume()
 
     def forked(self) -> dict[Recorder, str]:
-        """Go on in the copy. Returns the variables of the recorders, which have stayed in the other process."""
+        """Go on in the copy. Returns the variables of the recorders, which stay in the other process."""
         found, self._at_fork, self._scopes = self._at_fork, {}, {}
         self._variables = {key: variable for key, variable in self._variables.items() if key not in found}
         if self._server is not None:

@@ -25,8 +25,8 @@ from pytest_lmcache.settings import Mode, Settings
 class RemoteRecorder:
     """Does what a Recorder does for the interception, by messages to the process of the test (see `wire`).
 
-    ``variable`` is the environment variable that says where that is. Safe with threads and across ``fork``. A miss
-    is raised as MissInChild, an ordinary exception, and noted by the test's recorder.
+    ``variable`` is the environment variable that says where that is. Safe with threads and across ``fork``. A
+    miss is raised as MissInChild, an ordinary exception, and noted by the test's recorder.
     """
 
     def __init__(self, variable: str, *, is_fork: bool = False) -> None:
@@ -182,7 +182,7 @@ def _at_exit(act: Callable[[], None]) -> None:
 
 
 def _name(*, is_fork: bool = False) -> str:
-    """A person's name for this process: its name in multiprocessing, or its command, which a fork does not have."""
+    """A readable name of this process: that in multiprocessing, or its command, which a fork does not have."""
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing is not None:
         process = multiprocessing.current_process()

@@ -1,4 +1,4 @@
-"""The server in the process of the tests: it answers the calls of child processes with the recorders of their tests."""
+"""The server in the process of the tests: it has their recorders decide on the calls of child processes."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Forks(NamedTuple):
 
 
 class Starts:
-    """Puts the membership of a process into its environment, by wrappers around the functions that start processes."""
+    """Puts the membership of a process into its environment: wraps the functions that start processes."""
 
     def __init__(self) -> None:
         self._find: Callable[[], Membership | None] = _none
@@ -63,8 +63,8 @@ class Starts:
     def watch(self, find: Callable[[], Membership | None], forks: Forks | None = None) -> None:
         """Wrap the functions, those of a module that is not imported yet when it is.
 
-        ``find`` gives the membership of a process that is started here and now, None if it has none. A process made
-        by fork has no environment of its own: ``forks`` are called instead.
+        ``find`` returns the membership of a process that is started here and now, None if it has none. A process
+        made by fork has no environment of its own: ``forks`` are called instead.
         """
         self._find, self._forks = find, forks
         if hasattr(os, "register_at_fork") and not self._has_hooks:
@@ -175,7 +175,7 @@ class Starts:
 
 
 class _Begin:
-    """Begins in a process by spawn or forkserver as `boot` does, when multiprocessing unpickles its data there."""
+    """Begins in a process by spawn or forkserver as `boot` does, when multiprocessing unpickles it there."""
 
     def __init__(self, membership: Membership | None) -> None:
         self._membership = membership

@@ -1,4 +1,4 @@
-"""What a child process and the process of its test say to each other: one line of JSON each way, on a local socket.
+"""The messages between a child process and the process of its test: a line of JSON each way, on a local socket.
 
 Each message has ``do``, ``number`` (of a call that has begun, else null) and, if there are new ones, ``secrets``:
 

@@ -1,4 +1,4 @@
-"""Which cache stands behind a cassette: one by settings, of which there is one for all equal settings, or a user's."""
+"""Which cache stands behind a cassette: a user's own, or that of the settings, one for all equal settings."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Caches:
             return self._by_settings[wanted]
 
     def users(self, settings: Settings, backend: Callable[[], Any] | None) -> Any:
-        """The cache that a user made: by the test's settings, the fixture ``backend`` or the package's ``cache``.
+        """The cache that a user made: the test's, the fixture's (``backend``) or the package's (``cache``).
 
-        None if the settings alone make it.
+        None if the settings make it.
         """
         if settings.cache is not None or settings.layers:
             return settings.cache

@@ -18,8 +18,8 @@ from pytest_lmcache.recorder import Recorder
 class Interceptions:
     """Intercepts between the first ``open`` and the last ``close``.
 
-    ``find`` gives the recorder of a call that is made here and now, ``live_call`` is called with the name of a call
-    that has none, ``imported`` when a library has been imported.
+    ``find`` returns the recorder of a call made here and now, ``live_call`` gets the name of a call that has
+    none, ``imported`` is called when a library has been imported.
     """
 
     def __init__(
