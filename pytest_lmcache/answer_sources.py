@@ -39,7 +39,7 @@ def advice(recorder: Recorder) -> str:
         [
             "This test failed while its model calls were recorded. Its answers:",
             *(f"  {line}" for line in lines),
-            "Recording again takes kept answers from the cache. If one is bad, ask the provider again:",
+            "Recording again takes these answers from the cache. If one is bad, ask the provider again:",
             f"  {recorder.commands.rewrite}",
         ]
     )

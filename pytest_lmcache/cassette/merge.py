@@ -79,10 +79,10 @@ def _places(entries: Iterable[Entry]) -> Iterator[Place]:
 
 
 def _in_order(calls: Sequence[CallToSave]) -> Iterator[Place]:
-    """The places of the calls, by the start of the calls.
+    """Yield the places of the calls, in the order in which the calls started.
 
-    Of identical calls at once, the one that started last may have been answered first: their numbers stay
-    in order, so that the answers of a key never change places.
+    Of identical calls at once, the last one may have got the lowest number: the numbers are dealt anew in order,
+    so that the answers of a key never change places.
     """
     numbers: dict[str, set[int]] = defaultdict(set)
     for call in calls:
@@ -126,9 +126,8 @@ def _is_same_run(old: Sequence[Entry], new: Sequence[Entry], *, is_shared: bool)
     """
     if not is_shared and len(old) != len(new):
         return False
-    lines = {
-        entry.question.count(b"\n") for entry in new
-    }  # an id has no line ends: the others need no parsing
+    # An id has no line ends: interactions with other numbers of lines need not be parsed.
+    lines = {entry.question.count(b"\n") for entry in new}
     numbers: dict[Any, int] = {}
     recorded = _forms((entry for entry in old if entry.question.count(b"\n") in lines), numbers)
     return _forms(new, numbers) <= recorded
@@ -165,9 +164,9 @@ def _forms(entries: Iterable[Entry], numbers: dict[Any, int]) -> set[Any]:
 
 
 def _answer_form(answer: Answer, id_form: Callable[[Any], Any]) -> Any:
-    """Return what an answer says, comparable and hashable: without volatile fields, each id by ``id_form``."""
+    """Return what an answer says in a comparable form."""
     answer = answer.with_whole_chunks()
-    data, error = _settled(_events(answer.data), id_form), _settled(answer.error, id_form)
+    data, error = _comparable(_events(answer.data), id_form), _comparable(answer.error, id_form)
     return answer.kind, answer.complete, answer.ended, data, error
 
 
@@ -182,22 +181,20 @@ def _header_names(answer: Answer) -> set[str]:
     return {name for headers in found if isinstance(headers, dict) for name in headers}
 
 
-def _settled(value: Any, id_form: Callable[[Any], Any]) -> Any:
+def _comparable(value: Any, id_form: Callable[[Any], Any]) -> Any:
+    """Return plain data that is hashable, without volatile fields, each id by ``id_form``."""
     if isinstance(value, dict):
-        return frozenset(
-            (
-                name,
-                _frozen(item)
-                if name in ARGUMENTS
-                else id_form(item)
-                if _is_id(name) and isinstance(item, str | int)
-                else _settled(item, id_form),
-            )
-            for name, item in value.items()
-            if name not in VOLATILE
-        )
+        fields = {name: item for name, item in value.items() if name not in VOLATILE}
+        for name, item in fields.items():
+            if name in ARGUMENTS:
+                fields[name] = _frozen(item)
+            elif isinstance(item, str | int) and (name == "id" or str(name).endswith("_id")):
+                fields[name] = id_form(item)
+            else:
+                fields[name] = _comparable(item, id_form)
+        return frozenset(fields.items())
     if isinstance(value, list):
-        return tuple(_settled(item, id_form) for item in value)
+        return tuple(_comparable(item, id_form) for item in value)
     return value
 
 
@@ -232,7 +229,3 @@ def _event(line: str) -> Any:
         return json.loads(line.removeprefix("data:"))
     except ValueError:
         return line
-
-
-def _is_id(name: Any) -> bool:
-    return isinstance(name, str) and (name == "id" or name.endswith("_id"))

@@ -45,15 +45,15 @@ class OldRecording(NamedTuple):
             return False
         if self.is_exact:
             return text == self.text
-        kept, gaps = self._parts()
-        if not (text.startswith(kept[0]) and text.endswith(kept[-1])):
+        texts, gaps = self._parts()
+        if not (text.startswith(texts[0]) and text.endswith(texts[-1])):
             return False
-        pattern = "".join(re.escape(part) + gap for part, gap in zip(kept, [*gaps, ""], strict=True))
+        pattern = "".join(re.escape(part) + gap for part, gap in zip(texts, [*gaps, ""], strict=True))
         return re.fullmatch(pattern, text, re.DOTALL) is not None
 
     def _parts(self) -> tuple[list[str], list[str]]:
         """Return the text between the placeholders, and a pattern for each placeholder."""
-        kept, gaps, done = [], [], 0
+        texts, gaps, done = [], [], 0
         for found in HASHLESS_PLACEHOLDER.finditer(self.text):
             start, end = found.span()
             name = _NAME_BEFORE.search(self.text[max(0, start - 90) : start])
@@ -63,9 +63,9 @@ class OldRecording(NamedTuple):
             else:
                 is_parameter = _PARAMETER_BEFORE.search(self.text[max(0, start - 45) : start])
                 gaps.append(_PARAMETER if is_parameter else _WITHIN)
-            kept.append(self.text[done:start])
+            texts.append(self.text[done:start])
             done = end
-        return [*kept, self.text[done:]], gaps
+        return [*texts, self.text[done:]], gaps
 
 
 def old_recordings(
