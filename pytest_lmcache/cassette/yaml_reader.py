@@ -49,12 +49,13 @@ def load_items(text: str | bytes) -> list[Any]:
 
     Raises yaml.YAMLError as `load` does, and if the text is no list.
     """
-    items = _load_by_line(text if isinstance(text, str) else text.decode("utf-8", "surrogateescape"))
-    if items is None:
+    import yaml
+
+    try:
+        return _load_by_line(text if isinstance(text, str) else text.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError, yaml.YAMLError):
         items = load(text)
     if not isinstance(items, list):
-        import yaml
-
         raise yaml.YAMLError(f"expected lines that begin with a dash, found {type(items).__name__}")
     return items
 
@@ -175,34 +176,27 @@ _READERS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _load_by_line(text: str) -> list[Any] | None:
-    """The items of lines of JSON, `- {...}`, and of the lines between them; None if YAML must decide."""
-    import yaml
-
+def _load_by_line(text: str) -> list[Any]:
+    """The items of lines of JSON, `- {...}`, and of the lines between them. Raises an error if YAML must decide."""
     if _ONLY_JSON.search(text) or (not text.isascii() and UNPRINTABLE.search(text)):
-        return None
+        raise ValueError
     items: list[Any] = []
-    try:
-        for is_json, group in groupby(text.splitlines(keepends=True), lambda line: line.startswith("- {")):
-            lines = [*group]
-            found = [_decode_json(line[2:]) for line in lines] if is_json else load("".join(lines))
-            if not isinstance(found, list | None):
-                return None
-            items += found or ()
-    except (ValueError, RecursionError, yaml.YAMLError):
-        return None
-    return items or None
+    for is_json, group in groupby(text.splitlines(keepends=True), lambda line: line.startswith("- {")):
+        lines = [*group]
+        found = [_decode_json(line[2:]) for line in lines] if is_json else load("".join(lines))
+        if not isinstance(found, list | None):
+            raise ValueError  # noqa: TRY004 - see above
+        items += found or ()
+    if not items:
+        raise ValueError
+    return items
 
 
 def _parse_float(text: str) -> float:
-    """A float that YAML 1.1 knows too: it has a dot, and a sign before its exponent."""
+    """A float that YAML 1.1 knows too: it has a dot, and a sign before its exponent; not NaN or Infinity."""
     if _YAML_FLOAT.fullmatch(text) is None:
         raise ValueError(text)
     return float(text)
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(text)
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -214,5 +208,5 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _decode_json = JSONDecoder(
-    object_pairs_hook=_mapping, parse_float=_parse_float, parse_constant=_refuse
+    object_pairs_hook=_mapping, parse_float=_parse_float, parse_constant=_parse_float
 ).decode

@@ -561,7 +561,7 @@ def test_edited_lines_mean_what_they_mean_in_yaml(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['- {"a": 1, "a": 2}', "a: 1\na: 2", '- {"a": "\\ud83d\\ude00"}', '- {"a": "\\uD800"}', '- {"a": 1}, {"b": 2}', '- {"a": 1', "", "a: 1", '- {"a": "\x7f"}', '- {"a": 1}\n  {"b": 1}', 'a: {"b": 1}', b'- {"a": "\xff"}', '- {"a": 1}\n--- {"b": 1}']
+    "text", ['- {"a": 1, "a": 2}', "a: 1\na: 2", '- {"a": "\\ud83d\\ude00"}', '- {"a": "\\uD800"}', '- {"a": 1}, {"b": 2}', '- {"a": 1', "", "a: 1", '- {"a": "\x7f"}', '- {"a": 1}\n  {"b": 1}', 'a: {"b": 1}', b'- {"a": "\xff"}', '- {"a": 1}\n{}', "- {}\n''", '- {"a": 1}\n--- {"b": 1}']
 )  # fmt: skip
 def test_broken_lines_are_an_error(text: str | bytes) -> None:
     """Lines that are no YAML list are never read as something else."""
