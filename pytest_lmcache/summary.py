@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
@@ -240,28 +241,17 @@ class Summary(Additive):
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show."""
-        shown = (
-            "usage",
-            "missed",
-            "refused",
-            "refused_late",
-            "unmarked",
-            "caches_in_the_way",
-            "not_recorded",
-        )
-        is_shown = any(getattr(facts, name) for facts in self.tests.values() for name in shown)
-        return not (is_shown or self.outside or self.unseen or self.removed or self.unused)
+        return not (self.tests or self.outside or self.unseen or self.removed or self.unused)
 
     @property
     def unused(self) -> dict[str, int]:
         """The number of unused recordings by test; unknown, so 0, for a file that several tests use."""
-        unused: dict[str, int] = {}
+        unused: Counter[str] = Counter()
         for uses in self.files.values():
-            ((test, numbers), *others) = uses.items()
-            if not others and test != SHARED and any(numbers):
-                # Each worker process may have asked for others.
-                unused[test] = unused.get(test, 0) + min(numbers)
-        return {test: number for test, number in unused.items() if number}
+            if len(uses) == 1 and SHARED not in uses:
+                [(test, numbers)] = uses.items()
+                unused[test] += min(numbers)  # each worker process may have asked for others
+        return dict(+unused)
 
     def by_model(self, outcomes: Sequence[str]) -> dict[str, Usage]:
         """The usage of the run by model, for some outcomes."""
@@ -272,6 +262,7 @@ class Summary(Additive):
         return dict(sorted(found.items()))
 
     def _by_test(self, name: str) -> dict[str, Any]:
+        """A fact of the tests that have it."""
         return {test: value for test, facts in self.tests.items() if (value := getattr(facts, name))}
 
     # ------------------------------------------------------------ text

@@ -56,7 +56,10 @@ def error_from_plain(data: Mapping[str, Any]) -> Exception:
     import httpx
 
     fields = dict(data)
-    kind = _exception_class(fields.pop("class"))
+    name = fields.pop("class")
+    kind = _find_class(name)
+    if kind is None:
+        raise unknown_exception(name)
     headers, response_headers = fields.pop("headers", None), fields.pop("response_headers", None)
     body = fields.pop("response_body", "")
     original, args = fields.pop("original", None), fields.pop("args", [fields["message"]])
@@ -117,18 +120,10 @@ def _qualified_name(kind: type[BaseException]) -> str | None:
     if kind in {ValueError, TypeError}:
         return f"builtins.{kind.__name__}"
     for base in kind.__mro__:
-        library = base.__module__.partition(".")[0]
-        if library in {"litellm", "openai"} and _find_class(library, base.__name__) is base:
-            return f"{library}.{base.__name__}"
+        name = f"{base.__module__.partition('.')[0]}.{base.__name__}"
+        if name.startswith(("litellm.", "openai.")) and _find_class(name) is base:
+            return name
     return None
-
-
-def _exception_class(qualified_name: str) -> type[Exception]:
-    library, _, name = qualified_name.partition(".")
-    kind = _find_class(library, name)
-    if kind is None:
-        raise unknown_exception(qualified_name)
-    return kind
 
 
 def unknown_exception(name: str) -> CassetteError:
@@ -139,12 +134,13 @@ def unknown_exception(name: str) -> CassetteError:
     )
 
 
-def _find_class(library: str, name: str) -> type[Exception] | None:
+def _find_class(qualified_name: str) -> type[Exception] | None:
     import builtins
 
     import litellm.exceptions
     import openai
 
+    library, _, name = qualified_name.partition(".")
     module = {"litellm": litellm.exceptions, "openai": openai, "builtins": builtins}.get(library)
     kind = getattr(module, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
