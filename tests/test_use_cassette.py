@@ -1,4 +1,4 @@
-"""`use_cassette` around real LiteLLM calls, in threads, tasks, loops and as a decorator; and its session."""
+"""`use_cassette` around real LiteLLM calls, in threads, tasks, loops and as a decorator."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ from provider import Provider, Reply
 import pytest_lmcache
 from pytest_lmcache import CassetteError, CassetteMiss, SettingsError, UnkeyableCallError, use_cassette
 from pytest_lmcache.environment import PROVIDER_KEYS
-from pytest_lmcache.libraries import interceptions
-from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.redact import DUMMY_KEY
-from pytest_lmcache.session import Session, session
-from pytest_lmcache.settings import Mode, Settings
+from pytest_lmcache.session import session
 
 GONE = "http://127.0.0.1:9/v1"
 pytestmark = pytest.mark.usefixtures("nobody_records")
@@ -448,25 +445,6 @@ def test_a_thread_without_a_context_belongs_to_the_open_block(path: Path, provid
         assert list(pool.map(lambda number: ask(f"question {number}"), range(6))) == first
 
 
-def test_blocks_that_do_not_end_in_the_order_of_their_begin(path: Path) -> None:
-    """After each end the calls belong to what is still open around it."""
-    engine = Session()
-    outer, first, second, stranger = (engine.recorders.make(Settings(mode=Mode.LIVE), path) for _ in range(4))
-
-    def blocks() -> list[Recorder | None]:
-        for block in (outer, first, second):
-            engine.open(block, is_block=True)
-        contextvars.Context().run(engine.open, stranger, is_block=True)
-        found = []
-        for block in (first, second, outer):
-            engine.close(block)
-            found.append(engine.current())
-        engine.close(stranger)
-        return found
-
-    assert contextvars.Context().run(blocks)[:2] == [second, outer]
-
-
 def test_a_key_that_asks_a_model_is_refused(path: Path, provider: Provider) -> None:
     """It would ask for ever: the call within the key function says so at once, and reaches nobody."""
 
@@ -482,55 +460,6 @@ def test_a_key_that_asks_a_model_is_refused(path: Path, provider: Provider) -> N
     ):
         ask("hello", provider.url)
     assert provider.count == before
-
-
-def test_a_block_of_a_thread_without_a_context_is_its_own(path: Path) -> None:
-    """Within a test it takes what its own thread asks; what another thread asks is the test's."""
-    engine = Session()
-    test, block = (engine.recorders.make(Settings(mode=Mode.LIVE), path) for _ in range(2))
-
-    def in_a_thread() -> Any:
-        engine.open(block, is_block=True)
-        with ThreadPoolExecutor(1) as other:
-            found = engine.current(), other.submit(engine.current).result()
-        engine.close(block)
-        return *found, engine.current()
-
-    def within_a_test() -> Any:
-        engine.open(test)
-        with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(in_a_thread).result()
-        engine.close(test)
-        return found
-
-    assert contextvars.copy_context().run(within_a_test) == (block, test, test)
-
-
-def test_a_test_inside_a_longer_block_gets_its_calls(path: Path) -> None:
-    """A session fixture may hold a block open: a marked test within still has its own cassette."""
-    engine = Session()
-    long, test, inner = (engine.recorders.make(Settings(mode=Mode.LIVE), path) for _ in range(3))
-    contextvars.copy_context().run(_whose_calls, engine, long, test, inner)
-
-
-def _whose_calls(engine: Session, long: Recorder, test: Recorder, inner: Recorder) -> None:
-    def in_a_thread() -> Any:
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(engine.current).result()
-
-    assert engine.current() is None
-    engine.open(long, is_block=True)
-    assert engine.current() is in_a_thread() is long
-    engine.open(test)
-    assert engine.current() is in_a_thread() is test
-    engine.open(inner, is_block=True)
-    assert engine.current() is in_a_thread() is inner
-    assert contextvars.Context().run(engine.current) is inner
-    engine.close(inner)
-    assert engine.current() is in_a_thread() is test
-    engine.close(test)
-    engine.close(long)
-    assert engine.current() is None
 
 
 def test_a_block_may_end_in_another_context(path: Path, provider: Provider) -> None:
@@ -573,19 +502,6 @@ def test_dummy_keys_are_there_on_replay_only(
         assert dict(os.environ) == before
 
 
-def test_dummy_keys_stay_while_any_block_replays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks may end in any order: the first to end takes nothing away from the others."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    engine = Session()
-    one, other = (engine.recorders.make(Settings(), path) for _ in range(2))
-    engine.open(one)
-    engine.open(other)
-    engine.close(one)
-    assert os.environ["OPENAI_API_KEY"] == DUMMY_KEY
-    engine.close(other)
-    assert "OPENAI_API_KEY" not in os.environ
-
-
 def test_a_key_that_the_block_set_itself_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the placeholder is taken away again."""
     monkeypatch.setenv("OPENAI_API_KEY", "to be restored")
@@ -615,37 +531,6 @@ def test_the_price_map_is_local(path: Path) -> None:
             check=False,
         )
         assert (ran.stdout, ran.stderr) == (f"{expected}\n", "")
-
-
-def test_a_session_whose_door_does_not_open_holds_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where LiteLLM hides its functions the error comes at once, and the next block starts afresh."""
-    engine = Session()
-
-    def hidden(name: str, _: Any) -> None:
-        raise pytest_lmcache.DoorError(f"hidden {name}")
-
-    monkeypatch.setattr(interceptions, "ImportWatch", hidden)
-    with pytest.raises(pytest_lmcache.DoorError):
-        engine.open(engine.recorders.make(Settings(), path))
-    assert not engine.scopes
-    assert engine.current() is None
-
-
-def test_a_shared_cassette_is_read_again_only_when_it_changed(path: Path, provider: Provider) -> None:
-    """Hundreds of tests on one cassette read it once; what one of them recorded, the next one finds."""
-    record(path, provider, "a")
-    engine = Session()
-    first, second = (
-        engine.recorders.make(Settings(), path, is_shared=True).open_cassette() for _ in range(2)
-    )
-    assert first is second
-    record(path, provider, "a", "b")
-    assert len(engine.recorders.make(Settings(), path, is_shared=True).open_cassette().entries) == 2
-    other = Settings().updated({"key": "content"}, "test")
-    assert engine.recorders.make(other, path, is_shared=True).open_cassette().strategy.name == "content/1"
-    assert engine.recorders.make(Settings(), path, is_shared=True).open_cassette().strategy.name == "exact/1"
 
 
 @pytest.mark.parametrize(
