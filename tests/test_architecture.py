@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "libraries.dspy.answers": "address interaction libraries.litellm.exceptions libraries.litellm.headers libraries.litellm.prices libraries.plain_data stream_chunks",
     "libraries.dspy.call": "interaction keys.plain libraries.cancellation libraries.dspy.answers libraries.recorded_call recorder stream_chunks",
     "libraries.dspy.compat": "",
-    "libraries.dspy.engines": "interaction keys.plain libraries.dspy.answers libraries.equivalence",
+    "libraries.dspy.engines": "interaction keys.plain libraries.dspy.answers libraries.dspy.call libraries.equivalence",
     "libraries.dspy.intercept": "errors libraries.dspy.call libraries.dspy.compat libraries.dspy.engines libraries.equivalence libraries.recorded_call recorder",
     "libraries.equivalence": "interaction",
     "libraries.import_hook": "",

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn, Protocol, final
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, final
 
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
@@ -34,17 +34,12 @@ class StreamCodec(NamedTuple):
 class LibraryCall(Protocol):
     """One call of a library's function: what it asks, and the library's objects <-> plain data."""
 
-    @property
-    def library(self) -> str:
-        """The library's name in messages."""
-
-    @property
-    def name(self) -> str:
-        """The name under which the call is recorded, such as ``completion``."""
-
-    @property
-    def model(self) -> str:
-        """The model that is asked, as the caller named it."""
+    library: ClassVar[str]
+    """The library's name in messages."""
+    name: str
+    """The name under which the call is recorded, such as ``completion``."""
+    model: str
+    """The model that is asked, as the caller named it."""
 
     def request(self, recorder: Recorder) -> dict[str, Any]:
         """The normalized request, not redacted; the recorder's redactor learns the secrets of the call."""

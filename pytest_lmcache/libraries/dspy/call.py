@@ -13,15 +13,19 @@ from pytest_lmcache.libraries.recorded_call import RecordedCall, StreamCodec
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.stream_chunks import Chunk, packer, whole
 
+NAME = "dspy"
+
 
 class EngineCall:
     """A call of ``complete`` or ``stream`` of one of DSPy's engines."""
 
-    __slots__ = ("_engine", "_is_async", "_is_stream", "_request", "model")
+    __slots__ = ("_engine", "_is_async", "_is_stream", "_request", "model", "name")
     library: ClassVar[str] = "DSPy"
-    name: ClassVar[str] = "dspy"
+    without_usage = staticmethod(answers.without_usage)
+    error_from_plain = staticmethod(answers.revive_error)
 
     def __init__(self, engine: Any, request: Any, *, is_stream: bool, is_async: bool) -> None:
+        self.name = NAME
         self.model: str = request.model
         self._engine = engine
         self._request = request
@@ -84,19 +88,11 @@ class EngineCall:
         if answer.error is not None:
             raise recorded.build(answers.revive_error, answer.error)
 
-    def without_usage(self, answer: Answer) -> Answer:
-        """The same answer with zero tokens and a price of 0 USD."""
-        return answers.without_usage(answer)
-
     def error_to_plain(
         self, error: Exception, keep_headers: Sequence[str]
     ) -> tuple[dict[str, Any] | None, bool]:
         """Convert an error of the engine's; and whether asking again would raise it again."""
         return answers.store_error(error, keep_headers), answers.is_lasting(error)
-
-    def error_from_plain(self, data: dict[str, Any]) -> Exception:
-        """Build the exception of a recorded error."""
-        return answers.revive_error(data)
 
     def saved_by_prompt_cache(self, cached: tuple[int, int]) -> float:
         """What the provider's own prompt cache saved, in USD."""

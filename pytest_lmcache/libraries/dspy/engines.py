@@ -8,19 +8,20 @@ from typing import Any
 from pytest_lmcache.interaction import Answer, Call, copied
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries.dspy import answers
+from pytest_lmcache.libraries.dspy.call import NAME
 from pytest_lmcache.libraries.equivalence import Equivalence
 
-OWN, LITELLM = "dspy", "completion"
+LITELLM = "completion"
 
 
 def _other_name(call: Call) -> str | None:
     """The name of a call by the other engine; streams cannot be converted."""
-    return None if call.request.get("stream") else {OWN: LITELLM, LITELLM: OWN}.get(call.name)
+    return None if call.request.get("stream") else {NAME: LITELLM, LITELLM: NAME}.get(call.name)
 
 
 def _as_own(call: Call) -> Call | None:
     """A call as DSPy's own engine makes it; None if it cannot."""
-    if call.name == OWN:
+    if call.name == NAME:
         return call
     if call.request.get("n", 1) != 1:
         return None
@@ -32,7 +33,7 @@ def _as_own(call: Call) -> Call | None:
         asked = answers.question(request_from_openai_chat(body), "chat", stream=False)
     except Exception:  # noqa: BLE001 - DSPy raises whatever it likes for a request that it cannot convert
         return None
-    return Call(OWN, request_of((), (), asked, OWN))
+    return Call(NAME, request_of((), (), asked, NAME))
 
 
 def _strict_format(form: Any) -> dict[str, Any]:

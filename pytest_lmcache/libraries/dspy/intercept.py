@@ -9,11 +9,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.libraries.dspy import compat
-from pytest_lmcache.libraries.dspy.call import EngineCall
+from pytest_lmcache.libraries.dspy.call import NAME, EngineCall
 from pytest_lmcache.libraries.dspy.engines import EQUIVALENCE
 from pytest_lmcache.libraries.equivalence import EQUIVALENCES
 from pytest_lmcache.libraries.recorded_call import RecordedCall
@@ -80,7 +80,7 @@ class Interception:
             return None
         recorder = self._find()
         if recorder is None:
-            self._live_call(EngineCall.name)
+            self._live_call(NAME)
             return None
         return RecordedCall(recorder, EngineCall(engine, request, is_stream=is_stream, is_async=is_async))
 
@@ -164,18 +164,12 @@ def _astream(begin: Begin, original: Any) -> Any:
     return stream
 
 
-class Method(NamedTuple):
-    """A method of an engine: what it has to be, and what makes its replacement, which is of the same kind."""
-
-    is_kind: Callable[[Any], bool]
-    replacement: Callable[[Begin, Any], Any]
-
-
-METHODS = {
-    ("LM15Engine", "complete"): Method(inspect.isfunction, _complete),
-    ("LM15Engine", "stream"): Method(inspect.isgeneratorfunction, _stream),
-    ("AsyncLM15Engine", "complete"): Method(inspect.iscoroutinefunction, _acomplete),
-    ("AsyncLM15Engine", "stream"): Method(inspect.isasyncgenfunction, _astream),
+# Each engine's methods: the kind of function that one has to be, and what makes its replacement of that kind.
+METHODS: dict[tuple[str, str], tuple[Callable[[Any], bool], Callable[[Begin, Any], Any]]] = {
+    ("LM15Engine", "complete"): (inspect.isfunction, _complete),
+    ("LM15Engine", "stream"): (inspect.isgeneratorfunction, _stream),
+    ("AsyncLM15Engine", "complete"): (inspect.iscoroutinefunction, _acomplete),
+    ("AsyncLM15Engine", "stream"): (inspect.isasyncgenfunction, _astream),
 }
 
 
@@ -186,11 +180,11 @@ def _engine_methods() -> list[tuple[type, str, Callable[[Begin, Any], Any]]]:
     # EXECUTION calls the engines, and is imported by the first call. After a reload it holds the classes of before.
     holders = [sys.modules.get(ENGINES), *filter(None, [sys.modules.get(EXECUTION)])]
     found, wrong = [], []
-    for (name, attribute), method in METHODS.items():
+    for (name, attribute), (is_kind, replacement) in METHODS.items():
         for holder in holders:
             kind = getattr(holder, name, object)
-            if method.is_kind(vars(kind).get(attribute)):
-                found.append((kind, attribute, method.replacement))
+            if is_kind(vars(kind).get(attribute)):
+                found.append((kind, attribute, replacement))
             else:
                 wrong.append(f"{name}.{attribute}")
     if wrong:

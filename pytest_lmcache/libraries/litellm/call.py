@@ -32,75 +32,60 @@ class Function(NamedTuple):
     parameters: Sequence[str]
 
 
-class Wrapper(Protocol):
-    """What LiteLLM's wrapper did for a call, or what is done instead for one that never reached it."""
-
-    is_heard: bool
-    """Whether a callback hears of the call."""
+class WrapperBypass(Protocol):
+    """What is done in place of LiteLLM's wrapper for a call that never reached it, and of which no callback hears."""
 
     def prepare(self, call: LiteLLMCall, answer: Answer, recorded: RecordedCall) -> None:
-        """Report a recorded answer to LiteLLM's logging, before it is given or raised."""
+        """Take what a logging object is made with."""
 
     def logging_obj(self) -> Any:
-        """LiteLLM's logging object of the call, made on demand."""
+        """Make LiteLLM's logging object of the call."""
 
     def complete(self, result: Any, answer: Answer) -> None:
         """Add to an answer what the wrapper adds."""
 
 
-class LiteLLMWrapper:
-    """LiteLLM's own wrapper, which has made the logging object and will complete the answer."""
-
-    def __init__(self, logging_obj: Any) -> None:
-        self._logging_obj = logging_obj
-        self.is_heard = True
-
-    def prepare(self, call: LiteLLMCall, answer: Answer, recorded: RecordedCall) -> None:
-        """Report the answer; if nobody listens, have LiteLLM prepare no report."""
-        self.is_heard = callbacks.has_listeners(self._logging_obj, fails=answer.error is not None)
-        if self._logging_obj is not None:
-            call.report(self._logging_obj, answer, recorded, is_heard=self.is_heard)
-
-    def logging_obj(self) -> Any:
-        """The object that came with the call."""
-        return self._logging_obj
-
-    def complete(self, result: Any, answer: Answer) -> None:
-        """Leave the answer to LiteLLM's wrapper."""
-
-
 class LiteLLMCall:
     """A call of one of LiteLLM's entry points."""
 
-    __slots__ = ("_args", "_kwargs", "_parameters", "_resolved", "_wrapper", "entry", "model")
+    __slots__ = (
+        "_args",
+        "_bypass",
+        "_is_heard",
+        "_kwargs",
+        "_parameters",
+        "_resolved",
+        "entry",
+        "model",
+        "name",
+    )
     library: ClassVar[str] = "LiteLLM"
+    without_usage = staticmethod(usage.without_usage)
+    error_from_plain = staticmethod(exceptions.error_from_plain)
 
     def __init__(
         self,
         function: Function,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        wrapper: Wrapper | None = None,
+        bypass: WrapperBypass | None = None,
     ) -> None:
         self.entry = function.entry
+        self.name = function.entry.name
         self.model = str(kwargs.get("model") or (args[0] if args else ""))
         self._parameters = function.parameters
         self._args = args
         self._kwargs = kwargs
         self._resolved: tuple[str, str | None] | None = None
-        self._wrapper = wrapper or LiteLLMWrapper(kwargs.get("litellm_logging_obj"))
-
-    @property
-    def name(self) -> str:
-        """The entry point's name."""
-        return self.entry.name
+        self._bypass = bypass
+        self._is_heard = False
 
     # ---- the question
 
     def request(self, recorder: Recorder) -> dict[str, Any]:
         """The normalized request, not redacted."""
         recorder.redact.learn(self._kwargs)
-        return request_of(self._parameters, self._args, self._kwargs, self.entry.name)
+        return request_of(self._parameters, self._args, self._kwargs, self.name)
 
     def address(self) -> str:
         """Where LiteLLM sends the call: by its client, its arguments, LiteLLM's settings, the environment."""
@@ -154,7 +139,7 @@ class LiteLLMCall:
         hidden = answers.stored_hidden(result, keep_headers)
         data = self.entry.answer.to_plain(result)
         params = getattr(result, "_hidden_params", None)
-        usd = self.price(result, self._wrapper.logging_obj() if isinstance(params, dict) else None)
+        usd = self.price(result, self._logging_obj() if isinstance(params, dict) else None)
         if isinstance(params, dict) and usd is not None:
             params["response_cost"] = usd
         return Answer(Kind.RESPONSE, data, hidden=hidden, usd=usd)
@@ -170,7 +155,11 @@ class LiteLLMCall:
 
     def prepare_replay(self, answer: Answer, recorded: RecordedCall) -> None:
         """Report a recorded answer to LiteLLM's logging."""
-        self._wrapper.prepare(self, answer, recorded)
+        if self._bypass is not None:
+            self._bypass.prepare(self, answer, recorded)
+        elif (logging_obj := self._logging_obj()) is not None:
+            self._is_heard = callbacks.has_listeners(logging_obj, fails=answer.error is not None)
+            self.report(logging_obj, answer, recorded, is_heard=self._is_heard)
 
     def report(self, logging_obj: Any, answer: Answer, recorded: RecordedCall, *, is_heard: bool) -> None:
         """Tell a logging object what the code that asks a provider would have told it."""
@@ -197,24 +186,21 @@ class LiteLLMCall:
             result = self.entry.stream.replay(
                 answer,
                 recorded,
-                self._wrapper.logging_obj,
+                self._logging_obj,
                 self.model,
                 provider,
-                has_listeners=self._wrapper.is_heard,
+                has_listeners=self._is_heard,
             )
             headers = (answer.hidden or {}).get("additional_headers")
             answers.set_hidden_param(result, "additional_headers", headers)
         else:
             result = self.entry.answer.from_plain(answer.data)
             answers.restore_hidden(result, answer.hidden, provider)
-        self._wrapper.complete(result, answer)
+        if self._bypass is not None:
+            self._bypass.complete(result, answer)
         is_counted = recorded.recorder.settings.usage is Usage.RECORDED
         waits = is_counted and after_dspy_call(functools.partial(answers.mark_hit, result))
         return answers.mark_hit(result, openly=not waits)
-
-    def without_usage(self, answer: Answer) -> Answer:
-        """The same answer with zero tokens and a price of 0 USD."""
-        return usage.without_usage(answer)
 
     def error_to_plain(
         self, error: Exception, keep_headers: Sequence[str]
@@ -222,13 +208,12 @@ class LiteLLMCall:
         """Convert an exception of LiteLLM's or OpenAI's; and whether asking again would raise it again."""
         return exceptions.error_to_plain(error, keep_headers), exceptions.is_lasting(error)
 
-    def error_from_plain(self, data: dict[str, Any]) -> Exception:
-        """Build the exception of a recorded error."""
-        return exceptions.error_from_plain(data)
-
     def saved_by_prompt_cache(self, cached: tuple[int, int]) -> float:
         """What the provider's own prompt cache saved, in USD."""
         return prices.saved_by_prompt_cache(cached, self.model, self._provider)
+
+    def _logging_obj(self) -> Any:
+        return self._kwargs.get("litellm_logging_obj") if self._bypass is None else self._bypass.logging_obj()
 
     @property
     def _provider(self) -> str | None:

@@ -66,9 +66,7 @@ def _validates(response_format: Any) -> bool:
 
 
 class Bypass:
-    """Stands for LiteLLM's wrapper of one call, whose answer nobody hears of."""
-
-    is_heard = False
+    """Does for one call what LiteLLM's wrapper does, except for what callbacks hear."""
 
     def __init__(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._began = RealTime.seconds()

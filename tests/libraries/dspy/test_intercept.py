@@ -897,7 +897,7 @@ def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice)
         sources.append((astream if is_async else stream)(engine, asked))
         return sources[-1]
 
-    looked = intercept.METHODS[kind.__name__, "stream"].replacement(
+    looked = intercept.METHODS[kind.__name__, "stream"][1](
         intercept.Interception(session.current, lambda _: None).begin, kept
     )
 

@@ -29,8 +29,9 @@ from pytest_lmcache import (
     use_cassette,
 )
 from pytest_lmcache.libraries.import_hook import ImportWatch
+from pytest_lmcache.libraries.litellm import compat
 from pytest_lmcache.libraries.litellm.entry_points import BY_FUNCTION, UNDECORATED
-from pytest_lmcache.libraries.litellm.intercept import Interception
+from pytest_lmcache.libraries.litellm.intercept import Interception, wrapper_chain
 from pytest_lmcache.libraries.litellm.intercept import wrappers as wrappers_in
 from pytest_lmcache.not_recorded import Reason
 
@@ -336,6 +337,29 @@ def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.Monke
     interception.close()
     monkeypatch.undo()
     assert state() == before
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_fast_path_is_off_in_a_wrapper_that_is_not_known(
+    is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does something new before or after a call is not bypassed, however fast that would be."""
+    if not is_known:
+        monkeypatch.setattr(compat, "KNOWN_NAMES", compat.KNOWN_NAMES - {"function_setup"})
+    functions = [
+        wrapper
+        for name in ("completion", "aembedding")
+        for wrapper, _ in wrapper_chain(getattr(litellm, name))
+    ]
+    before = [function.__code__ for function in functions]
+    interception = Interception(lambda: None, lambda _: None)
+    interception.open()
+    try:
+        assert [function.__code__ is not code for function, code in zip(functions, before, strict=True)] == [
+            is_known for _ in functions
+        ]
+    finally:
+        interception.close()
 
 
 def without_completion() -> ModuleType:
