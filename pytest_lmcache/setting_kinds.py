@@ -106,7 +106,7 @@ def _url(value: Any) -> Any:
 
 def _without_password(url: Any) -> str:
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
-    shown = f"a URL that begins with {shorten(scheme, 20)}://" if separator else "what is no URL"
+    shown = f"a URL that begins with {shorten(scheme, 20)}://" if separator else "a value that is no URL"
     return f"{shown} (not shown in full: it may hold a password)"
 
 

@@ -78,14 +78,14 @@ def option_values(options: argparse.Namespace, group: type[_Group]) -> dict[str,
         option = row.option.partition(" ")[0]
         if option and (value := getattr(options, _dest(option))) is not None:
             values[name] = row.parse(value, option)
-    modes = [flag for flag in MODE_FLAGS if getattr(options, _dest(flag))]
-    if len(modes) + ("mode" in values) > 1:
+    flags = [flag for flag in MODE_FLAGS if group is Settings and getattr(options, _dest(flag))]
+    if len(given := [*flags, *(["--lm-mode"] if "mode" in values else [])]) > 1:
         raise SettingsError(
-            f"{' and '.join([*modes, *(['--lm-mode'] if 'mode' in values else [])])} exclude each other: give only "
-            "one of them. To set a mode for all runs, use lm_mode in the configuration, not addopts."
+            f"{' and '.join(given)} exclude each other: give only one of them. To set a mode for all runs, use "
+            "lm_mode in the configuration, not addopts."
         )
-    if modes and group is Settings:
-        values["mode"] = Mode(modes[0].removeprefix("--lm-"))
+    for flag in flags:
+        values["mode"] = Mode(flag.removeprefix("--lm-"))
     return values
 
 

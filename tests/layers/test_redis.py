@@ -273,8 +273,8 @@ def test_urls(url, secure, place):
     ("url", "said"),
     [
         ("http://user:hunter2@host", "a URL that begins with http://"),
-        ("user:hunter2@host", "what is no URL"),
-        (b"redis://user:hunter2@host", "what is no URL"),
+        ("user:hunter2@host", "a value that is no URL"),
+        (b"redis://user:hunter2@host", "a value that is no URL"),
         ("redis://:hunter2@host:port", "a URL that begins with redis://"),
         ("redis://:hunter2@host?socket_timeout=soon", "a URL that begins with redis://"),
         ("redis://:hunter2@host?no_such=1", "a URL that begins with redis://"),
