@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from pytest_lmcache.errors import UnkeyableCallError
+from pytest_lmcache.errors import UnkeyableCallError, shorten
 from pytest_lmcache.keys.ignored_arguments import is_ignored
 
 _PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
@@ -72,7 +72,7 @@ def request_of(
                 request[key] = _plain(value, 1, skip_none=key in {"messages", "input"})
     except _NotPlainError as error:
         raise UnkeyableCallError(
-            f"{name}(): " + error.message(f"the argument `{key}{_cut(error.path)}`")
+            f"{name}(): " + error.message(f"the argument `{key}{shorten(error.path, _MAX_PATH)}`")
         ) from error
     _resolve_model(request)
     return request
@@ -87,11 +87,9 @@ def to_plain(value: Any) -> Any:
         return _plain(value, 1)
     except _NotPlainError as error:
         path = error.path.lstrip(".")
-        raise UnkeyableCallError(error.message(f"`{_cut(path)}`" if path else "the value")) from error
-
-
-def _cut(path: str) -> str:
-    return path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}…"
+        raise UnkeyableCallError(
+            error.message(f"`{shorten(path, _MAX_PATH)}`" if path else "the value")
+        ) from error
 
 
 def _resolve_model(request: dict[str, Any]) -> None:

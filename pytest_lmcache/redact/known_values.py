@@ -219,9 +219,9 @@ class KnownSecrets:
             with self._lock:
                 self._add(frozenset(variables), arguments)
 
-    def pairs(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    def pairs(self) -> list[list[tuple[str, str]]]:
         """Return the variables and the arguments that hold secrets, as sorted pairs of a name and a value."""
-        return sorted(self._variables), sorted((name, secret) for secret, name in self._arguments.items())
+        return [sorted(self._variables), sorted((name, secret) for secret, name in self._arguments.items())]
 
     def _read_module(self, found: dict[str, str]) -> None:
         module = sys.modules.get("litellm")

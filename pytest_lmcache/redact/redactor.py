@@ -76,7 +76,7 @@ class Redactor:
     def known_secrets(self) -> list[list[tuple[str, str]]]:
         """Return the variables and the arguments that hold secrets, as pairs of a name and a value."""
         self._secrets.read_environment()
-        return [*self._secrets.pairs()]
+        return self._secrets.pairs()
 
     def learn_secrets(
         self, variables: Iterable[tuple[str, str]], arguments: Iterable[tuple[str, str]]
