@@ -172,7 +172,7 @@ def _text_disk() -> type[Any]:
     import diskcache
 
     class TextDisk(diskcache.Disk):  # type: ignore[misc]
-        def store(self, value: str, _read: Any, key: Any = None) -> tuple[int, int, None, str]:  # noqa: ARG002
+        def store(self, value: str, _read: Any, **_: Any) -> tuple[int, int, None, str]:
             """Store text of any length in the row."""
             return 0, IN_DATABASE, None, value
 
