@@ -1,4 +1,4 @@
-"""Where a call goes: the address of its provider in a plain form, and whether that is this machine."""
+"""The address of a provider without its secrets, and whether it is this machine's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 LOCAL_PROVIDERS = frozenset({"ollama", "ollama_chat"})
 
 
-def plain(url: object) -> str:
-    """A URL without credentials, query and closing slash; anything else as its text."""
+def without_secrets(url: object) -> str:
+    """A URL without credentials, query and trailing slash; the ``str`` of anything else."""
     text = str(url)
     try:
         parts = urlsplit(text)
@@ -25,7 +25,7 @@ def plain(url: object) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a server at this address, or a provider of this name, runs on this machine."""
+    """Whether an address is this machine's: a URL, a host, or a provider's name."""
     parts = urlsplit(address if "//" in address else f"//{address}")
     host = parts.hostname or ""
     if "unix" in parts.scheme or address in LOCAL_PROVIDERS:

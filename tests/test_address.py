@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_lmcache.address import is_loopback, plain
+from pytest_lmcache.address import is_loopback, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -17,9 +17,9 @@ from pytest_lmcache.address import is_loopback, plain
         ("http://host:not-a-port/", "http://host:not-a-port/"),
     ],
 )
-def test_plain(url: str, expected: str) -> None:
+def test_without_secrets(url: str, expected: str) -> None:
     """Credentials and queries are no part of an address."""
-    assert plain(url) == expected
+    assert without_secrets(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_plain(url: str, expected: str) -> None:
 )
 def test_is_loopback(url: str, expected: bool) -> None:
     """A server on this machine is told from one elsewhere by its address alone."""
-    assert is_loopback(plain(url)) is expected
+    assert is_loopback(without_secrets(url)) is expected

@@ -1,4 +1,4 @@
-"""DSPy's own requests, responses, stream events and errors <-> plain data, whose types DSPy calls lm15."""
+"""The requests, responses, stream events and errors of DSPy's own engine (its types are lm15) <-> plain data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import fields as fields_of
 from functools import cache
 from typing import Any
 
-from pytest_lmcache.address import plain as plain_address
+from pytest_lmcache.address import without_secrets
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.libraries.litellm.exceptions import LASTING_STATUS, unknown_exception
 from pytest_lmcache.libraries.litellm.headers import kept_headers
@@ -16,11 +16,11 @@ from pytest_lmcache.libraries.plain_data import to_plain
 from pytest_lmcache.stream_chunks import Chunk, whole
 
 HOME = "dspy.lm15."
-# Arguments that all of lm15's errors take; what else they hold is set after they are made.
+# Arguments that the constructors of all of its errors take.
 ERROR_ARGUMENTS = (
     *("code", "provider", "provider_code", "status", "request_id", "retry_after", "rate_limit_headers"),
 )
-# A provider's raw answer repeats the text: from this length on it is stored once.
+# A provider's raw answer repeats the texts of the parts: those of this length or more are stored once.
 LONG = 20
 TEXT_OF_PART = "text_of_part"
 
@@ -29,7 +29,7 @@ TEXT_OF_PART = "text_of_part"
 
 
 def question(request: Any, model_type: str, *, stream: bool) -> dict[str, Any]:
-    """What a request asks, in the words of every other call: model, messages, tools, parameters."""
+    """What a request asks, as other calls have it: model, messages, tools, parameters."""
     from dspy._vendor.lm15.serde import request_to_dict
 
     data = request_to_dict(request)
@@ -39,7 +39,7 @@ def question(request: Any, model_type: str, *, stream: bool) -> dict[str, Any]:
     asked = {**data.get("config", {}), "model": data["model"], "messages": messages}
     if "tools" in data:
         asked["tools"] = data["tools"]
-    # How the provider caches is not the question; what lies in a cache of its own is.
+    # A resource in the provider's cache is a part of the question, how the provider caches is not.
     if resource := (asked.pop("cache", None) or {}).get("resource"):
         asked["cached_content"] = resource
     if model_type != "chat":
@@ -52,53 +52,53 @@ def _message(role: str, parts: list[dict[str, Any]], **more: Any) -> dict[str, A
 
 
 def _content(parts: str | list[dict[str, Any]]) -> Any:
-    """A text alone as the text."""
+    """The parts of a message; the text if there is nothing else."""
     if len(parts) == 1 and isinstance(parts[0], dict) and parts[0].keys() == {"type", "text"}:
         return parts[0]["text"]
     return parts
 
 
 def address(request: Any, engine: Any) -> str:
-    """Where an engine sends a request: the URL that it was given, else the provider's name."""
+    """Where an engine sends a request: the URL of its configuration, else the provider's name."""
     try:
         provider: str = engine.resolve(request.model).provider
-    except Exception:  # noqa: BLE001 - the call itself says what is wrong
+    except Exception:  # noqa: BLE001 - the call itself will raise it
         provider = request.model.partition("/")[0]
-    return plain_address((engine.config.base_urls or {}).get(provider) or provider)
+    return without_secrets((engine.config.base_urls or {}).get(provider) or provider)
 
 
 # ---------------------------------------------------------------- responses
 
 
-def store_response(response: Any) -> dict[str, Any]:
-    """A response as plain data, with what the provider sent, its long texts told once."""
+def response_to_plain(response: Any) -> dict[str, Any]:
+    """Convert a response, with the provider's raw answer."""
     from dspy._vendor.lm15.serde import response_to_dict
 
     data: dict[str, Any] = to_plain(response_to_dict(response, include_provider_data=True))
     if "provider_data" in data:
-        data["provider_data"] = _referring(data["provider_data"], _texts(data))
+        data["provider_data"] = _with_references(data["provider_data"], _texts(data))
     return data
 
 
-def revive_response(data: Mapping[str, Any]) -> Any:
-    """The response as the engine gave it."""
+def response_from_plain(data: Mapping[str, Any]) -> Any:
+    """Build the response that the engine gave."""
     from dspy._vendor.lm15.serde import response_from_dict
 
     whole = dict(data)
     if "provider_data" in whole:
-        whole["provider_data"] = _referred(whole["provider_data"], _texts(whole))
+        whole["provider_data"] = _without_references(whole["provider_data"], _texts(whole))
     return response_from_dict(whole)
 
 
 def mark_hit(response: Any) -> Any:
-    """The same response, which says by ``cache_hit`` that it did not come from the provider, as LiteLLM's do."""
+    """Mark a response as one that did not come from the provider: it has ``cache_hit``, as LiteLLM's have."""
     kind: Any = type(response)
-    return _marked_class(kind)(**_told(response))
+    return _marked_class(kind)(**_fields(response))
 
 
 @cache
 def _marked_class(kind: Any) -> Any:
-    """A class for what has no room for another attribute: equal to its base, copied and pickled with the mark."""
+    """A subclass with the mark, whose objects equal those of the class, which has slots; copies have the mark too."""
 
     class Marked(kind):  # type: ignore[misc]
         __slots__ = ()
@@ -109,17 +109,17 @@ def _marked_class(kind: Any) -> Any:
             return {"cache_hit": True}
 
         def __eq__(self, other: object) -> bool:
-            return isinstance(other, kind) and _told(self) == _told(other)
+            return isinstance(other, kind) and _fields(self) == _fields(other)
 
         __hash__ = kind.__hash__
 
         def __reduce__(self) -> Any:
-            return mark_hit, (kind(**_told(self)),)
+            return mark_hit, (kind(**_fields(self)),)
 
     return Marked
 
 
-def _told(response: Any) -> dict[str, Any]:
+def _fields(response: Any) -> dict[str, Any]:
     return {field.name: getattr(response, field.name) for field in fields_of(response)}
 
 
@@ -127,29 +127,29 @@ def _texts(data: Mapping[str, Any]) -> list[Any]:
     return [part.get("text") for part in data["message"]["parts"]]
 
 
-def _referring(value: Any, texts: Sequence[Any]) -> Any:
+def _with_references(value: Any, texts: Sequence[Any]) -> Any:
     if isinstance(value, dict):
-        return {name: _referring(item, texts) for name, item in value.items()}
+        return {name: _with_references(item, texts) for name, item in value.items()}
     if isinstance(value, list):
-        return [_referring(item, texts) for item in value]
+        return [_with_references(item, texts) for item in value]
     if isinstance(value, str) and len(value) >= LONG and value in texts:
         return {TEXT_OF_PART: texts.index(value)}
     return value
 
 
-def _referred(value: Any, texts: Sequence[Any]) -> Any:
+def _without_references(value: Any, texts: Sequence[Any]) -> Any:
     if isinstance(value, dict):
         if value.keys() == {TEXT_OF_PART}:
             return texts[value[TEXT_OF_PART]]
-        return {name: _referred(item, texts) for name, item in value.items()}
-    return [_referred(item, texts) for item in value] if isinstance(value, list) else value
+        return {name: _without_references(item, texts) for name, item in value.items()}
+    return [_without_references(item, texts) for item in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- stream events
 
 
-def store_event(event: Any) -> dict[str, Any]:
-    """One event of a stream as plain data, without the place of a text that is the first part."""
+def event_to_plain(event: Any) -> dict[str, Any]:
+    """Convert one event of a stream; a delta of the first part has no ``part_index``."""
     from dspy._vendor.lm15.serde import stream_event_to_dict
 
     data: dict[str, Any] = to_plain(stream_event_to_dict(event))
@@ -159,22 +159,19 @@ def store_event(event: Any) -> dict[str, Any]:
     return data
 
 
-def revive_event(data: Mapping[str, Any]) -> Any:
-    """The event as the engine gave it."""
+def event_from_plain(data: Mapping[str, Any]) -> Any:
+    """Build the event that the engine gave."""
     from dspy._vendor.lm15.serde import stream_event_from_dict
 
     return stream_event_from_dict(dict(data))
 
 
 def without_usage(answer: Answer) -> Answer:
-    """The same answer, which took no tokens and cost nothing."""
+    """The same answer without a usage, and with a price of 0 USD."""
 
     def bare(data: Any) -> Any:
-        return (
-            data
-            if isinstance(data, str)
-            else {name: value for name, value in data.items() if name != "usage"}
-        )
+        is_text = isinstance(data, str)
+        return data if is_text else {name: value for name, value in data.items() if name != "usage"}
 
     is_stream = answer.kind is Kind.STREAM
     return answer._replace(data=[*map(bare, answer.data)] if is_stream else bare(answer.data), usd=0.0)
@@ -183,8 +180,8 @@ def without_usage(answer: Answer) -> Answer:
 # ---------------------------------------------------------------- errors
 
 
-def store_error(error: BaseException, keep_headers: Sequence[str] = ()) -> dict[str, Any] | None:
-    """An error of an engine as plain data; None for one that is neither lm15's nor a wrong argument.
+def error_to_plain(error: BaseException, keep_headers: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Convert an error of an engine, ValueError or TypeError; None for any other.
 
     ``keep_headers`` names the response headers to store, see `libraries.litellm.headers`.
     """
@@ -201,12 +198,12 @@ def store_error(error: BaseException, keep_headers: Sequence[str] = ()) -> dict[
     if kept := kept_headers(stored.pop("rate_limit_headers", None), keep_headers):
         stored["rate_limit_headers"] = kept
     if fields.get("partial") is not None:
-        stored["partial"] = store_response(fields["partial"])
+        stored["partial"] = response_to_plain(fields["partial"])
     return stored
 
 
-def revive_error(data: Mapping[str, Any]) -> Exception:
-    """The exception of a stored error: its class, its message, its attributes."""
+def error_from_plain(data: Mapping[str, Any]) -> Exception:
+    """Build the exception of a stored error. Raises CassetteError for a class that DSPy does not have."""
     fields = dict(data)
     home, message = fields.pop("class"), fields.pop("message")
     if not isinstance(message, str):
@@ -220,21 +217,21 @@ def revive_error(data: Mapping[str, Any]) -> Exception:
     if kind is None:
         raise unknown_exception(home)
     if "partial" in fields:
-        fields["partial"] = revive_response(fields["partial"])
+        fields["partial"] = response_from_plain(fields["partial"])
     given = {name: fields.pop(name) for name in ERROR_ARGUMENTS if name in fields}
     error: Exception = kind("", **given)
     bare = vars(error)
-    kept = {
+    attributes = {
         name: tuple(value) if isinstance(bare.get(name), tuple) else value for name, value in fields.items()
     }
-    # Not by the constructor: it would add advice to a message that has it.
-    bare.update(kept, message=message)
+    # The constructor would add its advice to the message once more.
+    bare.update(attributes, message=message)
     error.args = (message,)
     return error
 
 
 def is_lasting(error: BaseException) -> bool:
-    """Whether asking again would give the same error: the request is at fault, not the moment."""
+    """Whether asking again would give the same error, since the request is at fault."""
     from dspy import lm15
 
     status = getattr(error, "status", None)
@@ -250,7 +247,7 @@ def is_lasting(error: BaseException) -> bool:
 
 
 def _nearest(kind: type[BaseException]) -> Any:
-    """The class of lm15's own that an error is of: others, such as a subclass of a user's, count as that."""
+    """The class of DSPy's own for an error; that of a base for a subclass of a user's."""
     known = _error_classes()
     return next((base for base in kind.__mro__ if known.get(base.__name__) is base), None)
 
@@ -269,7 +266,7 @@ def _error_classes() -> dict[str, Any]:
 
 
 def price(response: Any, request: Any, engine: Any) -> float | None:
-    """What DSPy's own price list says that a response cost, in USD; None where it knows no price."""
+    """What a response cost, in USD, by DSPy's price list; None if that has no price."""
     from dspy.clients.costs import estimate_cost
 
     try:
@@ -282,7 +279,7 @@ def price(response: Any, request: Any, engine: Any) -> float | None:
             namespaces=_namespaces(route),
         )
         return None if usd is None else rounded(usd)
-    except Exception:  # noqa: BLE001 - a paid answer is not lost for its price
+    except Exception:  # noqa: BLE001 - the answer is recorded without a price
         return None
 
 
@@ -293,14 +290,14 @@ def price_of_stream(events: list[Chunk], request: Any, engine: Any) -> float | N
     accumulator = StreamAccumulator(request)
     try:
         for event in whole(events):
-            accumulator.push(revive_event(event))
+            accumulator.push(event_from_plain(event))
         return price(accumulator.response(), request, engine)
-    except Exception:  # noqa: BLE001 - what cannot be put together has no price
+    except Exception:  # noqa: BLE001 - an incomplete stream has no price
         return None
 
 
 def saved_by_prompt_cache(cached: tuple[int, int], request: Any, engine: Any) -> float:
-    """What a provider's own prompt cache saved, in USD by DSPy's price list; 0 where it knows no prices."""
+    """What a provider's own prompt cache saved, in USD, by DSPy's price list; 0 if that has no price."""
     from dspy.clients.model_metadata import model_info
 
     try:
@@ -311,7 +308,7 @@ def saved_by_prompt_cache(cached: tuple[int, int], request: Any, engine: Any) ->
 
 
 def _namespaces(route: Any) -> tuple[str, ...] | None:
-    """Where a provider that the user declared has its prices; None: where its name says."""
+    """Where the price list has a provider that the user declared; None for any other provider."""
     from dspy.lm15 import registered_providers
 
     if not route.declared:

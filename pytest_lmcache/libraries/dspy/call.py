@@ -22,7 +22,7 @@ class EngineCall:
     __slots__ = ("_engine", "_is_async", "_is_stream", "_request", "model", "name")
     library: ClassVar[str] = "DSPy"
     without_usage = staticmethod(answers.without_usage)
-    error_from_plain = staticmethod(answers.revive_error)
+    error_from_plain = staticmethod(answers.error_from_plain)
 
     def __init__(self, engine: Any, request: Any, *, is_stream: bool, is_async: bool) -> None:
         self.name = NAME
@@ -54,12 +54,12 @@ class EngineCall:
             usd = answers.price_of_stream(events, self._request, self._engine)
             return Answer(Kind.STREAM, events, usd=usd)
 
-        return StreamCodec(lambda event: pack(answers.store_event(event)), to_answer)
+        return StreamCodec(lambda event: pack(answers.event_to_plain(event)), to_answer)
 
     def to_answer(self, result: Any, _keep_headers: Sequence[str]) -> Answer:
         """Convert a response."""
         usd = answers.price(result, self._request, self._engine)
-        return Answer(Kind.RESPONSE, answers.store_response(result), usd=usd)
+        return Answer(Kind.RESPONSE, answers.response_to_plain(result), usd=usd)
 
     def prepare_replay(self, answer: Answer, recorded: RecordedCall) -> None:
         """Do nothing: an engine reports to nobody."""
@@ -68,31 +68,31 @@ class EngineCall:
         """Build the engine's response, or an iterator over its events, sync or async."""
         if answer.kind is Kind.STREAM:
             return (self._aevents if self._is_async else self._events)(answer, recorded)
-        return answers.mark_hit(answers.revive_response(answer.data))
+        return answers.mark_hit(answers.response_from_plain(answer.data))
 
     def _events(self, answer: Answer, recorded: RecordedCall) -> Iterator[Any]:
         __tracebackhide__ = True
         for data in whole(answer.data):
-            yield recorded.build(answers.revive_event, data)
+            yield recorded.build(answers.event_from_plain, data)
         if answer.error is not None:
-            raise recorded.build(answers.revive_error, answer.error)
+            raise recorded.build(answers.error_from_plain, answer.error)
         if not answer.complete:
             wait_to_be_cancelled_in_thread(answer)
             recorded.cut_off(answer)
 
     async def _aevents(self, answer: Answer, recorded: RecordedCall) -> AsyncIterator[Any]:
         for data in whole(answer.data):
-            yield recorded.build(answers.revive_event, data)
+            yield recorded.build(answers.event_from_plain, data)
         if not answer.complete:
             await recorded.wait_to_be_cancelled(answer)
         if answer.error is not None:
-            raise recorded.build(answers.revive_error, answer.error)
+            raise recorded.build(answers.error_from_plain, answer.error)
 
     def error_to_plain(
         self, error: Exception, keep_headers: Sequence[str]
     ) -> tuple[dict[str, Any] | None, bool]:
         """Convert an error of the engine's; and whether asking again would raise it again."""
-        return answers.store_error(error, keep_headers), answers.is_lasting(error)
+        return answers.error_to_plain(error, keep_headers), answers.is_lasting(error)
 
     def saved_by_prompt_cache(self, cached: tuple[int, int]) -> float:
         """What the provider's own prompt cache saved, in USD."""

@@ -49,11 +49,11 @@ def _strict_format(form: Any) -> dict[str, Any]:
 def _convert(call: Call, answer: Answer) -> Answer:
     """A response that the other engine recorded, as this call's engine gives it."""
     if call.name == LITELLM:
-        return answer._replace(data=_chat(answers.revive_response(answer.data), call.request))
+        return answer._replace(data=_chat(answers.response_from_plain(answer.data), call.request))
     from dspy.lm15 import response_from_openai_chat
 
     response = response_from_openai_chat(dict(answer.data), model=call.request["model"])
-    return answer._replace(data=answers.store_response(response), hidden=None)
+    return answer._replace(data=answers.response_to_plain(response), hidden=None)
 
 
 def _chat(response: Any, request: Mapping[str, Any]) -> dict[str, Any]:

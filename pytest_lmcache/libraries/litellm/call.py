@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from pytest_lmcache.address import plain
+from pytest_lmcache.address import without_secrets
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries.dspy.compat import after_dspy_call
@@ -97,7 +97,7 @@ class LiteLLMCall:
             self._kwargs.get("api_base"),
             getattr(litellm, "api_base", None),
         )
-        return plain(next(filter(None, given), None) or _usual_address(self.model, self._kwargs))
+        return without_secrets(next(filter(None, given), None) or _usual_address(self.model, self._kwargs))
 
     def model_and_provider(self) -> tuple[str, str | None]:
         """The model and its provider as LiteLLM names them."""

@@ -55,7 +55,7 @@ def as_file(value: Any) -> Any:
 def test_each_kind_of_part(part: Any) -> None:
     """A response with a part of any kind comes back equal, field by field."""
     whole = response(part, theirs.TextPart("end"))
-    assert answers.revive_response(as_file(answers.store_response(whole))) == whole
+    assert answers.response_from_plain(as_file(answers.response_to_plain(whole))) == whole
 
 
 def test_the_rest_of_a_response() -> None:
@@ -64,8 +64,8 @@ def test_the_rest_of_a_response() -> None:
     adapted = theirs.Adaptation(field="config.seed", action="dropped", asked=7, reason="It has none.")
     raw = {"content": LONG, "again": [{"text": LONG}], "refusal": None, "empty": [], "tier": "default"}
     whole = response(logprobs=(token,), logprobs_complete=False, adaptations=(adapted,), provider_data=raw)
-    stored = as_file(answers.store_response(whole))
-    assert answers.revive_response(stored) == whole
+    stored = as_file(answers.response_to_plain(whole))
+    assert answers.response_from_plain(stored) == whole
     assert json.dumps(stored).count(LONG) == 1
 
 
@@ -82,7 +82,7 @@ def test_a_mark(part: Any) -> None:
         assert each == marked
         assert repr(each) == repr(plain)
         assert each.cache_hit is each._hidden_params["cache_hit"] is True
-        assert answers.store_response(each) == answers.store_response(plain)
+        assert answers.response_to_plain(each) == answers.response_to_plain(plain)
     assert marked != replace(plain, id="r2")
     assert replace(plain, id="r2") != marked
     assert marked != "marked"
@@ -92,7 +92,7 @@ def test_a_mark(part: Any) -> None:
 
 def test_a_short_text_is_told_again() -> None:
     """A short text is repeated where the provider repeats it: that reads better than a reference."""
-    stored = answers.store_response(
+    stored = answers.response_to_plain(
         response(theirs.TextPart("stop"), provider_data={"why": "stop", "said": "stop"})
     )
     assert stored["provider_data"] == {"why": "stop", "said": "stop"}
@@ -106,21 +106,21 @@ def test_events() -> None:
         StreamDeltaEvent(ContinuationDelta(provider="openai", kind="item", data={"id": None}, part_index=0)),
         StreamDeltaEvent(ContinuationDelta(provider="openai", kind="item", data={}, part_index=None)),
     ]
-    stored = [as_file(answers.store_event(event)) for event in events]
-    assert [answers.revive_event(data) for data in stored] == events
+    stored = [as_file(answers.event_to_plain(event)) for event in events]
+    assert [answers.event_from_plain(data) for data in stored] == events
     assert stored[1] == {"type": "delta", "delta": {"type": "text", "text": LONG}}
 
 
 def test_without_usage() -> None:
     """An answer that took no tokens says none, as a response and as a stream, and all else as it was."""
     call = theirs.ToolCallPart(id="call_1", name="count", input={"usage": 120})
-    bare = answers.without_usage(Answer(Kind.RESPONSE, answers.store_response(response(call)), usd=1.5))
-    assert answers.revive_response(bare.data).usage == theirs.Usage()
-    assert answers.revive_response(bare.data).message == response(call).message
+    bare = answers.without_usage(Answer(Kind.RESPONSE, answers.response_to_plain(response(call)), usd=1.5))
+    assert answers.response_from_plain(bare.data).usage == theirs.Usage()
+    assert answers.response_from_plain(bare.data).message == response(call).message
     assert bare.usd == 0
-    events = [answers.store_event(event) for event in response_to_events(response())]
+    events = [answers.event_to_plain(event) for event in response_to_events(response())]
     bare = answers.without_usage(Answer(Kind.STREAM, events))
-    assert answers.revive_event(bare.data[-1]).usage is None
+    assert answers.event_from_plain(bare.data[-1]).usage is None
     assert bare.tokens == (0, 0)
 
 
@@ -206,7 +206,7 @@ DETAILS = {
 def test_each_class_of_error(kind: Any, details: dict[str, Any]) -> None:
     """An error of any class comes back as that class, with message, text and every attribute."""
     error = kind("It did not work.", **details)
-    revived = answers.revive_error(as_file(answers.store_error(error, ["x-ratelimit-*"])))
+    revived = answers.error_from_plain(as_file(answers.error_to_plain(error, ["x-ratelimit-*"])))
     assert type(revived) is kind
     assert (str(revived), revived.args) == (str(error), error.args)
     assert vars(revived) == vars(error)
@@ -222,7 +222,7 @@ def test_what_a_class_adds() -> None:
         theirs.StreamAssemblyError("no", partial=response(), part_index=2),
     ]
     for error in errors:
-        revived = answers.revive_error(as_file(answers.store_error(error)))
+        revived = answers.error_from_plain(as_file(answers.error_to_plain(error)))
         assert vars(revived) == vars(error)
         assert revived.args == error.args
 
@@ -231,7 +231,7 @@ def test_a_default_is_not_stored() -> None:
     """A stored error tells what it is and no more, also where somebody has noted more on it."""
     error = theirs.ServerError("Overloaded", status=503)
     error.cleanup_errors = (OSError("closed"),)
-    assert answers.store_error(error) == {
+    assert answers.error_to_plain(error) == {
         "class": "dspy.lm15.ServerError",
         "message": "Overloaded",
         "status": 503,
@@ -244,11 +244,11 @@ def test_other_errors() -> None:
     class Own(theirs.RateLimitError):
         pass
 
-    assert answers.store_error(Own("wait"))["class"] == "dspy.lm15.RateLimitError"
+    assert answers.error_to_plain(Own("wait"))["class"] == "dspy.lm15.RateLimitError"
     for error in (TypeError("wrong"), ValueError("wrong")):
-        revived = answers.revive_error(as_file(answers.store_error(error)))
+        revived = answers.error_from_plain(as_file(answers.error_to_plain(error)))
         assert (type(revived), revived.args) == (type(error), error.args)
-    assert answers.store_error(KeyError("x")) is None
+    assert answers.error_to_plain(KeyError("x")) is None
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_price() -> None:
     asked = request()
     usd = answers.price(response(), asked, engine())
     assert usd == pytest.approx(9 * 0.15e-6 + 3 * 0.6e-6)
-    events = [answers.store_event(event) for event in response_to_events(response())]
+    events = [answers.event_to_plain(event) for event in response_to_events(response())]
     assert answers.price_of_stream(events, asked, engine()) == usd
     assert answers.price_of_stream(events[:-1], asked, engine()) is None
     assert answers.price(response(), asked, None) is None
