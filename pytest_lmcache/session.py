@@ -221,10 +221,10 @@ class Session:
     def _forked(self) -> None:
         """Go on in a process made by fork: its calls belong to the recorders of the process that it copies."""
         self._lock = threading.RLock()
-        variables = self.children.forked()
+        memberships = self.children.forked()
         for scope in self.scopes:
-            if scope.recorder in variables:
-                scope.remote = cast("Recorder", RemoteRecorder(variables[scope.recorder], is_fork=True))
+            if scope.recorder in memberships:
+                scope.remote = cast("Recorder", RemoteRecorder(memberships[scope.recorder], is_fork=True))
                 self.children.admit(scope.remote)
 
     # Caches of libraries that would answer first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pytest_lmcache.children.starts import Membership, Variable, starts
+from pytest_lmcache.children.starts import Membership, starts
 from pytest_lmcache.environment import PARENT_VARIABLE, prefer_local_prices, replace_keys
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
@@ -47,7 +47,7 @@ class Child:
             self._remote = None
 
     def _membership(self) -> Membership:
-        return Membership(self.variable, Variable.parse(self.variable).is_offline)
+        return Membership.parse(self.variable)
 
     def _library_is_there(self) -> None:
         """From here on, the calls of LiteLLM and DSPy belong to the test."""
@@ -56,7 +56,7 @@ class Child:
         from pytest_lmcache.children.remote import RemoteRecorder
         from pytest_lmcache.session import session
 
-        self._remote = RemoteRecorder(self.variable)
+        self._remote = RemoteRecorder(self._membership())
         session.open(self._remote)
 
 

@@ -41,27 +41,27 @@ class Parent:
         self._context = context
         self._forks = forks
         self._server: Server | None = None
-        self._variables: dict[Recorder, str] = {}
+        self._memberships: dict[Recorder, Membership] = {}
         self._contexts: dict[str, Context] = {}
         self._scopes: dict[tuple[Origin | None, Recorder | None], str] = {}
         self._count = count()
-        self._at_fork: dict[Recorder, str] = {}
+        self._at_fork: dict[Recorder, Membership] = {}
         self._variable_before: str | None = None
         self._is_watching = False
 
     def admit(self, recorder: Recorder) -> None:
         """From here on, child processes may belong to this recorder."""
-        if not self._variables:
+        if not self._memberships:
             self._variable_before = os.environ.get(PARENT_VARIABLE)
         if not self._is_watching:
             self._is_watching = True
             starts.watch(self.membership, self._forks)
-        self._variables[recorder] = self._variable(recorder)
+        self._memberships[recorder] = self._membership(recorder)
         self._set_variable()
 
     def dismiss(self, recorder: Recorder) -> None:
         """The recorder's test has ended: calls of its child processes are late from here on."""
-        if self._variables.pop(recorder, None) is None:
+        if self._memberships.pop(recorder, None) is None:
             return
         self._set_variable()
         for key in [key for key in self._scopes if key[1] is recorder]:
@@ -72,7 +72,7 @@ class Parent:
 
     def close(self) -> None:
         """Stop the server, unless a test is open."""
-        if self._variables:
+        if self._memberships:
             return
         if self._is_watching:
             self._is_watching = False
@@ -83,7 +83,7 @@ class Parent:
 
     def before_fork(self, recorders: Iterable[Recorder]) -> None:
         """Stop the server's thread, so that the copy has the threads of the tests only."""
-        self._at_fork = {recorder: self._variable(recorder) for recorder in recorders}
+        self._at_fork = {recorder: self._membership(recorder) for recorder in recorders}
         if self._server is not None:
             self._server.pause()
 
@@ -92,10 +92,10 @@ class Parent:
         if self._server is not None:
             self._server.resume()
 
-    def forked(self) -> dict[Recorder, str]:
-        """Go on in the copy. Returns the variables of the recorders, which stay in the other process."""
+    def forked(self) -> dict[Recorder, Membership]:
+        """Go on in the copy. Returns its memberships by recorder; the recorders stay in the other process."""
         found, self._at_fork, self._scopes = self._at_fork, {}, {}
-        self._variables = {key: variable for key, variable in self._variables.items() if key not in found}
+        self._memberships = {key: its for key, its in self._memberships.items() if key not in found}
         if self._server is not None:
             self._server.forget()
             self._server = None
@@ -108,10 +108,10 @@ class Parent:
         recorder, origin = self._here(), origins.current()
         if recorder is None and (origin is None or not origin.is_late(Late.REFUSED, Late.NOT_RECORDED)):
             return None
-        return Membership(self._variable(recorder), _is_offline(recorder, origin))
+        return self._membership(recorder)._replace(is_offline=_is_offline(recorder, origin))
 
-    def _variable(self, recorder: Recorder | None) -> str:
-        inherited: str | None = getattr(recorder, "variable", None)
+    def _membership(self, recorder: Recorder | None) -> Membership:
+        inherited: Membership | None = getattr(recorder, "membership", None)
         if inherited is not None:  # this process is a child itself
             return inherited
         server = self._running_server()
@@ -120,7 +120,7 @@ class Parent:
             self._scopes[key] = scope = str(next(self._count))
             self._contexts[scope] = self._context(recorder, key[0])
         mode = "live" if recorder is None else recorder.mode
-        return server.variable(self._scopes[key], mode, is_offline=_is_offline(recorder, key[0]))
+        return server.membership(self._scopes[key], mode, is_offline=_is_offline(recorder, key[0]))
 
     def _running_server(self) -> Server:
         if self._server is None:
@@ -145,7 +145,7 @@ class Parent:
 
     def _set_variable(self) -> None:
         """Set the variable of the innermost recorder, for processes that are started without `Starts`."""
-        variable = next(reversed(self._variables.values()), self._variable_before)
+        variable = next(map(str, reversed(self._memberships.values())), self._variable_before)
         if variable is None:
             os.environ.pop(PARENT_VARIABLE, None)
         else:

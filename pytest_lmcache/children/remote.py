@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
-from pytest_lmcache.children.starts import Variable
+from pytest_lmcache.children.starts import Membership
 from pytest_lmcache.children.wire import Lines, connect, error_named, from_json, to_json
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, MissInChild, UnsupportedInChild
 from pytest_lmcache.interaction import Answer, Call, Kind
@@ -25,14 +25,13 @@ from pytest_lmcache.settings import Mode, Settings
 class RemoteRecorder:
     """Does what a Recorder does for the interception, by messages to the process of the test (see `wire`).
 
-    ``variable`` is the environment variable that says where that is. Safe with threads and across ``fork``. A
-    miss is raised as MissInChild, an ordinary exception, and noted by the test's recorder.
+    ``membership`` says where that is. Safe with threads and across ``fork``. A miss is raised as MissInChild, an
+    ordinary exception, and noted by the test's recorder.
     """
 
-    def __init__(self, variable: str, *, is_fork: bool = False) -> None:
-        self.variable = variable
+    def __init__(self, membership: Membership, *, is_fork: bool = False) -> None:
+        self.membership = membership
         self._process = 0 if is_fork else os.getpid()
-        self._server = Variable.parse(variable)
         self._connection: _Connection | None = None
         self._numbers: dict[CallRecord, int] = {}
         self.redact = _SecretFinder()
@@ -40,9 +39,9 @@ class RemoteRecorder:
         self.inner_faults: list[BaseException] = []
         self.caches_in_the_way: set[str] = set()
         self.bypassed_caches: list[Any] = []
-        self.is_offline = self._server.is_offline
+        self.is_offline = membership.is_offline
         self.may_ask = False
-        self.settings = Settings(mode=Mode(self._server.mode))
+        self.settings = Settings(mode=Mode(membership.mode))
 
     @property
     def mode(self) -> Mode:
@@ -120,7 +119,7 @@ class RemoteRecorder:
         """Send a message. Returns the reply, or raises what was raised there."""
         if self._connection is None or self._connection.process != os.getpid():
             self.redact.forget()
-            self._connection = _Connection(self._server, _name(is_fork=self._process != os.getpid()))
+            self._connection = _Connection(self.membership, _name(is_fork=self._process != os.getpid()))
             _at_exit(self._end_streams)
         got = self._connection.ask({"do": do, "number": number, **self.redact.unsent(), **more})
         if "raised" in got:
@@ -134,7 +133,7 @@ class RemoteRecorder:
 class _Connection:
     """The connection of one process, for one message at a time."""
 
-    def __init__(self, server: Variable, name: str) -> None:
+    def __init__(self, server: Membership, name: str) -> None:
         self.process = os.getpid()
         self._lock = threading.Lock()
         try:

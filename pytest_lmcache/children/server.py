@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_lmcache.call_record import CallRecord
-from pytest_lmcache.children.starts import Variable
+from pytest_lmcache.children.starts import Membership
 from pytest_lmcache.children.wire import Lines, Socket, connect, error_named, from_json, to_json
 from pytest_lmcache.errors import CassetteMiss
 from pytest_lmcache.interaction import Answer, Call
@@ -52,9 +52,9 @@ class Server:
         self._is_stopping = False
         self.resume()
 
-    def variable(self, scope: str, mode: str, *, is_offline: bool) -> str:
-        """The environment variable of a process that belongs to a scope."""
-        return str(Variable(scope, self._token, mode, is_offline, self._address))
+    def membership(self, scope: str, mode: str, *, is_offline: bool) -> Membership:
+        """The membership of a process that belongs to a scope."""
+        return Membership(scope, self._token, mode, is_offline, self._address)
 
     def close(self) -> None:
         """Stop, and remove the socket."""

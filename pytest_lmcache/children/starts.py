@@ -15,8 +15,11 @@ from pytest_lmcache.libraries.import_hook import ImportWatch
 OFFLINE = "-offline"  # behind the mode in that variable
 
 
-class Variable(NamedTuple):
-    """The environment variable of a child process: its scope, and how it reaches the server of the tests."""
+class Membership(NamedTuple):
+    """Which test a process belongs to, and how it reaches the server of the tests; as text, an environment variable.
+
+    ``is_offline``: nothing may reach a provider.
+    """
 
     scope: str
     token: str
@@ -25,20 +28,13 @@ class Variable(NamedTuple):
     address: str
 
     @classmethod
-    def parse(cls, text: str) -> Variable:
+    def parse(cls, text: str) -> Membership:
         """Read the variable. Raises ValueError."""
         scope, token, mode, address = text.split(" ", 3)
         return cls(scope, token, mode.removesuffix(OFFLINE), mode.endswith(OFFLINE), address)
 
     def __str__(self) -> str:
         return f"{self.scope} {self.token} {self.mode}{OFFLINE * self.is_offline} {self.address}"
-
-
-class Membership(NamedTuple):
-    """Which test a process belongs to: the text of its variable, and whether nothing may reach a provider."""
-
-    variable: str
-    is_offline: bool
 
 
 class Forks(NamedTuple):
@@ -98,7 +94,7 @@ class Starts:
         found = self._find()
         if found is None or not (given is None or isinstance(given, Mapping)):
             return given
-        env: dict[Any, Any] = {**(os.environ if given is None else given), PARENT_VARIABLE: found.variable}
+        env: dict[Any, Any] = {**(os.environ if given is None else given), PARENT_VARIABLE: str(found)}
         if found.is_offline:
             env.update(dict.fromkeys(filter(_is_key, env), DUMMY_KEY))
         return env
@@ -181,7 +177,7 @@ class _Begin:
         self._membership = membership
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _begin, (self._membership.variable if self._membership is not None else "",)
+        return _begin, (str(self._membership or ""),)
 
 
 def _begin(variable: str) -> None:

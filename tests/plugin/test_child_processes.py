@@ -435,9 +435,10 @@ def test_without_unix_sockets(suite, apart, monkeypatch, tmp_path):
 def test_a_child_whose_pytest_has_gone_is_refused(tmp_path):
     """It gets an error that says why; nothing reaches a provider."""
     from pytest_lmcache.children.remote import RemoteRecorder
+    from pytest_lmcache.children.starts import Membership
     from pytest_lmcache.errors import MissInChild
 
-    recorder = RemoteRecorder(f"1 token replay-offline unix:{tmp_path / 'gone'}")
+    recorder = RemoteRecorder(Membership.parse(f"1 token replay-offline unix:{tmp_path / 'gone'}"))
     with pytest.raises(MissInChild, match="pytest process cannot be reached any more"):
         recorder.number()
 
