@@ -10,7 +10,7 @@ import pytest
 from pytest_lmcache.errors import LMCacheWarning, SettingsError
 from pytest_lmcache.plugin.cassette_names import test_owner
 from pytest_lmcache.plugin.items import BACKEND, has_own_backend, is_marked, missed_key
-from pytest_lmcache.plugin.recorders import check_settings
+from pytest_lmcache.plugin.node_recorders import check_settings
 from pytest_lmcache.plugin.run import Run
 from pytest_lmcache.settings import Mode, Settings
 

@@ -19,9 +19,9 @@ from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.plugin.cassette_names import test_owner
 from pytest_lmcache.plugin.items import given_backend, is_marked, missed_key, recorder_key
+from pytest_lmcache.plugin.node_recorders import NodeRecorders, check_names
 from pytest_lmcache.plugin.observer import RunObserver
 from pytest_lmcache.plugin.options import cache_settings, ini_values, option_values
-from pytest_lmcache.plugin.recorders import Recorders, check_names
 from pytest_lmcache.plugin.rootdir import below_rootdir, find_cassette, hints
 from pytest_lmcache.settings import Mode, RunSettings, Settings
 
@@ -45,7 +45,7 @@ class Run:
         self.mode = command_line.get("mode") or self.settings.mode or Mode.REPLAY
         check_names(self.settings)
         self.observer = RunObserver(config, self.mode, refuses_outside=self.is_auto and self.mode.replays)
-        self.recorders = Recorders(
+        self.recorders = NodeRecorders(
             config, self.settings, command_line, lambda: given_backend(self.observer.current)
         )
         self.recorders.check_folder(self.settings, config.rootpath, "ini: lm_cassette_dir")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pytest_lmcache.session import Session
 
 
-class Recorders:
-    """Makes the recorders of one run of pytest.
+class NodeRecorders:
+    """Makes the recorders of tests and shared fixtures in one run of pytest.
 
     ``settings`` and ``command_line`` are those of the run; ``backend`` gives the cache that the current test's fixture
     ``lm_cache_backend`` returned, None for the default.
