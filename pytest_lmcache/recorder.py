@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,28 +27,6 @@ if TYPE_CHECKING:
 
 NO_COMMANDS = Commands()
 STILL_UNANSWERED = "the test, still unanswered"  # completes "this call ended with …"
-
-
-class Decision(Enum):
-    """What happens to a call."""
-
-    REPLAY = auto()
-    ASK = auto()  # the cache or the provider, and record the answer
-    PASS = auto()  # to the provider, and store nothing
-    MISS = auto()
-
-
-def decide(mode: Mode, *, exists: bool, found: bool) -> Decision:
-    """Return what a mode does with a call, if the cassette exists, and if it has the call."""
-    if mode is Mode.LIVE:
-        return Decision.PASS
-    if mode is Mode.REWRITE:
-        return Decision.ASK
-    if found:
-        return Decision.REPLAY
-    if mode is Mode.RECORD or (mode is Mode.ONCE and not exists):
-        return Decision.ASK
-    return Decision.MISS
 
 
 class Recorder(CallLog):
@@ -154,10 +131,11 @@ class Recorder(CallLog):
         return self._open_strategy()
 
     @cached_property
-    def _otherwise(self) -> Decision:
-        """What happens to a call that is not found in the cassette."""
-        exists = self.open_cassette().exists and not self.created_this_run
-        return decide(self.mode, exists=exists, found=False)
+    def _asks(self) -> bool:
+        """Whether a call that is not found in the cassette goes to the cache or the provider; if not, it misses."""
+        if self.mode is Mode.ONCE:
+            return self.created_this_run or not self.open_cassette().exists
+        return self.mode is not Mode.REPLAY
 
     @cached_property
     def _recordings(self) -> Recordings:
@@ -166,7 +144,7 @@ class Recorder(CallLog):
             NoCassette() if self.mode is Mode.REWRITE else cassette,
             self.strategy,
             self.redact,
-            repeat=Repeat.ERROR if self._otherwise is Decision.ASK else self.settings.repeat,
+            repeat=Repeat.ERROR if self._asks else self.settings.repeat,
             max_age=self.settings.max_age if self.mode is Mode.RECORD else None,
         )
 
@@ -215,7 +193,7 @@ class Recorder(CallLog):
         recorded = self.open_cassette().answers(record.key)
         if self.path is None and self.may_ask and (answer := self.find_in_cache(record, call)) is not None:
             return answer
-        if self._otherwise is Decision.MISS:
+        if not self._asks:
             self._raise(
                 self._misses.not_recorded(call, self.open_cassette(), self.strategy, used_up=bool(recorded))
             )
@@ -293,14 +271,16 @@ class Recorder(CallLog):
 
         The error is recorded at the end of the test, unless an identical call that was made later got an answer.
         """
-        failure = self._failure(record, call, answer, why)
-        with self._lock:
-            self._numbers.give_back(record.key, record.nth)
-            if self.may_ask:
-                self.store.release_key(record)
-            self._unanswered.pop(record, None)
-            record.open_stream, record.failure = None, failure
-        record.lock.release()
+        self._unanswered.pop(record, None)
+        record.open_stream = None
+        try:
+            record.failure = self._failure(record, call, answer, why)
+        finally:
+            with self._lock:
+                self._numbers.give_back(record.key, record.nth)
+                if self.may_ask:
+                    self.store.release_key(record)
+            record.lock.release()
 
     def _failure(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> Failure:
         seconds = RealTime.seconds() - record.started
@@ -357,8 +337,8 @@ class Recorder(CallLog):
         for record, call in list(self._unanswered.items()):
             answer = Answer(Kind.UNANSWERED, None, ended=STILL_UNANSWERED)
             what = f"{record.name}() had no answer yet when the test ended"
-            record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
             record.lock.release()
+            record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
         rewrite = self.mode is Mode.REWRITE
         if passed and any(record.failure and record.failure.entry for record in self._calls):
             record_failures(self._calls, self.open_cassette())

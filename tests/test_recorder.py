@@ -15,9 +15,10 @@ from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteError, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.layers.stack import Cache
 from pytest_lmcache.miss import MAX_COMPARED, message
 from pytest_lmcache.not_recorded import NotRecorded, Reason
-from pytest_lmcache.recorder import Decision, Recorder, decide
+from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import Session
 from pytest_lmcache.settings import CacheSettings, Mode, RecordErrors, Settings
 
@@ -91,7 +92,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 # ---- deciding ------------------------------------------------------------------------------------------
 
-REPLAY, ASK, PASS, MISS = Decision.REPLAY, Decision.ASK, Decision.PASS, Decision.MISS
+REPLAY, ASK, PASS, MISS = "replayed", "asked and recorded", "asked", "missed"
 
 
 @pytest.mark.parametrize(
@@ -105,19 +106,16 @@ REPLAY, ASK, PASS, MISS = Decision.REPLAY, Decision.ASK, Decision.PASS, Decision
     ],
 )
 def test_each_mode_decides_as_its_table_says(
-    path: Path, mode: Mode, no_file: Decision, found: Decision, not_found: Decision
+    path: Path, mode: Mode, no_file: str, found: str, not_found: str
 ) -> None:
-    """The table of modes in the documentation, row by row, as rule and as it happens."""
-    assert decide(mode, exists=False, found=False) is no_file
-    assert decide(mode, exists=True, found=True) is found
-    assert decide(mode, exists=True, found=False) is not_found
+    """The table of modes in the documentation, row by row."""
     assert _happens(recorder(path, mode), "a") is no_file
     recorded(path, "a")
     assert _happens(recorder(path, mode), "a") is found
     assert _happens(recorder(path, mode), "b") is not_found
 
 
-def _happens(tape: Recorder, text: str) -> Decision:
+def _happens(tape: Recorder, text: str) -> str:
     provider = Provider()
     try:
         ask(tape, text, provider)
@@ -270,6 +268,23 @@ def failed(tape: Recorder, text: str, answer: Answer = LIMIT) -> None:
     record, found = tape.begin(tape.number(), call(text))
     assert found is None
     tape.discard(record, call(text), answer, FAILED)
+
+
+def test_a_failure_that_cannot_be_recorded_keeps_nobody_waiting(path: Path) -> None:
+    """The user's own redaction raises: the call's lock is released, and its place is free."""
+
+    def broken(text: str) -> str:
+        raise ValueError(text)
+
+    settings = {"redact_with": broken, "cache": Cache(disk_cache_dir=path.parent / "cache")}
+    tape = recorder(path, "record", **settings)
+    record, _ = tape.begin(tape.number(), call("a"))
+    assert tape.claim(record, call("a"), waited=False, can_wait=True) == (True, None)
+    with pytest.raises(ValueError, match="no"):
+        tape.discard(record, call("a"), LIMIT, FAILED)
+    record, _ = tape.begin(tape.number(), call("a"))
+    assert tape.claim(record, call("a"), waited=False, can_wait=True) == (True, None)
+    assert record.nth == 0
 
 
 def test_an_error_that_nothing_made_up_for_keeps_its_place(path: Path) -> None:
