@@ -157,7 +157,7 @@ class Entry:
         )
 
     def _line(self, offset: int) -> int:
-        return bisect_left(_line_ends(self.data), self.start + offset) + 1
+        return bisect_left(line_ends(self.data), self.start + offset) + 1
 
     def _answer_at(self) -> int:
         found = ANSWER.search(self.data, self.start, self.end)
@@ -245,7 +245,7 @@ class Entry:
 
 
 @lru_cache(maxsize=1)
-def _line_ends(data: bytes) -> array[int]:
+def line_ends(data: bytes) -> array[int]:
     """Where each line of a file ends; cached, since a file may be broken in very many places."""
     return array("Q", (found.start() for found in re.finditer(b"\n", data)))
 

@@ -34,7 +34,7 @@ def load(text: str | bytes) -> Any:
     try:
         if _may_refer(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")):
             _refuse_references(text)
-        loader = _loader_class()(text)
+        loader = loader_class()(text)
         try:
             node = loader.get_single_node()
             return None if node is None else _build(node, loader)
@@ -61,7 +61,7 @@ def load_items(text: str | bytes) -> list[Any]:
 
 
 @cache
-def _loader_class() -> Any:
+def loader_class() -> Any:
     """PyYAML's safe loader, with libyaml if PyYAML has it, without dates and merge keys."""
     import yaml
 
@@ -101,7 +101,7 @@ def _refuse_references(text: str | bytes) -> None:
     """Raise YAMLError for an anchor, which a few lines can multiply beyond any memory, or a merge key."""
     import yaml
 
-    for event in yaml.parse(text, Loader=_loader_class()):
+    for event in yaml.parse(text, Loader=loader_class()):
         if getattr(event, "anchor", None) is not None:
             raise _fault_at(event, "anchors and aliases (&, *) are not read: write out what they stand for")
         if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:

@@ -239,13 +239,13 @@ def test_pyyaml_without_libyaml_reads_the_same(data: dict[Any, Any]) -> None:
     text = dump(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(yaml, "CSafeLoader", raising=False)
-        yaml_reader._loader_class.cache_clear()
-        loader = yaml_reader._loader_class()
+        yaml_reader.loader_class.cache_clear()
+        loader = yaml_reader.loader_class()
         assert issubclass(loader, yaml.SafeLoader)
         try:
             assert exactly(load(text)) == exactly(data)
         finally:
-            yaml_reader._loader_class.cache_clear()
+            yaml_reader.loader_class.cache_clear()
 
 
 @pytest.mark.parametrize(

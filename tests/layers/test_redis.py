@@ -126,7 +126,20 @@ def test_killed_and_started_again():
         layer.close()
 
 
-def test_never_answers(silent):
+@pytest.fixture
+def pools(monkeypatch):
+    """The connection pools that layers make of their URLs, in their order."""
+    made, make = [], redis.ConnectionPool.from_url
+
+    def from_url(*args, **options):
+        made.append(make(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(redis.ConnectionPool, "from_url", from_url)
+    return made
+
+
+def test_never_answers(silent, pools):
     """A server that accepts and says nothing costs one time-out for one call: nothing is tried twice."""
     port, connections = silent
     layer = RedisLayer(f"redis://127.0.0.1:{port}", timeout=0.1)
@@ -135,8 +148,9 @@ def test_never_answers(silent):
     troubled(lambda: layer.put("k1", {}), f"127.0.0.1:{port}", "Timeout")
     assert len(connections) == 2
     # What it was told, lest the client's own and longer time-outs count.
-    told = layer._client.connection_pool.connection_kwargs
-    assert (told["socket_timeout"], told["socket_connect_timeout"], told["retry"]._retries) == (0.1, 0.1, 0)
+    [pool] = pools
+    told = pool.connection_kwargs
+    assert (told["socket_timeout"], told["socket_connect_timeout"]) == (0.1, 0.1)
     layer.close()
 
 
@@ -246,7 +260,7 @@ def test_password_that_the_client_repeats(valkey, monkeypatch):
     def refuse(*_given):
         raise redis.exceptions.ConnectionError(f"{PASSWORD} at {quote(PASSWORD, safe='')}")
 
-    monkeypatch.setattr(layer._client, "get", refuse)
+    monkeypatch.setattr(redis.Redis, "get", refuse)
     troubled(lambda: layer.get("k1"), valkey.removeprefix("unix://"), "used: *** at ***.")
     layer.close()
 
@@ -262,11 +276,12 @@ def test_password_that_the_client_repeats(valkey, monkeypatch):
         ("unix:///a/b?db=3", False, "/a/b"),
     ],
 )
-def test_urls(url, secure, place):
+def test_urls(url, secure, place, pools):
     """Every scheme that is promised is taken for what it means."""
     layer = RedisLayer(url)
     assert repr(layer) == f"<RedisLayer at {place}>"
-    assert issubclass(layer._client.connection_pool.connection_class, redis.SSLConnection) is secure
+    [pool] = pools
+    assert issubclass(pool.connection_class, redis.SSLConnection) is secure
 
 
 @pytest.mark.parametrize(

