@@ -59,7 +59,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             label="" if self._path is None else str(self._path),
             identity="" if place is None else identity_of(place.path, place.folder),
             commands=block_commands(self._path),
-            where=None if place is None else place.hints,
+            where=tuple if place is None else place.hints,
         )
         session.open(recorder, is_block=True)
         self._open.append(recorder)

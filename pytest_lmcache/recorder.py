@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
 from pytest_lmcache.call_record import CallLog, CallNumbers, CallRecord, Failure
-from pytest_lmcache.cassette.after_test import calls_to_save, count_unused, record_failures
 from pytest_lmcache.cassette.file import Cassette, NoCassette
+from pytest_lmcache.cassette.merge import CallToSave
 from pytest_lmcache.clock import RealTime, seconds_since, utc_now
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
@@ -25,8 +27,25 @@ if TYPE_CHECKING:
     from pytest_lmcache.keys.strategies import KeyStrategy
     from pytest_lmcache.redact import Redactor
 
-NO_COMMANDS = Commands()
-STILL_UNANSWERED = "the test, still unanswered"  # completes "this call ended with …"
+
+class Subject(TypedDict, total=False):
+    """The test or block whose calls a recorder replays.
+
+    - ``label`` names it in messages; ``asker``, in the cache layers, if it is not the same
+    - ``commands`` record it
+    - ``identity`` names its cassette on every machine
+    - ``is_shared``: other tests use the cassette too
+    - ``created_this_run``: the file did not exist when the run began
+    - ``where`` returns lines for a miss about a cassette that does not exist
+    """
+
+    label: str
+    asker: str
+    commands: Commands
+    identity: str
+    is_shared: bool
+    created_this_run: bool
+    where: Callable[[], Sequence[str]]
 
 
 class Recorder(CallLog):
@@ -34,30 +53,21 @@ class Recorder(CallLog):
 
     ``path`` None: there is no cassette, and the cache answers. ``open_cassette``, ``open_strategy`` and
     ``open_cache`` are called when the first call needs them. ``on_miss`` is called with each miss before it is
-    raised. ``label`` names the test in messages, ``commands`` record it. ``is_shared``: other tests use the
-    cassette too. ``created_this_run``: the file did not exist when the run began.
-    ``identity`` names the cassette on every machine; ``asker`` is the test or block that asks.
+    raised. ``configuration`` is the name of the file that has the settings of all tests.
     """
 
     def __init__(
         self,
         settings: Settings,
-        open_cassette: Callable[[], Cassette],
+        open_cassette: Callable[[], Cassette | NoCassette],
         path: Path | None,
         open_strategy: Callable[[], KeyStrategy],
         redact: Redactor,
         *,
         open_cache: Callable[[], Store],
         on_miss: Callable[[CassetteMiss], None],
-        label: str = "",
-        commands: Commands = NO_COMMANDS,
-        is_shared: bool = False,
-        created_this_run: bool = False,
-        shown_path: str = "",
-        identity: str = "",
-        asker: str = "",
-        where: Callable[[], Sequence[str]] | None = None,
-        configuration: str = "pyproject.toml",
+        configuration: str,
+        **subject: Unpack[Subject],
     ) -> None:
         super().__init__()
         has_cassette = path is not None
@@ -65,13 +75,11 @@ class Recorder(CallLog):
         self.mode = settings.mode or (Mode.REPLAY if has_cassette else Mode.RECORD)
         self.path = path
         self.redact = redact
-        self.label = label
-        self.commands = commands
-        self.is_shared = is_shared
-        self.created_this_run = created_this_run
-        self.shown_path = shown_path or str(path or "no cassette")
-        self.identity = identity or str(path)
-        self.asker = asker or label
+        self.label = subject.get("label", "")
+        self.commands = subject.get("commands", Commands())
+        self.is_shared = subject.get("is_shared", False)
+        self.created_this_run = subject.get("created_this_run", False)
+        self.shown_path = "no cassette" if path is None else _shown(path)
         self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.caches_in_the_way: set[str] = set()
@@ -80,8 +88,8 @@ class Recorder(CallLog):
         self.store = AnswerStore(
             open_cache,
             settings,
-            identity=self.identity if has_cassette else None,
-            asker=self.asker,
+            identity=(subject.get("identity") or str(path)) if has_cassette else None,
+            asker=subject.get("asker", self.label),
             faults=self.faults,
         )
         # Whether a provider or the cache may answer a call, so that its address matters.
@@ -89,13 +97,13 @@ class Recorder(CallLog):
         self._misses = Misses(
             settings,
             self.mode,
-            commands=commands,
+            commands=self.commands,
             shown_path=self.shown_path,
-            hints=where or tuple,
+            hints=subject.get("where", tuple),
             configuration=configuration,
         )
         self._on_miss = on_miss
-        self._open_cassette = open_cassette if has_cassette and self.mode is not Mode.LIVE else NoCassette
+        self._open_cassette = NoCassette if self.mode is Mode.LIVE else open_cassette
         self._open_strategy = open_strategy
         self._cassette: Cassette | NoCassette | None = None
         self._lock = threading.RLock()
@@ -324,7 +332,9 @@ class Recorder(CallLog):
             return 0
         if self._cassette is None and not self.path.exists():
             return 0
-        return count_unused(self._calls, self.open_cassette())
+        used = {(call.key, call.nth) for call in self._calls}
+        recorded = Counter(entry.key for entry in self.open_cassette().entries)
+        return sum((key, nth) not in used for key, size in recorded.items() for nth in range(size))
 
     def close(self, *, passed: bool) -> bool:
         """End the streams that are still open and, if the test passed, write the cassette.
@@ -335,13 +345,13 @@ class Recorder(CallLog):
             if record.open_stream is not None:
                 record.open_stream.left()
         for record, call in list(self._unanswered.items()):
-            answer = Answer(Kind.UNANSWERED, None, ended=STILL_UNANSWERED)
+            answer = Answer(Kind.UNANSWERED, None, ended="the test, still unanswered")
             what = f"{record.name}() had no answer yet when the test ended"
             record.lock.release()
             record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
         rewrite = self.mode is Mode.REWRITE
         if passed and any(record.failure and record.failure.entry for record in self._calls):
-            record_failures(self._calls, self.open_cassette())
+            self._record_failures(self.open_cassette())
         if not passed or self.mode is Mode.REPLAY or not (rewrite or self.recorded):
             return False
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
@@ -349,15 +359,56 @@ class Recorder(CallLog):
             comment.append(f"record again: {self.commands.rewrite}")
         cassette = self.open_cassette()
         return cassette.save(
-            calls_to_save(self.calls, cassette, rewrite=rewrite),
+            self._calls_to_save(cassette),
             # If a call failed or the test stopped early, keep the recordings that were not asked again.
             is_shared=self.is_shared or bool(self.not_recorded) or self.is_cut_short,
             rewrite=rewrite,
             comment=self.redact(comment),
         )
 
+    def _record_failures(self, cassette: Cassette | NoCassette) -> None:
+        """Have the errors of a test that passed recorded, unless a later identical call got an answer."""
+        nothing_answered = not any(call.is_answered and call.source != "cassette" for call in self._calls)
+        for call in self._calls:
+            failure = call.failure
+            if failure is None or failure.entry is None:
+                continue
+            recorded = cassette.answers(call.key)
+            if nothing_answered and call.nth < len(recorded) and recorded[call.nth].is_answered:
+                continue  # the provider may be down: the recorded answer stays
+            is_made_up_for = any(
+                other.is_answered and other.key == call.key and other.order > failure.at
+                for other in self._calls
+            )
+            call.entry = None if is_made_up_for else failure.entry
+
+    def _calls_to_save(self, cassette: Cassette | NoCassette) -> list[CallToSave]:
+        """Return the calls that the cassette has or gets, in the order in which they started."""
+        new: Counter[str] = Counter()
+        found = []
+        for call in self.calls:
+            if not call.is_new or call.replaces:
+                if call.entry is not None:
+                    found.append(
+                        CallToSave(call.key, call.nth, call.entry if call.is_new else None, call.replaces)
+                    )
+            else:
+                # Counted anew: of two calls at once, the one that started first may have got the higher number.
+                recorded = 0 if self.mode is Mode.REWRITE else len(cassette.answers(call.key))
+                found.append(CallToSave(call.key, recorded + new[call.key], call.entry))
+                new[call.key] += 1
+        return found
+
 
 def redacted(answer: Answer, redact: Redactor) -> Answer:
     """Return an answer without secrets."""
     clean = redact.stream if answer.kind is Kind.STREAM else redact
     return answer._replace(data=clean(answer.data), error=redact(answer.error), hidden=redact(answer.hidden))
+
+
+def _shown(path: Path) -> str:
+    """Return a path relative to the current folder, if it can be."""
+    try:
+        return os.path.relpath(path)
+    except (ValueError, OSError):  # on another drive, or the current folder is gone
+        return str(path)

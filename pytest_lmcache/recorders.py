@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack
 
-from pytest_lmcache.cassette.file import Cassette
-from pytest_lmcache.commands import Commands
+from pytest_lmcache.cassette.file import Cassette, NoCassette
 from pytest_lmcache.errors import CassetteMiss, SettingsError
 from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.layers.caches import Caches
 from pytest_lmcache.layers.stack import Cache
-from pytest_lmcache.recorder import NO_COMMANDS, Recorder
+from pytest_lmcache.recorder import Recorder, Subject
 from pytest_lmcache.redact import Redactor
 from pytest_lmcache.settings import Mode, Settings
 
@@ -41,56 +39,36 @@ class Recorders:
         settings: Settings,
         path: Path | None,
         *,
-        is_shared: bool = False,
-        label: str = "",
-        commands: Commands = NO_COMMANDS,
-        created_this_run: bool = False,
         backend: Callable[[], Any] | None = None,
-        identity: str = "",
-        asker: str = "",
-        where: Callable[[], Sequence[str]] | None = None,
+        **subject: Unpack[Subject],
     ) -> Recorder:
         """A recorder with a cassette file, which is read when the first call needs it. Raises SettingsError.
 
-        ``path`` None: no cassette. ``created_this_run``: the file was not there when the run began. ``backend``
-        returns the test's cache if its settings name none, or None for that of all tests. ``identity`` names the
-        cassette in the layers, on every machine; ``asker`` is who asks, if ``label`` does not say. ``where`` returns
-        lines for a miss about a cassette that is not there.
+        ``path`` None: no cassette. ``backend`` returns the test's cache if its settings name none, or None for that
+        of all tests.
         """
         self._strategy(settings.key or "exact", settings.normalize)
-
-        def cache() -> Any:
-            return self._caches.find(settings, backend)
 
         def keys() -> KeyStrategy:
             key = settings.key
             if key is None:  # without opening the layers: on replay they may be unusable
                 users = self._caches.users(settings, backend)
-                key = "exact" if users is None else _key_of(users)
+                # A user's cache has a strategy if it has a `cache_key` of its own.
+                is_default = users is None or getattr(type(users), "cache_key", None) is Cache.cache_key
+                key = "exact" if is_default else users.cache_key
             return self._strategy(key, settings.normalize)
-
-        def cassette() -> Cassette:
-            rewrites = recorder.mode is Mode.REWRITE
-            return self._cassette(cast("Path", path), recorder.strategy, shared=is_shared, rewrites=rewrites)
 
         recorder = Recorder(
             settings,
-            cassette,
+            lambda: self._cassette(recorder),
             path,
             keys,
             # Its own: the key that one test passes is no secret of another's.
             self._redactor(settings).fresh(),
-            open_cache=cache,
-            label=label,
-            commands=commands,
-            is_shared=is_shared,
-            created_this_run=created_this_run,
+            open_cache=lambda: self._caches.find(settings, backend),
             on_miss=self.on_miss,
-            shown_path="" if path is None else _shown(path),
-            identity=identity,
-            asker=asker,
-            where=where,
             configuration=self.settings_file,
+            **subject,
         )
         return recorder
 
@@ -108,28 +86,21 @@ class Recorders:
             self._redactors[wanted] = Redactor(settings.redact, functions)
         return self._redactors[wanted]
 
-    def _cassette(self, path: Path, keys: KeyStrategy, *, shared: bool, rewrites: bool) -> Cassette:
-        """The cassette of a path; one that tests share is read again only if its file has changed."""
-        if rewrites or not shared:
-            return Cassette(path, keys, replaces=rewrites)
+    def _cassette(self, recorder: Recorder) -> Cassette | NoCassette:
+        """The cassette of a recorder; one that tests share is read again only if its file has changed."""
+        path, keys, rewrites = recorder.path, recorder.strategy, recorder.mode is Mode.REWRITE
+        if path is None:
+            return NoCassette()
         try:
             status = path.stat()
-            stamp: Any = (status.st_mtime_ns, status.st_size, status.st_ino, keys.name)
         except OSError:
-            stamp = None
-        known = self._cassettes.get(path)
-        if known is not None and stamp is not None and known[0] == stamp and keys.is_builtin:
-            return known[1]
-        cassette = Cassette(path, keys)
-        if stamp is not None:
-            self._cassettes[path] = (stamp, cassette)
-        return cassette
-
-
-def _key_of(cache: Any) -> Any:
-    """The key strategy of a user's cache: its own ``cache_key``, else the default."""
-    own = getattr(type(cache), "cache_key", None)
-    return "exact" if own is Cache.cache_key else cache.cache_key
+            return Cassette(path, keys, replaces=rewrites)
+        if rewrites or not recorder.is_shared or not keys.is_builtin:
+            return Cassette(path, keys, replaces=rewrites)
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino, keys.name)
+        if self._cassettes.get(path, (None,))[0] != stamp:
+            self._cassettes[path] = stamp, Cassette(path, keys)
+        return self._cassettes[path][1]
 
 
 def _identity(function: Any) -> Any:
@@ -148,11 +119,3 @@ def _function(path: str) -> Callable[[str], str]:
             "Write it as package.module:function, with the folder of the package on the path (pythonpath = ...)."
         ) from problem
     return found
-
-
-def _shown(path: Path) -> str:
-    """A path relative to the current folder, if it can be."""
-    try:
-        return os.path.relpath(path)
-    except (ValueError, OSError):  # on another drive, or the current folder is gone
-        return str(path)

@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
     folder: Path
     path: Path
-    hints: Callable[[], Sequence[str]] | None = None
+    hints: Callable[[], Sequence[str]] = tuple
 
 
 def from_current_folder(path: Path) -> Place:
