@@ -1,7 +1,5 @@
 """What all tests share: the loopback provider, and pytest's own means to run a suite within the suite."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os

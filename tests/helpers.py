@@ -11,7 +11,6 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,7 +20,7 @@ from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import CallToSave
 from pytest_lmcache.cassette.yaml_writer import Lines
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
-from pytest_lmcache.keys.strategies import KeyStrategy, strategy
+from pytest_lmcache.keys.strategies import strategy
 from pytest_lmcache.stream_chunks import pack
 
 APP = '''
@@ -52,7 +51,7 @@ NO_LAYERS = ("-o", "lm_enable_memory_cache=false", "-o", "lm_enable_disk_cache=f
 class Keeper:
     """Keeps the modules that an inner run was the first to import: LiteLLM's, for the next inner run."""
 
-    def __init__(self, own: Path) -> None:
+    def __init__(self, own):
         self.own = own
         self.modules = {}
 
@@ -73,7 +72,7 @@ def keep(modules):
 class Suite:
     """A suite in a folder of its own; ``app.py`` in it holds ``ask`` and ``aask``."""
 
-    def __init__(self, pytester, provider, imported) -> None:
+    def __init__(self, pytester, provider, imported):
         self.pytester = pytester
         self.imported = imported
         self.provider = provider
@@ -148,11 +147,11 @@ EXACT = strategy("exact")
 WHEN = "2026-11-23T09:12:44Z"
 
 
-def call(text: str, **more: Any) -> Call:
+def call(text, **more):
     return Call("completion", {"model": "openai/m", "messages": [{"role": "user", "content": text}], **more})
 
 
-def reply(text: str, *, run: int = 1, **more: Any) -> Answer:
+def reply(text, *, run=1, **more):
     """An answer as a provider gives it in one of several runs: its id and its time are of that run."""
     return Answer(
         Kind.RESPONSE,
@@ -167,20 +166,20 @@ def reply(text: str, *, run: int = 1, **more: Any) -> Answer:
     )
 
 
-def stream(*texts: str, run: int = 1, **more: Any) -> Answer:
+def stream(*texts, run=1, **more):
     chunks = [{"id": f"c-{run}", "created": run, "n": 0, "text": text} for text in texts]
     return Answer(Kind.STREAM, pack(chunks), seconds=1.5, **more)
 
 
-def interaction(asked: Call | str, answer: Answer | str, keys: KeyStrategy = EXACT) -> Interaction:
+def interaction(asked, answer, keys=EXACT):
     asked = call(asked) if isinstance(asked, str) else asked
     answer = reply(answer) if isinstance(answer, str) else answer
     return Interaction(keys.key(asked), asked, answer, WHEN)
 
 
-def asked_for(*interactions: Interaction) -> list[CallToSave]:
+def asked_for(*interactions):
     """What a test that got these answers hands to the cassette."""
-    seen: dict[str, int] = {}
+    seen = {}
     asked = []
     for each in interactions:
         asked.append(CallToSave(each.key, seen.setdefault(each.key, 0), entry_of(each, Path())))
@@ -188,17 +187,17 @@ def asked_for(*interactions: Interaction) -> list[CallToSave]:
     return asked
 
 
-def record(path: Path, *interactions: Interaction, keys: KeyStrategy = EXACT, **how: Any) -> bool:
+def record(path, *interactions, keys=EXACT, **how):
     how = {"is_shared": False, "rewrite": False, "comment": ["a comment"], **how}
     return Cassette(path, keys).save(asked_for(*interactions), **how)
 
 
-def contents(path: Path, keys: KeyStrategy = EXACT) -> list[str]:
+def contents(path, keys=EXACT):
     """What the file answers, in the file's order."""
     return [entry.answer().data["choices"][0]["message"]["content"] for entry in Cassette(path, keys).entries]
 
 
-def fields_of(each: Interaction) -> dict[str, Any]:
+def fields_of(each):
     answer = each.answer.with_whole_chunks()
     fields = {"key": each.key, "call": each.call.name, "request": each.call.request, "kind": str(answer.kind)}
     for name in ("data", "error", "complete", "hidden", "seconds", "usd"):
@@ -206,7 +205,7 @@ def fields_of(each: Interaction) -> dict[str, Any]:
     return {**fields, "recorded": each.recorded}
 
 
-def tagged(value: Any) -> Any:
+def tagged(value):
     """Plain data as JSON that keeps every bit and every order."""
     if isinstance(value, dict):
         return {"dict": [[name, tagged(item)] for name, item in value.items()]}
@@ -286,7 +285,7 @@ items = st.lists(st.dictionaries(texts, values, max_size=3) | texts, min_size=1,
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def exactly(value: Any) -> Any:
+def exactly(value):
     """A value's types, order and bits, so that == compares all of them."""
     if isinstance(value, dict):
         return "dict", [(exactly(key), exactly(item)) for key, item in value.items()]

@@ -27,10 +27,10 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Request:
     at: float
 
     @property
-    def prompt(self) -> str:
+    def prompt(self):
         """The text of the last message that was sent."""
         said = self.body.get("messages") or self.body.get("input") or self.body.get("prompt") or ""
         if isinstance(said, list) and said:
@@ -138,9 +138,7 @@ FAILURES = {
 class Provider:
     """The server: a context manager, ready when entered, gone with every connection when left."""
 
-    def __init__(
-        self, port: int = 0, *, delay: float = 0.0, pause: float = 0.0, numbered: bool = False
-    ) -> None:
+    def __init__(self, port=0, *, delay=0.0, pause=0.0, numbered=False):
         """Delay every answer by ``delay`` seconds and pause after each event of a stream.
 
         ``numbered``: the n-th identical request gets "answer n".
@@ -148,37 +146,37 @@ class Provider:
         self.delay = delay
         self.pause = pause
         self.numbered = numbered
-        self.answer: Callable[[Request], Reply | str] = lambda _: Reply()
-        self.requests: list[Request] = []
+        self.answer = lambda _: Reply()
+        self.requests = []
         self._lock = threading.Lock()
-        self._queue: deque[Reply] = deque()
-        self._seen: Counter[str] = Counter()
+        self._queue = deque()
+        self._seen = Counter()
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.provider = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     @property
-    def base(self) -> str:
+    def base(self):
         """Where Anthropic's API lies; OpenAI's is ``url``."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
-    def url(self) -> str:
+    def url(self):
         """The ``api_base`` of OpenAI's API."""
         return f"{self.base}/v1"
 
     @property
-    def count(self) -> int:
+    def count(self):
         """How many requests have arrived."""
         return len(self.requests)
 
-    def script(self, *replies: Reply | str) -> None:
+    def script(self, *replies):
         """Queue replies for the next requests; a str is the words of a default answer."""
         with self._lock:
             self._queue.extend(_reply(reply) for reply in replies)
 
-    def stop(self) -> None:
+    def stop(self):
         """Close the port and every open connection; a second time does nothing."""
         if self._thread.is_alive():
             self._server.shutdown()
@@ -186,13 +184,13 @@ class Provider:
             self._server.hang_up()
             self._thread.join()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self.stop()
 
-    def take(self, request: Request) -> Reply:
+    def take(self, request):
         """Note the request and choose its reply, the words filled in."""
         with self._lock:
             self.requests.append(request)
@@ -209,7 +207,7 @@ class Provider:
         return Reply(**{name: getattr(reply, name) for name in Reply.__slots__} | {"text": text})
 
 
-def _reply(reply: Reply | str) -> Reply:
+def _reply(reply):
     return Reply(text=reply) if isinstance(reply, str) else reply
 
 
@@ -222,30 +220,30 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256
     provider: Provider
 
-    def __init__(self, *args: Any) -> None:
-        self.lines: set[socket.socket] = set()
+    def __init__(self, *args):
+        self.lines = set()
         super().__init__(*args)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request, client_address):
         self.lines.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: Any) -> None:
+    def shutdown_request(self, request):
         self.lines.discard(request)
         super().shutdown_request(request)
 
-    def hang_up(self) -> None:
+    def hang_up(self):
         """End kept-alive connections too, so that a stopped provider answers nobody."""
         for line in list(self.lines):
             _kill(line)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request, client_address):
         """A client that leaves a stream early is no error; anything else is shown."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
-def _kill(line: socket.socket) -> None:
+def _kill(line):
     try:
         line.shutdown(socket.SHUT_RDWR)
     except OSError:
@@ -258,17 +256,17 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     server: _Server
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         """Say nothing."""
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self._serve({})
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         raw = self.rfile.read(int(self.headers.get("content-length", 0)))
         self._serve(json.loads(raw or b"{}"))
 
-    def _serve(self, body: Json) -> None:
+    def _serve(self, body):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, self.path, headers, body, time.time())
         provider = self.server.provider
@@ -288,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._whole(content)
 
-    def _whole(self, content: Any) -> None:
+    def _whole(self, content):
         data = (
             content if isinstance(content, bytes) else content.encode() if isinstance(content, str) else None
         )
@@ -299,7 +297,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _stream(self, events: Iterable[Event], *, dead: bool) -> None:
+    def _stream(self, events, *, dead):
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
@@ -320,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
 # --- what is said -----------------------------------------------------------------------------------------
 
 
-def render(request: Request, reply: Reply) -> tuple[int, Mapping[str, str], Any]:
+def render(request, reply):
     """The status, headers and body (a list of Event for a stream) of one reply."""
     failure = FAILURES[reply.failure] if reply.failure else None
     if failure and reply.cut is None:
@@ -343,7 +341,7 @@ def render(request: Request, reply: Reply) -> tuple[int, Mapping[str, str], Any]
     return reply.status, {}, content
 
 
-def failure_body(request: Request, failure: Failure) -> Json:
+def failure_body(request, failure):
     """The error as the asked API words it; a 401 echoes the ends of the key, as the real one does."""
     key = request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get(
         "x-api-key", ""
@@ -363,12 +361,12 @@ def failure_body(request: Request, failure: Failure) -> Json:
     return {"error": {"message": message, "type": failure.openai_type, "param": None, "code": failure.code}}
 
 
-def new_id(prefix: str) -> str:
+def new_id(prefix):
     """An id that no other answer has."""
     return prefix + uuid.uuid4().hex
 
 
-def plain_text(value: Any) -> str:
+def plain_text(value):
     """The text in a message, a list of content parts, or tokens."""
     if isinstance(value, dict):
         return plain_text(value.get("content") or value.get("text") or "")
@@ -377,12 +375,12 @@ def plain_text(value: Any) -> str:
     return str(value)
 
 
-def pieces(text: str) -> list[str]:
+def pieces(text):
     """The text in the pieces it is streamed in: words with the space before them."""
     return re.findall(r"\s*\S+|\s+$", text) or [""]
 
 
-def sample(schema: Json, text: str) -> Any:
+def sample(schema, text):
     """A value that fits a JSON schema, with ``text`` in its strings."""
     if "enum" in schema:
         return schema["enum"][0]
@@ -394,7 +392,7 @@ def sample(schema: Json, text: str) -> Any:
     return {"string": text, "integer": 7, "number": 0.5, "boolean": True, "null": None}[kind]
 
 
-def chosen_tools(body: Json) -> list[Json]:
+def chosen_tools(body):
     """The tools to call now: the named one, or all if parallel calls are asked for, or the first one."""
     tools = [
         tool.get("function", tool) for tool in body.get("tools") or [] if "name" in tool.get("function", tool)
@@ -412,7 +410,7 @@ def chosen_tools(body: Json) -> list[Json]:
     return tools if body.get("parallel_tool_calls") else tools[:1]
 
 
-def words_of(body: Json, text: str) -> str:
+def words_of(body, text):
     """The answer's words: JSON where JSON was asked for."""
     asked = body.get("response_format") or (body.get("text") or {}).get("format") or {}
     if asked.get("type") == "json_schema":
@@ -423,7 +421,7 @@ def words_of(body: Json, text: str) -> str:
 # --- OpenAI: chat, legacy completions, embeddings ----------------------------------------------------------
 
 
-def chat(body: Json, prompt: str, text: str) -> Json:
+def chat(body, prompt, text):
     """A chat.completion."""
     said = len(pieces(prompt)) + 8 * len(body["messages"])
     choices = [chat_choice(body, prompt, text, index) for index in range(body.get("n") or 1)]
@@ -459,10 +457,10 @@ def chat(body: Json, prompt: str, text: str) -> Json:
     }
 
 
-def chat_choice(body: Json, prompt: str, text: str, index: int) -> Json:
+def chat_choice(body, prompt, text, index):
     """One choice of a chat answer; the second and later ones say which they are."""
     words = words_of(body, text) + (f" ({index + 1})" if index else "")
-    message: Json = {"role": "assistant", "content": words, "refusal": None, "annotations": []}
+    message = {"role": "assistant", "content": words, "refusal": None, "annotations": []}
     finish = "stop"
     if tools := chosen_tools(body):
         finish, message["content"] = "tool_calls", None
@@ -501,14 +499,14 @@ def chat_choice(body: Json, prompt: str, text: str, index: int) -> Json:
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
-def logprob(piece: str) -> Json:
+def logprob(piece):
     """The log probability of one token, with one alternative."""
     value = -(sum(piece.encode()) % 997) / 1000
     token = {"token": piece, "logprob": value, "bytes": list(piece.encode())}
     return {**token, "top_logprobs": [token, {"token": "no", "logprob": -9.25, "bytes": [110, 111]}]}
 
 
-def chat_events(body: Json, answer: Json) -> list[Event]:
+def chat_events(body, answer):
     """The same answer as a stream of chat.completion.chunk."""
     kept = {name: value for name, value in answer.items() if name not in ("choices", "usage", "object")}
     head = {**kept, "object": "chat.completion.chunk"}
@@ -522,11 +520,11 @@ def chat_events(body: Json, answer: Json) -> list[Event]:
     return [*events, Event(None, "[DONE]")]
 
 
-def choice_chunks(choice: Json) -> list[Json]:
+def choice_chunks(choice):
     """The deltas of one choice: role, reasoning, words or tool calls, finish."""
     message, logprobs = choice["message"], choice["logprobs"]
 
-    def chunk(delta: Json, finish: str | None = None, token: Json | None = None) -> Json:
+    def chunk(delta, finish=None, token=None):
         probability = {"content": [token], "refusal": None} if token else None
         return {"index": choice["index"], "delta": delta, "logprobs": probability, "finish_reason": finish}
 
@@ -550,7 +548,7 @@ def choice_chunks(choice: Json) -> list[Json]:
     return [*chunks, chunk(others, choice["finish_reason"])]
 
 
-def completion(body: Json, prompt: str, text: str) -> Json:
+def completion(body, prompt, text):
     """A text_completion of the legacy API; a list of prompts gets a choice each."""
     prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
     if prompts and isinstance(prompts[0], int):
@@ -577,7 +575,7 @@ def completion(body: Json, prompt: str, text: str) -> Json:
     }
 
 
-def completion_events(body: Json, answer: Json) -> list[Event]:
+def completion_events(body, answer):
     """The same answer as a stream of pieces."""
     usage, head = answer["usage"], {name: value for name, value in answer.items() if name != "usage"}
     events = []
@@ -590,7 +588,7 @@ def completion_events(body: Json, answer: Json) -> list[Event]:
     return [*events, Event(None, "[DONE]")]
 
 
-def embeddings(body: Json, prompt: str, text: str) -> Json:
+def embeddings(body, prompt, text):
     """A list of vectors, one for each input."""
     inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
     if inputs and isinstance(inputs[0], int):
@@ -614,7 +612,7 @@ def embeddings(body: Json, prompt: str, text: str) -> Json:
     }
 
 
-def vector(text: str, size: int = 1536) -> array.array[float]:
+def vector(text, size=1536):
     """A unit vector of 32-bit floats, always the same for the same text."""
     raw = array.array("I", hashlib.shake_256(text.encode()).digest(4 * size))
     centred = [number / 2**31 - 1 for number in raw]
@@ -625,9 +623,9 @@ def vector(text: str, size: int = 1536) -> array.array[float]:
 # --- OpenAI: responses ---------------------------------------------------------------------------------------
 
 
-def response(body: Json, prompt: str, text: str) -> Json:
+def response(body, prompt, text):
     """A response object."""
-    output: list[Json] = []
+    output = []
     if body.get("reasoning"):
         summary = [{"type": "summary_text", "text": "I thought about it."}]
         output.append({"type": "reasoning", "id": new_id("rs_"), "summary": summary})
@@ -688,7 +686,7 @@ def response(body: Json, prompt: str, text: str) -> Json:
     }
 
 
-def response_events(body: Json, answer: Json) -> list[Event]:
+def response_events(body, answer):
     """The same response as its life in events."""
     begun = {**answer, "status": "in_progress", "output": [], "usage": None}
     bodies = [
@@ -701,10 +699,10 @@ def response_events(body: Json, answer: Json) -> list[Event]:
     return [Event(data["type"], {**data, "sequence_number": number}) for number, data in enumerate(bodies)]
 
 
-def item_events(place: int, item: Json) -> list[Json]:
+def item_events(place, item):
     """The events of one output item of a response."""
     where = {"item_id": item["id"], "output_index": place}
-    middle: list[Json] = []
+    middle = []
     started = {**item, "status": "in_progress"}
     if item["type"] == "function_call":
         started["arguments"] = ""
@@ -735,9 +733,9 @@ def item_events(place: int, item: Json) -> list[Json]:
 # --- Anthropic: messages --------------------------------------------------------------------------------------
 
 
-def message(body: Json, prompt: str, text: str) -> Json:
+def message(body, prompt, text):
     """A message."""
-    content: list[Json] = []
+    content = []
     if (body.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
         signed = base64.b64encode(hashlib.sha256(prompt.encode()).digest()).decode()
         content.append(
@@ -773,11 +771,11 @@ def message(body: Json, prompt: str, text: str) -> Json:
     }
 
 
-def message_events(body: Json, answer: Json) -> list[Event]:
+def message_events(body, answer):
     """The same message as its events."""
     usage = answer["usage"]
     begun = {**answer, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
-    bodies: list[Json] = [{"type": "message_start", "message": begun}, {"type": "ping"}]
+    bodies = [{"type": "message_start", "message": begun}, {"type": "ping"}]
     for place, block in enumerate(answer["content"]):
         if block["type"] == "text":
             empty = {"type": "text", "text": ""}
@@ -804,7 +802,7 @@ def message_events(body: Json, answer: Json) -> list[Event]:
 
 
 # Found by the path's end: every OpenAI-like provider (Azure, Groq, …) has its own beginning.
-ENDPOINTS: dict[str, tuple[Callable[..., Json], Callable[..., list[Event]] | None]] = {
+ENDPOINTS = {
     "/chat/completions": (chat, chat_events),
     "/completions": (completion, completion_events),
     "/embeddings": (embeddings, None),
@@ -813,7 +811,7 @@ ENDPOINTS: dict[str, tuple[Callable[..., Json], Callable[..., list[Event]] | Non
 }
 
 
-def main() -> None:
+def main():
     """Serve until killed; the first line printed is the URL."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,7 +1,5 @@
 """The address that a call goes to: its plain form, and what counts as this machine."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_lmcache.address import is_loopback, without_secrets
@@ -17,7 +15,7 @@ from pytest_lmcache.address import is_loopback, without_secrets
         ("http://host:not-a-port/", "http://host:not-a-port/"),
     ],
 )
-def test_without_secrets(url: str, expected: str) -> None:
+def test_without_secrets(url, expected):
     """Credentials and queries are no part of an address."""
     assert without_secrets(url) == expected
 
@@ -43,6 +41,6 @@ def test_without_secrets(url: str, expected: str) -> None:
         ("http://host:not-a-port/", False),
     ],
 )
-def test_is_loopback(url: str, expected: bool) -> None:
+def test_is_loopback(url, expected):
     """A server on this machine is told from one elsewhere by its address alone."""
     assert is_loopback(without_secrets(url)) is expected

@@ -1,7 +1,5 @@
 """The house: which file may import which, and which libraries none may import when it is loaded."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

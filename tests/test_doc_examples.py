@@ -1,7 +1,5 @@
 """Every Python block of docs/ is run as it stands, as somebody would who copies it."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

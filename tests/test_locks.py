@@ -1,7 +1,5 @@
 """The lock beside a cassette: one process at a time writes it, who hangs is named, and nothing else is touched."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess
@@ -27,7 +25,7 @@ with exclusive_writing(Path(sys.argv[1])):
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     """A cassette, alone in its folder."""
     path = tmp_path / "cassettes" / "test_x.yaml"
     record(path, interaction("a", "A"))

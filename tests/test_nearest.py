@@ -1,7 +1,5 @@
 """What a user relies on when a call missed: the nearest recording, and only what differs from it."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """The wheel that is built from this tree, installed by itself and used away from the source."""
 
-from __future__ import annotations
-
 import email
 import os
 import subprocess

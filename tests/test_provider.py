@@ -1,7 +1,5 @@
 """The loopback provider speaks to real LiteLLM; read it to see how each shape of answer is called for."""
 
-from __future__ import annotations
-
 import array
 import asyncio
 import base64

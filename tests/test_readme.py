@@ -1,7 +1,5 @@
 """Every block of README.md is run, or held against what is really there; a block that no test takes up fails."""
 
-from __future__ import annotations
-
 import re
 import runpy
 import shlex
@@ -40,7 +38,7 @@ def commands(block):
 class Reader(Suite):
     """Somebody who has copied blocks of README.md into a folder, online at first."""
 
-    def __init__(self, environment, *given) -> None:
+    def __init__(self, environment, *given):
         super().__init__(*given)
         self.environment = environment
         self.online()

@@ -1,13 +1,8 @@
 """One call's way: what each mode does with it, what is recorded, what a miss says, what a test may look at."""
 
-from __future__ import annotations
-
 import re
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +13,6 @@ from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.layers.stack import Cache
 from pytest_lmcache.miss import MAX_COMPARED, message
 from pytest_lmcache.not_recorded import NotRecorded, Reason
-from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import Session
 from pytest_lmcache.settings import CacheSettings, Mode, RecordErrors, Settings
 
@@ -26,20 +20,20 @@ ENGINE = Session()
 ENGINE.caches.layers = CacheSettings(enable_memory_cache=False, enable_disk_cache=False)
 
 
-def call(text: str, **more: Any) -> Call:
+def call(text, **more):
     return Call("completion", {"model": "openai/m", "messages": [{"role": "user", "content": text}], **more})
 
 
-def reply(text: str, **more: Any) -> Answer:
+def reply(text, **more):
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
     return Answer(Kind.RESPONSE, {"id": "x", "text": text, "usage": usage, **more}, usd=0.25)
 
 
-def commands_of(test: str) -> Commands:
+def commands_of(test):
     return Commands(f'pytest --lm-record "{test}"', f'pytest --lm-rewrite "{test}"')
 
 
-def recorder(path: Path, mode: str = "replay", **more: Any) -> Recorder:
+def recorder(path, mode="replay", **more):
     how = {name: more.pop(name) for name in ("is_shared", "label", "commands") if name in more}
     how = {"label": "test_x.py::test_x", "commands": commands_of("test_x.py::test_x"), **how}
     return ENGINE.recorders.make(Settings().updated({"mode": mode, **more}, "test"), path, **how)
@@ -48,16 +42,16 @@ def recorder(path: Path, mode: str = "replay", **more: Any) -> Recorder:
 class Provider:
     """Answers each call by its text and how often it was asked; remembers what reached it."""
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
+    def __init__(self):
+        self.asked = []
 
-    def answer(self, asked: Call) -> Answer:
+    def answer(self, asked):
         text = asked.request["messages"][0]["content"]
         self.asked.append(text)
         return reply(f"{text} #{self.asked.count(text)}")
 
 
-def ask(tape: Recorder, text: str, provider: Provider | None = None) -> str:
+def ask(tape, text, provider=None):
     """One call, as an interception makes it; without a provider, whatever reaches it fails the test."""
     asked = call(text)
     record, answer = tape.begin(tape.number(), asked)
@@ -65,11 +59,10 @@ def ask(tape: Recorder, text: str, provider: Provider | None = None) -> str:
         assert provider is not None, "a call reached the provider"
         answer = provider.answer(asked)
         tape.finish(record, asked, answer)
-    said: str = answer.data["text"]
-    return said
+    return answer.data["text"]
 
 
-def recorded(path: Path, *texts: str, **more: Any) -> list[str]:
+def recorded(path, *texts, **more):
     """A test that passes under `--lm-record`."""
     tape, provider = recorder(path, "record", **more), Provider()
     said = [ask(tape, text, provider) for text in texts]
@@ -77,7 +70,7 @@ def recorded(path: Path, *texts: str, **more: Any) -> list[str]:
     return said
 
 
-def miss(tape: Recorder, text: str) -> str:
+def miss(tape, text):
     with pytest.raises(CassetteMiss) as missed:
         ask(tape, text)
     assert tape.faults[-1] is missed.value
@@ -85,7 +78,7 @@ def miss(tape: Recorder, text: str) -> str:
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path / "cassettes" / "test_x.yaml"
 
@@ -105,9 +98,7 @@ REPLAY, ASK, PASS, MISS = "replayed", "asked and recorded", "asked", "missed"
         (Mode.LIVE, PASS, PASS, PASS),
     ],
 )
-def test_each_mode_decides_as_its_table_says(
-    path: Path, mode: Mode, no_file: str, found: str, not_found: str
-) -> None:
+def test_each_mode_decides_as_its_table_says(path, mode, no_file, found, not_found):
     """The table of modes in the documentation, row by row."""
     assert _happens(recorder(path, mode), "a") is no_file
     recorded(path, "a")
@@ -115,7 +106,7 @@ def test_each_mode_decides_as_its_table_says(
     assert _happens(recorder(path, mode), "b") is not_found
 
 
-def _happens(tape: Recorder, text: str) -> str:
+def _happens(tape, text):
     provider = Provider()
     try:
         ask(tape, text, provider)
@@ -126,13 +117,13 @@ def _happens(tape: Recorder, text: str) -> str:
     return ASK if tape.recorded else PASS
 
 
-def test_every_mode_is_in_the_table() -> None:
+def test_every_mode_is_in_the_table():
     """A new mode has to say what it does."""
     assert set(Mode) == {Mode.REPLAY, Mode.ONCE, Mode.RECORD, Mode.REWRITE, Mode.LIVE}
 
 
 @pytest.mark.parametrize("mode", ["record", "rewrite", "once"])
-def test_only_a_test_that_passed_is_written(path: Path, mode: str) -> None:
+def test_only_a_test_that_passed_is_written(path, mode):
     """A failed test leaves no cassette, and never a half-made one."""
     tape = recorder(path, mode)
     ask(tape, "a", Provider())
@@ -145,12 +136,12 @@ def test_only_a_test_that_passed_is_written(path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["replay", "once", "record"])
-def test_an_interrupted_replay_writes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_an_interrupted_replay_writes_nothing(path, monkeypatch, mode):
     """A test that swallows an interrupt while an answer is read leaves its cassette as it was."""
     recorded(path, "a", "b")
     before, tape = path.read_bytes(), recorder(path, mode)
 
-    def interrupted(*_: Any) -> Any:
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -162,7 +153,7 @@ def test_an_interrupted_replay_writes_nothing(path: Path, monkeypatch: pytest.Mo
     assert path.read_bytes() == before
 
 
-def test_live_reads_and_writes_nothing(path: Path) -> None:
+def test_live_reads_and_writes_nothing(path):
     """Mode live does not even look at the cassette, though it may be broken."""
     recorded(path, "a")
     path.write_text("broken")
@@ -174,7 +165,7 @@ def test_live_reads_and_writes_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["replay", "once", "record", "rewrite"])
-def test_a_broken_cassette_stops_the_first_call(path: Path, mode: str) -> None:
+def test_a_broken_cassette_stops_the_first_call(path, mode):
     """Before anything is paid, in every mode that would read or write the file; the file stays."""
     recorded(path, "a")
     path.write_text("broken")
@@ -193,7 +184,7 @@ def test_a_broken_cassette_stops_the_first_call(path: Path, mode: str) -> None:
         ("cycle", ["same #1", "same #2", "same #3", "same #1", "same #2", "same #3", "same #1"]),
     ],
 )
-def test_the_nth_identical_call_gets_the_nth_answer(path: Path, repeat: str, said: list[str]) -> None:
+def test_the_nth_identical_call_gets_the_nth_answer(path, repeat, said):
     """Agents retry and samplers sample: each gets its own answer, then `repeat` decides."""
     recorded(path, "same", "other", "same", "same")
     tape = recorder(path, repeat=repeat)
@@ -201,7 +192,7 @@ def test_the_nth_identical_call_gets_the_nth_answer(path: Path, repeat: str, sai
     assert ask(tape, "other") == "other #1"
 
 
-def test_repeat_error_allows_each_answer_once(path: Path) -> None:
+def test_repeat_error_allows_each_answer_once(path):
     """One call too many is a miss that says so."""
     recorded(path, "same", "same")
     tape = recorder(path, repeat="error")
@@ -209,7 +200,7 @@ def test_repeat_error_allows_each_answer_once(path: Path) -> None:
     assert "used up" in miss(tape, "same")
 
 
-def test_recording_asks_for_the_answers_that_are_not_there_yet(path: Path) -> None:
+def test_recording_asks_for_the_answers_that_are_not_there_yet(path):
     """A loop that now runs three times replays what it has and records the third answer."""
     recorded(path, "same", "same")
     tape, provider = recorder(path, "record"), Provider()
@@ -219,7 +210,7 @@ def test_recording_asks_for_the_answers_that_are_not_there_yet(path: Path) -> No
     assert [ask(tape, "same") for _ in range(4)] == ["same #1", "same #2", "same #1", "same #1"]
 
 
-def test_each_replay_hands_out_its_own_answer(path: Path) -> None:
+def test_each_replay_hands_out_its_own_answer(path):
     """Changing an answer changes no other."""
     recorded(path, "a")
     tape = recorder(path)
@@ -235,7 +226,7 @@ LIMIT = Answer(Kind.ERROR, {"class": "litellm.RateLimitError", "message": "no"})
 # ---- what is not stored --------------------------------------------------------------------------------
 
 
-def test_the_next_identical_call_takes_the_place_of_one_that_is_not_stored(path: Path) -> None:
+def test_the_next_identical_call_takes_the_place_of_one_that_is_not_stored(path):
     """A rate limit between two answers leaves no gap: on replay the second call gets the second answer."""
     tape, provider = recorder(path, "record"), Provider()
     assert ask(tape, "same", provider) == "same #1"
@@ -256,24 +247,22 @@ def test_the_next_identical_call_takes_the_place_of_one_that_is_not_stored(path:
     ("record_errors", "lasting", "kept"),
     [("lasting", True, True), ("lasting", False, False), ("all", True, True), ("all", False, True)],
 )
-def test_transient_errors_are_kept_only_where_all_are(
-    path: Path, record_errors: str, lasting: bool, kept: bool
-) -> None:
+def test_transient_errors_are_kept_only_where_all_are(path, record_errors, lasting, kept):
     """`lm_record_errors` decides on the errors that asking again may not give."""
     assert Settings(record_errors=RecordErrors(record_errors)).record_errors.includes(lasting=lasting) is kept
 
 
-def failed(tape: Recorder, text: str, answer: Answer = LIMIT) -> None:
+def failed(tape, text, answer=LIMIT):
     """Make a call that fails."""
     record, found = tape.begin(tape.number(), call(text))
     assert found is None
     tape.discard(record, call(text), answer, FAILED)
 
 
-def test_a_failure_that_cannot_be_recorded_keeps_nobody_waiting(path: Path) -> None:
+def test_a_failure_that_cannot_be_recorded_keeps_nobody_waiting(path):
     """The user's own redaction raises: the call's lock is released, and its place is free."""
 
-    def broken(text: str) -> str:
+    def broken(text):
         raise ValueError(text)
 
     settings = {"redact_with": broken, "cache": Cache(disk_cache_dir=path.parent / "cache")}
@@ -287,7 +276,7 @@ def test_a_failure_that_cannot_be_recorded_keeps_nobody_waiting(path: Path) -> N
     assert record.nth == 0
 
 
-def test_an_error_that_nothing_made_up_for_keeps_its_place(path: Path) -> None:
+def test_an_error_that_nothing_made_up_for_keeps_its_place(path):
     """Of three identical calls the last fails for good; one that was made before the failure makes up for nothing."""
     tape, provider = recorder(path, "record"), Provider()
     early, _ = tape.begin(tape.number(), call("other"))
@@ -309,7 +298,7 @@ def test_an_error_that_nothing_made_up_for_keeps_its_place(path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["record", "rewrite"])
-def test_errors_of_a_test_that_failed_are_only_told(path: Path, mode: str) -> None:
+def test_errors_of_a_test_that_failed_are_only_told(path, mode):
     """They are no part of how the test goes."""
     recorded(path, "a")
     before = path.read_bytes()
@@ -321,7 +310,7 @@ def test_errors_of_a_test_that_failed_are_only_told(path: Path, mode: str) -> No
     assert path.read_bytes() == before
 
 
-def test_a_rewrite_replaces_an_answer_by_an_error_only_if_the_provider_is_there(path: Path) -> None:
+def test_a_rewrite_replaces_an_answer_by_an_error_only_if_the_provider_is_there(path):
     """Where nothing is answered, the provider is down: what was recorded stays."""
     for others, is_replaced in (([], False), (["b"], True)):
         recorded(path, "a", "b")
@@ -336,7 +325,7 @@ def test_a_rewrite_replaces_an_answer_by_an_error_only_if_the_provider_is_there(
         assert (answer.kind is Kind.ERROR) is is_replaced
 
 
-def test_what_cannot_be_replayed_misses_and_says_why(path: Path) -> None:
+def test_what_cannot_be_replayed_misses_and_says_why(path):
     """An exception that is not the provider's, or no answer at the end: told, and told again by the miss."""
     tape = recorder(path, "record")
     ask(tape, "a", Provider())
@@ -356,11 +345,11 @@ def test_what_cannot_be_replayed_misses_and_says_why(path: Path) -> None:
             tape.cut_off(record, answer)
 
 
-def test_a_stream_that_is_still_open_is_closed_where_it_was_left(path: Path) -> None:
+def test_a_stream_that_is_still_open_is_closed_where_it_was_left(path):
     """What a test read of a stream before it ended is recorded, and marked as left."""
 
     class Tape:
-        def left(self) -> None:
+        def left(self):
             tape.finish(record, asked, Answer(Kind.STREAM, [{"text": "He"}], complete=False))
 
     tape, asked = recorder(path, "record"), call("a", stream=True)
@@ -379,9 +368,7 @@ def test_a_stream_that_is_still_open_is_closed_where_it_was_left(path: Path) -> 
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_an_entry_point_that_is_not_recorded_is_refused_where_nothing_may_be_asked(
-    path: Path, mode: Mode
-) -> None:
+def test_an_entry_point_that_is_not_recorded_is_refused_where_nothing_may_be_asked(path, mode):
     """Nothing goes to a provider unnoticed: refused on replay, counted elsewhere."""
     tape = recorder(path, mode)
     if mode in {Mode.REPLAY, Mode.ONCE}:
@@ -394,7 +381,7 @@ def test_an_entry_point_that_is_not_recorded_is_refused_where_nothing_may_be_ask
         assert tape.not_recorded == [(Reason.UNSUPPORTED, "image_generation()")]
 
 
-def test_a_test_without_recorded_calls_reads_no_cassette(path: Path) -> None:
+def test_a_test_without_recorded_calls_reads_no_cassette(path):
     """A call that passes by leaves a broken cassette unread, as a test without any call does."""
     recorded(path, "a")
     path.write_text("broken")
@@ -406,7 +393,7 @@ def test_a_test_without_recorded_calls_reads_no_cassette(path: Path) -> None:
 # ---- order and threads ---------------------------------------------------------------------------------
 
 
-def test_the_file_has_the_order_in_which_the_calls_started(path: Path) -> None:
+def test_the_file_has_the_order_in_which_the_calls_started(path):
     """Answers that come in any order, as under gather or in threads, are written in the order of their calls."""
     tape, provider = recorder(path, "record"), Provider()
     orders = [tape.number() for _ in range(4)]
@@ -427,7 +414,7 @@ def test_the_file_has_the_order_in_which_the_calls_started(path: Path) -> None:
 
 
 @pytest.fixture
-def often_switched() -> Iterator[None]:
+def often_switched():
     """Threads that take turns as often as Python can have them."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-7)
@@ -435,15 +422,15 @@ def often_switched() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def test_many_threads_share_one_recorder(path: Path, often_switched: None) -> None:
+def test_many_threads_share_one_recorder(path, often_switched):
     """No call is lost, none gets another's answer, and none is counted twice."""
     provider = Provider()
 
-    def work(tape: Recorder, who: int, said: list[str]) -> None:
+    def work(tape, who, said):
         said += [ask(tape, f"{who}-{number % 20}", provider) for number in range(60)]
 
-    def together(tape: Recorder) -> dict[int, list[str]]:
-        said: dict[int, list[str]] = {who: [] for who in range(12)}
+    def together(tape):
+        said = {who: [] for who in range(12)}
         threads = [threading.Thread(target=work, args=(tape, who, said[who])) for who in said]
         for thread in threads:
             thread.start()
@@ -463,11 +450,11 @@ def test_many_threads_share_one_recorder(path: Path, often_switched: None) -> No
     assert tape.unused() == 0
 
 
-def test_identical_calls_in_threads_get_each_answer_once(path: Path, often_switched: None) -> None:
+def test_identical_calls_in_threads_get_each_answer_once(path, often_switched):
     """Eight threads that ask the same share out the recorded answers."""
     recorded(path, *["same"] * 64)
     tape = recorder(path, repeat="error")
-    said: list[str] = []
+    said = []
     threads = [
         threading.Thread(target=lambda: said.extend([ask(tape, "same") for _ in range(8)])) for _ in range(8)
     ]
@@ -481,7 +468,7 @@ def test_identical_calls_in_threads_get_each_answer_once(path: Path, often_switc
 # ---- what a test may look at ---------------------------------------------------------------------------
 
 
-def test_a_test_sees_its_calls(path: Path) -> None:
+def test_a_test_sees_its_calls(path):
     """`lm_cache.calls`, `.replayed`, `.recorded` and `.usage` tell what happened so far."""
     recorded(path, "a")
     tape = recorder(path, "record")
@@ -500,7 +487,7 @@ def test_a_test_sees_its_calls(path: Path) -> None:
     assert first.name == "completion"
 
 
-def test_calls_are_numbered_by_the_answer_they_got(path: Path) -> None:
+def test_calls_are_numbered_by_the_answer_they_got(path):
     """`nth` is the recording that answered, also once they are used up."""
     recorded(path, "same", "same")
     tape = recorder(path, repeat="cycle")
@@ -509,7 +496,7 @@ def test_calls_are_numbered_by_the_answer_they_got(path: Path) -> None:
     assert [record.nth for record in tape.calls] == [0, 1, 0, 1, 0]
 
 
-def test_a_missed_call_is_there_too(path: Path) -> None:
+def test_a_missed_call_is_there_too(path):
     """A call that missed has neither source nor answer."""
     tape = recorder(path)
     miss(tape, "a")
@@ -519,7 +506,7 @@ def test_a_missed_call_is_there_too(path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", [None, "many", float("nan"), {}, [3]])
-def test_odd_token_counts_count_as_none(path: Path, tokens: Any) -> None:
+def test_odd_token_counts_count_as_none(path, tokens):
     """A provider's nonsense in `usage` breaks no replay."""
     tape = recorder(path, "record")
     record, _ = tape.begin(tape.number(), call("a"))
@@ -530,7 +517,7 @@ def test_odd_token_counts_count_as_none(path: Path, tokens: Any) -> None:
     assert tape.usage["total_tokens"] == 0
 
 
-def test_unused_recordings_are_counted(path: Path) -> None:
+def test_unused_recordings_are_counted(path):
     """Every recording that no call asked for is one, identical ones each for itself."""
     recorded(path, "a", "same", "same", "b")
     tape = recorder(path)
@@ -542,7 +529,7 @@ def test_unused_recordings_are_counted(path: Path) -> None:
     assert recorder(path.with_name("none.yaml")).unused() == 0
 
 
-def test_what_was_recorded_now_is_not_unused(path: Path) -> None:
+def test_what_was_recorded_now_is_not_unused(path):
     """Unused are recordings of earlier runs only."""
     recorded(path, "a")
     tape = recorder(path, "record")
@@ -554,7 +541,7 @@ def test_what_was_recorded_now_is_not_unused(path: Path) -> None:
 # ---- misses --------------------------------------------------------------------------------------------
 
 
-def test_a_miss_without_a_cassette_says_so(path: Path) -> None:
+def test_a_miss_without_a_cassette_says_so(path):
     """What was asked, where it was looked for, in which mode, and last the command that records it."""
     assert miss(recorder(path), "Who is the GOAT?\nOne line.") == (
         "No recording answers this call of completion(): model openai/m, 1 message, "
@@ -568,7 +555,7 @@ def test_a_miss_without_a_cassette_says_so(path: Path) -> None:
     )
 
 
-def test_a_miss_shows_what_differs_from_the_nearest_recording(path: Path) -> None:
+def test_a_miss_shows_what_differs_from_the_nearest_recording(path):
     """A changed prompt shows its changed words, not two walls of JSON."""
     recorded(path, "Something else entirely", "Who is the best player of all time?")
     told = miss(recorder(path, "once"), "Who is the worst player of all time?")
@@ -586,7 +573,7 @@ def test_a_miss_shows_what_differs_from_the_nearest_recording(path: Path) -> Non
     )
 
 
-def test_a_miss_is_known_as_data_too(path: Path) -> None:
+def test_a_miss_is_known_as_data_too(path):
     """What the message says is there for a summary: the cause, the nearest recording, what differs, its cost."""
     recorded(path, "Something else entirely", "Who is the best player of all time?")
     tape = recorder(path)
@@ -602,7 +589,7 @@ def test_a_miss_is_known_as_data_too(path: Path) -> None:
     assert message(details) == str(missed.value)
 
 
-def test_a_used_up_recording_is_told_from_a_missing_one(path: Path) -> None:
+def test_a_used_up_recording_is_told_from_a_missing_one(path):
     """Under `repeat = error` the call is recorded, only not as often as it is made."""
     recorded(path, "a")
     tape = recorder(path, repeat="error")
@@ -618,7 +605,7 @@ def test_a_used_up_recording_is_told_from_a_missing_one(path: Path) -> None:
     )
 
 
-def test_a_miss_beside_a_broken_recording_names_both(path: Path) -> None:
+def test_a_miss_beside_a_broken_recording_names_both(path):
     """A document that cannot be read hinders no message: it is named in it."""
     recorded(path, "first one", "second one")
     text = path.read_text()
@@ -630,7 +617,7 @@ def test_a_miss_beside_a_broken_recording_names_both(path: Path) -> None:
     assert told.endswith('Record it:  pytest --lm-record "test_x.py::test_x"')
 
 
-def test_a_miss_beside_many_broken_recordings_names_a_few(path: Path) -> None:
+def test_a_miss_beside_many_broken_recordings_names_a_few(path):
     """A miss stays readable where thousands of recordings are broken."""
     recorded(path, *map(str, range(20)))
     path.write_text(path.read_text().replace("call: completion", "call: ["))
@@ -639,7 +626,7 @@ def test_a_miss_beside_many_broken_recordings_names_a_few(path: Path) -> None:
     assert "17 more recordings cannot be read: pytest-lmcache check" in said
 
 
-def test_many_misses_are_not_all_explained(path: Path) -> None:
+def test_many_misses_are_not_all_explained(path):
     """A program that goes on after its misses is not slowed down by comparing each with everything."""
     recorded(path, "nearly the same")
     tape = recorder(path)
@@ -650,7 +637,7 @@ def test_many_misses_are_not_all_explained(path: Path) -> None:
     assert len(tape.faults) == MAX_COMPARED + 5
 
 
-def test_a_miss_is_no_ordinary_exception(path: Path) -> None:
+def test_a_miss_is_no_ordinary_exception(path):
     """`except Exception` in the code under test does not swallow it."""
     assert not issubclass(CassetteMiss, Exception)
     tape = recorder(path)
@@ -666,7 +653,7 @@ def test_a_miss_is_no_ordinary_exception(path: Path) -> None:
 SECRET = "sk-proj-" + "aB3" * 16
 
 
-def test_no_secret_is_written_wherever_it_stands(path: Path) -> None:
+def test_no_secret_is_written_wherever_it_stands(path):
     """Answers, streams cut in pieces, errors, hidden parameters and the header's test id are redacted."""
     label = f"test_x.py::test_x[{SECRET}]"
     tape = recorder(path, "record", label=label, commands=commands_of(label))
@@ -694,7 +681,7 @@ def test_no_secret_is_written_wherever_it_stands(path: Path) -> None:
     assert re.fullmatch("my <redacted:openai-key:[0-9a-f]{6}> ok", told)
 
 
-def test_a_rewrite_that_asks_the_same_more_often(path: Path) -> None:
+def test_a_rewrite_that_asks_the_same_more_often(path):
     """Each of the identical calls keeps its own answer, though fewer were recorded before."""
     recorded(path, "a")
     for texts in (["2", "3", "4"], ["5", "6"]):
@@ -709,7 +696,7 @@ def test_a_rewrite_that_asks_the_same_more_often(path: Path) -> None:
         assert tape.unused() == 0
 
 
-def test_own_patterns_are_redacted_as_well(path: Path) -> None:
+def test_own_patterns_are_redacted_as_well(path):
     """`redact` and `redact_with` add to what is taken out of answers."""
     tape = recorder(
         path, "record", redact=[r"ACME-\d+"], redact_with=lambda text: text.replace("Miller", "M.")
@@ -721,7 +708,7 @@ def test_own_patterns_are_redacted_as_well(path: Path) -> None:
     assert "ACME-1234" not in path.read_text()
 
 
-def test_the_time_of_recording_is_the_real_one(path: Path) -> None:
+def test_the_time_of_recording_is_the_real_one(path):
     """A test that stops the clock is recorded with the day on which it was."""
     from datetime import UTC, datetime
 
@@ -732,7 +719,7 @@ def test_the_time_of_recording_is_the_real_one(path: Path) -> None:
     assert f"recorded: {datetime.now(UTC):%Y-%m-}" in path.read_text()
 
 
-def test_the_header_names_the_test_and_the_command_that_records_it_again(path: Path) -> None:
+def test_the_header_names_the_test_and_the_command_that_records_it_again(path):
     """Whoever finds a cassette knows whose it is."""
     recorded(path, "a")
     assert path.read_text().startswith(
@@ -744,7 +731,7 @@ def test_the_header_names_the_test_and_the_command_that_records_it_again(path: P
     )
 
 
-def test_a_shared_cassettes_header_names_no_test(path: Path) -> None:
+def test_a_shared_cassettes_header_names_no_test(path):
     """What several tests recorded is not the last one's."""
     recorded(path, "a", is_shared=True, label="several tests")
     assert path.read_text().startswith("# pytest-lmcache cassette of several tests\nlmcache: 1\n")

@@ -1,7 +1,5 @@
 """Settings: their values, who gave them, and what an error says."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

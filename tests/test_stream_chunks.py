@@ -1,9 +1,6 @@
 """Streams as they are stored: chunks that repeat another one are texts, and mean the same as if each were whole."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import exactly
@@ -15,7 +12,7 @@ from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.layers import values
 from pytest_lmcache.libraries.litellm.entry_points import CHAT_STREAM
-from pytest_lmcache.stream_chunks import Chunk, is_stored, pack, text_path, whole, with_text
+from pytest_lmcache.stream_chunks import is_stored, pack, text_path, whole, with_text
 
 CHAT_CHUNKS = CHAT_STREAM.chunks
 
@@ -42,11 +39,11 @@ runs = st.lists(st.tuples(chunks, st.lists(texts, max_size=4)), min_size=1, max_
 many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def chunk(text: str, **more: Any) -> dict[str, Any]:
+def chunk(text, **more):
     return {"id": "c1", "created": 1, "choices": [{"index": 0, "delta": {"content": text}, **more}]}
 
 
-def stream(given_runs: list[tuple[dict[str, Any], list[str]]]) -> list[Chunk]:
+def stream(given_runs):
     """Chunks, each followed by those that repeat it."""
     return [each for first, texts in given_runs for each in (first, *(texts if text_path(first) else ()))]
 
@@ -54,7 +51,7 @@ def stream(given_runs: list[tuple[dict[str, Any], list[str]]]) -> list[Chunk]:
 @many
 @given(runs)
 @example([(chunk("a"), ["\ud800", "b"])])
-def test_a_layer_gives_each_chunk_back(given_runs: list[Any]) -> None:
+def test_a_layer_gives_each_chunk_back(given_runs):
     """To the bit, and each its own."""
     data = stream(given_runs)
     revived, _ = values.revive(values.store(Answer(Kind.STREAM, data), WHEN))
@@ -65,7 +62,7 @@ def test_a_layer_gives_each_chunk_back(given_runs: list[Any]) -> None:
 
 @many
 @given(runs)
-def test_a_file_gives_each_chunk_back(given_runs: list[Any]) -> None:
+def test_a_file_gives_each_chunk_back(given_runs):
     """To the bit, whatever else of a chunk says the same as its piece of text."""
     data = stream(given_runs)
     asked = Interaction("k1", Call("completion", {}), Answer(Kind.STREAM, data), WHEN)
@@ -78,7 +75,7 @@ def test_a_file_gives_each_chunk_back(given_runs: list[Any]) -> None:
 @example([(chunk("a", role=KEY), ["b"])])
 @example([(chunk("a"), ["b", KEY, "c", "d"])])
 @example([(chunk(KEY[:9]), [KEY[9:], "c"]), (chunk("a", finish_reason="stop"), ["b"])])
-def test_secrets_go_as_if_each_chunk_were_alone(given_runs: list[Any]) -> None:
+def test_secrets_go_as_if_each_chunk_were_alone(given_runs):
     """Also those in pieces; and what is left is written as it would be alone."""
     data = stream(given_runs)
     clean = redact.Redactor(environ={}).stream(data)
@@ -97,7 +94,7 @@ pieces = st.lists(
 
 @many
 @given(pieces)
-def test_litellm_s_objects_are_as_if_each_were_made_alone(said: list[tuple[str, Any]]) -> None:
+def test_litellm_s_objects_are_as_if_each_were_made_alone(said):
     """Read from a recording, and stored again from the objects."""
     stored = [chunk(text, **more) for text, more in said]
     alone = [CHAT_CHUNKS.from_plain(copied(each)) for each in stored]
@@ -111,7 +108,7 @@ def test_litellm_s_objects_are_as_if_each_were_made_alone(said: list[tuple[str, 
     )
 
 
-def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
+def test_a_chunk_that_its_reader_changes_changes_no_other():
     """Each object is its reader's own, down to what LiteLLM hides in it."""
     revive = CHAT_CHUNKS.unpacker()
     one, other, last = [revive(each) for each in (chunk("a"), "b", "c")]
@@ -124,7 +121,7 @@ def test_a_chunk_that_its_reader_changes_changes_no_other() -> None:
     assert last._hidden_params == {}
 
 
-def test_a_chunk_that_its_reader_has_changed_is_like_no_other() -> None:
+def test_a_chunk_that_its_reader_has_changed_is_like_no_other():
     """What a program writes into a chunk is not stored of the next."""
     store = CHAT_CHUNKS.packer()
     first, second = (CHAT_CHUNKS.from_plain(chunk(text)) for text in "ab")
@@ -136,7 +133,7 @@ def test_a_chunk_that_its_reader_has_changed_is_like_no_other() -> None:
     assert "system_fingerprint" in store(third)
 
 
-def test_what_repeats_a_chunk_is_found_while_a_stream_is_recorded() -> None:
+def test_what_repeats_a_chunk_is_found_while_a_stream_is_recorded():
     """And a layer keeps only its text."""
     store = CHAT_CHUNKS.packer()
     stored = [store(CHAT_CHUNKS.from_plain(chunk(text))) for text in ("a", "b", "\ud800", "c")]
@@ -153,7 +150,7 @@ def test_what_repeats_a_chunk_is_found_while_a_stream_is_recorded() -> None:
 @example(
     [{"text": ""}, {"text": "", "content": ""}, {"content": "", "text": "a"}, {"content": "", "text": ""}]
 )
-def test_any_stream_comes_back_whole(given_chunks: list[dict[str, Any]]) -> None:
+def test_any_stream_comes_back_whole(given_chunks):
     """Packing loses nothing, whatever the chunks are; each stays in its place."""
     stored = pack(copied(given_chunks))
     assert is_stored(stored)
@@ -161,7 +158,7 @@ def test_any_stream_comes_back_whole(given_chunks: list[dict[str, Any]]) -> None
     assert exactly([*whole(stored)]) == exactly(given_chunks)
 
 
-def tool_call(arguments: str) -> dict[str, Any]:
+def tool_call(arguments):
     function = {"arguments": arguments, "name": None}
     return {
         "choices": [
@@ -185,9 +182,7 @@ def tool_call(arguments: str) -> dict[str, Any]:
         ({"text": "a"}, ("text",)),
     ],
 )
-def test_a_piece_of_text_is_found_in_the_chunks_of_each_api(
-    first: dict[str, Any], path: tuple[str, ...]
-) -> None:
+def test_a_piece_of_text_is_found_in_the_chunks_of_each_api(first, path):
     """Chats, their tool calls and their reasoning, text completions, and DSPy's own engine."""
     assert text_path(first) == path
     assert pack([first, with_text(first, path, "b"), with_text(first, path, "c")]) == [first, "b", "c"]
@@ -196,7 +191,7 @@ def test_a_piece_of_text_is_found_in_the_chunks_of_each_api(
 @pytest.mark.parametrize(
     "data", [["a"], [{}, "a"], [chunk("a"), None], [chunk("a"), {}, "b"], {}, None, "ab"]
 )
-def test_what_is_no_stored_stream_is_known(data: Any) -> None:
+def test_what_is_no_stored_stream_is_known(data):
     """A text needs a chunk to repeat."""
     assert not is_stored(data)
     if isinstance(data, list) and None not in data:
@@ -205,7 +200,7 @@ def test_what_is_no_stored_stream_is_known(data: Any) -> None:
 
 
 @pytest.mark.parametrize("flag", ODD)
-def test_only_what_is_the_same_in_a_file_repeats_a_chunk(flag: Any) -> None:
+def test_only_what_is_the_same_in_a_file_repeats_a_chunk(flag):
     """1, True and 1.0 are equal to Python, and not the same in a file."""
     assert pack([chunk("a", x=1), chunk("b", x=1)]) == [chunk("a", x=1), "b"]
     for one, other in ((flag, flag), (flag, 1), (1, flag)):

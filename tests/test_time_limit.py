@@ -1,10 +1,7 @@
 """A regular expression of the user's that hangs is stopped and named, and nobody's signals are disturbed."""
 
-from __future__ import annotations
-
 import signal
 import threading
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,25 +16,25 @@ TEXT = "a" * 60
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timers")
 
 
-def redacted() -> object:
+def redacted():
     return Redactor([HANGS], environ={})({"content": TEXT})
 
 
-def keyed() -> object:
+def keyed():
     request = {"messages": [{"role": "user", "content": TEXT}]}
     return strategy("exact", [f"re:{HANGS}"]).key(Call("completion", request))
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon(monkeypatch):
     """Ten seconds are too long for a test."""
     monkeypatch.setattr(time_limit, "SECONDS", 0.1)
 
 
 @pytest.fixture
-def alarms() -> Iterator[list[int]]:
+def alarms():
     """A handler for SIGALRM with a timer that runs, as pytest-timeout has them: the alarms that it got."""
-    seen: list[int] = []
+    seen = []
     before = signal.signal(signal.SIGALRM, lambda number, _: seen.append(number))
     signal.setitimer(signal.ITIMER_REAL, 100)
     yield seen
@@ -47,7 +44,7 @@ def alarms() -> Iterator[list[int]]:
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(("use", "option"), [(redacted, "lm_redact"), (keyed, "lm_normalize")])
-def test_a_hanging_pattern_is_stopped_and_named(use: Callable[[], object], option: str) -> None:
+def test_a_hanging_pattern_is_stopped_and_named(use, option):
     """The error says which pattern of which option it was; the timer and its signal are free again."""
     with pytest.raises(SettingsError, match=rf"'\(a\+\)\+!' of .*{option}"):
         use()
@@ -56,7 +53,7 @@ def test_a_hanging_pattern_is_stopped_and_named(use: Callable[[], object], optio
 
 
 @pytest.mark.usefixtures("soon")
-def test_an_alarm_of_the_user_is_left_alone(alarms: list[int]) -> None:
+def test_an_alarm_of_the_user_is_left_alone(alarms):
     """Where somebody has the alarm, the timer of processor time stops the pattern."""
     with pytest.raises(SettingsError, match="lm_redact"):
         redacted()
@@ -64,9 +61,9 @@ def test_an_alarm_of_the_user_is_left_alone(alarms: list[int]) -> None:
     assert signal.getsignal(signal.SIGVTALRM) is signal.SIG_DFL
 
 
-def test_patterns_in_another_thread() -> None:
+def test_patterns_in_another_thread():
     """A thread, which gets no signals, matches without a limit."""
-    found: list[object] = []
+    found = []
     thread = threading.Thread(target=lambda: found.append(Redactor(["b+"], environ={})("abba")))
     thread.start()
     thread.join()

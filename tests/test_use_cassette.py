@@ -1,7 +1,5 @@
 """`use_cassette` around real LiteLLM calls, in threads, tasks, loops and as a decorator."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import contextvars
@@ -9,14 +7,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import litellm
 import pytest
-from provider import Provider, Reply
+from provider import Reply
 
 import pytest_lmcache
 from pytest_lmcache import CassetteError, CassetteMiss, SettingsError, UnkeyableCallError, use_cassette
@@ -28,7 +24,7 @@ GONE = "http://127.0.0.1:9/v1"
 pytestmark = pytest.mark.usefixtures("nobody_records")
 
 
-def request(text: str, url: str, **more: Any) -> dict[str, Any]:
+def request(text, url, **more):
     messages = [{"role": "user", "content": text}]
     return {
         "model": "openai/gpt-4o-mini",
@@ -39,25 +35,23 @@ def request(text: str, url: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def ask(text: str, url: str = GONE, **more: Any) -> str:
-    said: str = litellm.completion(**request(text, url, max_retries=0, **more)).choices[0].message.content
-    return said
+def ask(text, url=GONE, **more):
+    return litellm.completion(**request(text, url, max_retries=0, **more)).choices[0].message.content
 
 
-async def aask(text: str, url: str = GONE, **more: Any) -> str:
+async def aask(text, url=GONE, **more):
     answer = await litellm.acompletion(**request(text, url, max_retries=0, **more))
-    said: str = answer.choices[0].message.content
-    return said
+    return answer.choices[0].message.content
 
 
-def record(path: Path, provider: Provider, *texts: str) -> None:
+def record(path, provider, *texts):
     with use_cassette(path, mode="record"):
         for text in texts:
             ask(text, provider.url)
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path / "x.yaml"
 
@@ -65,7 +59,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- the block -----------------------------------------------------------------------------------------
 
 
-def test_a_block_records_once_and_replays_for_ever(path: Path, provider: Provider) -> None:
+def test_a_block_records_once_and_replays_for_ever(path, provider):
     """Record with the provider there, replay with it gone; the tape tells which was which."""
     with use_cassette(path, mode="record") as tape:
         first = ask("hello", provider.url)
@@ -78,10 +72,10 @@ def test_a_block_records_once_and_replays_for_ever(path: Path, provider: Provide
     assert provider.count == asked
 
 
-def test_an_async_block_does_the_same(path: Path, provider: Provider) -> None:
+def test_an_async_block_does_the_same(path, provider):
     """`async with` records and replays calls under gather, in the order in which they started."""
 
-    async def go(url: str, mode: str) -> list[str]:
+    async def go(url, mode):
         async with use_cassette(path, mode=mode):
             return await asyncio.gather(*(aask(f"question {number}", url) for number in range(4)))
 
@@ -93,9 +87,7 @@ def test_an_async_block_does_the_same(path: Path, provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, asyncio.CancelledError])
-def test_a_block_that_fails_writes_nothing(
-    path: Path, provider: Provider, error: type[BaseException]
-) -> None:
+def test_a_block_that_fails_writes_nothing(path, provider, error):
     """Whatever ends a block but its end leaves no cassette, and LiteLLM as it was."""
     with pytest.raises(error), use_cassette(path, mode="record"):
         ask("hello", provider.url)
@@ -104,7 +96,7 @@ def test_a_block_that_fails_writes_nothing(
     assert not session.scopes
 
 
-def test_a_swallowed_miss_is_raised_at_the_end(path: Path) -> None:
+def test_a_swallowed_miss_is_raised_at_the_end(path):
     """Code that catches everything does not hide that a call missed."""
     with (
         pytest.raises(CassetteMiss, match=r"x\.yaml: there is no such file yet") as missed,
@@ -118,7 +110,7 @@ def test_a_swallowed_miss_is_raised_at_the_end(path: Path) -> None:
     assert str(missed.value).endswith('Record it:  use_cassette("x.yaml", mode="record")')
 
 
-def test_a_block_with_a_miss_writes_nothing(path: Path, provider: Provider) -> None:
+def test_a_block_with_a_miss_writes_nothing(path, provider):
     """In mode once, what was recorded beside a refused call is not kept."""
     with pytest.raises(CassetteMiss), use_cassette(path, mode="once"):
         ask("hello", provider.url)
@@ -127,7 +119,7 @@ def test_a_block_with_a_miss_writes_nothing(path: Path, provider: Provider) -> N
     assert not path.exists()
 
 
-def test_the_blocks_own_error_is_not_replaced_by_a_miss(path: Path) -> None:
+def test_the_blocks_own_error_is_not_replaced_by_a_miss(path):
     """An error that came out of the block stays the one that is seen."""
     with pytest.raises(ZeroDivisionError), use_cassette(path):
         try:
@@ -136,7 +128,7 @@ def test_the_blocks_own_error_is_not_replaced_by_a_miss(path: Path) -> None:
             _ = 1 / 0
 
 
-def test_the_header_says_how_to_record_again(path: Path, provider: Provider) -> None:
+def test_the_header_says_how_to_record_again(path, provider):
     """The command in the file is this function's, with the path as it was given."""
     with use_cassette("x.yaml", mode="record"):
         ask("hello", provider.url)
@@ -145,7 +137,7 @@ def test_the_header_says_how_to_record_again(path: Path, provider: Provider) -> 
     )
 
 
-def test_a_block_that_changes_folder_keeps_its_file(path: Path, provider: Provider, tmp_path: Path) -> None:
+def test_a_block_that_changes_folder_keeps_its_file(path, provider, tmp_path):
     """A relative path is meant from where the block begins."""
     (tmp_path / "sub").mkdir()
     with use_cassette("x.yaml", mode="record"):
@@ -154,7 +146,7 @@ def test_a_block_that_changes_folder_keeps_its_file(path: Path, provider: Provid
     assert path.exists()
 
 
-def test_a_cassette_that_cannot_be_written_is_an_error(path: Path, provider: Provider) -> None:
+def test_a_cassette_that_cannot_be_written_is_an_error(path, provider):
     """The block that recorded it says so; LiteLLM is as it was."""
     path.write_text("")
     with pytest.raises(CassetteError, match="empty"), use_cassette(path, mode="record"):
@@ -166,13 +158,13 @@ def test_a_cassette_that_cannot_be_written_is_an_error(path: Path, provider: Pro
 @pytest.mark.parametrize(
     "setting", [{"modus": "replay"}, {"mode": "sometimes"}, {"cassette": "y"}, {"cassette_dir": "y"}]
 )
-def test_settings_that_cannot_be_are_refused_at_once(setting: dict[str, Any]) -> None:
+def test_settings_that_cannot_be_are_refused_at_once(setting):
     """A wrong name or value is an error where it is written, also one that has no meaning here."""
     with pytest.raises(SettingsError, match=next(iter(setting))):
         use_cassette("x.yaml", **setting)
 
 
-def test_two_blocks_rewrite_one_file_together(path: Path, provider: Provider) -> None:
+def test_two_blocks_rewrite_one_file_together(path, provider):
     """A rewrite drops what is no longer asked, but not what another block of the same run asked."""
     record(path.with_name("y.yaml"), provider, "old", "kept")
     path.with_name("y.yaml").rename(path)
@@ -193,9 +185,7 @@ def test_two_blocks_rewrite_one_file_together(path: Path, provider: Provider) ->
         ("authentication", litellm.AuthenticationError),
     ],
 )
-def test_transient_errors_leave_no_trace(
-    path: Path, provider: Provider, failure: str, error: type[Exception]
-) -> None:
+def test_transient_errors_leave_no_trace(path, provider, failure, error):
     """A call that succeeded after a retry is replayed as one that succeeded."""
     provider.script(Reply(failure=failure))
     with use_cassette(path, mode="record") as tape:
@@ -209,7 +199,7 @@ def test_transient_errors_leave_no_trace(
     assert len(tape.calls) == 1
 
 
-def test_all_errors_are_recorded_where_that_is_asked_for(path: Path, provider: Provider) -> None:
+def test_all_errors_are_recorded_where_that_is_asked_for(path, provider):
     """With `record_errors="all"` a rate limit comes back in its place, as the same class."""
     provider.script(Reply(failure="rate_limit"))
     for mode, url in (("record", provider.url), ("replay", GONE)):
@@ -222,12 +212,12 @@ def test_all_errors_are_recorded_where_that_is_asked_for(path: Path, provider: P
 # ---- as a decorator ------------------------------------------------------------------------------------
 
 
-def test_a_decorated_function_has_a_cassette_for_each_call(path: Path, provider: Provider) -> None:
+def test_a_decorated_function_has_a_cassette_for_each_call(path, provider):
     """Each call of the function is a block of its own: the n-th answer is counted anew."""
     url = [provider.url]
 
     @use_cassette(path, mode="once")
-    def twice(text: str) -> list[str]:
+    def twice(text):
         """Ask twice."""
         return [ask(text, url[0]), ask(text, url[0])]
 
@@ -238,15 +228,15 @@ def test_a_decorated_function_has_a_cassette_for_each_call(path: Path, provider:
     assert (twice.__name__, twice.__doc__) == ("twice", "Ask twice.")
 
 
-def test_a_decorated_async_function_runs_inside_its_cassette(path: Path, provider: Provider) -> None:
+def test_a_decorated_async_function_runs_inside_its_cassette(path, provider):
     """The block lasts until the coroutine has ended, and several may run at once."""
 
     @use_cassette(path, mode="record")
-    async def one(text: str, url: str) -> str:
+    async def one(text, url):
         await asyncio.sleep(0.01)
         return await aask(text, url)
 
-    async def several(url: str) -> list[str]:
+    async def several(url):
         return await asyncio.gather(*(one(f"question {number}", url) for number in range(5)))
 
     first = asyncio.run(several(provider.url))
@@ -254,25 +244,25 @@ def test_a_decorated_async_function_runs_inside_its_cassette(path: Path, provide
     assert asyncio.run(several(GONE)) == first
 
 
-def test_a_decorated_method_is_a_method(path: Path, provider: Provider) -> None:
+def test_a_decorated_method_is_a_method(path, provider):
     """`self` and arguments go through."""
 
     class Agent:
         url = provider.url
 
         @use_cassette(path, mode="record")
-        def say(self, text: str, *, loud: bool = False) -> str:
+        def say(self, text, *, loud=False):
             said = ask(text, self.url)
             return said.upper() if loud else said
 
     assert "HELLO" in Agent().say("hello", loud=True)
 
 
-def test_a_decorated_function_that_fails_writes_nothing(path: Path, provider: Provider) -> None:
+def test_a_decorated_function_that_fails_writes_nothing(path, provider):
     """As with a block: only what ended well is kept."""
 
     @use_cassette(path, mode="record")
-    def fails() -> None:
+    def fails():
         ask("hello", provider.url)
         raise ZeroDivisionError
 
@@ -281,16 +271,16 @@ def test_a_decorated_function_that_fails_writes_nothing(path: Path, provider: Pr
     assert not path.exists()
 
 
-def generator() -> Iterator[int]:
+def generator():
     yield 1
 
 
-async def async_generator() -> Any:
+async def async_generator():
     yield 1
 
 
 @pytest.mark.parametrize("thing", [generator, async_generator, Path])
-def test_what_makes_its_calls_later_is_refused(thing: Callable[..., Any]) -> None:
+def test_what_makes_its_calls_later_is_refused(thing):
     """The body of a generator runs when the block is over: better an error than calls that slip by."""
     with pytest.raises(SettingsError, match=thing.__qualname__):
         use_cassette("x.yaml")(thing)
@@ -299,7 +289,7 @@ def test_what_makes_its_calls_later_is_refused(thing: Callable[..., Any]) -> Non
 # ---- whose call it is ----------------------------------------------------------------------------------
 
 
-def test_one_object_serves_many_blocks(path: Path, provider: Provider) -> None:
+def test_one_object_serves_many_blocks(path, provider):
     """One `use_cassette` may be entered again, inside itself and at the same time in several threads."""
     again = use_cassette(path, mode="record")
     with again as outer:
@@ -309,7 +299,7 @@ def test_one_object_serves_many_blocks(path: Path, provider: Provider) -> None:
     assert (len(inner.calls), len(outer.calls)) == (1, 1)
     together = threading.Barrier(4)
 
-    def block(number: int) -> tuple[int, bool]:
+    def block(number):
         with again as tape:
             together.wait()
             ask(f"thread {number}", provider.url)
@@ -326,12 +316,12 @@ def test_one_object_serves_many_blocks(path: Path, provider: Provider) -> None:
     assert tape.replayed == 6
 
 
-def test_blocks_of_one_object_end_in_any_order(path: Path, provider: Provider) -> None:
+def test_blocks_of_one_object_end_in_any_order(path, provider):
     """A block that ends closes itself, not the one that began last."""
     again = use_cassette(path, mode="record")
     entered, ended = threading.Event(), threading.Event()
 
-    def longer() -> int:
+    def longer():
         with again as tape:
             entered.set()
             ended.wait()
@@ -347,11 +337,11 @@ def test_blocks_of_one_object_end_in_any_order(path: Path, provider: Provider) -
     assert not tape.calls
 
 
-def test_after_an_inner_block_the_outer_one_has_its_context_again(path: Path, provider: Provider) -> None:
+def test_after_an_inner_block_the_outer_one_has_its_context_again(path, provider):
     """A block that another thread opened meanwhile gets nothing of it."""
     entered, ended = threading.Event(), threading.Event()
 
-    def foreign() -> int:
+    def foreign():
         with use_cassette(path.with_name("foreign.yaml"), mode="record") as tape:
             entered.set()
             ended.wait()
@@ -367,7 +357,7 @@ def test_after_an_inner_block_the_outer_one_has_its_context_again(path: Path, pr
     assert len(outer.calls) == 1
 
 
-def test_nested_blocks_each_get_their_own_calls(path: Path, provider: Provider) -> None:
+def test_nested_blocks_each_get_their_own_calls(path, provider):
     """The innermost block gets the call; when it ends, the outer one does again."""
     inner_path = path.with_name("inner.yaml")
     with use_cassette(path, mode="record") as outer:
@@ -380,24 +370,24 @@ def test_nested_blocks_each_get_their_own_calls(path: Path, provider: Provider) 
         assert "inside" in ask("inside")
 
 
-def test_two_threads_and_two_loops_have_each_their_own_cassette(path: Path, provider: Provider) -> None:
+def test_two_threads_and_two_loops_have_each_their_own_cassette(path, provider):
     """Blocks that run at the same time never get each other's calls, in threads or in event loops."""
     together = threading.Barrier(4)
 
-    def plainly(number: int, url: str, mode: str) -> list[str]:
+    def plainly(number, url, mode):
         with use_cassette(path.with_name(f"{number}.yaml"), mode=mode):
             together.wait()
             return [ask(f"{number}: {place}", url) for place in range(3)]
 
-    def in_a_loop(number: int, url: str, mode: str) -> list[str]:
-        async def go() -> list[str]:
+    def in_a_loop(number, url, mode):
+        async def go():
             async with use_cassette(path.with_name(f"{number}.yaml"), mode=mode):
                 together.wait()
                 return await asyncio.gather(*(aask(f"{number}: {place}", url) for place in range(3)))
 
         return asyncio.run(go())
 
-    def all_at_once(url: str, mode: str) -> list[list[str]]:
+    def all_at_once(url, mode):
         with ThreadPoolExecutor(4) as pool:
             jobs = [
                 pool.submit(in_a_loop if number % 2 else plainly, number, url, mode) for number in range(4)
@@ -411,15 +401,15 @@ def test_two_threads_and_two_loops_have_each_their_own_cassette(path: Path, prov
     assert all_at_once(GONE, "replay") == first
 
 
-def test_tasks_of_one_loop_have_each_their_own_cassette(path: Path, provider: Provider) -> None:
+def test_tasks_of_one_loop_have_each_their_own_cassette(path, provider):
     """A task that opened a block keeps it, whatever other tasks open meanwhile."""
 
-    async def one(number: int, url: str, mode: str) -> str:
+    async def one(number, url, mode):
         async with use_cassette(path.with_name(f"{number}.yaml"), mode=mode):
             await asyncio.sleep(0.01 * (3 - number))
             return await aask(f"task {number}", url)
 
-    async def several(url: str, mode: str) -> list[str]:
+    async def several(url, mode):
         return await asyncio.gather(*(one(number, url, mode) for number in range(3)))
 
     first = asyncio.run(several(provider.url, "record"))
@@ -427,7 +417,7 @@ def test_tasks_of_one_loop_have_each_their_own_cassette(path: Path, provider: Pr
     assert [path.with_name(f"{number}.yaml").read_text().count("--- #") for number in range(3)] == [1, 1, 1]
 
 
-def test_a_context_of_an_earlier_block_belongs_to_the_open_one(path: Path, provider: Provider) -> None:
+def test_a_context_of_an_earlier_block_belongs_to_the_open_one(path, provider):
     """A pool's thread or a loop that remembers a closed block does not take calls out of the open one."""
     with use_cassette(path.with_name("old.yaml"), mode="record"):
         stale = contextvars.copy_context()
@@ -436,7 +426,7 @@ def test_a_context_of_an_earlier_block_belongs_to_the_open_one(path: Path, provi
     assert tape.recorded == 1
 
 
-def test_a_thread_without_a_context_belongs_to_the_open_block(path: Path, provider: Provider) -> None:
+def test_a_thread_without_a_context_belongs_to_the_open_block(path, provider):
     """ThreadPoolExecutor and threading.Thread know nothing of contexts: their calls are recorded all the same."""
     with use_cassette(path, mode="record") as tape, ThreadPoolExecutor(3) as pool:
         first = list(pool.map(lambda number: ask(f"question {number}", provider.url), range(6)))
@@ -445,10 +435,10 @@ def test_a_thread_without_a_context_belongs_to_the_open_block(path: Path, provid
         assert list(pool.map(lambda number: ask(f"question {number}"), range(6))) == first
 
 
-def test_a_key_that_asks_a_model_is_refused(path: Path, provider: Provider) -> None:
+def test_a_key_that_asks_a_model_is_refused(path, provider):
     """It would ask for ever: the call within the key function says so at once, and reaches nobody."""
 
-    def key(request: dict[str, Any]) -> str:
+    def key(request):
         return ask(request["messages"][0]["content"], provider.url)
 
     before = provider.count
@@ -462,11 +452,11 @@ def test_a_key_that_asks_a_model_is_refused(path: Path, provider: Provider) -> N
     assert provider.count == before
 
 
-def test_a_block_may_end_in_another_context(path: Path, provider: Provider) -> None:
+def test_a_block_may_end_in_another_context(path, provider):
     """An async fixture's second half may run in another task than its first."""
     block = use_cassette(path, mode="record")
 
-    async def go() -> None:
+    async def go():
         tape = await asyncio.create_task(block.__aenter__())
         await aask("hello", provider.url)
         assert tape.recorded == 1
@@ -480,9 +470,7 @@ def test_a_block_may_end_in_another_context(path: Path, provider: Provider) -> N
 # ---- what is put on and taken off ----------------------------------------------------------------------
 
 
-def test_dummy_keys_are_there_on_replay_only(
-    path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dummy_keys_are_there_on_replay_only(path, provider, monkeypatch):
     """An SDK that insists on a key gets by on replay; recording sees the user's own environment."""
     for name in PROVIDER_KEYS:
         monkeypatch.delenv(name, raising=False)
@@ -502,7 +490,7 @@ def test_dummy_keys_are_there_on_replay_only(
         assert dict(os.environ) == before
 
 
-def test_a_key_that_the_block_set_itself_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_the_block_set_itself_stays(path, monkeypatch):
     """Only the placeholder is taken away again."""
     monkeypatch.setenv("OPENAI_API_KEY", "to be restored")
     monkeypatch.delenv("OPENAI_API_KEY")
@@ -511,7 +499,7 @@ def test_a_key_that_the_block_set_itself_stays(path: Path, monkeypatch: pytest.M
     assert os.environ["OPENAI_API_KEY"] == "own"
 
 
-def test_the_price_map_is_local(path: Path) -> None:
+def test_the_price_map_is_local(path):
     """A script that imports LiteLLM inside its first block fetches nothing; a user's own setting stays."""
     code = (
         "import os, sys\n"

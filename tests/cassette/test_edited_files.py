@@ -1,15 +1,10 @@
 """Recordings that somebody edited: whatever a field holds, a call gets an answer or a CassetteError with its line."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import random
 import re
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import litellm
 import pytest
@@ -28,7 +23,7 @@ WRONG = (None, True, 0, -1, 5, 10**400, 1.5, float("nan"), float("inf"), "", "x"
 ASKED = ("key", "call", "request")
 
 
-def recordings() -> dict[str, dict[str, Any]]:
+def recordings():
     """A recording of each kind, as the document's fields."""
     golden = next(path for path in GOLDEN if path.stem == "calls")
     found = {}
@@ -42,7 +37,7 @@ def recordings() -> dict[str, dict[str, Any]]:
 RECORDED = recordings()
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(value, path=()):
     """The path to each field of a recording beside the question."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
@@ -53,7 +48,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
                 yield from places(item, (*path, name))
 
 
-def edited(fields: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+def edited(fields, path, value):
     changed = copy.deepcopy(fields)
     inner = changed
     for name in path[:-1]:
@@ -70,12 +65,12 @@ EDITS = [
 ]
 
 
-def write(path: Path, fields: dict[str, Any]) -> Path:
+def write(path, fields):
     path.write_text(HEADER + yaml_writer.dump(fields), encoding="utf-8")
     return path
 
 
-def answered(name: str, request: dict[str, Any], *, is_async: bool) -> str:
+def answered(name, request, *, is_async):
     """All that a caller may look at of an answer, as text."""
     if name == "anthropic_messages":
         return asyncio.run(aanswered(litellm.anthropic.messages.acreate, request))
@@ -87,18 +82,18 @@ def answered(name: str, request: dict[str, Any], *, is_async: bool) -> str:
     return shown(answer)
 
 
-async def aanswered(function: Any, request: dict[str, Any]) -> str:
+async def aanswered(function, request):
     answer = await function(**request)
     if request.get("stream"):
         return "".join([shown(chunk) async for chunk in answer])
     return shown(answer)
 
 
-def shown(answer: Any) -> str:
+def shown(answer):
     return repr(answer) + str(answer)
 
 
-def outcome(path: Path, fields: dict[str, Any], how: dict[str, Any]) -> str:
+def outcome(path, fields, how):
     """``answer``, ``error`` for a recorded one, or ``refused``; anything else that is raised fails the test."""
     request = {**fields["request"], "api_key": "sk-local"}
     how = {**how}
@@ -128,7 +123,7 @@ def outcome(path: Path, fields: dict[str, Any], how: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def quiet() -> Iterator[None]:
+def quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydantic's, of a field that is printed with another type
         yield
@@ -145,7 +140,7 @@ def test_recordings_replay_as_they_are(tmp_path, kind, quiet):
 
 
 SAMPLE = random.Random(1).sample(EDITS, 300)  # all 15,000 pass too, in seven minutes
-WAYS: list[dict[str, Any]] = [{}, {"usage": "empty"}, {"is_async": True}, {"is_heard": True}]
+WAYS = [{}, {"usage": "empty"}, {"is_async": True}, {"is_heard": True}]
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -165,7 +160,7 @@ def test_whatever_a_field_holds_is_answered_or_refused(tmp_path, part, quiet):
     assert not faults, "\n".join(faults)
 
 
-def text_of(kind: str) -> str:
+def text_of(kind):
     return HEADER + yaml_writer.dump(RECORDED[next(name for name in RECORDED if name.endswith(kind))])
 
 

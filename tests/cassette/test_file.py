@@ -1,7 +1,5 @@
 """The cassette file: what is in it is found by its key, what is broken is told and never touched."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -12,7 +10,6 @@ import sys
 import threading
 import tracemalloc
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -41,16 +38,16 @@ from pytest_lmcache.cassette.merge import CallToSave
 from pytest_lmcache.cassette.names import cassette_path, own_cassette
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
-from pytest_lmcache.keys.strategies import KeyStrategy, strategy
+from pytest_lmcache.keys.strategies import strategy
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "test_x.yaml"
 
 
 @pytest.fixture
-def three(path: Path) -> Path:
+def three(path):
     record(path, interaction("a", "A"), interaction("b", "B"), interaction("c", "C"))
     return path
 
@@ -58,7 +55,7 @@ def three(path: Path) -> Path:
 # ---- what is in it, and finding it ---------------------------------------------------------------------
 
 
-def test_a_cassette_reads_as_one_document_per_interaction(path: Path) -> None:
+def test_a_cassette_reads_as_one_document_per_interaction(path):
     """A reviewer sees the question, the answer, when and how long, in this order and nothing else."""
     record(
         path, interaction(call("Who?\nOne line."), Answer(Kind.RESPONSE, {"id": "x"}, seconds=3.84, usd=1e-5))
@@ -86,7 +83,7 @@ def test_a_cassette_reads_as_one_document_per_interaction(path: Path) -> None:
     )
 
 
-def test_an_answer_is_found_by_the_key_of_its_call(three: Path) -> None:
+def test_an_answer_is_found_by_the_key_of_its_call(three):
     """Each call gets its own answer, and a call that was never recorded gets none."""
     cassette = Cassette(three, EXACT)
     for asked, answer in (("a", "A"), ("b", "B"), ("c", "C")):
@@ -97,7 +94,7 @@ def test_an_answer_is_found_by_the_key_of_its_call(three: Path) -> None:
     assert not cassette.answers(EXACT.key(call("d")))
 
 
-def test_answers_of_one_key_stay_in_order(path: Path) -> None:
+def test_answers_of_one_key_stay_in_order(path):
     """The n-th identical call gets the n-th answer."""
     record(path, *(interaction("same", f"answer {number}") for number in range(5)))
     found = Cassette(path, EXACT).answers(EXACT.key(call("same")))
@@ -122,7 +119,7 @@ def test_answers_of_one_key_stay_in_order(path: Path) -> None:
         Answer(Kind.RESPONSE, {}),
     ],
 )
-def test_every_kind_of_answer_comes_back_as_it_was(path: Path, answer: Answer) -> None:
+def test_every_kind_of_answer_comes_back_as_it_was(path, answer):
     """Responses, streams (empty, left early, broken, of bytes) and errors survive the file."""
     record(path, interaction("before", "B"), interaction("it", answer), interaction("after", "A"))
     found = Cassette(path, EXACT).entries[1]
@@ -173,7 +170,7 @@ answers = (
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(mappings, answers), min_size=1, max_size=4))
-def test_whatever_was_asked_and_answered_is_found_again(path: Path, pairs: list[tuple[Any, Answer]]) -> None:
+def test_whatever_was_asked_and_answered_is_found_again(path, pairs):
     """No text, number or nesting in a call or an answer can confuse the file's structure."""
     path.unlink(missing_ok=True)
     calls = [Call("completion", {**request, "number": number}) for number, (request, _) in enumerate(pairs)]
@@ -190,8 +187,8 @@ def test_whatever_was_asked_and_answered_is_found_again(path: Path, pairs: list[
         assert repr(_sorted(found.interaction())) == repr(_sorted(each))
 
 
-def _sorted(each: Interaction) -> Any:
-    def plain_of(value: Any) -> Any:
+def _sorted(each):
+    def plain_of(value):
         if isinstance(value, dict):
             return sorted(((repr(name), plain_of(item)) for name, item in value.items()), key=repr)
         return [plain_of(item) for item in value] if isinstance(value, list) else value
@@ -201,10 +198,10 @@ def _sorted(each: Interaction) -> Any:
     return each.key, answer.kind, answer.complete, answer.seconds, *map(plain_of, parts)
 
 
-def test_one_answer_is_read_without_parsing_the_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_answer_is_read_without_parsing_the_others(path, monkeypatch):
     """A cassette of 500 answers costs a test that asks one of them one document's parsing."""
     record(path, *(interaction(f"question {number}", f"answer {number}") for number in range(500)))
-    parsed: list[bytes] = []
+    parsed = []
     load = yaml_reader.load
     monkeypatch.setattr(yaml_reader, "load", lambda text: parsed.append(text) or load(text))
     cassette = Cassette(path, EXACT)
@@ -222,7 +219,7 @@ def test_one_answer_is_read_without_parsing_the_others(path: Path, monkeypatch: 
 # As 0.1.0 wrote them; the folders hold the same interactions in format 1 as it was written last, and in format 2.
 @pytest.mark.parametrize("folder", ["", "format1", "format2"])
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.stem)
-def test_cassettes_of_all_formats_stay_readable(golden: Path, folder: str) -> None:
+def test_cassettes_of_all_formats_stay_readable(golden, folder):
     """What was recorded once reads the same for ever: the files in golden never change."""
     known = json.loads(golden.with_suffix(".json").read_text())
     entries = Cassette(golden.parent / folder / golden.name, EXACT).entries
@@ -231,7 +228,7 @@ def test_cassettes_of_all_formats_stay_readable(golden: Path, folder: str) -> No
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.stem)
-def test_this_format_is_written_as_ever(golden: Path, path: Path) -> None:
+def test_this_format_is_written_as_ever(golden, path):
     """The same interactions give the same bytes: a new release leaves nobody's `git diff` full."""
     entries = Cassette(golden, EXACT).entries
     comment = [line[2:] for line in golden.read_text().splitlines() if line.startswith("# ")][:2]
@@ -239,7 +236,7 @@ def test_this_format_is_written_as_ever(golden: Path, path: Path) -> None:
     assert path.read_bytes() == golden.with_name("format2").joinpath(golden.name).read_bytes()
 
 
-def test_golden_cassettes_are_there() -> None:
+def test_golden_cassettes_are_there():
     """Calls of every kind and values of every kind are kept."""
     assert {golden.stem: len(Cassette(golden, EXACT).entries) for golden in GOLDEN} == {
         "calls": 15,
@@ -250,7 +247,7 @@ def test_golden_cassettes_are_there() -> None:
 # ---- keys ----------------------------------------------------------------------------------------------
 
 
-def test_another_strategy_needs_no_new_recording(three: Path) -> None:
+def test_another_strategy_needs_no_new_recording(three):
     """A cassette recorded under one strategy answers under any other: keys are taken from the stored calls."""
     content = strategy("content")
     other = call("b", temperature=0.5)
@@ -259,7 +256,7 @@ def test_another_strategy_needs_no_new_recording(three: Path) -> None:
     assert found.answer() == reply("B")
 
 
-def test_keys_of_the_headers_strategy_are_trusted_and_others_are_not(three: Path) -> None:
+def test_keys_of_the_headers_strategy_are_trusted_and_others_are_not(three):
     """`key:` is an index: valid for the header's strategy and version, taken anew for every other."""
     key = EXACT.key(call("b"))
     three.write_text(three.read_text().replace(key, "kwrong"))
@@ -271,11 +268,11 @@ def test_keys_of_the_headers_strategy_are_trusted_and_others_are_not(three: Path
     assert Cassette(three, EXACT).answers(key)
 
 
-def test_an_own_functions_keys_are_always_taken_anew(path: Path) -> None:
+def test_an_own_functions_keys_are_always_taken_anew(path):
     """An own key function may have changed since: what it gives today decides."""
     version = ["1"]
 
-    def own(request: dict[str, Any]) -> str:
+    def own(request):
         return version[0] + request["messages"][0]["content"]
 
     keys = strategy(own)
@@ -284,7 +281,7 @@ def test_an_own_functions_keys_are_always_taken_anew(path: Path) -> None:
     assert Cassette(path, keys).answers(keys.key(call("a")))
 
 
-def test_saving_under_another_strategy_brings_every_key_up_to_date(three: Path) -> None:
+def test_saving_under_another_strategy_brings_every_key_up_to_date(three):
     """After recording more under a new strategy, the file's keys are that strategy's, and need no parsing."""
     keys = strategy("messages")
     assert record(three, interaction("d", "D", keys), keys=keys)
@@ -295,7 +292,7 @@ def test_saving_under_another_strategy_brings_every_key_up_to_date(three: Path) 
 
 
 @pytest.mark.parametrize("written", ["{}", "{}  ", "'{}'", '"{}" # seen', "{} # seen", " {}"])
-def test_a_key_may_be_written_in_any_way_yaml_allows(three: Path, written: str) -> None:
+def test_a_key_may_be_written_in_any_way_yaml_allows(three, written):
     """A key that an editor quoted or commented is still the key."""
     key = EXACT.key(call("b"))
     three.write_text(three.read_text().replace(f"key: {key}", f"key: {written.format(key)}"))
@@ -305,7 +302,7 @@ def test_a_key_may_be_written_in_any_way_yaml_allows(three: Path, written: str) 
 # ---- files that are not as they should be --------------------------------------------------------------
 
 
-def refuses(path: Path, line: int, *words: str) -> None:
+def refuses(path, line, *words):
     """The file is refused by name and line, by reading and by writing, and stays as it is."""
     before = path.read_bytes()
     for attempt in (
@@ -322,7 +319,7 @@ def refuses(path: Path, line: int, *words: str) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_no_file_is_an_empty_cassette(path: Path) -> None:
+def test_no_file_is_an_empty_cassette(path):
     """Before the first recording there is no file, and reading makes none."""
     cassette = Cassette(path, EXACT)
     assert not cassette.exists
@@ -330,7 +327,7 @@ def test_no_file_is_an_empty_cassette(path: Path) -> None:
     assert not path.exists()
 
 
-def test_every_truncation_is_seen(path: Path) -> None:
+def test_every_truncation_is_seen(path):
     """A file cut off at any byte holds whole interactions only, or is refused; it never counts as empty."""
     record(path, interaction("a\n\nb", stream("x", "--- y")), interaction("c", "C\nD"), interaction("e", "E"))
     whole = path.read_bytes()
@@ -350,14 +347,14 @@ def test_every_truncation_is_seen(path: Path) -> None:
     assert read == 5, "of each interaction, with the last line's end and without; of the last one without"
 
 
-def test_the_line_of_a_cut_is_told(three: Path) -> None:
+def test_the_line_of_a_cut_is_told(three):
     """The message of a truncated file names the document that is cut off."""
     text = three.read_text()
     three.write_text(text[: text.index("recorded:", text.index("# 3"))])
     refuses(three, text[: text.index("# 3")].count("\n") + 2, "cut off", "seconds")
 
 
-def test_one_broken_document_spoils_no_other(three: Path) -> None:
+def test_one_broken_document_spoils_no_other(three):
     """The other interactions of the file still answer; the broken one names its file and line."""
     lines = three.read_text().split("\n")
     place = next(number for number, line in enumerate(lines) if line.endswith("chatcmpl-B-1"))
@@ -390,9 +387,7 @@ def test_one_broken_document_spoils_no_other(three: Path) -> None:
         ("recorded: ", "response: {}\nrecorded: ", "twice"),
     ],
 )
-def test_an_answer_that_lacks_a_field_or_has_a_wrong_one_says_so(
-    path: Path, old: str, new: str, problem: str
-) -> None:
+def test_an_answer_that_lacks_a_field_or_has_a_wrong_one_says_so(path, old, new, problem):
     """A hand-made or badly merged interaction is an error that names the field, never half an answer."""
     record(path, interaction("a", "A"))
     text = path.read_text()
@@ -413,9 +408,7 @@ def test_an_answer_that_lacks_a_field_or_has_a_wrong_one_says_so(
         ("request:", "request: {}\nrequest:", "twice"),
     ],
 )
-def test_a_question_that_lacks_a_field_says_so_when_it_is_needed(
-    path: Path, old: str, new: str, problem: str
-) -> None:
+def test_a_question_that_lacks_a_field_says_so_when_it_is_needed(path, old, new, problem):
     """Another strategy needs the stored question: one that is not there is an error, not another key."""
     record(path, interaction("a", "A"))
     text = path.read_text()
@@ -427,7 +420,7 @@ def test_a_question_that_lacks_a_field_says_so_when_it_is_needed(
 
 
 @pytest.mark.parametrize("key", ["key:", "key: 5", "key: []", "key: [", "nokey: x"])
-def test_an_interaction_without_a_key_is_refused(three: Path, key: str) -> None:
+def test_an_interaction_without_a_key_is_refused(three, key):
     """Without its key nobody knows which call an interaction answers."""
     text = three.read_text()
     line = f"key: {EXACT.key(call('b'))}"
@@ -442,7 +435,7 @@ def test_an_interaction_without_a_key_is_refused(three: Path, key: str) -> None:
 @pytest.mark.parametrize(
     "marks", [("<<<<<<< HEAD", "=======", ">>>>>>> x"), ("<<<<<<< HEAD", "||||||| o", "=======")]
 )
-def test_a_merge_conflict_is_told_by_its_line(three: Path, where: str, marks: tuple[str, ...]) -> None:
+def test_a_merge_conflict_is_told_by_its_line(three, where, marks):
     """Git's marks anywhere in the file are named for what they are."""
     text = three.read_text()
     at = text.index(where)
@@ -450,7 +443,7 @@ def test_a_merge_conflict_is_told_by_its_line(three: Path, where: str, marks: tu
     refuses(three, text[:at].count("\n") + 1, "merge conflict")
 
 
-def test_a_mark_that_a_merge_left_behind_is_told(three: Path) -> None:
+def test_a_mark_that_a_merge_left_behind_is_told(three):
     """A lone `=======` that somebody forgot to delete is a conflict too, where its document is read."""
     three.write_text(three.read_text().replace("response:", "=======\nresponse:", 1))
     entry = Cassette(three, EXACT).entries[0]
@@ -459,14 +452,14 @@ def test_a_mark_that_a_merge_left_behind_is_told(three: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["3", "10 # new"])
-def test_a_newer_format_asks_for_a_newer_package(path: Path, version: str) -> None:
+def test_a_newer_format_asks_for_a_newer_package(path, version):
     """A cassette of a later release is told so, whatever else has changed in it."""
     path.write_text(f"# made later\nlmcache: {version}\n{{{{ all is new\n")
     refuses(path, 2, f"format {int(version[:2])}", "pip install -U pytest-lmcache")
 
 
 @pytest.mark.parametrize("version", ["0", "one", "1.5", "-1", "true", "[1]", "'1'", ""])
-def test_a_format_that_never_was_is_refused(three: Path, version: str) -> None:
+def test_a_format_that_never_was_is_refused(three, version):
     """A header that somebody garbled does not count as this format."""
     three.write_text(three.read_text().replace("lmcache: 1", f"lmcache: {version}"))
     refuses(three, 1, "format")
@@ -486,32 +479,32 @@ def test_a_format_that_never_was_is_refused(three: Path, version: str) -> None:
         b"\n",
     ],
 )
-def test_a_file_of_another_program_is_refused(path: Path, content: bytes) -> None:
+def test_a_file_of_another_program_is_refused(path, content):
     """Only a cassette is read as one: a vcr file, a text, anything else is left alone."""
     path.write_bytes(content)
     refuses(path, 1, "not a pytest-lmcache cassette" if content != b" lmcache : 2\n" else "format")
 
 
-def test_an_empty_file_is_refused(path: Path) -> None:
+def test_an_empty_file_is_refused(path):
     """A file of 0 bytes is a fault of a disk or a merge, not a cassette without answers."""
     path.write_bytes(b"")
     refuses(path, 1, "empty")
 
 
-def test_a_header_alone_is_refused(three: Path) -> None:
+def test_a_header_alone_is_refused(three):
     """A cassette without any interaction is never written, so it is a cut-off one."""
     three.write_text(three.read_text().partition("--- ")[0])
     refuses(three, 1, "cut off")
 
 
-def test_a_folder_in_the_files_place_is_told(path: Path) -> None:
+def test_a_folder_in_the_files_place_is_told(path):
     """What cannot be read as a file is an error of its own."""
     path.mkdir()
     with pytest.raises(CassetteError, match=r"is a folder; a cassette is a file"):
         Cassette(path, EXACT)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     """Where no file can be written the test is told which, and why."""
     (tmp_path / "cassettes").write_text("a file")
     path = tmp_path / "cassettes" / "test_x.yaml"
@@ -521,7 +514,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["crlf", "bom", "both"])
-def test_other_line_ends_and_a_byte_order_mark_change_nothing(three: Path, change: str) -> None:
+def test_other_line_ends_and_a_byte_order_mark_change_nothing(three, change):
     """A cassette that git or an editor on another system has converted answers as before."""
     before = [entry.interaction() for entry in Cassette(three, EXACT).entries]
     data = three.read_bytes().removeprefix(b"# a comment\n")
@@ -530,7 +523,7 @@ def test_other_line_ends_and_a_byte_order_mark_change_nothing(three: Path, chang
     assert [entry.interaction() for entry in Cassette(three, EXACT).entries] == before
 
 
-def test_bare_separators_and_comments_are_taken(three: Path) -> None:
+def test_bare_separators_and_comments_are_taken(three):
     """A formatter or a person may write `---` alone, comments and empty lines."""
     text = three.read_text().replace("--- # 2", "---").replace("--- # 3", "--- # 3\n# the last\n")
     three.write_text(text + "\n# end\n")
@@ -549,7 +542,7 @@ SEPARATORS = [
 ]  # fmt: skip
 
 
-def read_by_yaml(path: Path) -> list[Any] | None:
+def read_by_yaml(path):
     """What PyYAML finds in a file beside its header, None where that is not YAML."""
     try:
         return list(yaml.safe_load_all(path.read_bytes()))[1:]
@@ -557,7 +550,7 @@ def read_by_yaml(path: Path) -> list[Any] | None:
         return None
 
 
-def assert_nothing_is_unread(path: Path) -> bool:
+def assert_nothing_is_unread(path):
     """Either all that YAML finds in the file is found, or the file is refused by name and line."""
     try:
         found = [entry.interaction() for entry in Cassette(path, EXACT).entries]
@@ -576,7 +569,7 @@ def assert_nothing_is_unread(path: Path) -> bool:
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_no_spelling_of_a_separator_hides_an_interaction(three: Path, number: int, ends: str) -> None:
+def test_no_spelling_of_a_separator_hides_an_interaction(three, number, ends):
     """Nothing between the header and the end of the file is left unread, however it is set apart."""
     text = three.read_text()
     read = set()
@@ -590,7 +583,7 @@ def test_no_spelling_of_a_separator_hides_an_interaction(three: Path, number: in
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from([*SEPARATORS, *" -.#%&*:\n"])), max_size=3))
-def test_nothing_that_is_put_into_a_cassette_goes_unread(path: Path, added: list[tuple[int, str]]) -> None:
+def test_nothing_that_is_put_into_a_cassette_goes_unread(path, added):
     """Whatever somebody puts between two lines is read, or the file is refused."""
     path.unlink(missing_ok=True)
     record(path, interaction("a", "A"), interaction("b\n\nb", "B"), interaction("c", "C"))
@@ -601,7 +594,7 @@ def test_nothing_that_is_put_into_a_cassette_goes_unread(path: Path, added: list
     assert_nothing_is_unread(path)
 
 
-def test_a_key_of_a_stream_that_stands_twice_is_refused(path: Path) -> None:
+def test_a_key_of_a_stream_that_stands_twice_is_refused(path):
     """Of two lists of chunks neither is left out in silence."""
     record(path, interaction(call("a"), Answer(Kind.STREAM, [{"n": 1, "a": "x"}, {"n": 2, "a": "y"}])))
     text = path.read_text()
@@ -611,7 +604,7 @@ def test_a_key_of_a_stream_that_stands_twice_is_refused(path: Path) -> None:
         Cassette(path, EXACT).entries[0].answer()
 
 
-def test_a_miss_among_very_many_broken_interactions_takes_no_longer_than_reading_them(path: Path) -> None:
+def test_a_miss_among_very_many_broken_interactions_takes_no_longer_than_reading_them(path):
     """The lines of a file are counted once, not once for each interaction that is broken."""
     record(path, *(interaction(f"q{number}", "A") for number in range(200)))
     path.write_bytes(path.read_bytes().replace(b"call: completion", b"call: ["))
@@ -622,7 +615,7 @@ def test_a_miss_among_very_many_broken_interactions_takes_no_longer_than_reading
     assert document.line_ends.cache_info().misses == before + 1
 
 
-def test_a_file_without_the_end_of_its_last_line_is_whole(three: Path) -> None:
+def test_a_file_without_the_end_of_its_last_line_is_whole(three):
     """Some editors take the last newline away; with one digit less the file would be cut off."""
     three.write_bytes(three.read_bytes().removesuffix(b"\n"))
     assert contents(three) == ["A", "B", "C"]
@@ -633,7 +626,7 @@ def test_a_file_without_the_end_of_its_last_line_is_whole(three: Path) -> None:
         Cassette(three, EXACT)
 
 
-def test_a_remark_in_front_of_the_chunks_is_taken(path: Path) -> None:
+def test_a_remark_in_front_of_the_chunks_is_taken(path):
     """A stream reads as it did where a person wrote a comment among its chunks."""
     record(path, interaction(call("a"), Answer(Kind.STREAM, [{"n": 1, "a": "x"}, {"n": 2, "a": "y"}])))
     before = Cassette(path, EXACT).entries[0].answer()
@@ -645,7 +638,7 @@ def test_a_remark_in_front_of_the_chunks_is_taken(path: Path) -> None:
 # ---- writing -------------------------------------------------------------------------------------------
 
 
-def test_remarks_above_the_header_stay(three: Path) -> None:
+def test_remarks_above_the_header_stay(three):
     """What a person wrote there is kept, and our own comment not doubled."""
     three.write_text("# seen by Ann\n" + three.read_text())
     for name in "de":
@@ -659,14 +652,14 @@ def test_remarks_above_the_header_stay(three: Path) -> None:
     ]
 
 
-def test_a_file_keeps_its_permissions(three: Path) -> None:
+def test_a_file_keeps_its_permissions(three):
     """A file that only its owner may read is one afterwards."""
     three.chmod(0o600)
     assert record(three, interaction("d", "D"))
     assert three.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_file_that_is_read_only_is_left_alone(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_read_only_is_left_alone(three, monkeypatch):
     """It was made so on purpose: an error, not a new file in its place."""
     before = three.read_bytes()
     monkeypatch.setattr("os.access", lambda path, _: Path(path) != three)  # root may write all
@@ -677,7 +670,7 @@ def test_a_file_that_is_read_only_is_left_alone(three: Path, monkeypatch: pytest
     assert [path.name for path in three.parent.iterdir()] == [three.name]
 
 
-def test_recording_more_keeps_the_order_of_the_calls(three: Path) -> None:
+def test_recording_more_keeps_the_order_of_the_calls(three):
     """A new call stands where the test makes it; what the test no longer asks comes last and is kept."""
     asked = asked_for(interaction("c", "C"), interaction("new", "N"), interaction("a", "A"))
     asked = [
@@ -687,14 +680,14 @@ def test_recording_more_keeps_the_order_of_the_calls(three: Path) -> None:
     assert contents(three) == ["C", "N", "A", "B"]
 
 
-def test_recording_never_replaces_what_is_there(three: Path) -> None:
+def test_recording_never_replaces_what_is_there(three):
     """Where another process recorded the same call meanwhile, the file's answer stays."""
     before = three.read_bytes()
     assert not record(three, interaction("b", "another B"))
     assert three.read_bytes() == before
 
 
-def test_a_rewrite_replaces_what_changed_and_drops_what_is_no_longer_asked(three: Path) -> None:
+def test_a_rewrite_replaces_what_changed_and_drops_what_is_no_longer_asked(three):
     """After `--lm-rewrite` the file holds what the test asks now, in its order."""
     assert record(
         three, interaction("c", "C"), interaction("new", "N"), interaction("b", "changed"), rewrite=True
@@ -702,21 +695,21 @@ def test_a_rewrite_replaces_what_changed_and_drops_what_is_no_longer_asked(three
     assert contents(three) == ["C", "N", "changed"]
 
 
-def test_a_rewrite_that_asks_nothing_leaves_no_file(three: Path) -> None:
+def test_a_rewrite_that_asks_nothing_leaves_no_file(three):
     """A test that makes no calls any more has no cassette; the next replay then says so if it does."""
     assert record(three, rewrite=True)
     assert list(three.parent.iterdir()) == []
     assert not record(three, rewrite=True)
 
 
-def test_a_rewrite_of_a_shared_file_touches_only_what_the_test_asked(three: Path) -> None:
+def test_a_rewrite_of_a_shared_file_touches_only_what_the_test_asked(three):
     """Several tests share the file: one of them never drops or moves the others' answers."""
     assert record(three, interaction("new", "N"), interaction("b", "changed"), rewrite=True, is_shared=True)
     assert contents(three) == ["A", "changed", "C", "N"]
 
 
 @pytest.mark.parametrize("is_shared", [True, False])
-def test_a_rewrite_with_the_same_answers_leaves_the_file_alone(three: Path, is_shared: bool) -> None:
+def test_a_rewrite_with_the_same_answers_leaves_the_file_alone(three, is_shared):
     """New ids, times and fingerprints alone are no change: not a byte, not even the file's time."""
     before = three.read_bytes()
     os.utime(three, (1, 1))
@@ -726,13 +719,11 @@ def test_a_rewrite_with_the_same_answers_leaves_the_file_alone(three: Path, is_s
     assert three.stat().st_mtime == 1
 
 
-def test_a_rewrite_with_the_same_answers_needs_no_writable_folder(
-    three: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rewrite_with_the_same_answers_needs_no_writable_folder(three, monkeypatch):
     """Nothing is to be written, so no lock is needed; what changed still is an error that says why."""
     really = os.open
 
-    def read_only(path: str, flags: int, *args: Any, **kwargs: Any) -> int:
+    def read_only(path, flags, *args, **kwargs):
         if flags & os.O_CREAT:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return really(path, flags, *args, **kwargs)
@@ -744,7 +735,7 @@ def test_a_rewrite_with_the_same_answers_needs_no_writable_folder(
         record(three, interaction("a", "changed"), rewrite=True)
 
 
-def test_a_rewrite_changes_only_the_answers_that_changed(three: Path) -> None:
+def test_a_rewrite_changes_only_the_answers_that_changed(three):
     """A reviewer's diff shows the one answer that is new, not every id."""
     before = three.read_text().split("--- ")
     record(
@@ -758,10 +749,10 @@ def test_a_rewrite_changes_only_the_answers_that_changed(three: Path) -> None:
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, True, False, True]
 
 
-def test_server_sent_events_in_other_pieces_are_the_same_answer(path: Path) -> None:
+def test_server_sent_events_in_other_pieces_are_the_same_answer(path):
     """The network cuts an Anthropic stream anew each time: that alone rewrites nothing."""
 
-    def events(run: int, cut: int, text: str = "hi") -> Answer:
+    def events(run, cut, text="hi"):
         whole = (
             f'event: message_start\ndata: {{"message": {{"id": "msg_{run}"}}}}\n\n'
             f'event: delta\ndata: {{"text": "{text}"}}\n\n'
@@ -775,14 +766,14 @@ def test_server_sent_events_in_other_pieces_are_the_same_answer(path: Path) -> N
     assert record(path, interaction("a", events(2, 50, "ho")), rewrite=True)
 
 
-def test_a_stream_that_is_now_read_to_its_end_is_another_answer(path: Path) -> None:
+def test_a_stream_that_is_now_read_to_its_end_is_another_answer(path):
     """The same chunks without the mark that the test left there replace those with it."""
     record(path, interaction("a", stream("He", "llo", complete=False)))
     assert record(path, interaction("a", stream("He", "llo")), rewrite=True)
     assert Cassette(path, EXACT).entries[0].answer().complete
 
 
-def tool_run(run: int, last: str = "sunny", keys: KeyStrategy | None = None) -> list[Interaction]:
+def tool_run(run, last="sunny", keys=None):
     """Two calls of an agent: the first answer's tool call id goes on into the second question."""
     keys = keys or strategy("exact", ["tool_call_id"])
     called = {"id": f"call_{run:024d}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -794,7 +785,7 @@ def tool_run(run: int, last: str = "sunny", keys: KeyStrategy | None = None) -> 
     ]
 
 
-def test_ids_that_went_on_into_a_question_stay_of_one_run(path: Path) -> None:
+def test_ids_that_went_on_into_a_question_stay_of_one_run(path):
     """A file never holds the tool call id of one run beside a question with that of another."""
     keys = strategy("exact", ["tool_call_id"])
     record(path, *tool_run(1), keys=keys)
@@ -807,7 +798,7 @@ def test_ids_that_went_on_into_a_question_stay_of_one_run(path: Path) -> None:
     assert f"call_{1:024d}" not in text
 
 
-def test_ids_that_change_a_key_change_nothing_else(path: Path) -> None:
+def test_ids_that_change_a_key_change_nothing_else(path):
     """Under `exact` a new tool call id is a new question: where all else is the same, the file is left alone."""
     record(path, *tool_run(1, keys=EXACT))
     before = path.read_bytes()
@@ -815,7 +806,7 @@ def test_ids_that_change_a_key_change_nothing_else(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_ids_that_change_a_key_are_of_the_new_run(path: Path) -> None:
+def test_ids_that_change_a_key_are_of_the_new_run(path):
     """Where an answer changed, the answer that made the new tool call id is replaced with it."""
     record(path, *tool_run(1, keys=EXACT))
     assert record(path, *tool_run(2, last="rain", keys=EXACT), rewrite=True)
@@ -824,7 +815,7 @@ def test_ids_that_change_a_key_are_of_the_new_run(path: Path) -> None:
     assert f"call_{1:024d}" not in text
 
 
-def parallel_run(first: str, second: str, *results: tuple[str, str], other: str = "") -> list[Interaction]:
+def parallel_run(first, second, *results, other=""):
     """An answer that calls two tools, and the question that gives their results back, in its own order."""
     tools = [
         {"id": ident, "function": {"name": name, "arguments": "{}"}}
@@ -858,7 +849,7 @@ OLD = parallel_run("a1", "a2", ("a1", "20"), ("a2", "30"))
         (OLD[:1], False),  # one less
     ],
 )
-def test_ids_stand_for_one_another_all_over_a_file(path: Path, new: list[Interaction], kept: bool) -> None:
+def test_ids_stand_for_one_another_all_over_a_file(path, new, kept):
     """A file is kept only if each new identifier is one of the file's, wherever both stand."""
     record(path, *OLD)
     before = path.read_bytes()
@@ -886,10 +877,10 @@ def test_ids_stand_for_one_another_all_over_a_file(path: Path, new: list[Interac
     ],
     ids=["responses", "messages", "within a text"],
 )
-def test_ids_of_other_apis_stand_for_one_another(path: Path, said: Any, answered: Any) -> None:
+def test_ids_of_other_apis_stand_for_one_another(path, said, answered):
     """The ids of `responses` and of Anthropic's messages go on under other names, those of agents within texts."""
 
-    def run(ident: str) -> list[Interaction]:
+    def run(ident):
         asked = call("go")
         asked.request["messages"].append(answered(ident))
         return [interaction("go", reply("", **said(ident))), interaction(asked, "done")]
@@ -899,10 +890,10 @@ def test_ids_of_other_apis_stand_for_one_another(path: Path, said: Any, answered
     assert "two" not in path.read_text()
 
 
-def test_agents_at_once_may_take_turns_in_another_order(path: Path) -> None:
+def test_agents_at_once_may_take_turns_in_another_order(path):
     """Two agents that run at once are the same run again, whichever of them asks its second question first."""
 
-    def agent(name: str, ident: str) -> list[Interaction]:
+    def agent(name, ident):
         called = {"id": ident, "function": {"name": name, "arguments": "{}"}}
         asked = call(name)
         asked.request["messages"].append({"role": "tool", "tool_call_id": ident, "content": "20"})
@@ -918,7 +909,7 @@ def test_agents_at_once_may_take_turns_in_another_order(path: Path) -> None:
     assert not record(path, other, one, then, last, rewrite=True)
 
 
-def test_a_shared_file_does_not_grow_by_new_ids(path: Path) -> None:
+def test_a_shared_file_does_not_grow_by_new_ids(path):
     """In a file that tests share, one of them finds its own run again among the others'."""
     record(path, interaction("a", "A"), *OLD, interaction("c", "C"))
     before = path.read_bytes()
@@ -928,14 +919,14 @@ def test_a_shared_file_does_not_grow_by_new_ids(path: Path) -> None:
     assert record(path, *again, again[1], rewrite=True, is_shared=True)  # asked once more: one answer more
 
 
-def test_a_call_that_is_no_longer_asked_goes_with_its_ids(path: Path) -> None:
+def test_a_call_that_is_no_longer_asked_goes_with_its_ids(path):
     """A run that asks less than the file holds is no run of the file's, whatever the ids."""
     record(path, *OLD, interaction("c", "C"))
     assert record(path, *parallel_run("b1", "b2", ("b1", "20"), ("b2", "30")), rewrite=True)
     assert contents(path) == ["", "done"]
 
 
-def test_an_id_in_what_a_model_says_to_a_tool_counts(path: Path) -> None:
+def test_an_id_in_what_a_model_says_to_a_tool_counts(path):
     """`customer_id` in a tool's input is the model's answer, not a provider's identifier."""
     first = reply("x", content=[{"type": "tool_use", "id": "t1", "input": {"customer_id": "C-1"}}])
     second = reply("x", run=2, content=[{"type": "tool_use", "id": "t2", "input": {"customer_id": "C-2"}}])
@@ -944,7 +935,7 @@ def test_an_id_in_what_a_model_says_to_a_tool_counts(path: Path) -> None:
     assert "C-2" in path.read_text()
 
 
-def tool_loop(ident: str, *said: str, run: int, words: str = "go") -> list[Interaction]:
+def tool_loop(ident, *said, run, words="go"):
     """A question, answered by a tool call of this id, and the next one, which repeats the id and is asked each time."""
     calls = [{"id": ident, "function": {"name": "f", "arguments": "{}"}}]
     following = call(words)
@@ -953,7 +944,7 @@ def tool_loop(ident: str, *said: str, run: int, words: str = "go") -> list[Inter
     return [interaction(words, reply("", run=run, tool_calls=calls)), *answers]
 
 
-def test_answers_of_a_tool_loop_that_changed_places_are_new(path: Path) -> None:
+def test_answers_of_a_tool_loop_that_changed_places_are_new(path):
     """The same question asked twice and answered the other way round is another run, whatever its ids."""
     record(path, *tool_loop("call_a", "yes", "no", run=1))
     assert not record(path, *tool_loop("call_b", "yes", "no", run=5), rewrite=True)
@@ -961,7 +952,7 @@ def test_answers_of_a_tool_loop_that_changed_places_are_new(path: Path) -> None:
     assert contents(path) == ["", "no", "yes"]
 
 
-def test_an_id_as_short_as_a_word_is_no_id(path: Path) -> None:
+def test_an_id_as_short_as_a_word_is_no_id(path):
     """Where a provider counts 1, 2, 3 its id may be a word of the prompt, so the new run is kept."""
     record(path, *tool_loop("1", "fine", run=1))
     assert record(path, *tool_loop("2", "fine", run=5), rewrite=True)
@@ -970,7 +961,7 @@ def test_an_id_as_short_as_a_word_is_no_id(path: Path) -> None:
 @pytest.mark.parametrize(
     "broken", [("tool_call_id: call_z", "tool_call_id: [call_z"), ("content: theirs", "content: [theirs")]
 )
-def test_a_tool_loop_is_rewritten_beside_a_broken_interaction(path: Path, broken: tuple[str, str]) -> None:
+def test_a_tool_loop_is_rewritten_beside_a_broken_interaction(path, broken):
     """In a file that tests share, what is broken of one stops no rewrite of another."""
     record(path, *tool_loop("call_z", "theirs", run=1, words="go"), *tool_loop("call_a", "ok", run=5))
     path.write_text(path.read_text().replace(*broken))
@@ -978,7 +969,7 @@ def test_a_tool_loop_is_rewritten_beside_a_broken_interaction(path: Path, broken
     assert "other" in path.read_text()
 
 
-def test_identical_calls_at_once_never_change_places(path: Path) -> None:
+def test_identical_calls_at_once_never_change_places(path):
     """Of two identical calls in threads either may be numbered first: the file keeps its order."""
     record(path, interaction("same", "first"), interaction("same", "second"))
     key = EXACT.key(call("same"))
@@ -991,13 +982,11 @@ def test_identical_calls_at_once_never_change_places(path: Path) -> None:
     assert contents(path) == ["first", "second", "N"]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    three: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(three, monkeypatch):
     """A full disk costs the new recording, never the old one, and leaves no litter."""
     before = three.read_bytes()
 
-    def full(*_: object) -> None:
+    def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     for name in ("write_bytes", "replace"):
@@ -1010,13 +999,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert record(three, interaction("new", "N"))
 
 
-def test_the_file_is_never_seen_half_written(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_never_seen_half_written(three, monkeypatch):
     """A reader beside the writer sees the old file or the new one."""
     before = three.read_bytes()
-    seen: list[bytes] = []
+    seen = []
     write = Path.write_bytes
 
-    def watched(self: Path, data: bytes) -> int:
+    def watched(self, data):
         written = write(self, data)
         seen.append(three.read_bytes())
         assert self.parent == three.parent
@@ -1027,7 +1016,7 @@ def test_the_file_is_never_seen_half_written(three: Path, monkeypatch: pytest.Mo
     assert seen == [before]
 
 
-def test_the_files_mode_is_the_umasks(path: Path) -> None:
+def test_the_files_mode_is_the_umasks(path):
     """Colleagues can read what was recorded: no private mode of a temporary file."""
     old = os.umask(0o027)
     try:
@@ -1037,7 +1026,7 @@ def test_the_files_mode_is_the_umasks(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_a_linked_cassette_stays_a_link(path: Path, tmp_path: Path) -> None:
+def test_a_linked_cassette_stays_a_link(path, tmp_path):
     """A cassette that is a link is written where it leads."""
     target = tmp_path / "elsewhere" / "real.yaml"
     record(target, interaction("a", "A"))
@@ -1058,9 +1047,7 @@ for number in range(15):
 """
 
 
-def test_processes_that_write_at_once_lose_nothing(
-    path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_processes_that_write_at_once_lose_nothing(path, tmp_path_factory):
     """Processes may record into one shared cassette, whatever their temporary folder: all their answers are in it."""
     command = [sys.executable, "-c", WRITER, str(Path(__file__).parents[1]), str(path)]
     writers = [
@@ -1072,10 +1059,10 @@ def test_processes_that_write_at_once_lose_nothing(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_threads_that_write_at_once_lose_nothing(path: Path) -> None:
+def test_threads_that_write_at_once_lose_nothing(path):
     """Two blocks in two threads may record into one file."""
 
-    def write(who: int) -> None:
+    def write(who):
         for number in range(5):
             record(path, interaction(f"{who} {number}", f"{who} {number}"), is_shared=True)
 
@@ -1114,7 +1101,7 @@ parts = st.text(
 
 @settings(deadline=None)
 @given(parts, parts)
-def test_two_names_never_share_a_file_and_none_leaves_the_folder(one: str, other: str) -> None:
+def test_two_names_never_share_a_file_and_none_leaves_the_folder(one, other):
     """Every test has its own file, inside the cassette folder, with a name that file systems take."""
     folder = Path("/cassettes")
     paths = [cassette_path(folder, ["tests", part]) for part in (one, other)]
@@ -1128,7 +1115,7 @@ def test_two_names_never_share_a_file_and_none_leaves_the_folder(one: str, other
             assert unquote_to_bytes(path.name.removesuffix(".yaml").removesuffix("%")).decode() == part
 
 
-def test_a_secret_in_a_parameter_is_in_no_file_name() -> None:
+def test_a_secret_in_a_parameter_is_in_no_file_name():
     """A well-known format is named by its kind; a hash keeps two tests apart. A name without one is untouched."""
     folder = Path("/cassettes")
     keys = [f"sk-proj-{letter}1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6" for letter in "ab"]
@@ -1140,15 +1127,13 @@ def test_a_secret_in_a_parameter_is_in_no_file_name() -> None:
         assert own_cassette(["test_it"], plain, folder) == cassette_path(folder, ["test_it", plain])
 
 
-def test_plain_names_stay_readable() -> None:
+def test_plain_names_stay_readable():
     """The names that tests have as a rule are those of their files."""
     found = cassette_path(Path("c"), ["tests", "test_agent", "TestPlan.test_ask[gpt-4o, 0.5]"])
     assert found == Path("c/tests/test_agent/TestPlan.test_ask[gpt-4o, 0.5].yaml")
 
 
-def test_names_that_differ_in_case_only_do_not_share_a_file(
-    three: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_that_differ_in_case_only_do_not_share_a_file(three, monkeypatch):
     """On a file system that minds no case, the second of test_x and test_X is told, and writes nothing."""
     # Two links stand in for such a file system: any case finds the file, the folder lists it once.
     upper = three.with_name("test_X.yaml")
@@ -1165,7 +1150,7 @@ def test_names_that_differ_in_case_only_do_not_share_a_file(
 # ---- size ----------------------------------------------------------------------------------------------
 
 
-def big(number: int) -> list[Interaction]:
+def big(number):
     text = "Summarise what the customer wrote. " * 12
     return [
         interaction(f"{text}\n{place}", reply(f"answer {place} {text}", usage={"prompt_tokens": 9}))
@@ -1173,7 +1158,7 @@ def big(number: int) -> list[Interaction]:
     ]
 
 
-def test_replaying_everything_takes_less_than_five_times_the_file(path: Path) -> None:
+def test_replaying_everything_takes_less_than_five_times_the_file(path):
     """The memory of a large cassette is the file's and an index, not its parsed contents."""
     record(path, *big(2_000))
     size = path.stat().st_size
@@ -1189,10 +1174,10 @@ def test_replaying_everything_takes_less_than_five_times_the_file(path: Path) ->
     assert peak < 5 * size
 
 
-def test_opening_a_cassette_parses_its_header_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opening_a_cassette_parses_its_header_alone(path, monkeypatch):
     """Of thousands of answers one is found by its key line, without parsing the others."""
     record(path, *big(300))
-    parsed: list[int] = []
+    parsed = []
     load = yaml_reader.load
     monkeypatch.setattr(yaml_reader, "load", lambda text: parsed.append(len(text)) or load(text))
     cassette = Cassette(path, EXACT)
@@ -1203,7 +1188,7 @@ def test_opening_a_cassette_parses_its_header_alone(path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("where", ["prompt", "answer", "spelling", "comment", "nowhere"])
-def test_a_key_that_stands_elsewhere_too_is_found_where_it_is_one(path: Path, where: str) -> None:
+def test_a_key_that_stands_elsewhere_too_is_found_where_it_is_one(path, where):
     """A key in a text is no key, and one that an editor spelt otherwise is one: neither changes what is found."""
     key, quoted = EXACT.key(call("a")), f"--- # 9\nkey: {EXACT.key(call('a'))}\n"
     said = {"prompt": (quoted, "B"), "answer": ("b", quoted)}.get(where, ("b", "B"))
@@ -1217,7 +1202,7 @@ def test_a_key_that_stands_elsewhere_too_is_found_where_it_is_one(path: Path, wh
 
 
 @pytest.mark.parametrize("damage", ["conflict", "cut", "newer", "no key"])
-def test_damage_among_many_interactions_is_told_when_the_file_is_opened(path: Path, damage: str) -> None:
+def test_damage_among_many_interactions_is_told_when_the_file_is_opened(path, damage):
     """A call need not come to a broken place to be told of it."""
     record(path, *(interaction(f"q{number}", f"a{number}") for number in range(30)))
     text = path.read_text()
@@ -1234,6 +1219,6 @@ def test_damage_among_many_interactions_is_told_when_the_file_is_opened(path: Pa
         Cassette(path, EXACT)
 
 
-def test_the_module_under_test_is_the_projects() -> None:
+def test_the_module_under_test_is_the_projects():
     """These tests read this checkout's code, not an installed copy."""
     assert Path(file.__file__).is_relative_to(Path(__file__).parents[2])

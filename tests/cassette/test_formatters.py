@@ -1,7 +1,5 @@
 """Formatters, run over a cassette as pre-commit runs them: none changes a question, an answer or a key."""
 
-from __future__ import annotations
-
 import random
 import shutil
 import subprocess
@@ -52,7 +50,7 @@ TEXTS = [
 ]
 
 
-def nasty(seed: int) -> list[str]:
+def nasty(seed):
     """More texts, made of what YAML and its tools are known to stumble over."""
     chance = random.Random(seed)
     lines = [*NASTY, "word", "more words", "\n", "\n", " ", "  ", "\t", "- a: b", "# c"]
@@ -60,7 +58,7 @@ def nasty(seed: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory) -> Path:
+def written(tmp_path_factory):
     """A cassette with questions, answers, streams, errors and server-sent events of such texts."""
     path = tmp_path_factory.mktemp("written") / "test_x.yaml"
     texts = [*TEXTS, *nasty(1)]
@@ -78,16 +76,16 @@ def written(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def cassette(written, tmp_path) -> Path:
+def cassette(written, tmp_path):
     """That cassette, to be changed."""
     return Path(shutil.copy(written, tmp_path))
 
 
-def contents(path: Path):
+def contents(path):
     return [tagged(fields_of(entry.interaction())) for entry in Cassette(path, EXACT).entries]
 
 
-def assert_same(cassette: Path, written: Path) -> None:
+def assert_same(cassette, written):
     """The file holds what it held, to whoever replays it and to ``check``, and can be added to."""
     assert contents(cassette) == contents(written)
     assert main(["check", str(cassette)]) == 0

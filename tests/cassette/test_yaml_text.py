@@ -1,7 +1,5 @@
 """Plain data as YAML text: everything comes back exactly, and a person can review what is written."""
 
-from __future__ import annotations
-
 import base64
 import enum
 import math
@@ -9,7 +7,6 @@ import random
 import re
 import struct
 import sys
-from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +18,7 @@ from pytest_lmcache.cassette.yaml_reader import load, load_items
 from pytest_lmcache.cassette.yaml_writer import Lines, dump
 
 
-def assert_survives(data: dict[Any, Any]) -> str:
+def assert_survives(data):
     text = dump(data)
     assert exactly(load(text)) == exactly(data)
     assert exactly(load(text.encode())) == exactly(data)
@@ -148,7 +145,7 @@ seconds: 3.84
 """
 
 
-def test_the_text_of_an_interaction_stays_as_it_is() -> None:
+def test_the_text_of_an_interaction_stays_as_it_is():
     """Committed cassettes do not change with a new version of this package, and read well in a review."""
     assert dump(INTERACTION) == GOLDEN
     assert exactly(load(GOLDEN)) == exactly(INTERACTION)
@@ -158,13 +155,13 @@ def test_the_text_of_an_interaction_stays_as_it_is() -> None:
 @given(documents)
 @example({"a": Lines([])})
 @example({"a": Lines([{}, {"b": Lines([{}])}])})
-def test_all_plain_data_comes_back_with_its_types_order_and_bits(data: dict[Any, Any]) -> None:
+def test_all_plain_data_comes_back_with_its_types_order_and_bits(data):
     """Whatever a provider answers, a replay answers."""
     text = assert_survives(data)
     assert dump(load(text)) == dump(json_free(data))
 
 
-def json_free(value: Any) -> Any:
+def json_free(value):
     """The same data without the wish for lines, which the text does not keep."""
     if isinstance(value, dict):
         return {key: json_free(item) for key, item in value.items()}
@@ -173,7 +170,7 @@ def json_free(value: Any) -> Any:
 
 @quick
 @given(items)
-def test_lines_are_the_same_by_json_and_by_yaml(chunks: list[Any]) -> None:
+def test_lines_are_the_same_by_json_and_by_yaml(chunks):
     """A stream replays the same whether it is read the fast way or as the YAML that it is."""
     text = dump({"chunks": Lines(chunks)})
     body = text.removeprefix("chunks:\n")
@@ -182,7 +179,7 @@ def test_lines_are_the_same_by_json_and_by_yaml(chunks: list[Any]) -> None:
 
 @quick
 @given(documents)
-def test_nothing_but_keys_and_dashes_stands_at_column_0(data: dict[Any, Any]) -> None:
+def test_nothing_but_keys_and_dashes_stands_at_column_0(data):
     """A reader can cut a cassette at its `---` lines and a document at its keys without parsing it."""
     text = dump(data)
     heads = [line for line in text.split("\n")[:-1] if line and not line.startswith((" ", "- "))]
@@ -194,7 +191,7 @@ def test_nothing_but_keys_and_dashes_stands_at_column_0(data: dict[Any, Any]) ->
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]", text)
 
 
-def test_a_prompt_cannot_look_like_a_document_or_a_key() -> None:
+def test_a_prompt_cannot_look_like_a_document_or_a_key():
     """A prompt with `---` or `response:` at a line's start cannot break the cassette it is in."""
     prompt = "--- # 2\nkey: 0\n...\n%YAML\n- x\nresponse: no\n<<<<<<< HEAD\n---"
     data = {
@@ -213,7 +210,7 @@ def test_a_prompt_cannot_look_like_a_document_or_a_key() -> None:
     }
 
 
-def has_no_tag(value: Any) -> bool:
+def has_no_tag(value):
     if isinstance(value, str):
         return not re.search("[\ud800-\udfff]", value) and not re.fullmatch(
             r"\d{4}-\d\d-\d\dT[\d:]{8}Z", value
@@ -227,14 +224,14 @@ def has_no_tag(value: Any) -> bool:
 
 @quick
 @given(documents.filter(has_no_tag))
-def test_any_yaml_reader_sees_the_same(data: dict[Any, Any]) -> None:
+def test_any_yaml_reader_sees_the_same(data):
     """Other tools read a cassette as this package does, vectors, bytes and times aside."""
     assert exactly(yaml.safe_load(dump(data))) == exactly(data)
 
 
 @quick
 @given(documents)
-def test_pyyaml_without_libyaml_reads_the_same(data: dict[Any, Any]) -> None:
+def test_pyyaml_without_libyaml_reads_the_same(data):
     """A PyYAML that was built without libyaml is slower, nothing else."""
     text = dump(data)
     with pytest.MonkeyPatch.context() as patch:
@@ -276,14 +273,14 @@ def test_pyyaml_without_libyaml_reads_the_same(data: dict[Any, Any]) -> None:
         pytest.param("\x00\\\n" * 2**18, id="1 MB to escape"),
     ],
 )
-def test_text_that_yaml_handles_badly_survives(text: str) -> None:
+def test_text_that_yaml_handles_badly_survives(text):
     """No prompt and no answer is changed by being stored, wherever it stands."""
     assert_survives({"a": text, "b": [text, [text], {text: text, "c": text}], text: {"d": [text]}})
     lines = [{"a": text, "b": [text]}]
     assert exactly(load_items(dump({"a": Lines(lines)}).removeprefix("a:\n"))) == exactly(lines)
 
 
-def test_text_of_several_lines_is_a_block_as_it_was_written() -> None:
+def test_text_of_several_lines_is_a_block_as_it_was_written():
     """A person sees the prompt itself in a review: no escapes, no other line breaks."""
     text = 'Say "hi",\n    then: \\n #1 🐐\n\n' + "long " * 100 + ".\n  end"
     block = dump({"request": {"content": text}}).split("|-\n")[1]
@@ -306,7 +303,7 @@ def test_text_of_several_lines_is_a_block_as_it_was_written() -> None:
         ("a\n\x1b[0mb\x85\n", ["a", r"\u001b[0mb\u0085"]),
     ],
 )
-def test_text_that_formatters_would_change_is_quoted_line_by_line(text: str, written: list[str]) -> None:
+def test_text_that_formatters_would_change_is_quoted_line_by_line(text, written):
     """A hard line break or a tab is safe from formatters, and the text is read line by line in a review."""
     lines = "\\n\\\n    ".join(written) + ("\\n" if text.endswith("\n") else "")
     assert dump({"request": {"content": text}}) == f'request:\n  content: "{lines}"\n'
@@ -314,7 +311,7 @@ def test_text_that_formatters_would_change_is_quoted_line_by_line(text: str, wri
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_text_that_looks_like_something_else_stays_text(word: str) -> None:
+def test_text_that_looks_like_something_else_stays_text(word):
     """Keys and values such as `on`, `1e5` or `null` come back as the text they were, to PyYAML as to us."""
     data = {word: [word, {word: word}], "a": word}
     text = assert_survives(data)
@@ -340,7 +337,7 @@ def test_text_that_looks_like_something_else_stays_text(word: str) -> None:
         ("a\x7f\u2028\x00", r'"a\u007f\u2028\u0000"'),
     ],
 )
-def test_text_of_one_line_is_written_as_simply_as_is_safe(text: str, written: str) -> None:
+def test_text_of_one_line_is_written_as_simply_as_is_safe(text, written):
     """A review is not made harder by quotes and escapes that nobody needs."""
     assert dump({"a": text}) == f"a: {written}\n"
 
@@ -367,7 +364,7 @@ def test_text_of_one_line_is_written_as_simply_as_is_safe(text: str, written: st
         (b"\xff\x00", "!bytes /wA="),
     ],
 )
-def test_values_are_written_for_any_yaml_reader(number: Any, written: str) -> None:
+def test_values_are_written_for_any_yaml_reader(number, written):
     """NaN, infinities, large and small numbers survive, in the form that YAML 1.1 and 1.2 both know."""
     assert assert_survives({"a": number}) == f"a: {written}\n"
     assert_survives({"a": [number, [number], {"b": number}]})
@@ -375,7 +372,7 @@ def test_values_are_written_for_any_yaml_reader(number: Any, written: str) -> No
     assert exactly(load_items(dump({"a": Lines(lines)}).removeprefix("a:\n"))) == exactly(lines)
 
 
-def test_large_integers_do_not_depend_on_the_interpreters_limit() -> None:
+def test_large_integers_do_not_depend_on_the_interpreters_limit():
     """A cassette written where Python converts long decimals is read where it refuses to."""
     limit = sys.get_int_max_str_digits()
     data = {"a": [10**600, -(10**639), 10**640, 10**5000], "b": {10**5000: 1}}
@@ -388,7 +385,7 @@ def test_large_integers_do_not_depend_on_the_interpreters_limit() -> None:
         sys.set_int_max_str_digits(limit)
 
 
-def test_keys_keep_their_types() -> None:
+def test_keys_keep_their_types():
     """The key 1 is not the key "1", and neither is the key true."""
     data = {
         1: 1,
@@ -409,7 +406,7 @@ def test_keys_keep_their_types() -> None:
 
 @pytest.mark.parametrize("length", [895, 900, 905, 1020, 1024, 1030, 5000])
 @pytest.mark.parametrize("unit", ["k", "ü", "\n", "\ud800", "'"])
-def test_long_keys_survive(length: int, unit: str) -> None:
+def test_long_keys_survive(length, unit):
     """YAML's limit of 1024 characters for a plain key is none for ours."""
     key = unit * length
     data = {
@@ -422,7 +419,7 @@ def test_long_keys_survive(length: int, unit: str) -> None:
     assert load_items(dump({"a": Lines([{key: 1}])}).removeprefix("a:\n")) == [{key: 1}]
 
 
-def test_vectors_are_packed_exactly() -> None:
+def test_vectors_are_packed_exactly():
     """Embeddings take a fraction of the room and come back to the bit; anything else stays readable."""
     singles = array_of_singles(1536)
     doubles = [random.Random(1).uniform(-1, 1) for _ in range(1536)]
@@ -438,14 +435,14 @@ def test_vectors_are_packed_exactly() -> None:
         assert "!f" not in assert_survives({"a": mixed})
 
 
-def array_of_singles(length: int) -> list[float]:
+def array_of_singles(length):
     generator = random.Random(2)
     return list(
         struct.unpack(f"<{length}f", struct.pack(f"<{length}f", *(generator.random() for _ in range(length))))
     )
 
 
-def test_vectors_are_little_endian_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_are_little_endian_on_every_machine(monkeypatch):
     """A cassette is read the same on a big-endian machine."""
     assert (
         dump({"a": [1.0] * 16}) == f"a: !f32 {base64.b64encode(struct.pack('<16f', *[1.0] * 16)).decode()}\n"
@@ -468,11 +465,11 @@ class Level(enum.IntEnum):
 
 
 class Real(float):
-    def __repr__(self) -> str:
+    def __repr__(self):
         return "Real()"
 
 
-def test_tuples_and_subclasses_become_their_base() -> None:
+def test_tuples_and_subclasses_become_their_base():
     """An enum, a named tuple or a numpy float in a request is stored as the value it is."""
     data = {"a": (1, (2.5,)), "b": Colour.RED, "c": Level.HIGH, "d": Real(1.5), Colour.RED: {Level.HIGH: ()}}
     plain = {"a": [1, [2.5]], "b": "red", "c": 3, "d": 1.5, "red": {3: []}}
@@ -497,14 +494,14 @@ def test_tuples_and_subclasses_become_their_base() -> None:
         ({"a": {1: re.compile("")}}, "a.1 is not plain data: it is of type re.Pattern"),
     ],
 )
-def test_what_cannot_be_stored_is_named_by_its_path(data: Any, message: str) -> None:
+def test_what_cannot_be_stored_is_named_by_its_path(data, message):
     """The error says which part of an answer cannot be written, instead of writing something like it."""
     with pytest.raises(TypeError) as error:
         dump(data)
     assert str(error.value) == message
 
 
-def test_lines_look_like_the_wire() -> None:
+def test_lines_look_like_the_wire():
     """A stream's chunks are one line of JSON each, in the order of their keys."""
     chunks = [{"choices": [{"delta": {"content": "Hel"}}]}, {"b": None, "a": [True, 1, 1e-7, "ü\n🐐"]}, {}]
     assert dump({"chunks": Lines(chunks), "more": Lines([])}) == (
@@ -519,7 +516,7 @@ def test_lines_look_like_the_wire() -> None:
 @pytest.mark.parametrize(
     "item", [{"a": "\ud800"}, {"\ud800": 1}, {"a": math.nan}, {"a": -math.inf}, {"a": b"x"}, {"a": [0.5] * 16}, {1: 2}, {"a": 2**2048}, {"k" * 901: 1}, 1, None, [1], [{"a": 1}]]
 )  # fmt: skip
-def test_an_item_that_json_reads_otherwise_is_written_as_a_block(item: Any) -> None:
+def test_an_item_that_json_reads_otherwise_is_written_as_a_block(item):
     """Where JSON and YAML would differ, or a vector would be spelled out, the chunk is ordinary YAML."""
     body = dump({"a": Lines([{"b": 1}, item])}).removeprefix("a:\n")
     first, second = body.split("\n")[:2]
@@ -554,7 +551,7 @@ def test_an_item_that_json_reads_otherwise_is_written_as_a_block(item: Any) -> N
         "[]",
     ],
 )
-def test_edited_lines_mean_what_they_mean_in_yaml(line: str) -> None:
+def test_edited_lines_mean_what_they_mean_in_yaml(line):
     """A chunk that a person changed by hand replays as the YAML that it is."""
     for text in (line, line + "\n"):
         assert exactly(load_items(text)) == exactly(load(text)) == exactly(load_items(text.encode()))
@@ -563,27 +560,27 @@ def test_edited_lines_mean_what_they_mean_in_yaml(line: str) -> None:
 @pytest.mark.parametrize(
     "text", ['- {"a": 1, "a": 2}', "a: 1\na: 2", '- {"a": "\\ud83d\\ude00"}', '- {"a": "\\uD800"}', '- {"a": 1}, {"b": 2}', '- {"a": 1', "", "a: 1", '- {"a": "\x7f"}', '- {"a": 1}\n  {"b": 1}', 'a: {"b": 1}', b'- {"a": "\xff"}', '- {"a": 1}\n{}', "- {}\n''", '- {"a": 1}\n--- {"b": 1}']
 )  # fmt: skip
-def test_broken_lines_are_an_error(text: str | bytes) -> None:
+def test_broken_lines_are_an_error(text):
     """Lines that are no YAML list are never read as something else."""
     with pytest.raises(yaml.YAMLError):
         load_items(text)
 
 
-def test_lines_of_json_are_read_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_json_are_read_as_json(monkeypatch):
     """A stream of many mappings does not wait for the YAML parser."""
-    chunks: list[Any] = [
+    chunks = [
         {"choices": [{"delta": {"content": f"ü🐐\x00\u2028 {i}"}, "p": i / 7, "q": 1e-9}]} for i in range(50)
     ]
     chunks[25:25] = [" a", "b\n"]
     body = dump({"chunks": Lines(chunks)}).removeprefix("chunks:\n")
-    parsed: list[str] = []
+    parsed = []
     monkeypatch.setattr(yaml_reader, "load", lambda text: parsed.append(text) or load(text))
     assert load_items(body) == chunks
     assert parsed == ["- ' a'\n- \"b\\n\"\n"]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "is", " is", "123", "1.5", "true", "null", "~", "- x", "x: y", "#", "'", '"', "---", "...", "!", "&a", "*a", "{", "[x]", "?", "|", ">", "%", "@", "`", "\t", "a\nb", " \n ", "🐐", "\u2028", "\x00", "\x7f", "\ud83d", "2026-11-23", "0x1F", "1_000", "1:30", "=", "<<"])  # fmt: skip
-def test_a_piece_of_text_stands_in_one_line_and_stays_text(text: str) -> None:
+def test_a_piece_of_text_stands_in_one_line_and_stays_text(text):
     """Whatever a model writes, any YAML loader reads it as that text, and no line ends in whitespace."""
     body = dump({"a": Lines([{"b": 1}, text, text])}).removeprefix("a:\n")
     assert body.count("\n") == 3
@@ -627,13 +624,13 @@ def test_a_piece_of_text_stands_in_one_line_and_stays_text(text: str) -> None:
         "[" * 5000,
     ],
 )
-def test_bad_text_is_a_yaml_error(text: str | bytes) -> None:
+def test_bad_text_is_a_yaml_error(text):
     """Whatever a damaged cassette holds, its reader gets one kind of error."""
     with pytest.raises(yaml.YAMLError):
         load(text)
 
 
-def test_an_error_knows_its_line() -> None:
+def test_an_error_knows_its_line():
     """A damaged vector in a long cassette is found by its line."""
     with pytest.raises(yaml.MarkedYAMLError) as error:
         load("a: 1\nb:\n  c: !f32 AAA=\n")
@@ -641,7 +638,7 @@ def test_an_error_knows_its_line() -> None:
     assert "!f32" in str(error.value)
 
 
-def test_text_written_by_hand_is_read_as_yaml() -> None:
+def test_text_written_by_hand_is_read_as_yaml():
     """Comments and octal numbers in an edited cassette mean what YAML says; dates are text."""
     text = "# note\na: [010, 0x1F, 1_000, 1:30, .5, yes, ~, 2026-11-23]\n'<<': {c: 1}\n"
     expected = [8, 31, 1000, 90, 0.5, True, None, "2026-11-23"]
@@ -670,7 +667,7 @@ BOMB = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n
         ("&x a: 1\n", 0),
     ],
 )
-def test_anchors_aliases_and_merge_keys_are_refused(text: str, line: int) -> None:
+def test_anchors_aliases_and_merge_keys_are_refused(text, line):
     """A few hundred bytes cannot become more data than a machine holds, nor one place change another."""
     for form in (text, text.encode()):
         with pytest.raises(yaml.MarkedYAMLError) as refused:
@@ -692,21 +689,21 @@ def test_anchors_aliases_and_merge_keys_are_refused(text: str, line: int) -> Non
         "cat <<EOF",
     ],
 )
-def test_texts_with_their_marks_are_texts(text: str) -> None:
+def test_texts_with_their_marks_are_texts(text):
     """Shell scripts, HTML and Markdown hold no anchors."""
     assert_survives({"a": text, text: [{"b": text + "\nx\n"}]})
     lines = [{"a": text}]
     assert load_items(dump({"a": Lines(lines)}).removeprefix("a:\n")) == lines
 
 
-def test_writing_does_not_change_what_is_written() -> None:
+def test_writing_does_not_change_what_is_written():
     """The caller's data is the caller's: it is the same after it was stored."""
     before = repr(INTERACTION)
     assert dump(INTERACTION) == dump(INTERACTION)
     assert repr(INTERACTION) == before
 
 
-def test_the_module_starts_without_yaml() -> None:
+def test_the_module_starts_without_yaml():
     """Starting pytest with the plugin does not pay for a YAML library."""
     import subprocess
 

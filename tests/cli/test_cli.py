@@ -1,7 +1,5 @@
 """The command: it reads every cassette under a folder and names what is broken."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -18,7 +16,7 @@ from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.keys.strategies import strategy
 
 
-def write(path: Path, *texts: str) -> Path:
+def write(path, *texts):
     """A cassette with one recorded completion for each text."""
     keys = strategy("exact")
     asked = []

@@ -1,7 +1,5 @@
 """Normalizers: which dates, folders and ids they mask, and that nothing else is masked."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 from itertools import product

@@ -453,7 +453,7 @@ def test_a_class_as_response_format_is_its_name_and_schema():
 def test_a_dataclass_as_response_format_is_its_schema_too():
     """It counts what a class within it holds, not what that is called alone."""
 
-    def of(kind: type) -> type:
+    def of(kind):
         inner = pydantic.dataclasses.dataclass(dataclasses.make_dataclass("Inner", [("a", kind)]))
         return pydantic.dataclasses.dataclass(dataclasses.make_dataclass("Outer", [("inner", inner)]))
 
@@ -481,7 +481,7 @@ def test_a_temporary_file_is_a_file():
         assert request(file=file) == request(file=b"abc")
 
 
-CYCLE: list = []
+CYCLE = []
 CYCLE.append(CYCLE)
 UNKEYABLE = {
     "a generator": ({"messages": (turn for turn in [USER])}, "messages", "generator"),
@@ -546,7 +546,7 @@ def test_a_value_that_is_no_plain_data_is_refused_alone_too():
 
 def test_the_bottom_of_deep_data_is_still_keyed():
     """Deep JSON schemas are no cycle."""
-    deep: dict = {}
+    deep = {}
     for _ in range(150):
         deep = {"a": deep}
     assert key(extra_body=deep) != key(extra_body=deep["a"])

@@ -1,7 +1,5 @@
 """What stands behind the cassette: asked while recording, never on replay; and a cache without a cassette."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import copy
@@ -12,11 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import litellm
 import openai
@@ -46,11 +42,11 @@ NOBODY = "http://127.0.0.1:9/v1"
 GONE = "the provider's address, where it answers nobody"
 
 
-RUNNING: list[Provider] = []
+RUNNING = []
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
+def provider():
     asyncio.run(asyncio.sleep(0))
     with Provider(numbered=True) as running:
         RUNNING.append(running)
@@ -59,7 +55,7 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
+def cache(tmp_path, monkeypatch):
     """Each test has a cache of its own behind its cassettes, and stands in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     pytest_lmcache.cache = with_own = Cache(disk_cache_dir=tmp_path / "disk")
@@ -69,29 +65,27 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     pytest_lmcache.cache = None
 
 
-def ask(text: str, url: str = GONE, **more: Any) -> str:
+def ask(text, url=GONE, **more):
     answer = litellm.completion(**request(text, url, **more))
     if more.get("stream"):
         return "".join(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)
-    said: str = answer.choices[0].message.content
-    return said
+    return answer.choices[0].message.content
 
 
-async def aask(text: str, url: str = GONE, **more: Any) -> str:
+async def aask(text, url=GONE, **more):
     answer = await litellm.acompletion(**request(text, url, **more))
     if more.get("stream"):
         return "".join([chunk.choices[0].delta.content or "" async for chunk in answer if chunk.choices])
-    said: str = answer.choices[0].message.content
-    return said
+    return answer.choices[0].message.content
 
 
-def request(text: str, url: str, **more: Any) -> dict[str, Any]:
+def request(text, url, **more):
     said = [{"role": "user", "content": text}]
     settings = {"model": "openai/gpt-4o-mini", "api_key": "sk-local", "max_retries": 0}
     return {**settings, **at(url), "messages": said, **more}
 
 
-def at(url: str) -> dict[str, Any]:
+def at(url):
     """The arguments that send a call to an address; to ``GONE``, to the provider with a header that it refuses."""
     if url != GONE:
         return {"api_base": url}
@@ -99,12 +93,12 @@ def at(url: str) -> dict[str, Any]:
     return {"api_base": running.url, "extra_headers": {"x-refuse": "yes"}}
 
 
-def lose(path: str) -> None:
+def lose(path):
     """What a crash, or a failing test, leaves of a cassette."""
     Path(path).unlink()
 
 
-def fresh_process(cache: Cache) -> None:
+def fresh_process(cache):
     """What a new process finds: the disk, and an empty memory."""
     cache._memory_cache.clear()  # type: ignore[attr-defined]
 
@@ -114,12 +108,10 @@ def fresh_process(cache: Cache) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_paid_answer_outlives_a_failing_test(
-    way: str, stream: bool, provider: Provider, cache: Cache, tmp_path: Path
-) -> None:
+def test_a_paid_answer_outlives_a_failing_test(way, stream, provider, cache, tmp_path):
     """A test that fails writes no cassette; recorded again it gets the same answers from disk, unpaid."""
 
-    def call(text: str, url: str) -> str:
+    def call(text, url):
         return ask(text, url, stream=stream) if way == "sync" else asyncio.run(aask(text, url, stream=stream))
 
     with pytest.raises(ZeroDivisionError), use_cassette("x.yaml", mode="record"):
@@ -138,7 +130,7 @@ def test_a_paid_answer_outlives_a_failing_test(
     assert [asked.source for asked in tape.calls] == ["cassette"]
 
 
-def test_a_failing_block_says_where_its_answers_came_from(provider: Provider) -> None:
+def test_a_failing_block_says_where_its_answers_came_from(provider):
     """What leaves a recording block as an error has a note of where the answers came from, and how to ask again."""
     with pytest.raises(ZeroDivisionError) as failed, use_cassette("x.yaml", mode="record"):
         ask("one", provider.url)
@@ -151,7 +143,7 @@ def test_a_failing_block_says_where_its_answers_came_from(provider: Provider) ->
     assert not hasattr(failed.value, "__notes__")
 
 
-def test_promoted_to_memory(provider: Provider, cache: Cache) -> None:
+def test_promoted_to_memory(provider, cache):
     """What the disk had is in memory from then on; each call says where its answer came from."""
     sources = []
     for number in range(4):
@@ -166,11 +158,11 @@ def test_promoted_to_memory(provider: Provider, cache: Cache) -> None:
     assert (stats["memory"].hits, stats["disk"].hits) == (2, 1)
 
 
-def refused(*_: Any) -> None:
+def refused(*_):
     raise SystemExit("asked")
 
 
-def test_replay_asks_no_layer(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_asks_no_layer(provider, monkeypatch):
     """A warm cache turns no test green that fails where there is none: on replay only the cassette counts."""
     with use_cassette("warm.yaml", mode="record"):
         ask("one", provider.url)
@@ -183,7 +175,7 @@ def test_replay_asks_no_layer(provider: Provider, monkeypatch: pytest.MonkeyPatc
     assert tape.replayed == 1
 
 
-def test_what_came_from_a_layer_is_recorded_as_it_was_given(provider: Provider, cache: Cache) -> None:
+def test_what_came_from_a_layer_is_recorded_as_it_was_given(provider, cache):
     """A cassette written from disk says when the provider answered and how long it took, as the first did."""
     with use_cassette("x.yaml", mode="record") as tape:
         ask("one", provider.url)
@@ -197,7 +189,7 @@ def test_what_came_from_a_layer_is_recorded_as_it_was_given(provider: Provider, 
     assert Path("x.yaml").read_text().partition("---")[2] == first.partition("---")[2]
 
 
-def test_identical_calls_are_kept_apart(provider: Provider, cache: Cache) -> None:
+def test_identical_calls_are_kept_apart(provider, cache):
     """The n-th identical call of a test gets the n-th answer from the layers too."""
     with pytest.raises(ZeroDivisionError), use_cassette("x.yaml", mode="record"):
         first = [ask("again", provider.url) for _ in range(3)]
@@ -209,7 +201,7 @@ def test_identical_calls_are_kept_apart(provider: Provider, cache: Cache) -> Non
     assert {call.source for call in tape.calls} == {"disk"}
 
 
-def test_rewrite_asks_the_provider_and_refreshes_the_layers(provider: Provider) -> None:
+def test_rewrite_asks_the_provider_and_refreshes_the_layers(provider):
     """A rewrite is paid for; what it got is what the layers have from then on."""
     with use_cassette("x.yaml", mode="record"):
         old = ask("news", provider.url)
@@ -222,7 +214,7 @@ def test_rewrite_asks_the_provider_and_refreshes_the_layers(provider: Provider) 
         assert ask("news") == new
 
 
-def test_live_stores_nothing(provider: Provider, cache: Cache) -> None:
+def test_live_stores_nothing(provider, cache):
     """In mode live no layer is asked and none keeps anything."""
     with use_cassette("x.yaml", mode="live"):
         ask("one", provider.url)
@@ -230,7 +222,7 @@ def test_live_stores_nothing(provider: Provider, cache: Cache) -> None:
 
 
 @pytest.mark.usefixtures("collected")
-def test_errors_and_half_read_streams_are_not_kept(provider: Provider, cache: Cache) -> None:
+def test_errors_and_half_read_streams_are_not_kept(provider, cache):
     """A layer keeps whole answers only: another test may read on, and an error may be gone tomorrow."""
     with use_cassette("x.yaml", mode="record"):
         provider.script(Reply(failure="invalid_request"))
@@ -240,7 +232,7 @@ def test_errors_and_half_read_streams_are_not_kept(provider: Provider, cache: Ca
     assert all(not stats.puts for stats in cache.stats().values())
 
 
-def test_a_kill_loses_nothing_that_was_paid_for(provider: Provider, tmp_path: Path) -> None:
+def test_a_kill_loses_nothing_that_was_paid_for(provider, tmp_path):
     """After kill -9 in the middle of 20 calls, recording again asks the provider for the rest alone."""
     code = f"""
 import os, signal, sys
@@ -275,7 +267,7 @@ print([call.source for call in tape.calls].count("disk"))
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_secret_that_a_layer_holds_is_in_no_cassette(stream: bool, provider: Provider) -> None:
+def test_a_secret_that_a_layer_holds_is_in_no_cassette(stream, provider):
     """What a test without a rule has put into a layer is redacted for a test that has one."""
     provider.script(Reply(text="It is customer-12345678."))
     with use_cassette("x.yaml", mode="record"):
@@ -287,11 +279,11 @@ def test_a_secret_that_a_layer_holds_is_in_no_cassette(stream: bool, provider: P
     assert "customer-12345678" not in Path("x.yaml").read_text()
 
 
-def test_a_retry_takes_the_place_of_the_call_that_failed(provider: Provider) -> None:
+def test_a_retry_takes_the_place_of_the_call_that_failed(provider):
     """Of identical calls at once one fails: its retry is asked, and gets no sibling's answer."""
     retry = request("sample", provider.url, num_retries=0)
 
-    async def sample() -> list[Any]:
+    async def sample():
         provider.script(Reply(failure="rate_limit"))
         several = [litellm.acompletion(**retry) for _ in range(3)]
         return [*await asyncio.gather(*several, return_exceptions=True), await litellm.acompletion(**retry)]
@@ -306,10 +298,10 @@ def test_a_retry_takes_the_place_of_the_call_that_failed(provider: Provider) -> 
 
 
 @pytest.mark.parametrize("fails", ["get", "put"])
-def test_a_failing_own_cache_is_not_swallowed(fails: str, provider: Provider) -> None:
+def test_a_failing_own_cache_is_not_swallowed(fails, provider):
     """What an own cache fails with fails the test, also where the code under test expects errors of a provider."""
 
-    def broken(*_: Any) -> None:
+    def broken(*_):
         raise ConnectionError("the store is away")
 
     own = type("Broken", (Cache,), {fails: broken})(enable_disk_cache=False)
@@ -323,7 +315,7 @@ def test_a_failing_own_cache_is_not_swallowed(fails: str, provider: Provider) ->
 
 
 @pytest.mark.parametrize("foreign", [{"a": 1}, {"lmcache": 2}], ids=["no value", "newer"])
-def test_what_is_no_value_in_a_layer_is_asked_anew(foreign: Any, provider: Provider, cache: Cache) -> None:
+def test_what_is_no_value_in_a_layer_is_asked_anew(foreign, provider, cache):
     """What somebody else, or a newer version, has left under a call's key fails no recording."""
     with use_cassette("x.yaml", mode="record") as tape:
         ask("foreign", provider.url)
@@ -335,7 +327,7 @@ def test_what_is_no_value_in_a_layer_is_asked_anew(foreign: Any, provider: Provi
         assert tape.calls[0].source == source
 
 
-POISON: dict[str, Any] = {
+POISON = {
     "seconds": ["abc", -1, True, 1e400, 10**400],
     "data": [[1], "x", None],
     "hidden": ["x", [1]],
@@ -348,7 +340,7 @@ POISON: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", POISON)
-def test_a_value_that_cannot_be_is_asked_anew(name: str, provider: Provider, cache: Cache) -> None:
+def test_a_value_that_cannot_be_is_asked_anew(name, provider, cache):
     """What somebody has changed in a layer, field by field, gets into no cassette and ends no test."""
     with use_cassette("x.yaml", mode="record") as tape:
         first = ask("poison", provider.url)
@@ -365,9 +357,7 @@ def test_a_value_that_cannot_be_is_asked_anew(name: str, provider: Provider, cac
 
 
 @pytest.mark.parametrize("path", ["x.yaml", None])
-def test_an_answer_of_a_layer_that_litellm_cannot_read(
-    path: str | None, provider: Provider, cache: Cache
-) -> None:
+def test_an_answer_of_a_layer_that_litellm_cannot_read(path, provider, cache):
     """The error names the layer, not the cassette, and the command that asks the provider again."""
     with use_cassette(path, mode="record") as tape:
         ask("odd", provider.url)
@@ -383,7 +373,7 @@ def test_an_answer_of_a_layer_that_litellm_cannot_read(
         ask("odd", provider.url)
 
 
-def test_an_own_cache_that_gives_what_cannot_be(provider: Provider) -> None:
+def test_an_own_cache_that_gives_what_cannot_be(provider):
     """A cache of the user's that gives something else than it was given fails the test, by the field's name."""
     own = Own()
     with use_cassette(None, cache=own):
@@ -393,7 +383,7 @@ def test_an_own_cache_that_gives_what_cannot_be(provider: Provider) -> None:
         ask("own", provider.url)
 
 
-def test_each_call_is_one_look(provider: Provider, cache: Cache) -> None:
+def test_each_call_is_one_look(provider, cache):
     """The layers' counts are those of the calls."""
     with use_cassette("x.yaml", mode="record"):
         ask("counted", provider.url)
@@ -405,7 +395,7 @@ def test_each_call_is_one_look(provider: Provider, cache: Cache) -> None:
     assert cache.stats()["disk"] == Stats(hits=0, misses=2, puts=2)
 
 
-def test_changing_an_answer_changes_no_other(provider: Provider) -> None:
+def test_changing_an_answer_changes_no_other(provider):
     """What one test does to an answer is not seen by another that gets the same from memory."""
     with use_cassette("x.yaml", mode="record"):
         answer = litellm.completion(**request("one", provider.url))
@@ -423,9 +413,7 @@ def test_changing_an_answer_changes_no_other(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_broken_layer_warns_once_and_recording_goes_on(
-    way: str, provider: Provider, tmp_path: Path
-) -> None:
+def test_a_broken_layer_warns_once_and_recording_goes_on(way, provider, tmp_path):
     """Where the disk cannot be used there is one warning, and the cassette is recorded all the same."""
     (tmp_path / "file").write_text("not a folder")
     broken = Cache(disk_cache_dir=tmp_path / "file")
@@ -441,9 +429,7 @@ def test_a_broken_layer_warns_once_and_recording_goes_on(
         ask("one")
 
 
-def test_a_warning_that_is_an_error_fails_the_test_and_loses_nothing(
-    provider: Provider, tmp_path: Path
-) -> None:
+def test_a_warning_that_is_an_error_fails_the_test_and_loses_nothing(provider, tmp_path):
     """Under -W error a broken layer fails the block at its end; the calls themselves go on."""
     (tmp_path / "file").write_text("not a folder")
     broken = Cache(disk_cache_dir=tmp_path / "file")
@@ -458,7 +444,7 @@ def test_a_warning_that_is_an_error_fails_the_test_and_loses_nothing(
 # ---- whose answers a cassette's recording gets
 
 
-WAYS: dict[str, Any] = {
+WAYS = {
     "api_base": lambda url, _: {"api_base": url},
     "base_url": lambda url, _: {"base_url": url},
     "client": lambda url, _: {"client": openai.OpenAI(base_url=url, api_key="sk-local")},
@@ -470,19 +456,16 @@ WAYS: dict[str, Any] = {
 
 @pytest.mark.parametrize("path", [None, "x.yaml"])
 @pytest.mark.parametrize("way", WAYS)
-def test_two_servers_that_are_asked_the_same(
-    way: str, path: str | None, provider: Provider, cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_servers_that_are_asked_the_same(way, path, provider, cache, monkeypatch):
     """However a call is sent to a server, the layers give it that server's answer, whoever is asked first."""
 
-    def call(url: str) -> str:
+    def call(url):
         more = WAYS[way](url, monkeypatch) or {}
         with contextlib.closing(more["client"]) if "client" in more else contextlib.nullcontext():
             answer = litellm.completion(
                 model="openai/gpt-4o-mini", messages=[{"role": "user", "content": way}], api_key="x", **more
             )
-        text: str = answer.choices[0].message.content
-        return text
+        return answer.choices[0].message.content
 
     with Provider() as other:
         with contextlib.suppress(ZeroDivisionError), use_cassette(path, mode="record"):
@@ -494,7 +477,7 @@ def test_two_servers_that_are_asked_the_same(
         assert {asked.source for asked in tape.calls} == {"disk"}
 
 
-def test_a_router_sends_each_deployment_to_its_server(provider: Provider) -> None:
+def test_a_router_sends_each_deployment_to_its_server(provider):
     """A Router's deployments of one model at two addresses are two servers."""
     with Provider() as other, use_cassette(None, repeat="error") as tape:
         for url in (provider.url, other.url, provider.url):
@@ -506,7 +489,7 @@ def test_a_router_sends_each_deployment_to_its_server(provider: Provider) -> Non
     assert [call.source for call in tape.calls] == ["provider"] * 3
 
 
-def test_an_answer_says_who_asked_first(provider: Provider, cache: Cache) -> None:
+def test_an_answer_says_who_asked_first(provider, cache):
     """A value keeps which test or block asked; one of an earlier version, which does not say, is used all the same."""
     with use_cassette("x.yaml", mode="record") as tape:
         ask("who", provider.url)
@@ -525,7 +508,7 @@ def test_an_answer_says_who_asked_first(provider: Provider, cache: Cache) -> Non
 # ---- without a cassette
 
 
-def test_layers_alone(provider: Provider, cache: Cache) -> None:
+def test_layers_alone(provider, cache):
     """Without a cassette the layers answer, and what they do not have is asked, in the default mode."""
     before = provider.count
     with use_cassette(None) as tape:
@@ -544,7 +527,7 @@ def test_layers_alone(provider: Provider, cache: Cache) -> None:
     assert not list(Path().glob("*.yaml"))
 
 
-def test_memory_only(provider: Provider, tmp_path: Path) -> None:
+def test_memory_only(provider, tmp_path):
     """With ``enable_disk_cache=False`` nothing is written to disk, and the next block of the process has it."""
     for expected in ("provider", "memory"):
         with use_cassette(None, enable_disk_cache=False) as tape:
@@ -553,7 +536,7 @@ def test_memory_only(provider: Provider, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
-def test_both_off(provider: Provider) -> None:
+def test_both_off(provider):
     """With both layers off each call is asked: for debugging."""
     before = provider.count
     with use_cassette(None, enable_disk_cache=False, enable_memory_cache=False) as tape:
@@ -566,9 +549,7 @@ def test_both_off(provider: Provider) -> None:
 @pytest.mark.parametrize(
     ("repeat", "expected"), [("last", [0, 1, 1, 1]), ("cycle", [0, 1, 0, 1]), ("error", [0, 1, 2, 3])]
 )
-def test_identical_calls_without_a_cassette(
-    repeat: str, expected: list[int], provider: Provider, cache: Cache
-) -> None:
+def test_identical_calls_without_a_cassette(repeat, expected, provider, cache):
     """Of identical calls the layers give what they have in order; then ``repeat`` decides, error asks."""
     with use_cassette(None, repeat="error"):
         known = [ask(repeat, provider.url) for _ in range(2)]
@@ -578,7 +559,7 @@ def test_identical_calls_without_a_cassette(
     assert said == [[*known, *new][place] for place in expected]
 
 
-def test_replay_without_a_cassette_asks_nobody(provider: Provider) -> None:
+def test_replay_without_a_cassette_asks_nobody(provider):
     """With mode replay what no layer has is a miss, also where there is no cassette."""
     with use_cassette(None, enable_disk_cache=False):
         ask("known", provider.url)
@@ -591,7 +572,7 @@ def test_replay_without_a_cassette_asks_nobody(provider: Provider) -> None:
         ask("unknown", provider.url)
 
 
-def test_ttl_counts_from_the_recording(provider: Provider) -> None:
+def test_ttl_counts_from_the_recording(provider):
     """An answer is forgotten when its time is over, however often it was read meanwhile."""
     with freeze_time("2026-01-01") as clock:
         sources = []
@@ -609,28 +590,28 @@ def test_ttl_counts_from_the_recording(provider: Provider) -> None:
 class Own(Cache):
     """As in the documentation: all three overridden, on the memory layer's mapping alone."""
 
-    def cache_key(self, request: dict[str, Any]) -> str:
+    def cache_key(self, request):
         return json.dumps(request["messages"][-1]["content"])
 
-    def get(self, key: str) -> Any:
+    def get(self, key):
         return self._memory_cache.get(key)
 
-    def put(self, key: str, value: Any) -> None:
+    def put(self, key, value):
         self._memory_cache[key] = value
 
 
 class Uninitialised(Own):
     """One that does not call ``super().__init__()``."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name):
         self.name = name
 
 
 @pytest.mark.parametrize("own", [Own(), Uninitialised("x")], ids=["plain", "uninitialised"])
 @pytest.mark.parametrize("where", ["argument", "module"])
-def test_own_cache(where: str, own: Cache, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_cache(where, own, provider, monkeypatch):
     """A subclass that overrides all three works as it stands: its key is the key, one answer serves two models."""
-    more: dict[str, Any] = {"cache": own} if where == "argument" else {}
+    more = {"cache": own} if where == "argument" else {}
     if where == "module":
         monkeypatch.setattr(pytest_lmcache, "cache", own)
     text = f"{where} {type(own).__name__}"
@@ -642,7 +623,7 @@ def test_own_cache(where: str, own: Cache, provider: Provider, monkeypatch: pyte
     assert [call.source for call in tape.calls] == ["provider", "cache", "provider"]
 
 
-def test_an_own_cache_gets_its_own_keys(provider: Provider) -> None:
+def test_an_own_cache_gets_its_own_keys(provider):
     """``get`` and ``put`` are given what ``cache_key`` gave; another kind of call, or the n-th, has another key."""
     expected = [['"keys"'], ['"keys"', "#2"], ['"keys"', "completion stream"], ['"keys\\"\\u001f#2"']]
     for path in (None, "x.yaml"):
@@ -658,7 +639,7 @@ def test_an_own_cache_gets_its_own_keys(provider: Provider) -> None:
         assert len(owners) == (path is not None)
 
 
-def test_the_key_of_an_own_cache_is_that_of_its_cassettes(provider: Provider) -> None:
+def test_the_key_of_an_own_cache_is_that_of_its_cassettes(provider):
     """A cassette behind which an own cache stands is looked up by the cache's key; ``key=`` has the last word."""
     with use_cassette("x.yaml", mode="record", cache=Own()):
         said = ask("shared", provider.url)
@@ -668,7 +649,7 @@ def test_the_key_of_an_own_cache_is_that_of_its_cassettes(provider: Provider) ->
         ask("shared", model="openai/gpt-4o")
 
 
-def test_configure_cache(provider: Provider, tmp_path: Path) -> None:
+def test_configure_cache(provider, tmp_path):
     """``configure_cache`` replaces the cache of all that names no other; what cannot be is refused."""
     configure_cache(disk_cache_dir=tmp_path / "here", enable_memory_cache=False)
     for expected in ("provider", "disk"):
@@ -688,11 +669,11 @@ def test_configure_cache(provider: Provider, tmp_path: Path) -> None:
 class Empty(Cache):
     """A cache that says how much it holds."""
 
-    def __len__(self) -> int:
+    def __len__(self):
         return 0
 
 
-def test_an_empty_cache_is_one(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_cache_is_one(provider, monkeypatch):
     """A cache that is false as a truth value is used all the same."""
     own = Empty(enable_disk_cache=False)
     monkeypatch.setattr(pytest_lmcache, "cache", own)
@@ -702,7 +683,7 @@ def test_an_empty_cache_is_one(provider: Provider, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("wrong", ["x", object(), Cache], ids=["text", "object", "class"])
-def test_what_is_no_cache_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_cache_is_refused(wrong, monkeypatch):
     """Something else in the place of a cache is told by its name."""
     monkeypatch.setattr(pytest_lmcache, "cache", wrong)
     with (
@@ -712,7 +693,7 @@ def test_what_is_no_cache_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch
         ask("x")
 
 
-def test_an_unset_module_cache_is_the_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unset_module_cache_is_the_configured(monkeypatch):
     """``pytest_lmcache.cache`` is there without being set: the configuration's cache."""
     monkeypatch.setattr(pytest_lmcache, "cache", None)
     assert pytest_lmcache.cache is session.caches.by_settings()
@@ -721,13 +702,13 @@ def test_an_unset_module_cache_is_the_configured(monkeypatch: pytest.MonkeyPatch
 # ---- what an answer says
 
 
-def hits(answer: Any) -> tuple[Any, Any]:
+def hits(answer):
     params = answer._hidden_params
     hidden = params.get("cache_hit") if isinstance(params, dict) else getattr(params, "cache_hit", None)
     return getattr(answer, "cache_hit", None), hidden
 
 
-def test_an_answer_says_that_it_is_not_the_providers(provider: Provider) -> None:
+def test_an_answer_says_that_it_is_not_the_providers(provider):
     """``cache_hit`` tells a replayed answer and one from a layer from a live one; ``model_dump()`` does not show it."""
     with use_cassette("x.yaml", mode="record"):
         live = litellm.completion(**request("hit", provider.url))
@@ -760,10 +741,10 @@ def test_an_answer_says_that_it_is_not_the_providers(provider: Provider) -> None
         assert responded.model_dump() == events.model_dump()
 
 
-def test_a_message_of_anthropics_says_it_too(provider: Provider) -> None:
+def test_a_message_of_anthropics_says_it_too(provider):
     """The plain dict of ``anthropic.messages`` is marked by attributes: as data it is what the provider's is."""
 
-    def ask_claude(base: str, *before: Any) -> Any:
+    def ask_claude(base, *before):
         said = {
             "model": "anthropic/claude-sonnet-4-5",
             "max_tokens": 9,
@@ -775,7 +756,7 @@ def test_a_message_of_anthropics_says_it_too(provider: Provider) -> None:
         del answer["usage"]  # to which LiteLLM 1.83 adds a sum afterwards, where somebody may listen
         return answer
 
-    def again(base: str, answer: Any) -> Any:
+    def again(base, answer):
         return ask_claude(base, answer, {"role": "user", "content": "and then?"})
 
     with use_cassette("x.yaml", mode="record"):
@@ -801,7 +782,7 @@ def test_a_message_of_anthropics_says_it_too(provider: Provider) -> None:
     assert provider.count == before
 
 
-def test_usage_empty(provider: Provider) -> None:
+def test_usage_empty(provider):
     """With ``usage="empty"`` a replayed answer took no tokens; what was saved is counted all the same."""
     with use_cassette("x.yaml", mode="record", usage="empty"):
         live = litellm.completion(**request("empty", provider.url)).usage.total_tokens
@@ -819,10 +800,10 @@ def test_usage_empty(provider: Provider) -> None:
     assert tape.usage["total_tokens"] > live
 
 
-def test_usage_empty_in_server_sent_events(provider: Provider) -> None:
+def test_usage_empty_in_server_sent_events(provider):
     """The same for Anthropic's events, whose text holds the tokens."""
 
-    async def ask_claude(base: str) -> bytes:
+    async def ask_claude(base):
         stream = await litellm.anthropic.messages.acreate(
             model="anthropic/claude-sonnet-4-5",
             messages=[{"role": "user", "content": "x"}],
@@ -866,16 +847,16 @@ SAID = {"content": [{"type": "tool_use", "input": {"usage": 120}}], "tools": [{"
 
 @pytest.mark.parametrize("kind", ["bytes", "text", "event", "chunk"])
 @pytest.mark.parametrize("place", ["usage", "message", "response"])
-def test_usage_empty_changes_no_word_of_the_models(place: str, kind: str) -> None:
+def test_usage_empty_changes_no_word_of_the_models(place, kind):
     """Tokens are taken out where a response or an event tells them; a ``usage`` elsewhere is something said."""
 
-    def event(counts: Any) -> dict[str, Any]:
+    def event(counts):
         told = {"usage": counts}
         return SAID | (told if place == "usage" else {place: SAID | told})
 
-    def chunk(counts: Any) -> dict[str, Any]:
+    def chunk(counts):
         lines = f"event: é\ndata: {json.dumps(event(counts))}\n\n"
-        kinds: dict[str, dict[str, Any]] = {"bytes": {"bytes": lines}, "text": {"text": lines}}
+        kinds = {"bytes": {"bytes": lines}, "text": {"text": lines}}
         return {**kinds, "event": {"event": event(counts)}, "chunk": event(counts)}[kind]
 
     stored = Answer(Kind.STREAM, [chunk(COUNTS), chunk(COUNTS)], usd=1.5, hidden={"usage": COUNTS, "x": 1})
@@ -889,7 +870,7 @@ def test_usage_empty_changes_no_word_of_the_models(place: str, kind: str) -> Non
     assert without_usage(error).data == error.data
 
 
-def test_usage_empty_in_bytes_that_are_no_text() -> None:
+def test_usage_empty_in_bytes_that_are_no_text():
     """Wherever the wire was cut, in a letter too, and whatever it holds, tokens are taken out and no other byte changes."""
     other = b'data: {"text": "Pel\xc3\xa9", "usage": 1\ndata: [{"usage": 2}]\n\ndata: \xff\r\n\r\n\n\n\n'
     lines = [
@@ -909,14 +890,14 @@ def test_usage_empty_in_bytes_that_are_no_text() -> None:
 # ---- the provider's own prompt cache
 
 
-def claude(url: str, **more: Any) -> Any:
+def claude(url, **more):
     manual = {"type": "text", "text": "A long manual."}
     said = [{"role": "system", "content": [manual]}, {"role": "user", "content": "What does it say?"}]
     settings = {"model": "anthropic/claude-sonnet-4-5", "api_base": url, "api_key": "sk-local"}
     return litellm.completion(**{**settings, "messages": said, **more})
 
 
-def test_prompt_caching_reaches_the_provider_and_changes_no_key(provider: Provider) -> None:
+def test_prompt_caching_reaches_the_provider_and_changes_no_key(provider):
     """Switching the provider's cache on puts its mark where it belongs on the wire and invalidates no recording."""
     with use_cassette("x.yaml", mode="record"):
         live = claude(provider.base)
@@ -938,7 +919,7 @@ def test_prompt_caching_reaches_the_provider_and_changes_no_key(provider: Provid
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_the_prompt_cache_saved_is_kept(stream: bool, provider: Provider) -> None:
+def test_what_the_prompt_cache_saved_is_kept(stream, provider):
     """Tokens read from and written to Anthropic's cache are in the recording, with what they saved by the price list."""
     usage = {"input_tokens": 5, "output_tokens": 3}
     cached = {"cache_read_input_tokens": 1000, "cache_creation_input_tokens": 200}
@@ -985,7 +966,7 @@ def test_what_the_prompt_cache_saved_is_kept(stream: bool, provider: Provider) -
         assert tape.calls[0].cached_usd == pytest.approx(saved)
 
 
-def test_openais_cached_tokens(provider: Provider) -> None:
+def test_openais_cached_tokens(provider):
     """OpenAI's own field counts as well."""
     body = {
         "id": "chatcmpl-1",
@@ -1012,7 +993,7 @@ def test_openais_cached_tokens(provider: Provider) -> None:
 # ---- several at once
 
 
-def test_threads_share_a_cache(provider: Provider) -> None:
+def test_threads_share_a_cache(provider):
     """Calls of many threads at once are all kept, each under its own question."""
     texts = [f"thread {number}" for number in range(20)]
     with use_cassette("x.yaml", mode="record"), ThreadPoolExecutor(8) as pool:
@@ -1023,12 +1004,10 @@ def test_threads_share_a_cache(provider: Provider) -> None:
     assert {call.source for call in tape.calls} == {"memory"}
 
 
-def test_a_call_that_blocks_its_event_loop_waits_for_no_task_of_it(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_that_blocks_its_event_loop_waits_for_no_task_of_it(provider, monkeypatch):
     """A sync call in a task is asked at once where another task of the loop asks the same: nobody waits for ever."""
 
-    async def both() -> None:
+    async def both():
         with use_cassette("x.yaml", mode="record"):
             asking = asyncio.create_task(aask("blocked", provider.url))
             await asyncio.sleep(0.1)
@@ -1038,7 +1017,7 @@ def test_a_call_that_blocks_its_event_loop_waits_for_no_task_of_it(
         await asking
 
     monkeypatch.setattr(recorded_call, "time", SimpleNamespace(sleep=refused))
-    sources: list[str] = []
+    sources = []
     provider.script(Reply(delay=0.5), Reply())
     before = provider.count
     asyncio.run(both())
@@ -1049,7 +1028,7 @@ def test_a_call_that_blocks_its_event_loop_waits_for_no_task_of_it(
 # ---- age
 
 
-def test_an_old_recording_is_recorded_anew(provider: Provider) -> None:
+def test_an_old_recording_is_recorded_anew(provider):
     """In mode record what is older than ``max_age`` is asked again and takes the old one's place; replay replays it."""
     with use_cassette("x.yaml", mode="record"):
         texts = [ask("old", provider.url), ask("young", provider.url)]
@@ -1074,7 +1053,7 @@ def test_an_old_recording_is_recorded_anew(provider: Provider) -> None:
     assert Path("x.yaml").read_text().count("\nkey: k") == 2
 
 
-def test_an_old_value_in_a_layer_is_no_race(provider: Provider) -> None:
+def test_an_old_value_in_a_layer_is_no_race(provider):
     """A stream whose value in the layers is too old is asked anew, and was not asked by another process meanwhile."""
     for name in ("x.yaml", "y.yaml"):
         with use_cassette(name, mode="record", max_age=0.5) as tape:

@@ -1,7 +1,5 @@
 """Cache: layers in order, each left out once it fails; made to be subclassed, and open to any subclass."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

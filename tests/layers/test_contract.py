@@ -1,7 +1,5 @@
 """What every layer does, and every cache made of layers: one suite for all, and a machine that shows they agree."""
 
-from __future__ import annotations
-
 import copy
 import json
 import threading

@@ -1,7 +1,5 @@
 """The disk layer: nothing of it is ever unpickled, nothing put is lost, and no trouble is more than a LayerError."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

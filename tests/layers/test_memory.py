@@ -1,7 +1,5 @@
 """The memory layer: what was used last stays, and the mapping behind it can be used by itself."""
 
-from __future__ import annotations
-
 import math
 import threading
 

@@ -1,7 +1,5 @@
 """The redis layer against a real server: shared, aged by the server, and no trouble is more than one LayerError."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import socket

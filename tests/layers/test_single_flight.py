@@ -1,7 +1,5 @@
 """Single flight: of those that ask the same at once on one machine, one goes ahead."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os

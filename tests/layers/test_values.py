@@ -1,7 +1,5 @@
 """An answer becomes JSON data and comes back exactly; anything else is refused with what to do about it."""
 
-from __future__ import annotations
-
 import json
 import math
 import time
@@ -173,7 +171,7 @@ def test_not_a_value(damage):
 
 def test_too_deep():
     """Data nested beyond Python's depth is refused, not a crash, on either way."""
-    deep: list[object] = []
+    deep = []
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(CacheError, match="nested too deeply"):

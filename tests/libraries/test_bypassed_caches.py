@@ -7,26 +7,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import dspy
 import litellm
 import pytest
-from provider import Provider
 
 from pytest_lmcache import use_cassette
 from pytest_lmcache.libraries.bypassed_caches import INSTRUCTOR, LANGCHAIN, CacheBypass
-from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 
 GONE = "http://127.0.0.1:9/v1"
 
 
 @pytest.fixture(autouse=True)
-def caches(nobody_records: None) -> Iterator[None]:
+def caches(nobody_records):
     """What a test leaves in front is not the next one's."""
     found = vars(dspy).get("cache"), litellm.cache
     yield
@@ -35,7 +30,7 @@ def caches(nobody_records: None) -> Iterator[None]:
         del dspy.cache
 
 
-def ask_litellm(url: str, text: str = "hello", **more: Any) -> str:
+def ask_litellm(url, text="hello", **more):
     said = [{"role": "user", "content": text}]
     answer = litellm.completion(
         model="openai/gpt-4o-mini", messages=said, api_base=url, api_key="sk-local", **more
@@ -43,11 +38,11 @@ def ask_litellm(url: str, text: str = "hello", **more: Any) -> str:
     return str(answer.choices[0].message.content)
 
 
-def ask_dspy(url: str, text: str = "hello") -> Any:
+def ask_dspy(url, text="hello"):
     return dspy.LM("openai/gpt-4o-mini", api_base=url, api_key="sk-local", num_retries=0)(text)
 
 
-def recorded(path: Path, *calls: Any) -> Recorder:
+def recorded(path, *calls):
     with use_cassette(path, mode="record") as tape:
         for call in calls:
             call()
@@ -58,7 +53,7 @@ def recorded(path: Path, *calls: Any) -> Recorder:
 
 
 @pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "disk"])
-def test_a_warm_cache_of_dspys(on_disk: bool, provider: Provider, tmp_path: Path) -> None:
+def test_a_warm_cache_of_dspys(on_disk, provider, tmp_path):
     """What a developer's DSPy has cached is asked and recorded all the same, each time; then the cache answers again."""
     dspy.configure_cache(
         enable_disk_cache=on_disk, enable_memory_cache=not on_disk, disk_cache_dir=tmp_path / "d"
@@ -77,7 +72,7 @@ def test_a_warm_cache_of_dspys(on_disk: bool, provider: Provider, tmp_path: Path
     assert tape.replayed == 2
 
 
-def test_a_poisoned_cache_of_dspys(provider: Provider, tmp_path: Path) -> None:
+def test_a_poisoned_cache_of_dspys(provider, tmp_path):
     """A wrong answer that lies in DSPy's cache gets into no recording, nor into a replay."""
     dspy.configure_cache(enable_disk_cache=False)
     provider.script("poison")
@@ -89,7 +84,7 @@ def test_a_poisoned_cache_of_dspys(provider: Provider, tmp_path: Path) -> None:
     assert ask_dspy(GONE) == ["poison"]
 
 
-def test_an_embedders_cache(provider: Provider, tmp_path: Path) -> None:
+def test_an_embedders_cache(provider, tmp_path):
     """The vectors that dspy.Embedder has cached are asked and recorded all the same."""
     dspy.configure_cache(enable_disk_cache=False)
     embedder = dspy.Embedder("openai/text-embedding-3-small", api_base=provider.url, api_key="sk-local")
@@ -97,10 +92,10 @@ def test_an_embedders_cache(provider: Provider, tmp_path: Path) -> None:
     assert recorded(tmp_path / "x.yaml", lambda: embedder("hello")).recorded == 1
 
 
-def test_a_cache_that_the_test_configures(provider: Provider, tmp_path: Path) -> None:
+def test_a_cache_that_the_test_configures(provider, tmp_path):
     """A cache configured in a test works there, since its first call was seen, and stays after it."""
 
-    def configured() -> None:
+    def configured():
         dspy.configure_cache(enable_disk_cache=False)
         ask_dspy(provider.url)
         ask_dspy(provider.url)
@@ -116,25 +111,25 @@ def test_a_cache_that_the_test_configures(provider: Provider, tmp_path: Path) ->
     assert tape.replayed == 1
 
 
-def test_what_is_no_models_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_models_call(tmp_path, monkeypatch):
     """DSPy's cache keeps and answers what asks no model, in each mode: functions, an Embedder's, stubs."""
-    counts: Counter[str] = Counter()
+    counts = Counter()
 
-    def embed(texts: list[str]) -> Any:
+    def embed(texts):
         counts["embedder"] += 1
         return [[float(len(text))] for text in texts]
 
-    def stub(**given: Any) -> Any:
+    def stub(**given):
         counts["stub"] += 1
         return SimpleNamespace(data=[{"embedding": [1.0]} for _ in given["input"]])
 
     @dspy.clients.cache.request_cache()
-    def plain(**given: Any) -> Any:
+    def plain(**given):
         counts["function"] += 1
         return given["x"]
 
     @dspy.clients.cache.request_cache()
-    async def later(**given: Any) -> Any:
+    async def later(**given):
         counts["coroutine"] += 1
         return given["x"]
 
@@ -150,22 +145,22 @@ def test_what_is_no_models_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert set(counts.values()) == {number + 1}
 
 
-def test_a_function_that_asks_a_model(provider: Provider, tmp_path: Path) -> None:
+def test_a_function_that_asks_a_model(provider, tmp_path):
     """A cached function that asks a model is run in each test, so that each cassette has its call."""
 
     @dspy.clients.cache.request_cache()
-    def outer(**_: Any) -> Any:
+    def outer(**_):
         return ask_litellm(provider.url), plain(x=1)
 
     @dspy.clients.cache.request_cache()
-    def plain(**given: Any) -> Any:
+    def plain(**given):
         return given["x"]
 
     for name in ("x.yaml", "y.yaml"):
         assert recorded(tmp_path / name, lambda: outer(x=1)).recorded == 1
 
 
-def test_live_puts_nothing_aside(provider: Provider, tmp_path: Path) -> None:
+def test_live_puts_nothing_aside(provider, tmp_path):
     """In mode live DSPy's and LiteLLM's caches answer as they do without this plugin."""
     dspy.configure_cache(enable_disk_cache=False)
     litellm.cache = litellm.Cache(type="local")
@@ -178,7 +173,7 @@ def test_live_puts_nothing_aside(provider: Provider, tmp_path: Path) -> None:
     assert len(tape.calls) == 2
 
 
-def test_another_cache_object_works(tmp_path: Path) -> None:
+def test_another_cache_object_works(tmp_path):
     """A cache that a test has for itself, and that is not dspy.cache, keeps what it is given."""
     own = dspy.clients.Cache(False, True, None)
     with use_cassette(tmp_path / "x.yaml"):
@@ -186,7 +181,7 @@ def test_another_cache_object_works(tmp_path: Path) -> None:
         assert own.get({"prompt": "one"}) == "two"
 
 
-def test_dspy_is_what_it_was(tmp_path: Path) -> None:
+def test_dspy_is_what_it_was(tmp_path):
     """After the last recorder nothing of DSPy's cache has changed, also where recorders nest."""
     before, methods = vars(dspy).get("cache"), dict(vars(dspy.clients.Cache))
     with use_cassette(tmp_path / "x.yaml"):
@@ -213,7 +208,7 @@ print("cache" in vars(dspy), os.path.exists(os.environ["DSPY_CACHEDIR"]), dspy._
 """
 
 
-def test_dspy_imported_within_the_test(tmp_path: Path) -> None:
+def test_dspy_imported_within_the_test(tmp_path):
     """DSPy may be imported only in a test: its cache is out of the way, and none is made on disk by us."""
     environment = {
         **os.environ,
@@ -239,14 +234,14 @@ def test_dspy_imported_within_the_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_a_warm_cache_of_litellms(is_async: bool, provider: Provider, tmp_path: Path) -> None:
+def test_a_warm_cache_of_litellms(is_async, provider, tmp_path):
     """What LiteLLM has cached is asked and recorded all the same; then the cache is in its place again."""
     litellm.cache = warm = litellm.Cache(type="local")
     ask_litellm(provider.url)
 
-    def ask() -> None:
+    def ask():
         said = [{"role": "user", "content": "hello"}]
-        given: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": said, "api_base": provider.url}
+        given = {"model": "openai/gpt-4o-mini", "messages": said, "api_base": provider.url}
         if is_async:
             asyncio.run(litellm.acompletion(**given, api_key="sk-local"))
         else:
@@ -257,17 +252,17 @@ def test_a_warm_cache_of_litellms(is_async: bool, provider: Provider, tmp_path: 
 
 
 @pytest.mark.parametrize("made", ["before", "within"])
-def test_a_router_that_caches(made: str, provider: Provider, tmp_path: Path) -> None:
+def test_a_router_that_caches(made, provider, tmp_path):
     """A Router's ``cache_responses`` of before the test answers no call of it; one of the test's own works."""
     deployment = {"model": "openai/gpt-4o-mini", "api_base": provider.url, "api_key": "sk-local"}
 
-    def router() -> Any:
+    def router():
         return litellm.Router(
             model_list=[{"model_name": "small", "litellm_params": deployment}],  # type: ignore[arg-type]
             cache_responses=True,
         )
 
-    def ask(asked: Any) -> None:
+    def ask(asked):
         for _ in range(2):
             asked.completion(model="small", messages=[{"role": "user", "content": f"hello {made}"}])
 
@@ -280,7 +275,7 @@ def test_a_router_that_caches(made: str, provider: Provider, tmp_path: Path) -> 
     assert litellm.cache is not None
 
 
-def test_litellm_is_what_it_was(tmp_path: Path) -> None:
+def test_litellm_is_what_it_was(tmp_path):
     """After the last recorder LiteLLM's cache and the class of it are what they were."""
     before = litellm.Cache.should_use_cache
     litellm.cache = kept = litellm.Cache(type="local")
@@ -291,7 +286,7 @@ def test_litellm_is_what_it_was(tmp_path: Path) -> None:
     assert litellm.Cache.should_use_cache is before
 
 
-def test_another_cache_of_litellms_works(tmp_path: Path) -> None:
+def test_another_cache_of_litellms_works(tmp_path):
     """A cache that is not ``litellm.cache``, or that the test makes, is left alone."""
     own = litellm.Cache(type="local")
     litellm.cache = before = litellm.Cache(type="local")
@@ -300,10 +295,10 @@ def test_another_cache_of_litellms_works(tmp_path: Path) -> None:
         assert [each.should_use_cache() for each in (own, before, made)] == [True, False, True]
 
 
-def test_a_cache_of_litellms_that_the_test_makes(provider: Provider, tmp_path: Path) -> None:
+def test_a_cache_of_litellms_that_the_test_makes(provider, tmp_path):
     """The second call is answered by the test's own ``litellm.cache``, when recorded and when replayed."""
 
-    def test() -> None:
+    def test():
         litellm.cache = litellm.Cache(type="local")
         for _ in range(2):
             assert ask_litellm(provider.url, "own") == "You said: own"
@@ -317,7 +312,7 @@ def test_a_cache_of_litellms_that_the_test_makes(provider: Provider, tmp_path: P
 # ---- when ------------------------------------------------------------------------------------------------
 
 
-def test_watching_puts_nothing_aside() -> None:
+def test_watching_puts_nothing_aside():
     """A test that is not recorded runs with the caches that it has."""
     litellm.cache = kept = litellm.Cache(type="local")
     before = vars(dspy).get("cache")
@@ -326,7 +321,7 @@ def test_watching_puts_nothing_aside() -> None:
         assert vars(dspy).get("cache") is before
 
 
-def test_a_library_that_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_being_imported(monkeypatch):
     """A library that is only half there is put aside when it is there, not before."""
     monkeypatch.delitem(sys.modules, "dspy.clients.cache")
     monkeypatch.delitem(sys.modules, "litellm.caching.caching")
@@ -344,7 +339,7 @@ def test_a_library_that_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> No
 # ---- what cannot be put aside ----------------------------------------------------------------------------
 
 
-def test_langchains_cache_is_named(tmp_path: Path) -> None:
+def test_langchains_cache_is_named(tmp_path):
     """LangChain's cache stays where it is, and the recorder knows that it was in front."""
     caches = pytest.importorskip("langchain_core.caches")
     langchain = pytest.importorskip("langchain_core.globals")
@@ -359,7 +354,7 @@ def test_langchains_cache_is_named(tmp_path: Path) -> None:
     assert tape.caches_in_the_way == set()
 
 
-def test_instructors_cache_is_named(provider: Provider, tmp_path: Path) -> None:
+def test_instructors_cache_is_named(provider, tmp_path):
     """A client of instructor's that has a cache is told of, and its cache answers on."""
     instructor = pytest.importorskip("instructor")
     cache = pytest.importorskip("instructor.cache")
@@ -374,7 +369,7 @@ def test_instructors_cache_is_named(provider: Provider, tmp_path: Path) -> None:
         litellm.completion, mode=instructor.Mode.JSON, cache=cache.AutoCache(maxsize=10)
     )
 
-    def ask(by: Any) -> None:
+    def ask(by):
         said = [{"role": "user", "content": "hello"}]
         by.create(
             model="openai/gpt-4o-mini",

@@ -1,7 +1,5 @@
 """Suites that run within this process."""
 
-from __future__ import annotations
-
 import gc
 
 # Five seconds: once, before pytester notes which modules it may forget after each inner run.

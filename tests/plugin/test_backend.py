@@ -1,7 +1,5 @@
 """The layers behind the cassettes, as a suite sets, replaces and sees them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import dedent

@@ -1,7 +1,5 @@
 """Calls that a callback of LiteLLM's makes while another call is recorded are the test's own."""
 
-from __future__ import annotations
-
 import pytest
 from provider import Reply
 

@@ -1,7 +1,5 @@
 """Where a test's cassette lies: beside no other test's, inside the folder, whatever the test is called."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

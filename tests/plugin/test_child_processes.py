@@ -1,7 +1,5 @@
 """Processes that a test starts: their calls are the test's, whatever starts them."""
 
-from __future__ import annotations
-
 import pytest
 
 # What children run; `python app_main.py TEXT...` prints an answer, or what it raises, for each text.

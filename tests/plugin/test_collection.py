@@ -1,7 +1,5 @@
 """Calls while modules are imported, under ``lm_auto``: refused where the run replays, unless a block records them."""
 
-from __future__ import annotations
-
 import pytest
 
 AUTO = ("-o", "lm_auto=true", "-p", "no:randomly")

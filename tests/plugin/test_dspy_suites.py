@@ -1,7 +1,5 @@
 """Suites that call DSPy, which may be there without LiteLLM: watched, recorded and replayed like any other."""
 
-from __future__ import annotations
-
 import functools
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Fixtures that outlive a test: what they ask has a cassette of their own, whichever tests are selected."""
 
-from __future__ import annotations
-
 import pytest
 
 

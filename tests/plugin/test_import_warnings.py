@@ -1,7 +1,5 @@
 """The warnings that LiteLLM's own models raise are kept off, wherever it is imported, and no others."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The ini keys, in native TOML and in a classic pytest.ini; a value that cannot be ends the run early."""
 
-from __future__ import annotations
-
 import tempfile
 
 import pytest

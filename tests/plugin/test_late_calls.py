@@ -1,7 +1,5 @@
 """What outlives its test: its calls are refused on replay, counted while recording, and never another test's."""
 
-from __future__ import annotations
-
 import pytest
 
 HEAD = """

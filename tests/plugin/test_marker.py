@@ -1,7 +1,5 @@
 """The marker and the fixture: on whatever pytest can mark, merged from near to far."""
 
-from __future__ import annotations
-
 import pytest
 
 KINDS = {

@@ -1,7 +1,5 @@
 """A miss cannot be lost: whatever stands between it and the test, one FAILED and a command that mends it."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

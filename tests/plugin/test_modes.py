@@ -1,7 +1,5 @@
 """The options and what each mode does: design.md's table, and who wins."""
 
-from __future__ import annotations
-
 import pytest
 
 MARKED = """

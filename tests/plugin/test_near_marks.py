@@ -1,7 +1,5 @@
 """Marks whose name is nearly ``lm_cache``: their tests would be live and green."""
 
-from __future__ import annotations
-
 import pytest
 
 NEAR = ["lmcache", "lm_cashe", "lm_cached", "lmcaches", "LM_CACHE", "lm_cahce", "llm_cache", "lmCache"]

@@ -1,7 +1,5 @@
 """Beside other plugins: each does its own work, and recordings come out the same."""
 
-from __future__ import annotations
-
 import importlib.util
 from textwrap import dedent
 

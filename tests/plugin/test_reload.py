@@ -1,7 +1,5 @@
 """LiteLLM and DSPy that are reloaded, or imported anew: no call goes by unseen."""
 
-from __future__ import annotations
-
 HEAD = """
 import importlib, sys
 

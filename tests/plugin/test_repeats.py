@@ -1,7 +1,5 @@
 """Parameters that only repeat a test: all its runs share one cassette, and one command."""
 
-from __future__ import annotations
-
 import pytest
 
 # As pytest-repeat 0.9 does.

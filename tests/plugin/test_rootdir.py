@@ -1,7 +1,5 @@
 """Another rootdir than the one that a test was recorded with: its recording is found, or named, and never made twice."""
 
-from __future__ import annotations
-
 import shlex
 import textwrap
 

@@ -1,7 +1,5 @@
 """Whose answers a recording takes from the layers: its own cassette's, or with ``share`` those of all tests."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 

@@ -1,7 +1,5 @@
 """Starting and leaving: what a run without model calls loads, and what the plugin leaves when it is not wanted."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,7 +1,5 @@
 """What the run says: nothing without calls, and after calls what they were, saved and spent."""
 
-from __future__ import annotations
-
 import re
 from fnmatch import fnmatch
 

@@ -1,7 +1,5 @@
 """Calls that got no answer while they were recorded: they failed, or were cancelled, and do so again on replay."""
 
-from __future__ import annotations
-
 import pytest
 from provider import Provider, Reply
 
@@ -37,7 +35,7 @@ def answer(request):
 class Suite:
     """A suite that asks a provider of its own, which can go away."""
 
-    def __init__(self, suite, provider) -> None:
+    def __init__(self, suite, provider):
         self.suite = suite
         self.provider = provider
 

@@ -1,7 +1,5 @@
 """``use_cassette`` in a run of pytest: whose misses are whose, what the configuration says to a block, what is counted."""
 
-from __future__ import annotations
-
 import pytest
 
 

@@ -1,15 +1,10 @@
 """What redaction takes out of a question tells it apart from others all the same, on every machine."""
 
-from __future__ import annotations
-
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import litellm
 import pytest
-from provider import Provider, Request
 
 from pytest_lmcache import CassetteMiss, use_cassette
 from pytest_lmcache.interaction import Call
@@ -23,7 +18,7 @@ OTHER = "zY4xW6vU8tS0rQ2pO4nM6lK8jI0hG2fE4dC6bA8z"
 pytestmark = pytest.mark.usefixtures("nobody_records")
 
 
-def key_of(**arguments: Any) -> str:
+def key_of(**arguments):
     """The key of a call on a machine without keys; that of the stored question is the same."""
     redactor = Redactor(environ={})
     redactor.learn(arguments)
@@ -33,20 +28,20 @@ def key_of(**arguments: Any) -> str:
     return key
 
 
-def said(text: str) -> dict[str, Any]:
+def said(text):
     return {"messages": [{"role": "user", "content": text}]}
 
 
-def tool(**fields: Any) -> dict[str, Any]:
+def tool(**fields):
     parameters = {"type": "object", "properties": fields}
     return {"tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}]}
 
 
-def called(arguments: Any, name: str = "arguments") -> dict[str, Any]:
+def called(arguments, name="arguments"):
     return {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", name: arguments}}]}]}
 
 
-def read(name: str, value: Any) -> dict[str, Any]:
+def read(name, value):
     """An argument that a model reads, alone and in a list."""
     return {name: value, "extra_body": {name: [value]}}
 
@@ -155,28 +150,27 @@ QUESTIONS = [
 @pytest.mark.parametrize(
     ("one", "two"), [*((said(one), said(two)) for one, two in PROMPTS), *QUESTIONS], ids=str
 )
-def test_questions_that_differ_share_no_key(one: dict[str, Any], two: dict[str, Any]) -> None:
+def test_questions_that_differ_share_no_key(one, two):
     """Two questions that differ in what a rule takes out, or took out once, have keys of their own."""
     asked = {"model": "openai/m", "messages": [{"role": "user", "content": "x"}]}
     assert key_of(**{**asked, **one}) != key_of(**{**asked, **two})
 
 
-def test_own_patterns_leave_no_hash() -> None:
+def test_own_patterns_leave_no_hash():
     """What a pattern of the user takes out may be short, so that a hash would tell what it was."""
     redactor = Redactor(r"customer-(?P<secret>\d+)", environ={})
     assert redactor("customer-1") == redactor("customer-2") == "customer-<redacted:pattern>"
 
 
-def ask(text: str, url: str = GONE, *before: dict[str, Any], **more: Any) -> str:
+def ask(text, url=GONE, *before, **more):
     messages = [*before, {"role": "user", "content": text}]
     answer = litellm.completion(
         model="openai/gpt-4o-mini", messages=messages, api_base=url, api_key="sk-local", max_retries=0, **more
     )
-    content: str = answer.choices[0].message.content
-    return content
+    return answer.choices[0].message.content
 
 
-def test_each_question_gets_its_own_answer(tmp_path: Path, provider: Provider) -> None:
+def test_each_question_gets_its_own_answer(tmp_path, provider):
     """Two prompts that were one text once are two recordings with an answer each."""
     path = tmp_path / "c.yaml"
     for url in (provider.url, GONE):
@@ -188,12 +182,12 @@ def test_each_question_gets_its_own_answer(tmp_path: Path, provider: Provider) -
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_goes_into_the_next_question(tmp_path: Path, provider: Provider, stream: bool) -> None:
+def test_an_answer_goes_into_the_next_question(tmp_path, provider, stream):
     """A placeholder in a replayed answer is that which the live answer left in the next question."""
     key = "-----BEGIN PRIVATE KEY-----\n" + (ALNUM + "\n") * 3 + "-----END PRIVATE KEY-----"
     secrets = f"use hf_{ALNUM}, password=hunter2, https://ann:hunter2@h or\n{key}"
 
-    def conversation(url: str) -> str:
+    def conversation(url):
         request = {"model": "openai/m", "api_base": url, "api_key": "sk-local", "max_retries": 0}
         first = litellm.completion(**request, stream=stream, messages=[{"role": "user", "content": "keys?"}])
         pieces = [part.choices[0].delta.content or "" for part in first] if stream else []
@@ -219,9 +213,7 @@ def test_an_answer_goes_into_the_next_question(tmp_path: Path, provider: Provide
         assert "<redacted:huggingface-token:" in conversation(GONE)
 
 
-def test_machines_with_other_keys_find_the_recording(
-    tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_machines_with_other_keys_find_the_recording(tmp_path, provider, monkeypatch):
     """A key of this machine leaves no hash: in a prompt, in a tool's headers and in an address."""
     path = tmp_path / "c.yaml"
     for url, key in ((provider.url, ALNUM), (GONE, OTHER), (GONE, "")):
@@ -250,7 +242,7 @@ OLD = [
 ]
 
 
-def as_once(path: Path, old: str) -> None:
+def as_once(path, old):
     """Give a cassette of one recording the placeholders and the kind of key that it had once."""
     text = re.sub(r"(?m)^key: [kh]", "key: k", path.read_text(), count=0)
     text = text.replace("the question", old)
@@ -258,9 +250,7 @@ def as_once(path: Path, old: str) -> None:
 
 
 @pytest.mark.parametrize(("asked", "stored"), OLD)
-def test_what_was_recorded_without_hashes_is_found(
-    tmp_path: Path, provider: Provider, asked: str, stored: str
-) -> None:
+def test_what_was_recorded_without_hashes_is_found(tmp_path, provider, asked, stored):
     """A recording with placeholders of former versions replays, and only for what it may have been asked."""
     path = tmp_path / "c.yaml"
     provider.script("the answer")
@@ -279,7 +269,7 @@ def test_what_was_recorded_without_hashes_is_found(
 @pytest.mark.parametrize(
     "stored", ["password=hunter2", f"npm_{ALNUM[:36]}", f"is hf_{ALNUM} and <redacted:jwt>"]
 )
-def test_what_was_recorded_before_a_rule_is_found(tmp_path: Path, provider: Provider, stored: str) -> None:
+def test_what_was_recorded_before_a_rule_is_found(tmp_path, provider, stored):
     """What no rule took out when it was recorded replays, and the file stays as it is."""
     path = tmp_path / "c.yaml"
     provider.script("the answer")
@@ -297,7 +287,7 @@ def test_what_was_recorded_before_a_rule_is_found(tmp_path: Path, provider: Prov
         ask(stored + " 1")
 
 
-def test_a_pattern_that_is_added_keeps_the_recordings(tmp_path: Path, provider: Provider) -> None:
+def test_a_pattern_that_is_added_keeps_the_recordings(tmp_path, provider):
     """Nothing has to be recorded anew because `redact` takes more out than it did."""
     path = tmp_path / "c.yaml"
     with use_cassette(path, mode="record"):
@@ -307,7 +297,7 @@ def test_a_pattern_that_is_added_keeps_the_recordings(tmp_path: Path, provider: 
         assert ask("who is customer-12345678?") == said
 
 
-def test_a_tools_credentials_that_were_recorded_before_are_found(tmp_path: Path, provider: Provider) -> None:
+def test_a_tools_credentials_that_were_recorded_before_are_found(tmp_path, provider):
     """The placeholders of a tool's headers and address are what they were; their recording's key is another now."""
     path = tmp_path / "c.yaml"
     tool = {"type": "mcp", "server_url": f"https://ann:{ALNUM}@h/?key={ALNUM}", "headers": {"X-API-Key": "x"}}
@@ -320,9 +310,7 @@ def test_a_tools_credentials_that_were_recorded_before_are_found(tmp_path: Path,
 
 
 @pytest.mark.parametrize("value", ["open", "", None, ALNUM])
-def test_a_field_that_was_taken_out_by_its_name_is_found(
-    tmp_path: Path, provider: Provider, value: str | None
-) -> None:
+def test_a_field_that_was_taken_out_by_its_name_is_found(tmp_path, provider, value):
     """Under a secret's name any value was taken out once, and a missing one."""
     path = tmp_path / "c.yaml"
     provider.script("the answer")
@@ -335,9 +323,7 @@ def test_a_field_that_was_taken_out_by_its_name_is_found(
         ask("hello", extra_body={"password": value, "x": 2})
 
 
-def test_a_key_of_the_machine_is_no_other_key(
-    tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_of_the_machine_is_no_other_key(tmp_path, provider, monkeypatch):
     """What was recorded with a key of this machine, which leaves no hash, answers no question with another's."""
     path = tmp_path / "c.yaml"
     monkeypatch.setenv("HF_TOKEN", "hf_" + ALNUM)
@@ -349,9 +335,9 @@ def test_a_key_of_the_machine_is_no_other_key(
         ask(f"Is hf_{OTHER} valid?")
 
 
-def test_an_address_in_a_prompt_stays(tmp_path: Path, provider: Provider) -> None:
+def test_an_address_in_a_prompt_stays(tmp_path, provider):
     """A prompt reaches the provider as it was written; the cassette alone has placeholders."""
-    seen: list[Request] = provider.requests
+    seen = provider.requests
     with use_cassette(tmp_path / "c.yaml", mode="record"):
         ask(f"https://ann:{ALNUM}@h", provider.url)
     assert seen[-1].prompt == f"https://ann:{ALNUM}@h"

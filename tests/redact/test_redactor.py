@@ -3,15 +3,12 @@
 Every key here is made up and put together at run time, so that no secret scanner takes it for a real one.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import random
 import re
 import sys
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
 
 import litellm
 import pytest
@@ -27,11 +24,11 @@ from pytest_lmcache.stream_chunks import whole
 class Redactor(redact.Redactor):
     """Returns every chunk of a stream as a mapping, which is easier to compare."""
 
-    def stream(self, chunks: list[Any]) -> list[Any]:
+    def stream(self, chunks):
         return [*whole(super().stream(chunks))]
 
 
-def words(text: str) -> list[str]:
+def words(text):
     """A list of words, a line of which is easier to read than a column."""
     return text.split()
 
@@ -45,13 +42,13 @@ AWS_SECRET = "wJ" + "alr/XUtnFEMI8K7MDENGbPxRfiCYzz" + "1" * 8
 PEM_BODY = "\n".join([base64.b64encode(HEX.encode()).decode()[:64]] * 3)
 
 
-def pem(kind: str = "", newline: str = "\n") -> str:
+def pem(kind="", newline="\n"):
     """A private key of three lines."""
     name = f"{kind}PRIVATE" + " KEY"
     return f"-----BEGIN {name}-----\n{PEM_BODY}\n-----END {name}-----".replace("\n", newline)
 
 
-def jwt() -> str:
+def jwt():
     """A token of three parts."""
     parts = ('{"alg":"HS256","typ":"JWT"}', '{"sub":"1234567890"}', ALNUM[:32])
     return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
@@ -163,12 +160,12 @@ CASES = pytest.mark.parametrize(("kind", "secret"), FORMATS.values(), ids=FORMAT
 HASH = re.compile(r"(?<=[A-Za-z0-9_.-]):[0-9a-f]{6}(?=>)")
 
 
-def bare(value: Any) -> Any:
+def bare(value):
     """Data with its placeholders without their hashes; the same object where there are none."""
     if isinstance(value, str):
         return HASH.sub("", value) if HASH.search(value) else value
     if isinstance(value, dict):
-        new: Any = {bare(name): bare(item) for name, item in value.items()}
+        new = {bare(name): bare(item) for name, item in value.items()}
         return value if len(new) == len(value) and same(new, value) else new
     if isinstance(value, list):
         new = [bare(item) for item in value]
@@ -179,18 +176,18 @@ def bare(value: Any) -> Any:
 class Bare(Redactor):
     """A redactor whose placeholders have no hashes: they show which rule took what out."""
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value):
         return bare(super().__call__(value))
 
-    def request(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def request(self, arguments):
         return bare(super().request(arguments))
 
-    def stream(self, chunks: list[Any]) -> list[Any]:
+    def stream(self, chunks):
         return bare(super().stream(chunks))
 
 
 @pytest.fixture
-def clean() -> Redactor:
+def clean():
     """A redactor on a machine without any key."""
     return Bare(environ={})
 
@@ -872,7 +869,7 @@ def test_a_value_that_was_in_the_environment_is_not_forgotten():
     assert redactor([MISTRAL, AZURE_OLD]) == ["<redacted:ACME_API_KEY>"] * 2
 
 
-def test_a_text_that_was_clean_is_looked_at_again_once_a_secret_is_known() -> None:
+def test_a_text_that_was_clean_is_looked_at_again_once_a_secret_is_known():
     redactor, text = Redactor(environ={}), "they said h7Gq2LmZx9PwR4tK to me"
     assert redactor(text) == text
     redactor.learn({"api_key": "h7Gq2LmZx9PwR4tK"})
@@ -1069,7 +1066,7 @@ def test_learning_never_raises(clean):
 
         __str__ = __repr__ = __eq__ = __hash__ = items
 
-    loop: list[object] = []
+    loop = []
     loop.append(loop)
     clean.learn({3: loop, "odd": Odd(), "client": object(), "x": Odd, "api_key": MISTRAL})
     assert clean(MISTRAL) == "<redacted:api_key>"
@@ -1166,7 +1163,7 @@ def test_own_function():
     """An own function sees every text after the built-in rules, keys of mappings too."""
     seen = []
 
-    def hide(text: str) -> str:
+    def hide(text):
         seen.append(text)
         return text.replace("Alice", "<name>")
 
@@ -1204,12 +1201,12 @@ def test_own_function_that_gives_no_text():
 # --- streams ---------------------------------------------------------------------------------------------
 
 
-def chunk(text: str | None, index: int = 0) -> dict[str, object]:
+def chunk(text, index=0):
     """A chunk as LiteLLM dumps it."""
     return {"id": "chatcmpl-1", "choices": [{"index": index, "delta": {"content": text}}]}
 
 
-def text_of(chunks: list[dict[str, object]], index: int = 0) -> list[str]:
+def text_of(chunks, index=0):
     """The pieces of one choice."""
     choices = [choice for part in chunks for choice in part["choices"]]  # type: ignore[attr-defined]
     return [choice["delta"]["content"] for choice in choices if choice["index"] == index]
@@ -1325,7 +1322,7 @@ def test_stream_without_secrets(clean):
     assert clean.stream(chunks) is chunks or clean.stream(chunks) == chunks
 
 
-def told(tokens: list[str]) -> list[dict[str, object]]:
+def told(tokens):
     """Logprobs as OpenAI gives them."""
     return [
         {
@@ -1372,9 +1369,9 @@ def test_logprobs_of_a_stream(size):
     assert redactor.stream(found) == found
 
 
-def events(pieces: list[str], ascii_only: bool = False) -> bytes:
+def events(pieces, ascii_only=False):
     """A messages stream as Anthropic sends it, spaces before the closing brace included."""
-    data: list[dict[str, object]] = [{"type": "message_start", "message": {"id": "msg_1", "usage": {"n": 1}}}]
+    data = [{"type": "message_start", "message": {"id": "msg_1", "usage": {"n": 1}}}]
     data += [
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
         for piece in pieces
@@ -1386,7 +1383,7 @@ def events(pieces: list[str], ascii_only: bool = False) -> bytes:
     )
 
 
-def wire_chunk(piece: bytes) -> dict[str, object]:
+def wire_chunk(piece):
     """A chunk of bytes as it is stored."""
     try:
         return {"bytes": piece.decode()}
@@ -1394,7 +1391,7 @@ def wire_chunk(piece: bytes) -> dict[str, object]:
         return {"raw": piece}
 
 
-def wire(chunks: list[dict[str, object]]) -> bytes:
+def wire(chunks):
     """What the chunks hold together."""
     return b"".join(part["raw"] if "raw" in part else part["bytes"].encode() for part in chunks)  # type: ignore[attr-defined,misc]
 
@@ -1532,7 +1529,7 @@ PATTERNS = st.lists(
 )
 
 
-def same(one: object, two: object) -> bool:
+def same(one, two):
     """Equality of data in which NaN equals itself."""
     return repr(one) == repr(two)
 

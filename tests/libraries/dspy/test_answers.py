@@ -1,12 +1,9 @@
 """DSPy's own requests, responses, events and errors <-> plain data, each of their kinds."""
 
-from __future__ import annotations
-
 import copy
 import json
 import pickle
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -35,7 +32,7 @@ PARTS = [
 ]
 
 
-def response(*parts: Any, **more: Any) -> Any:
+def response(*parts, **more):
     message = theirs.Message(role="assistant", parts=parts or (theirs.TextPart(LONG),))
     usage = theirs.Usage(input_tokens=9, output_tokens=3, total_tokens=12, cache_read_tokens=0)
     return theirs.Response(
@@ -43,7 +40,7 @@ def response(*parts: Any, **more: Any) -> Any:
     )
 
 
-def as_file(value: Any) -> Any:
+def as_file(value):
     """What a file makes of plain data."""
     return json.loads(json.dumps(value))
 
@@ -52,13 +49,13 @@ def as_file(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("part", PARTS, ids=range(len(PARTS)))
-def test_each_kind_of_part(part: Any) -> None:
+def test_each_kind_of_part(part):
     """A response with a part of any kind comes back equal, field by field."""
     whole = response(part, theirs.TextPart("end"))
     assert answers.response_from_plain(as_file(answers.response_to_plain(whole))) == whole
 
 
-def test_the_rest_of_a_response() -> None:
+def test_the_rest_of_a_response():
     """Logprobs, what the engine adapted, and what the provider sent come back equal, each None of it too."""
     token = theirs.TokenLogprob(token="a", logprob=-0.5, bytes=(97,), top=(TopLogprob("b", -1.5),))
     adapted = theirs.Adaptation(field="config.seed", action="dropped", asked=7, reason="It has none.")
@@ -70,7 +67,7 @@ def test_the_rest_of_a_response() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS, ids=range(len(PARTS)))
-def test_a_mark(part: Any) -> None:
+def test_a_mark(part):
     """A response that is marked is the same in all that it says and to all that use it, and its copies are marked."""
     plain = response(part, logprobs_complete=False, provider_data={"a": [1]})
     marked = answers.mark_hit(plain)
@@ -90,7 +87,7 @@ def test_a_mark(part: Any) -> None:
     assert hash(answers.mark_hit(response())) == hash(response())
 
 
-def test_a_short_text_is_told_again() -> None:
+def test_a_short_text_is_told_again():
     """A short text is repeated where the provider repeats it: that reads better than a reference."""
     stored = answers.response_to_plain(
         response(theirs.TextPart("stop"), provider_data={"why": "stop", "said": "stop"})
@@ -98,7 +95,7 @@ def test_a_short_text_is_told_again() -> None:
     assert stored["provider_data"] == {"why": "stop", "said": "stop"}
 
 
-def test_events() -> None:
+def test_events():
     """The events of a stream come back equal, also a piece of what belongs to no part."""
     events = [
         *response_to_events(response(*PARTS[:2], *PARTS[4:6])),
@@ -111,7 +108,7 @@ def test_events() -> None:
     assert stored[1] == {"type": "delta", "delta": {"type": "text", "text": LONG}}
 
 
-def test_without_usage() -> None:
+def test_without_usage():
     """An answer that took no tokens says none, as a response and as a stream, and all else as it was."""
     call = theirs.ToolCallPart(id="call_1", name="count", input={"usage": 120})
     bare = answers.without_usage(Answer(Kind.RESPONSE, answers.response_to_plain(response(call)), usd=1.5))
@@ -127,13 +124,13 @@ def test_without_usage() -> None:
 # ---- requests --------------------------------------------------------------------------------------------
 
 
-def request(*messages: Any, **more: Any) -> Any:
+def request(*messages, **more):
     return theirs.Request(
         model="openai/gpt-4o-mini", messages=messages or (theirs.Message.user("hello"),), **more
     )
 
 
-def test_a_message_of_several_parts() -> None:
+def test_a_message_of_several_parts():
     """What is not one text stays a list of parts, and what belongs to a message stays with it."""
     said = theirs.Message(role="user", parts=(theirs.TextPart("look"), PARTS[6]), continuation=(STATE,))
     [message] = answers.question(request(said), "chat", stream=False)["messages"]
@@ -144,7 +141,7 @@ def test_a_message_of_several_parts() -> None:
     assert message["continuation"][0]["kind"] == "item"
 
 
-def test_a_text_with_state_stays_a_part() -> None:
+def test_a_text_with_state_stays_a_part():
     """A text that carries state of the provider's is not shortened to its text."""
     said = theirs.Message(role="assistant", parts=(PARTS[1],))
     [_, message] = answers.question(request(theirs.Message.user("hello"), said), "chat", stream=False)[
@@ -154,14 +151,14 @@ def test_a_text_with_state_stays_a_part() -> None:
 
 
 @pytest.mark.parametrize("system", ["Be brief.", (theirs.TextPart("Be brief."),)], ids=["text", "parts"])
-def test_system_is_the_first_message(system: Any) -> None:
+def test_system_is_the_first_message(system):
     """What DSPy keeps apart as system stands where it is said: first."""
     asked = answers.question(request(system=system), "chat", stream=False)
     assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
     assert "system" not in asked
 
 
-def test_what_tells_questions_apart() -> None:
+def test_what_tells_questions_apart():
     """Parameters, tools, the kind of API, a stored prefix and streaming are part of the question."""
     tool = theirs.BuiltinTool(name="web_search")
     reasoning = theirs.Reasoning(effort="low")
@@ -203,7 +200,7 @@ DETAILS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("details", [DETAILS, {}], ids=["details", "bare"])
-def test_each_class_of_error(kind: Any, details: dict[str, Any]) -> None:
+def test_each_class_of_error(kind, details):
     """An error of any class comes back as that class, with message, text and every attribute."""
     error = kind("It did not work.", **details)
     revived = answers.error_from_plain(as_file(answers.error_to_plain(error, ["x-ratelimit-*"])))
@@ -212,7 +209,7 @@ def test_each_class_of_error(kind: Any, details: dict[str, Any]) -> None:
     assert vars(revived) == vars(error)
 
 
-def test_what_a_class_adds() -> None:
+def test_what_a_class_adds():
     """What an error of one class says beyond others comes back too: advice, features, candidates, a part of the answer."""
     errors = [
         theirs.AuthError("no", provider="openai-chat", env_keys=("A_KEY", "B_KEY")),
@@ -227,7 +224,7 @@ def test_what_a_class_adds() -> None:
         assert revived.args == error.args
 
 
-def test_a_default_is_not_stored() -> None:
+def test_a_default_is_not_stored():
     """A stored error tells what it is and no more, also where somebody has noted more on it."""
     error = theirs.ServerError("Overloaded", status=503)
     error.cleanup_errors = (OSError("closed"),)
@@ -238,7 +235,7 @@ def test_a_default_is_not_stored() -> None:
     }
 
 
-def test_other_errors() -> None:
+def test_other_errors():
     """A subclass of the user's is stored as DSPy's class, a wrong argument as it is, anything else not at all."""
 
     class Own(theirs.RateLimitError):
@@ -274,7 +271,7 @@ def test_other_errors() -> None:
     ],
     ids=lambda value: f"{type(value).__name__} {value}",
 )
-def test_what_lasts(error: Exception, lasting: bool) -> None:
+def test_what_lasts(error, lasting):
     """What the request is to blame for lasts; what the moment, the account or the line is to blame for passes."""
     assert answers.is_lasting(error) is lasting
 
@@ -282,11 +279,11 @@ def test_what_lasts(error: Exception, lasting: bool) -> None:
 # ---- prices ----------------------------------------------------------------------------------------------
 
 
-def engine(*providers: Any) -> Any:
+def engine(*providers):
     return LM15Engine(theirs.RouterConfig(providers=providers))
 
 
-def test_a_price() -> None:
+def test_a_price():
     """A known model's answer has a price, as a response and as the events of a stream; a broken stream has none."""
     asked = request()
     usd = answers.price(response(), asked, engine())
@@ -298,7 +295,7 @@ def test_a_price() -> None:
 
 
 @pytest.mark.parametrize("namespaces", [("openai",), ()], ids=["priced", "unpriced"])
-def test_a_declared_provider(namespaces: tuple[str, ...]) -> None:
+def test_a_declared_provider(namespaces):
     """A provider that the user declared has the prices of the namespaces that were declared with it, and no others."""
     own = theirs.ProviderDefinition.chat(
         theirs.AccessPolicy(provider="own-one", base_url="http://127.0.0.1:9/v1", env_keys=("OWN_KEY",)),
@@ -314,7 +311,7 @@ def test_a_declared_provider(namespaces: tuple[str, ...]) -> None:
         theirs.unregister_provider("own-one")
 
 
-def test_what_the_prompt_cache_saved() -> None:
+def test_what_the_prompt_cache_saved():
     """Tokens read from the provider's cache save the difference to those that are not; nothing without a price."""
     asked = request()
     assert answers.saved_by_prompt_cache((1000, 0), asked, engine()) == pytest.approx(1000 * 0.075e-6)

@@ -10,22 +10,18 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import dspy
 import pytest
 import yaml
-from provider import Provider, Reply
+from provider import Reply
 
 from pytest_lmcache import CassetteError, CassetteMiss, DoorError, UnsupportedCall, use_cassette
 from pytest_lmcache.libraries.dspy import intercept
 from pytest_lmcache.libraries.dspy.compat import after_dspy_call
-from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 
 GONE = "http://127.0.0.1:9/v1"
@@ -38,13 +34,13 @@ KEY = "sk-local-0123456789abcdefghij"
 
 
 @pytest.fixture(autouse=True)
-def plain_provider(provider: Provider) -> Iterator[None]:
+def plain_provider(provider):
     before = provider.answer
     yield
     provider.answer, provider.numbered = before, False
 
 
-def model(url: str, engine: str = "auto", name: str = "openai/gpt-4o-mini", **more: Any) -> Any:
+def model(url, engine="auto", name="openai/gpt-4o-mini", **more):
     own = {"engine": engine} if NATIVE else {}
     return dspy.LM(name, api_base=url, **{"api_key": KEY, "num_retries": 0, **own, **more})
 
@@ -52,13 +48,11 @@ def model(url: str, engine: str = "auto", name: str = "openai/gpt-4o-mini", **mo
 class Twice:
     """Runs a program while it is recorded, and again without a provider."""
 
-    def __init__(self, provider: Provider, path: Path) -> None:
+    def __init__(self, provider, path):
         self.provider = provider
         self.path = path
-        self.recording: Recorder
-        self.replaying: Recorder
 
-    def __call__(self, program: Callable[[str], Any], **settings: Any) -> Any:
+    def __call__(self, program, **settings):
         """What the program gave, which has to be the same both times, with as many calls, none of them asked again."""
         first, second = self.record(program, **settings), self.replay(program, **settings)
         assert second == first
@@ -67,11 +61,11 @@ class Twice:
         assert self.replaying.unused() == 0
         return first
 
-    def record(self, program: Callable[[str], Any], **settings: Any) -> Any:
+    def record(self, program, **settings):
         with use_cassette(self.path, mode="record", **settings) as self.recording:
             return program(self.provider.url)
 
-    def replay(self, program: Callable[[str], Any], **settings: Any) -> Any:
+    def replay(self, program, **settings):
         asked = self.provider.count
         with use_cassette(self.path, **settings) as self.replaying:
             result = program(GONE)
@@ -79,16 +73,16 @@ class Twice:
         return result
 
     @property
-    def documents(self) -> list[Any]:
+    def documents(self):
         return list(yaml.safe_load_all(self.path.read_text(encoding="utf-8")))[1:]
 
 
 @pytest.fixture
-def twice(provider: Provider, tmp_path: Path) -> Twice:
+def twice(provider, tmp_path):
     return Twice(provider, tmp_path / "x.yaml")
 
 
-def fields(**values: Any) -> str:
+def fields(**values):
     """An answer in the form that ChatAdapter asks for."""
     return (
         "".join(f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items())
@@ -114,10 +108,10 @@ PARIS = fields(capital="Paris", sure=True, people=2_100_000)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("model_type", ["chat", "text", "responses"])
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_a_call(engine: str, model_type: str, is_async: bool, twice: Twice) -> None:
+def test_a_call(engine, model_type, is_async, twice):
     """A plain call of any model type, sync and async, on either engine, is replayed without the provider."""
 
-    def program(url: str) -> Any:
+    def program(url):
         lm = model(url, engine, model_type=model_type)
         return asyncio.run(lm.acall("hello")) if is_async else lm("hello")
 
@@ -128,7 +122,7 @@ def test_a_call(engine: str, model_type: str, is_async: bool, twice: Twice) -> N
 
 
 @native
-def test_the_cassette_reads_like_any_other(twice: Twice) -> None:
+def test_the_cassette_reads_like_any_other(twice):
     """A call of DSPy's own engine is stored as model, messages and parameters, without address, key and None."""
     twice(lambda url: model(url, temperature=0.5, max_tokens=100, stop=["END"])("hello"))
     [document] = twice.documents
@@ -145,17 +139,17 @@ def test_the_cassette_reads_like_any_other(twice: Twice) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_sync_and_async_share_a_recording(engine: str, twice: Twice) -> None:
+def test_sync_and_async_share_a_recording(engine, twice):
     """What was recorded by a sync call answers an async one."""
     twice.record(lambda url: model(url, engine)("hello"))
     assert twice.replay(lambda url: asyncio.run(model(url, engine).acall("hello"))) == ["You said: hello"]
 
 
 @native
-def test_another_providers_dialect(twice: Twice) -> None:
+def test_another_providers_dialect(twice):
     """Anthropic's API, in its own shape, is recorded on DSPy's engine too."""
 
-    def program(url: str) -> Any:
+    def program(url):
         name = "anthropic/claude-3-5-haiku-latest"
         return model(url.removesuffix("/v1"), name=name, max_tokens=100)("hello")
 
@@ -163,7 +157,7 @@ def test_another_providers_dialect(twice: Twice) -> None:
 
 
 @native
-def test_no_key_is_needed_on_replay(twice: Twice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_key_is_needed_on_replay(twice, monkeypatch):
     """Who replays a suite has no key of any provider, and DSPy does not ask for one."""
     for name in list(os.environ):
         if name.endswith("_API_KEY"):
@@ -173,7 +167,7 @@ def test_no_key_is_needed_on_replay(twice: Twice, monkeypatch: pytest.MonkeyPatc
 
 
 @native
-def test_a_key_is_never_stored(twice: Twice, provider: Provider) -> None:
+def test_a_key_is_never_stored(twice, provider):
     """A key that is passed to DSPy is in no cassette, also where the provider repeats it."""
     own = "in-a-form-that-nobody-knows-4711"
     provider.answer = lambda _: Reply(text=f"your key is {own}")
@@ -183,7 +177,7 @@ def test_a_key_is_never_stored(twice: Twice, provider: Provider) -> None:
 
 
 @native
-def test_a_typed_request(twice: Twice) -> None:
+def test_a_typed_request(twice):
     """A Request gets the very Response that the provider's answer was, with all that the provider sent."""
     from dspy.lm15 import Config, Message, Request
 
@@ -207,11 +201,11 @@ def test_a_typed_request(twice: Twice) -> None:
 
 
 @native
-def test_tools_keep_their_calls_and_results(twice: Twice) -> None:
+def test_tools_keep_their_calls_and_results(twice):
     """A call of a tool and its result are part of the question, in full."""
     from dspy.lm15 import FunctionTool, Message, Request, TextPart, ToolCallPart, ToolResultPart
 
-    def program(url: str) -> Any:
+    def program(url):
         messages = (
             Message.user("hello"),
             Message(
@@ -232,7 +226,7 @@ def test_tools_keep_their_calls_and_results(twice: Twice) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_n_answers_to_one_call(engine: str, twice: Twice, provider: Provider) -> None:
+def test_n_answers_to_one_call(engine, twice, provider):
     """Several completions of one prompt come back as they were, in their order."""
     provider.numbered = True
     answers = twice(lambda url: model(url, engine, temperature=1.0)("pick a number", n=3))
@@ -240,11 +234,11 @@ def test_n_answers_to_one_call(engine: str, twice: Twice, provider: Provider) ->
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_rollouts_are_answered_in_order(engine: str, twice: Twice, provider: Provider) -> None:
+def test_rollouts_are_answered_in_order(engine, twice, provider):
     """Rollouts, which look the same to the provider, replay as they were recorded: first, second, third."""
     provider.numbered = True
 
-    def program(url: str) -> Any:
+    def program(url):
         lm = model(url, engine, temperature=1.0)
         return [lm(f"roll the dice {engine}", rollout_id=number)[0] for number in (1, 2, 3)]
 
@@ -252,10 +246,10 @@ def test_rollouts_are_answered_in_order(engine: str, twice: Twice, provider: Pro
 
 
 @pytest.mark.parametrize("caching", [True, False])
-def test_an_embedder(caching: bool, twice: Twice) -> None:
+def test_an_embedder(caching, twice):
     """Vectors of dspy.Embedder, which calls LiteLLM, come back exactly, with its own cache switched on or not."""
 
-    def program(url: str) -> Any:
+    def program(url):
         embedder = dspy.Embedder("openai/text-embedding-3-small", caching=caching, api_base=url, api_key=KEY)
         return embedder(["one", "two"]).tolist()
 
@@ -264,7 +258,7 @@ def test_an_embedder(caching: bool, twice: Twice) -> None:
 
 @pytest.mark.parametrize("key", ["messages", "content"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_one_recording_for_several_models(key: str, engine: str, twice: Twice) -> None:
+def test_one_recording_for_several_models(key, engine, twice):
     """The strategies that leave the model out do so for DSPy too."""
     twice.record(lambda url: model(url, engine)("hello"), key=key)
     other = twice.replay(lambda url: model(url, engine, "openai/gpt-4o")("hello"), key=key)
@@ -272,11 +266,11 @@ def test_one_recording_for_several_models(key: str, engine: str, twice: Twice) -
 
 
 @native
-def test_content_is_the_texts_alone(twice: Twice) -> None:
+def test_content_is_the_texts_alone(twice):
     """With key content neither roles, parameters nor calls of tools count, but what was said and what a tool gave."""
     from dspy.lm15 import Config, Message, Request, TextPart, ToolCallPart, ToolResultPart
 
-    def program(tool: str, result: str, **config: Any) -> Callable[[str], Any]:
+    def program(tool, result, **config):
         messages = (
             Message.user("hello"),
             Message(role="assistant", parts=(ToolCallPart(id="call_1", name=tool, input={}),)),
@@ -292,11 +286,11 @@ def test_content_is_the_texts_alone(twice: Twice) -> None:
 
 
 @native
-def test_ids_of_tool_calls_can_be_left_out(twice: Twice) -> None:
+def test_ids_of_tool_calls_can_be_left_out(twice):
     """With the normalizer tool_call_id the id of a call of a tool, new in each run, is not the question."""
     from dspy.lm15 import Message, Request, TextPart, ToolCallPart, ToolResultPart
 
-    def program(name: str) -> Callable[[str], Any]:
+    def program(name):
         messages = (
             Message.user("hello"),
             Message(role="assistant", parts=(ToolCallPart(id=name, name="add", input={}),)),
@@ -311,7 +305,7 @@ def test_ids_of_tool_calls_can_be_left_out(twice: Twice) -> None:
 
 
 @native
-def test_switching_on_the_providers_cache_changes_no_key(twice: Twice) -> None:
+def test_switching_on_the_providers_cache_changes_no_key(twice):
     """How the provider caches a prompt is not the question: recordings stay valid."""
     from dspy.lm15 import CacheConfig
 
@@ -321,7 +315,7 @@ def test_switching_on_the_providers_cache_changes_no_key(twice: Twice) -> None:
 
 
 @native
-def test_layers_answer_a_recording(twice: Twice, provider: Provider, tmp_path: Path) -> None:
+def test_layers_answer_a_recording(twice, provider, tmp_path):
     """What DSPy's engine was answered once is paid for once: the cache layers answer the next recording."""
     disk = {"enable_disk_cache": True, "disk_cache_dir": str(tmp_path / "disk")}
     twice.record(lambda url: model(url)("hello"), **disk)
@@ -334,13 +328,13 @@ def test_layers_answer_a_recording(twice: Twice, provider: Provider, tmp_path: P
 
 @native
 @both
-def test_of_those_that_ask_at_once_one_asks(is_async: bool, provider: Provider, tmp_path: Path) -> None:
+def test_of_those_that_ask_at_once_one_asks(is_async, provider, tmp_path):
     """What several processes, or here blocks, ask DSPy's engine at the same time reaches the provider once."""
     provider.answer = lambda asked: Reply(delay=0.3)
     layers = {"enable_disk_cache": True, "disk_cache_dir": str(tmp_path / "disk"), "mode": "record"}
     before = provider.count
 
-    def one(_: int) -> Any:
+    def one(_):
         with use_cassette(tmp_path / "x.yaml", **layers) as tape:
             lm = model(provider.url)
             asyncio.run(lm.acall("all at once")) if is_async else lm("all at once")
@@ -353,7 +347,7 @@ def test_of_those_that_ask_at_once_one_asks(is_async: bool, provider: Provider, 
 
 
 @native
-def test_what_the_providers_prompt_cache_saved_is_counted(twice: Twice, provider: Provider) -> None:
+def test_what_the_providers_prompt_cache_saved_is_counted(twice, provider):
     """Tokens that the provider read from its own prompt cache are counted, with what that saved."""
     usage = {"prompt_tokens": 2000, "completion_tokens": 3, "total_tokens": 2003}
     cached = {**usage, "prompt_tokens_details": {"cached_tokens": 1000}}
@@ -374,10 +368,10 @@ def test_what_the_providers_prompt_cache_saved_is_counted(twice: Twice, provider
 
 
 @native
-def test_usage_that_is_empty(twice: Twice) -> None:
+def test_usage_that_is_empty(twice):
     """With usage empty a replayed call counts as DSPy counts a hit of its own cache: no tokens at all."""
 
-    def program(url: str) -> Any:
+    def program(url):
         lm = model(url)
         with dspy.track_usage() as tracker:
             lm("hello")
@@ -393,13 +387,13 @@ def test_usage_that_is_empty(twice: Twice) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("adapter", [None, dspy.JSONAdapter()], ids=["chat", "json"])
-def test_a_typed_signature(engine: str, adapter: Any, twice: Twice, provider: Provider) -> None:
+def test_a_typed_signature(engine, adapter, twice, provider):
     """A program with typed fields gives the same typed fields on replay."""
     if adapter is None:
         provider.answer = lambda _: Reply(text=PARIS)
     module = dspy.ChainOfThought(Capital) if adapter else dspy.Predict(Capital)
 
-    def program(url: str) -> Any:
+    def program(url):
         with dspy.context(lm=model(url, engine), adapter=adapter):
             found = module(country="France")
             return found.capital, found.sure, found.people
@@ -411,18 +405,18 @@ def test_a_typed_signature(engine: str, adapter: Any, twice: Twice, provider: Pr
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_streamify(engine: str, is_async: bool, twice: Twice, provider: Provider) -> None:
+def test_streamify(engine, is_async, twice, provider):
     """A listener hears the same pieces of a streamed field, from a sync and from an async program."""
     provider.answer = lambda _: Reply(text=fields(answer="It is Paris, as everybody knows."))
 
-    def program(url: str) -> Any:
+    def program(url):
         from dspy.streaming import StreamListener, StreamResponse, streamify
 
         listener = StreamListener(signature_field_name="answer")
         predict = dspy.Predict("question -> answer")
         streamed = streamify(predict, stream_listeners=[listener], is_async_program=is_async)
 
-        async def read() -> Any:
+        async def read():
             given = [piece async for piece in streamed(question="The capital?")]
             pieces = [piece.chunk for piece in given if isinstance(piece, StreamResponse)]
             return pieces, given[-1].answer
@@ -437,16 +431,16 @@ def test_streamify(engine: str, is_async: bool, twice: Twice, provider: Provider
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_agent_with_tools(engine: str, twice: Twice, provider: Provider) -> None:
+def test_an_agent_with_tools(engine, twice, provider):
     """ReAct calls its tools again on replay, with what the model said when it was recorded."""
-    added: list[int] = []
+    added = []
 
     def add(a: int, b: int) -> int:
         """Add two numbers."""
         added.append(a + b)
         return a + b
 
-    def program(url: str) -> Any:
+    def program(url):
         with dspy.context(lm=model(url, engine)):
             return dspy.ReAct("question -> answer", tools=[add])(question="1 + 2?").answer
 
@@ -462,27 +456,27 @@ def test_an_agent_with_tools(engine: str, twice: Twice, provider: Provider) -> N
 class Chosen(dspy.Module):
     """Has one model say which other one answers."""
 
-    def __init__(self, url: str, engine: str) -> None:
+    def __init__(self, url, engine):
         super().__init__()
         self.choose = dspy.Predict("question -> model")
         self.answer = dspy.Predict("question -> answer")
         self.models = {name: model(url, engine, f"openai/{name}") for name in ("small", "large")}
         self.router = model(url, engine, "openai/router")
 
-    def forward(self, question: str) -> Any:
+    def forward(self, question):
         with dspy.context(lm=self.router):
             chosen = self.choose(question=question).model
         with dspy.context(lm=self.models[chosen]):
             return self.answer(question=question)
 
 
-def by_model(asked: Any) -> Reply:
+def by_model(asked):
     name = asked.body["model"].removeprefix("openai/")
     return Reply(text=fields(model="large") if name == "router" else fields(answer=f"said {name}"))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_module_that_chooses_the_model(engine: str, twice: Twice, provider: Provider) -> None:
+def test_a_module_that_chooses_the_model(engine, twice, provider):
     """A router module asks the same models in the same order on replay."""
     provider.answer = by_model
     assert twice(lambda url: Chosen(url, engine)(question="hard?").answer) == "said large"
@@ -490,15 +484,15 @@ def test_a_module_that_chooses_the_model(engine: str, twice: Twice, provider: Pr
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_model_for_each_thread(engine: str, twice: Twice, provider: Provider) -> None:
+def test_a_model_for_each_thread(engine, twice, provider):
     """Threads that each have a model of their own get that model's answer, on replay too."""
     provider.answer = by_model
     names = ["one", "two", "three"]
 
-    def program(url: str) -> Any:
+    def program(url):
         said = {}
 
-        def ask(name: str) -> None:
+        def ask(name):
             with dspy.context(lm=model(url, engine, f"openai/{name}")):
                 said[name] = dspy.Predict("question -> answer")(question="who?").answer
 
@@ -513,11 +507,11 @@ def test_a_model_for_each_thread(engine: str, twice: Twice, provider: Provider) 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_parallel_and_asyncify(engine: str, twice: Twice, provider: Provider) -> None:
+def test_parallel_and_asyncify(engine, twice, provider):
     """Calls out of DSPy's own threads are recorded with the test that started them."""
     provider.answer = by_model
 
-    def program(url: str) -> Any:
+    def program(url):
         with dspy.context(lm=model(url, engine)):
             predict = dspy.Predict("question -> answer")
             pairs = [(predict, dspy.Example(question=f"q{n}").with_inputs("question")) for n in range(4)]
@@ -534,10 +528,10 @@ def test_parallel_and_asyncify(engine: str, twice: Twice, provider: Provider) ->
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("model_type", ["chat", "responses"])
-def test_usage_and_history_are_as_live(engine: str, model_type: str, twice: Twice) -> None:
+def test_usage_and_history_are_as_live(engine, model_type, twice):
     """Code that counts tokens and money is tested as it runs live: tracker, history and cost say the same."""
 
-    def program(url: str) -> Any:
+    def program(url):
         lm = model(url, engine, model_type=model_type)
         with dspy.track_usage() as tracker:
             lm("hello")
@@ -553,11 +547,11 @@ def test_usage_and_history_are_as_live(engine: str, model_type: str, twice: Twic
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_predictions_usage_is_as_live(engine: str, twice: Twice, provider: Provider) -> None:
+def test_a_predictions_usage_is_as_live(engine, twice, provider):
     """``get_lm_usage()`` of a replayed prediction says what the recorded one said."""
     provider.answer = lambda _: Reply(text=PARIS)
 
-    def program(url: str) -> Any:
+    def program(url):
         with dspy.context(lm=model(url, engine), track_usage=True):
             return str(dspy.Predict(Capital)(country="France").get_lm_usage())
 
@@ -566,10 +560,10 @@ def test_a_predictions_usage_is_as_live(engine: str, twice: Twice, provider: Pro
 
 @both
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_answer_says_that_it_is_not_the_providers(engine: str, is_async: bool, twice: Twice) -> None:
+def test_an_answer_says_that_it_is_not_the_providers(engine, is_async, twice):
     """``lm.history`` tells a replayed answer from a live one, and the usage of both is counted."""
 
-    def program(url: str) -> Any:
+    def program(url):
         lm = model(url, engine)
         with dspy.track_usage() as tracker:
             asyncio.run(lm.acall("hello")) if is_async else lm("hello")
@@ -586,17 +580,17 @@ def test_an_answer_says_that_it_is_not_the_providers(engine: str, is_async: bool
         assert replayed.model_dump() == live.model_dump()
 
 
-def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
+def test_it_is_known_that_dspy_calls(twice):
     """Something can be done when a call of DSPy's has ended, sync and async, and at no other call."""
-    seen: list[Any] = []
+    seen = []
 
     class Own(dspy.BaseLM):
-        def forward(self, prompt: Any = None, messages: Any = None, **_: Any) -> Any:
+        def forward(self, prompt=None, messages=None, **_):
             seen.append(after_dspy_call(lambda: seen.append("ended")))
             seen.append("asked")
             raise ZeroDivisionError
 
-        async def aforward(self, prompt: Any = None, messages: Any = None, **_: Any) -> Any:
+        async def aforward(self, prompt=None, messages=None, **_):
             self.forward()
 
     with use_cassette(twice.path):
@@ -610,11 +604,11 @@ def test_it_is_known_that_dspy_calls(twice: Twice) -> None:
 
 @native
 @pytest.mark.parametrize("kind", ["call", "stream"])
-def test_a_model_without_a_price(kind: str, twice: Twice) -> None:
+def test_a_model_without_a_price(kind, twice):
     """An answer of a model that no list prices is recorded without a price."""
     from dspy.lm15 import Message, Request
 
-    def program(url: str) -> Any:
+    def program(url):
         request = Request(model="openai/no-such-model", messages=(Message.user("hello"),))
         engine = own_engine(url)
         return engine.complete(request).text if kind == "call" else len(list(engine.stream(request)))
@@ -627,7 +621,7 @@ def test_a_model_without_a_price(kind: str, twice: Twice) -> None:
 # ---- errors and misses -----------------------------------------------------------------------------------
 
 
-def caught(url: str, engine: str, **more: Any) -> Any:
+def caught(url, engine, **more):
     try:
         return model(url, engine, **more)("hello")
     except Exception as error:
@@ -639,7 +633,7 @@ def caught(url: str, engine: str, **more: Any) -> Any:
 @pytest.mark.parametrize(
     "failure", ["invalid_request", "context_length_exceeded", "not_found", "unprocessable"]
 )
-def test_a_lasting_error(engine: str, failure: str, twice: Twice, provider: Provider) -> None:
+def test_a_lasting_error(engine, failure, twice, provider):
     """An error that will come again is recorded, and raised again with class, message, status and provider."""
     provider.answer = lambda _: Reply(failure=failure)
     kind, *_ = twice(lambda url: caught(url, engine))
@@ -648,7 +642,7 @@ def test_a_lasting_error(engine: str, failure: str, twice: Twice, provider: Prov
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("failure", ["rate_limit", "server", "authentication", "timeout"])
-def test_a_passing_error(engine: str, failure: str, twice: Twice, provider: Provider) -> None:
+def test_a_passing_error(engine, failure, twice, provider):
     """An error that passes, and that the block expected, is raised again as it was."""
     provider.answer = lambda _: Reply(failure=failure)
     for errors in ("lasting", "all"):
@@ -660,7 +654,7 @@ def test_a_passing_error(engine: str, failure: str, twice: Twice, provider: Prov
 
 
 @native
-def test_a_retry_is_recorded_once(twice: Twice, provider: Provider) -> None:
+def test_a_retry_is_recorded_once(twice, provider):
     """Of a call that DSPy repeats after a passing error, the answer alone is recorded, and replayed at once."""
     provider.script(Reply(failure="rate_limit", headers={"retry-after": "0"}))
     assert twice(lambda url: model(url, num_retries=2)("hello")) == ["You said: hello"]
@@ -668,7 +662,7 @@ def test_a_retry_is_recorded_once(twice: Twice, provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_miss_is_swallowed_by_nobody(engine: str, twice: Twice) -> None:
+def test_a_miss_is_swallowed_by_nobody(engine, twice):
     """Neither DSPy's retries, its error classes, its threads nor an ``except Exception`` swallows a miss."""
     twice.record(lambda url: model(url, engine)("hello"))
     with (
@@ -683,10 +677,10 @@ def test_a_miss_is_swallowed_by_nobody(engine: str, twice: Twice) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_miss_in_dspys_threads_is_remembered(engine: str, tmp_path: Path) -> None:
+def test_a_miss_in_dspys_threads_is_remembered(engine, tmp_path):
     """A miss in a thread of dspy.Parallel fails the test that started it."""
 
-    def program() -> None:
+    def program():
         with dspy.context(lm=model(GONE, engine)):
             example = dspy.Example(question="q").with_inputs("question")
             # One alone: of several, the others would go on after the end of this test.
@@ -702,7 +696,7 @@ def test_a_miss_in_dspys_threads_is_remembered(engine: str, tmp_path: Path) -> N
 
 
 @native
-def test_a_broken_recording_is_told(twice: Twice) -> None:
+def test_a_broken_recording_is_told(twice):
     """A recording that DSPy's classes refuse is an error of the cassette, with its line, not of the provider."""
     twice.record(lambda url: model(url)("hello"))
     text = twice.path.read_text(encoding="utf-8")
@@ -719,7 +713,7 @@ def test_a_broken_recording_is_told(twice: Twice) -> None:
 
 
 @native
-def test_an_error_of_an_unknown_class(twice: Twice, provider: Provider) -> None:
+def test_an_error_of_an_unknown_class(twice, provider):
     """A recorded error that the installed DSPy does not have is told as such."""
     provider.answer = lambda _: Reply(failure="invalid_request")
     twice.record(lambda url: caught(url, "auto"))
@@ -731,7 +725,7 @@ def test_an_error_of_an_unknown_class(twice: Twice, provider: Provider) -> None:
 
 @native
 @pytest.mark.parametrize("message", ["5", "true", "[1]", "null"])
-def test_an_error_whose_message_was_edited(message: str, twice: Twice, provider: Provider) -> None:
+def test_an_error_whose_message_was_edited(message, twice, provider):
     """What DSPy would stumble over, far from the file, is told with the file's line."""
     provider.answer = lambda _: Reply(failure="invalid_request")
     twice.record(lambda url: caught(url, "auto"))
@@ -746,7 +740,7 @@ def test_an_error_whose_message_was_edited(message: str, twice: Twice, provider:
 # ---- streams of the engine itself --------------------------------------------------------------------------
 
 
-def own_engine(url: str, *, is_async: bool = False) -> Any:
+def own_engine(url, *, is_async=False):
     from dspy.clients.engines import AsyncLM15Engine, LM15Engine
     from dspy.lm15 import RouterConfig
 
@@ -755,16 +749,16 @@ def own_engine(url: str, *, is_async: bool = False) -> Any:
     return (AsyncLM15Engine if is_async else LM15Engine)(config)
 
 
-def events(url: str, most: int | None = None, *, is_async: bool) -> Any:
+def events(url, most=None, *, is_async):
     """The events of a stream, at most so many; then it is closed. An error ends them."""
     from contextlib import aclosing, closing
 
     from dspy.lm15 import LM15Error, Message, Request
 
     request = Request(model="openai/gpt-4o-mini", messages=(Message.user("hello over there"),))
-    got: list[Any] = []
+    got = []
 
-    async def read() -> None:
+    async def read():
         async with aclosing(own_engine(url, is_async=True).stream(request)) as stream:
             async for event in stream:
                 got.append(event)
@@ -787,7 +781,7 @@ def events(url: str, most: int | None = None, *, is_async: bool) -> Any:
 
 @native
 @both
-def test_a_stream(is_async: bool, twice: Twice) -> None:
+def test_a_stream(is_async, twice):
     """The events of a stream come back as they were, every one, with the price of the whole."""
     got = twice(lambda url: events(url, is_async=is_async))
     assert [event.type for event in got][:2] == ["start", "delta"]
@@ -797,7 +791,7 @@ def test_a_stream(is_async: bool, twice: Twice) -> None:
 
 @native
 @both
-def test_a_stream_left_early(is_async: bool, twice: Twice) -> None:
+def test_a_stream_left_early(is_async, twice):
     """Of a stream that was left early the part that was read is replayed; reading on is a miss."""
     assert len(twice(lambda url: events(url, 2, is_async=is_async))) == 2
     assert twice.recording.calls[0].left_early
@@ -806,19 +800,17 @@ def test_a_stream_left_early(is_async: bool, twice: Twice) -> None:
 
 
 @native
-def test_a_reader_that_another_task_ends(
-    twice: Twice, provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_that_another_task_ends(twice, provider, monkeypatch):
     """A task that reads ahead is ended where it was, as the provider's pauses allowed it when it was recorded."""
     from dspy.lm15 import Message, Request
 
     request = Request(model="openai/gpt-4o-mini", messages=(Message.user("hello over there"),))
     monkeypatch.setattr(provider, "pause", 0.1)
 
-    async def two(url: str) -> list[Any]:
-        got: asyncio.Queue[Any] = asyncio.Queue()
+    async def two(url):
+        got = asyncio.Queue()
 
-        async def read() -> None:
+        async def read():
             async for event in own_engine(url, is_async=True).stream(request):
                 got.put_nowait(event)
 
@@ -835,21 +827,21 @@ def test_a_reader_that_another_task_ends(
 
 @native
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_call_that_is_cancelled(stream: bool, twice: Twice, provider: Provider) -> None:
+def test_a_call_that_is_cancelled(stream, twice, provider):
     """A call, or a stream before its first event, that its caller cancels waits on replay until it is cancelled."""
     from dspy.lm15 import Message, Request
 
     request = Request(model="openai/gpt-4o-mini", messages=(Message.user("hello over there"),))
     provider.answer = lambda _: Reply(delay=10.0)
 
-    async def ask(url: str) -> None:
+    async def ask(url):
         engine = own_engine(url, is_async=True)
         if not stream:
             await engine.complete(request)
         async for _ in engine.stream(request):
             pytest.fail("nothing is said for ten seconds")
 
-    async def impatient(url: str) -> str:
+    async def impatient(url):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(ask(url), 0.3)
         return "waited"
@@ -860,7 +852,7 @@ def test_a_call_that_is_cancelled(stream: bool, twice: Twice, provider: Provider
 
 @native
 @both
-def test_a_stream_that_breaks(is_async: bool, twice: Twice, provider: Provider) -> None:
+def test_a_stream_that_breaks(is_async, twice, provider):
     """A stream that breaks in its middle is replayed up to there, and breaks with the same error."""
     provider.answer = lambda _: Reply(failure="server", cut=2)
     got = twice(lambda url: events(url, is_async=is_async))
@@ -870,7 +862,7 @@ def test_a_stream_that_breaks(is_async: bool, twice: Twice, provider: Provider) 
 
 @native
 @both
-def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice) -> None:
+def test_a_stream_that_is_closed_is_closed_at_once(is_async, twice):
     """Who closes a stream closes the provider's, and ends its recording, then and not at some later time."""
     from dspy.clients.engines import AsyncLM15Engine, LM15Engine
     from dspy.lm15 import Message, Request
@@ -879,20 +871,20 @@ def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice)
     original, sources, done = kind.stream, [], []
     request = Request(model="openai/gpt-4o-mini", messages=(Message.user("hello over there"),))
 
-    def stream(engine: Any, asked: Any) -> Iterator[Any]:
+    def stream(engine, asked):
         try:
             yield from original(engine, asked)
         finally:
             done.append("closed")
 
-    async def astream(engine: Any, asked: Any) -> AsyncIterator[Any]:
+    async def astream(engine, asked):
         try:
             async for event in original(engine, asked):
                 yield event
         finally:
             done.append("closed")
 
-    def kept(engine: Any, asked: Any) -> Any:
+    def kept(engine, asked):
         # By a name of its own, so that nothing but closing it ends it.
         sources.append((astream if is_async else stream)(engine, asked))
         return sources[-1]
@@ -901,7 +893,7 @@ def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice)
         intercept.Interception(session.current, lambda _: None).begin, kept
     )
 
-    async def aread() -> None:
+    async def aread():
         events = looked(own_engine(twice.provider.url, is_async=True), request)
         await anext(events)
         await events.aclose()
@@ -920,7 +912,7 @@ def test_a_stream_that_is_closed_is_closed_at_once(is_async: bool, twice: Twice)
 
 @native
 @both
-def test_nobody_records(is_async: bool, provider: Provider) -> None:
+def test_nobody_records(is_async, provider):
     """Where nobody records, the engine's calls pass through the interception as they are."""
     from dspy.lm15 import Message, Request
 
@@ -938,7 +930,7 @@ def test_nobody_records(is_async: bool, provider: Provider) -> None:
 # ---- the interception --------------------------------------------------------------------------------------------
 
 
-def state() -> list[Any]:
+def state():
     """All that the interception may touch."""
     kinds = [dspy.BaseLM]
     if NATIVE:
@@ -949,7 +941,7 @@ def state() -> list[Any]:
     return [dict(vars(kind)) for kind in kinds]
 
 
-def test_the_door_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_the_door_leaves_nothing_behind(tmp_path):
     """After the last recorder DSPy's classes are what they were before, also where recorders nest."""
     before = state()
     with use_cassette(tmp_path / "x.yaml"):
@@ -962,9 +954,7 @@ def test_the_door_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @native
 @pytest.mark.parametrize(("kind", "method"), [("LM15Engine", "complete"), ("AsyncLM15Engine", "stream")])
-def test_an_engine_that_is_built_otherwise(
-    kind: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_is_built_otherwise(kind, method, tmp_path, monkeypatch):
     """With a DSPy whose calls would slip by unseen nothing is recorded at all, and it is said why."""
     module = sys.modules["dspy.clients.engines.lm15_engine"]
     monkeypatch.delattr(getattr(module, kind), method)
@@ -977,7 +967,7 @@ def test_an_engine_that_is_built_otherwise(
 
 
 @native
-def test_an_engine_that_is_called_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_called_elsewhere(tmp_path, monkeypatch):
     """Where DSPy has an engine of the same name but calls another, that is noticed too."""
     from dspy.clients import execution
 
@@ -987,7 +977,7 @@ def test_an_engine_that_is_called_elsewhere(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.undo()
 
 
-def test_dspy_imported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dspy_imported_anew(tmp_path, monkeypatch):
     """Where DSPy is imported a second time, the calls of both are seen, whoever holds the first one's classes."""
     before = state()
     with use_cassette(tmp_path / "x.yaml"):
@@ -1005,7 +995,7 @@ def test_dspy_imported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @native
 @both
-def test_what_is_no_request(is_async: bool, tmp_path: Path) -> None:
+def test_what_is_no_request(is_async, tmp_path):
     """An engine that is asked wrongly says so itself, as it does without this plugin."""
     with use_cassette(tmp_path / "x.yaml") as tape:
         with pytest.raises(TypeError, match=r"requires a dspy\.lm15\.Request"):
@@ -1018,7 +1008,7 @@ def test_what_is_no_request(is_async: bool, tmp_path: Path) -> None:
 
 @native
 @pytest.mark.filterwarnings("ignore:.*experimental")
-def test_a_client_that_is_not_recorded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_is_not_recorded_is_refused(tmp_path, monkeypatch):
     """TypeSafe, whose calls are not recorded, lets nothing out on replay, by name, also where it is imported late."""
     monkeypatch.delitem(sys.modules, "dspy.clients.typesafe", raising=False)
     with (
@@ -1051,13 +1041,13 @@ with use_cassette(cassette) as tape:
 
 
 @pytest.fixture(scope="module")
-def compiled(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+def compiled(provider, tmp_path_factory):
     """A program that BootstrapFewShot compiled while it was recorded, and then asked; its cassettes' folder."""
     folder = tmp_path_factory.mktemp("compiled")
     before, provider.answer = provider.answer, lambda _: Reply(text=fields(answer="7"))
     try:
         # Layers are to answer nothing here either; the fixture that sees to it comes after this one.
-        alone: dict[str, Any] = {"mode": "record", "enable_memory_cache": False, "enable_disk_cache": False}
+        alone = {"mode": "record", "enable_memory_cache": False, "enable_disk_cache": False}
         with use_cassette(folder / "compile.yaml", **alone):
             program = compile_with(provider.url)
         with (
@@ -1070,7 +1060,7 @@ def compiled(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder, program
 
 
-def compile_with(url: str) -> Any:
+def compile_with(url):
     examples = [
         dspy.Example(question=f"What is {n} + {7 - n}?", answer="7").with_inputs("question") for n in range(3)
     ]
@@ -1079,7 +1069,7 @@ def compile_with(url: str) -> Any:
         return optimizer.compile(dspy.Predict("question -> answer"), trainset=examples)
 
 
-def test_an_optimizer_compiles_offline(compiled: tuple[Path, Any]) -> None:
+def test_an_optimizer_compiles_offline(compiled):
     """BootstrapFewShot compiles from a cassette the program that it compiled with the provider."""
     folder, program = compiled
     with use_cassette(folder / "compile.yaml") as tape:
@@ -1090,7 +1080,7 @@ def test_an_optimizer_compiles_offline(compiled: tuple[Path, Any]) -> None:
 
 
 @pytest.mark.parametrize("how", ["state", "program"])
-def test_a_saved_program_in_a_fresh_process(how: str, compiled: tuple[Path, Any], tmp_path: Path) -> None:
+def test_a_saved_program_in_a_fresh_process(how, compiled, tmp_path):
     """A compiled program, saved as state or as a whole, replays in a new process from the same cassette."""
     folder, program = compiled
     path = tmp_path / ("state.json" if how == "state" else "program")
@@ -1114,7 +1104,7 @@ def test_a_saved_program_in_a_fresh_process(how: str, compiled: tuple[Path, Any]
 # ---- recorded by one engine, asked by the other ----------------------------------------------------------
 
 
-def said_by(engine: str, url: str) -> list[Any]:
+def said_by(engine, url):
     """What a language model on this engine says to a text, a typed signature, a tool and two identical calls."""
     asked = model(url, engine, cache=False)
     tool = {
@@ -1130,7 +1120,7 @@ def said_by(engine: str, url: str) -> list[Any]:
 
 @native
 @pytest.mark.parametrize(("recorded", "asked"), [("litellm", "auto"), ("auto", "litellm")])
-def test_either_engine_replays_what_the_other_recorded(recorded: str, asked: str, twice: Twice) -> None:
+def test_either_engine_replays_what_the_other_recorded(recorded, asked, twice):
     """Where a test is recorded with OPENAI_API_BASE and replayed without, DSPy takes another engine: no miss."""
     first = twice.record(functools.partial(said_by, recorded))
     assert twice.replay(functools.partial(said_by, asked)) == first
@@ -1144,11 +1134,11 @@ def test_either_engine_replays_what_the_other_recorded(recorded: str, asked: str
 
 
 @native
-def test_the_engine_follows_the_environment(twice: Twice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_follows_the_environment(twice, monkeypatch):
     """The same program with and without OPENAI_API_BASE has one cassette."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
-    def program(_: str) -> Any:
+    def program(_):
         return dspy.LM("openai/gpt-4o-mini", cache=False)("hello")
 
     monkeypatch.setenv("OPENAI_API_BASE", twice.provider.url)
@@ -1163,10 +1153,10 @@ def test_the_engine_follows_the_environment(twice: Twice, monkeypatch: pytest.Mo
     ("recorded", "asked", "way"), [("litellm", "auto", "litellm"), ("auto", "litellm", "lm15")]
 )
 @pytest.mark.parametrize("kind", ["chat", "responses"])
-def test_a_miss_names_the_other_engine(recorded: str, asked: str, way: str, kind: str, twice: Twice) -> None:
+def test_a_miss_names_the_other_engine(recorded, asked, way, kind, twice):
     """What cannot be converted, such as another question, misses, and the miss names both ways out."""
 
-    def program(engine: str, text: str, url: str) -> Any:
+    def program(engine, text, url):
         return model(url, engine, cache=False, model_type=kind)(text)
 
     twice.record(functools.partial(program, recorded, "hello"))

@@ -1,15 +1,12 @@
 """Every shape of call, recorded against a provider on loopback and replayed when it is gone: nothing differs."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import contextvars
 import copy
 import json
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,12 +36,12 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
+def provider():
     with Provider() as running:
         yield running
 
 
-def chat(url: str, **more: Any) -> Any:
+def chat(url, **more):
     arguments = {
         "model": "openai/gpt-4o-mini",
         "messages": ASKED,
@@ -55,7 +52,7 @@ def chat(url: str, **more: Any) -> Any:
     return litellm.completion(**arguments)
 
 
-def achat(url: str, **more: Any) -> Any:
+def achat(url, **more):
     arguments = {
         "model": "openai/gpt-4o-mini",
         "messages": ASKED,
@@ -66,7 +63,7 @@ def achat(url: str, **more: Any) -> Any:
     return litellm.acompletion(**arguments)
 
 
-def claude(url: str, **more: Any) -> Any:
+def claude(url, **more):
     base = url.removesuffix("/v1")
     arguments = {
         "model": "anthropic/claude-haiku-4-5",
@@ -77,7 +74,7 @@ def claude(url: str, **more: Any) -> Any:
     return litellm.completion(**{**arguments, **more})
 
 
-def claude_messages(url: str, **more: Any) -> Any:
+def claude_messages(url, **more):
     return litellm.anthropic.messages.acreate(
         model="anthropic/claude-haiku-4-5",
         max_tokens=64,
@@ -88,7 +85,7 @@ def claude_messages(url: str, **more: Any) -> Any:
     )
 
 
-def text(url: str, **more: Any) -> Any:
+def text(url, **more):
     return litellm.text_completion(
         model="text-completion-openai/gpt-3.5-turbo-instruct",
         prompt="Say hi",
@@ -98,31 +95,31 @@ def text(url: str, **more: Any) -> Any:
     )
 
 
-def vectors(url: str, **more: Any) -> Any:
+def vectors(url, **more):
     return litellm.embedding(
         model="openai/text-embedding-3-small", input=["one", "two"], api_base=url, api_key="sk", **more
     )
 
 
-def responses(url: str, **more: Any) -> Any:
+def responses(url, **more):
     return litellm.responses(model="openai/gpt-4o-mini", input="Say hi", api_base=url, api_key="sk", **more)
 
 
-def awaited(awaitable: Awaitable[Any]) -> Any:
-    async def run() -> Any:
+def awaited(awaitable):
+    async def run():
         return await awaitable
 
     return asyncio.run(run())
 
 
-def read(make: Callable[[], Awaitable[Any]]) -> list[Any]:
-    async def run() -> list[Any]:
+def read(make):
+    async def run():
         return [chunk async for chunk in await make()]
 
     return asyncio.run(run())
 
 
-def router(url: str) -> litellm.Router:
+def router(url):
     deployment = {"model": "openai/gpt-4o-mini", "api_base": url, "api_key": "sk-local"}
     return litellm.Router(
         model_list=[{"model_name": "small", "litellm_params": deployment, "model_info": {"id": "one"}}],
@@ -130,7 +127,7 @@ def router(url: str) -> litellm.Router:
     )
 
 
-ANSWERS: dict[str, Call] = {
+ANSWERS = {
     "plain": chat,
     "positional": lambda url: litellm.completion("openai/gpt-4o-mini", ASKED, api_base=url, api_key="sk"),
     "async": lambda url: awaited(achat(url)),
@@ -180,7 +177,7 @@ ANSWERS: dict[str, Call] = {
     "router async": lambda url: awaited(router(url).acompletion(model="small", messages=ASKED)),
 }
 
-STREAMS: dict[str, Call] = {
+STREAMS = {
     "plain": lambda url: list(chat(url, stream=True)),
     "async": lambda url: read(lambda: achat(url, stream=True)),
     "usage": lambda url: list(chat(url, stream=True, stream_options={"include_usage": True})),
@@ -237,14 +234,14 @@ STREAMS: dict[str, Call] = {
 }
 
 
-def dumped(value: Any) -> Any:
+def dumped(value):
     if isinstance(value, dict) and isinstance(value.get("usage"), dict):
         # LiteLLM 1.83 writes the total into the caller's own answer when it logs.
         return {**value, "usage": {**value["usage"], "total_tokens": None}}
     return value.model_dump(warnings=False) if hasattr(value, "model_dump") else value
 
 
-def both(tmp_path: Path, provider: Provider, call: Call) -> tuple[Any, Any]:
+def both(tmp_path, provider, call):
     """What a call gives when it is recorded and when it is replayed with the provider out of reach."""
     before = provider.count
     with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
@@ -259,7 +256,7 @@ def both(tmp_path: Path, provider: Provider, call: Call) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("shape", ANSWERS)
-def test_a_replayed_answer_equals_the_recorded_one(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_a_replayed_answer_equals_the_recorded_one(shape, provider, tmp_path):
     """A replayed answer has LiteLLM's own type and all its values; a plain dict is one that can be marked."""
     live, stored = both(tmp_path, provider, ANSWERS[shape])
     assert type(stored) is (Message if type(live) is dict else type(live))
@@ -269,7 +266,7 @@ def test_a_replayed_answer_equals_the_recorded_one(shape: str, provider: Provide
 
 
 @pytest.mark.parametrize("shape", [*ANSWERS, *(f"streamed {name}" for name in STREAMS)])
-def test_a_layer_gives_what_the_provider_gave(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_a_layer_gives_what_the_provider_gave(shape, provider, tmp_path):
     """What was paid for by a test that failed is the same from disk, type for type, and so is its recording."""
     is_stream = shape.startswith("streamed ")
     call = STREAMS[shape.removeprefix("streamed ")] if is_stream else ANSWERS[shape]
@@ -295,13 +292,11 @@ def test_a_layer_gives_what_the_provider_gave(shape: str, provider: Provider, tm
             assert dumped(two) == dumped(one)
 
 
-def test_what_litellm_s_classes_refuse_is_stored_whole(
-    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_litellm_s_classes_refuse_is_stored_whole(provider, tmp_path, monkeypatch):
     """A class that fails in its own way while the shortest form of an answer is looked for breaks no call."""
     from pytest_lmcache.libraries.litellm import answers
 
-    def refused(*_: Any) -> Any:
+    def refused(*_):
         raise AttributeError("not yet")
 
     with monkeypatch.context() as broken:
@@ -313,16 +308,14 @@ def test_what_litellm_s_classes_refuse_is_stored_whole(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_a_warning_that_is_an_error_is_no_broken_recording(
-    stream: bool, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warning_that_is_an_error_is_no_broken_recording(stream, provider, tmp_path, monkeypatch):
     """Where a run makes errors of warnings, one that LiteLLM's classes give while they are read stays what it is."""
     from pytest_lmcache.libraries.litellm import answers, chunks
 
-    def warns(*_: Any) -> Any:
+    def warns(*_):
         raise UserWarning("of pydantic's")
 
-    def call(url: str) -> None:
+    def call(url):
         answer = chat(url, stream=stream)
         _ = list(answer) if stream else answer
 
@@ -334,10 +327,10 @@ def test_a_warning_that_is_an_error_is_no_broken_recording(
         call(GONE)
 
 
-def test_a_call_that_its_test_cancels_keeps_its_place(provider: Provider, tmp_path: Path) -> None:
+def test_a_call_that_its_test_cancels_keeps_its_place(provider, tmp_path):
     """The second of three identical calls is cancelled: on replay it waits for that, and the third has its answer."""
 
-    async def run(url: str) -> list[str]:
+    async def run(url):
         first = await achat(url)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(achat(url), 0.5)
@@ -358,12 +351,10 @@ def test_a_call_that_its_test_cancels_keeps_its_place(provider: Provider, tmp_pa
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_nothing_cancels_misses(
-    stream: bool, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_nothing_cancels_misses(stream, provider, tmp_path, monkeypatch):
     """A cancelled call, or the rest of a stream, waits for a time, or not at all if it is a sync one; then it misses."""
 
-    async def read(url: str) -> None:
+    async def read(url):
         answer = await achat(url, stream=stream)
         async for _ in answer:
             pass
@@ -386,13 +377,13 @@ def test_what_nothing_cancels_misses(
         assert why in str(missed.value)
 
 
-def test_a_call_that_is_cancelled_while_another_process_asks_it(provider: Provider, tmp_path: Path) -> None:
+def test_a_call_that_is_cancelled_while_another_process_asks_it(provider, tmp_path):
     """What waits for the answer of another process is recorded as cancelled too."""
 
     class Busy(Cache):
         single_flight = SimpleNamespace(claim=lambda _: None)
 
-    async def impatient(url: str) -> None:
+    async def impatient(url):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(achat(url), 0.2)
 
@@ -403,7 +394,7 @@ def test_a_call_that_is_cancelled_while_another_process_asks_it(provider: Provid
         asyncio.run(impatient(GONE))
 
 
-def test_none_and_nothing_stay_apart() -> None:
+def test_none_and_nothing_stay_apart():
     """What a provider sent as null is None on the replayed answer, what it left out is not there."""
     from pytest_lmcache.libraries.litellm.entry_points import BY_FUNCTION
 
@@ -423,7 +414,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("version", MESSAGES)
-def test_an_answer_that_another_litellm_recorded(version: str, provider: Provider) -> None:
+def test_an_answer_that_another_litellm_recorded(version, provider):
     """What code reads of a live answer it reads of a recording of LiteLLM 1.83 or 1.110, whichever runs now."""
     from pytest_lmcache.libraries.litellm.entry_points import BY_FUNCTION
 
@@ -443,9 +434,7 @@ def test_an_answer_that_another_litellm_recorded(version: str, provider: Provide
     "told", [{"provider_specific_fields": {"refusal": "no"}}, {"refusal": None}, {"refusal": "no"}]
 )
 @pytest.mark.parametrize("model", ["openai/m", "fireworks_ai/m"])
-def test_a_second_turn_after_a_refusal(
-    model: str, told: dict[str, Any], provider: Provider, tmp_path: Path
-) -> None:
+def test_a_second_turn_after_a_refusal(model, told, provider, tmp_path):
     """Wherever a provider puts a refusal, it is there on replay, and the next turn repeats it as live."""
     answer = {"role": "assistant", "content": "hi", **told}
     body = {
@@ -457,7 +446,7 @@ def test_a_second_turn_after_a_refusal(
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }
 
-    def turns(url: str) -> list[Any]:
+    def turns(url):
         to = {"model": model, "api_base": url, "api_key": "sk-local"}
         message = litellm.completion(messages=ASKED, **to).choices[0].message
         asked = [*ASKED, message.model_dump(), {"role": "user", "content": "and?"}]
@@ -470,7 +459,7 @@ def test_a_second_turn_after_a_refusal(
         assert turns(GONE) == live
 
 
-def test_fields_that_this_litellm_does_not_know() -> None:
+def test_fields_that_this_litellm_does_not_know():
     """A newer LiteLLM's fields without a value, or an older one's that it leaves out, break no replay."""
     from pytest_lmcache.libraries.litellm.chunks import event_from_plain
     from pytest_lmcache.libraries.litellm.entry_points import BY_FUNCTION
@@ -488,7 +477,7 @@ def test_fields_that_this_litellm_does_not_know() -> None:
 @pytest.mark.parametrize(
     "shape", sorted(ANSWERS.keys() - {"messages", "messages over chat", "responses over claude"})
 )
-def test_a_replayed_answer_costs_what_it_did(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_a_replayed_answer_costs_what_it_did(shape, provider, tmp_path):
     """LiteLLM's own prices, providers and safe hidden parameters are on a replayed answer as on the live one."""
     live, stored = both(tmp_path, provider, ANSWERS[shape])
     for name in ("response_cost", "custom_llm_provider", "litellm_model_name", "model_id"):
@@ -496,13 +485,13 @@ def test_a_replayed_answer_costs_what_it_did(shape: str, provider: Provider, tmp
     assert litellm.completion_cost(stored) == litellm.completion_cost(live) > 0
 
 
-def hidden(response: Any, name: str) -> Any:
+def hidden(response, name):
     params = response._hidden_params
     return params.get(name) if isinstance(params, dict) else getattr(params, name, None)
 
 
 @pytest.mark.parametrize("shape", STREAMS)
-def test_a_replayed_stream_has_the_same_chunks(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_a_replayed_stream_has_the_same_chunks(shape, provider, tmp_path):
     """A replayed stream gives the recorded chunks one for one, of the same types, and more than one."""
     live, stored = both(tmp_path, provider, STREAMS[shape])
     # Anthropic's events are handed on as the bytes that arrived, be it in one piece.
@@ -512,14 +501,14 @@ def test_a_replayed_stream_has_the_same_chunks(shape: str, provider: Provider, t
 
 
 @pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}], ids=["bare", "usage"])
-def test_chunks_build_the_same_response(options: dict[str, Any], provider: Provider, tmp_path: Path) -> None:
+def test_chunks_build_the_same_response(options, provider, tmp_path):
     """stream_chunk_builder makes of replayed chunks what it makes of live ones."""
     live, stored = both(tmp_path, provider, lambda url: list(chat(url, stream=True, **options)))
     built = [litellm.stream_chunk_builder(chunks, messages=ASKED) for chunks in (live, stored)]
     assert dumped(built[0]) == dumped(built[1])
 
 
-def test_a_replayed_stream_is_a_stream_of_litellm(provider: Provider, tmp_path: Path) -> None:
+def test_a_replayed_stream_is_a_stream_of_litellm(provider, tmp_path):
     """Frameworks test for CustomStreamWrapper: a recorded and a replayed stream are one."""
     live, stored = both(tmp_path, provider, lambda url: [stream := chat(url, stream=True), list(stream)])
     assert isinstance(live[0], litellm.CustomStreamWrapper)
@@ -527,7 +516,7 @@ def test_a_replayed_stream_is_a_stream_of_litellm(provider: Provider, tmp_path: 
     assert type(live[0]).__name__ == type(stored[0]).__name__ == "CustomStreamWrapper"
 
 
-def test_each_replay_is_an_object_of_its_own(provider: Provider, tmp_path: Path) -> None:
+def test_each_replay_is_an_object_of_its_own(provider, tmp_path):
     """Changing one replayed answer changes no other, nor the cassette's."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         chat(provider.url)
@@ -540,7 +529,7 @@ def test_each_replay_is_an_object_of_its_own(provider: Provider, tmp_path: Path)
     assert second.usage.prompt_tokens < 10**6
 
 
-def test_each_chunk_of_a_replayed_stream_is_an_object_of_its_own(provider: Provider, tmp_path: Path) -> None:
+def test_each_chunk_of_a_replayed_stream_is_an_object_of_its_own(provider, tmp_path):
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         recorded = [chunk.model_dump() for chunk in chat(provider.url, stream=True)]
     with use_cassette(tmp_path / "x.yaml"):
@@ -557,17 +546,17 @@ def test_each_chunk_of_a_replayed_stream_is_an_object_of_its_own(provider: Provi
     assert not any("note" in chunks[n]._hidden_params for n in kept)
 
 
-def test_chunks_take_new_attributes(provider: Provider, tmp_path: Path) -> None:
+def test_chunks_take_new_attributes(provider, tmp_path):
     """A framework may hang its own attributes on a replayed chunk, as DSPy does."""
     _, stored = both(tmp_path, provider, lambda url: list(chat(url, stream=True)))
     stored[0].predict_id = 7
     assert stored[0].predict_id == 7
 
 
-def test_a_second_turn_with_the_replayed_message_is_found(provider: Provider, tmp_path: Path) -> None:
+def test_a_second_turn_with_the_replayed_message_is_found(provider, tmp_path):
     """A replayed message sent back in the next turn asks the recorded question."""
 
-    def turns(url: str) -> Any:
+    def turns(url):
         first = chat(url, tools=[TOOL], tool_choice="required").choices[0].message
         result = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "sunny"}
         as_object = chat(url, messages=[*ASKED, first, result])
@@ -581,10 +570,10 @@ def test_a_second_turn_with_the_replayed_message_is_found(provider: Provider, tm
     assert [dumped(each) for each in stored] == [dumped(each) for each in live]
 
 
-def test_the_key_is_taken_before_the_caller_changes_its_messages(provider: Provider, tmp_path: Path) -> None:
+def test_the_key_is_taken_before_the_caller_changes_its_messages(provider, tmp_path):
     """Appending to messages while a stream is read neither changes the recording nor the key."""
 
-    def chatting(url: str) -> str:
+    def chatting(url):
         messages = [dict(message) for message in ASKED]
         said = ""
         for chunk in chat(url, messages=messages, stream=True):
@@ -597,7 +586,7 @@ def test_the_key_is_taken_before_the_caller_changes_its_messages(provider: Provi
     assert "spoiled" not in (tmp_path / "x.yaml").read_text()
 
 
-def test_the_caller_s_metadata_is_no_part_of_the_question(provider: Provider, tmp_path: Path) -> None:
+def test_the_caller_s_metadata_is_no_part_of_the_question(provider, tmp_path):
     """LiteLLM writes into the caller's metadata during a call: another run's metadata finds the recording."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         chat(provider.url, metadata={"run": 1})
@@ -606,17 +595,17 @@ def test_the_caller_s_metadata_is_no_part_of_the_question(provider: Provider, tm
     assert tape.replayed == 1
 
 
-def atext(url: str, **more: Any) -> Any:
+def atext(url, **more):
     return litellm.atext_completion(
         model="text-completion-openai/gpt-3.5-turbo-instruct", prompt="Hi", api_base=url, api_key="sk", **more
     )
 
 
-def aresponses(url: str, **more: Any) -> Any:
+def aresponses(url, **more):
     return litellm.aresponses(model="openai/gpt-4o-mini", input="Say hi", api_base=url, api_key="sk", **more)
 
 
-READ_AHEAD: dict[str, Call] = {
+READ_AHEAD = {
     "chat": achat,
     "text": atext,
     "responses": aresponses,
@@ -628,10 +617,10 @@ READ_AHEAD: dict[str, Call] = {
 class TestStreamsThatEndOtherwise:
     """Streams that their readers leave, or that break."""
 
-    def test_early_close_is_recorded_as_far_as_it_came(self, provider: Provider, tmp_path: Path) -> None:
+    def test_early_close_is_recorded_as_far_as_it_came(self, provider, tmp_path):
         """A stream that the test left after two chunks replays these two, and the run says so."""
 
-        def two(url: str) -> list[Any]:
+        def two(url):
             stream = chat(url, stream=True)
             return [next(stream), next(stream)]
 
@@ -642,7 +631,7 @@ class TestStreamsThatEndOtherwise:
             stored = two(GONE)
         assert [dumped(chunk) for chunk in stored] == [dumped(chunk) for chunk in live]
 
-    def test_reading_past_the_recorded_part_is_a_miss(self, provider: Provider, tmp_path: Path) -> None:
+    def test_reading_past_the_recorded_part_is_a_miss(self, provider, tmp_path):
         """A half-recorded stream never passes for a whole one."""
         with use_cassette(tmp_path / "x.yaml", mode="record"):
             next(chat(provider.url, stream=True))
@@ -653,10 +642,10 @@ class TestStreamsThatEndOtherwise:
             list(chat(GONE, stream=True))
         assert type(caught.value).__name__ == "CassetteMiss"
 
-    def test_aclose_ends_a_stream(self, provider: Provider, tmp_path: Path) -> None:
+    def test_aclose_ends_a_stream(self, provider, tmp_path):
         """Closing an async stream early works live, while recording and on replay."""
 
-        async def one(url: str) -> Any:
+        async def one(url):
             stream = await achat(url, stream=True)
             first = await stream.__anext__()
             await stream.aclose()
@@ -667,17 +656,15 @@ class TestStreamsThatEndOtherwise:
 
     @pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
     @pytest.mark.parametrize("name", READ_AHEAD)
-    def test_a_reader_that_another_task_ends(
-        self, name: str, heard: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_a_reader_that_another_task_ends(self, name, heard, monkeypatch, tmp_path):
         """A task that reads ahead is ended where it was: replay gives the other the time that the provider gave it."""
         monkeypatch.setattr(litellm, "callbacks", [CustomLogger()] if heard else [])
 
-        async def two(url: str) -> list[Any]:
+        async def two(url):
             stream = await READ_AHEAD[name](url, stream=True)
-            got: asyncio.Queue[Any] = asyncio.Queue()
+            got = asyncio.Queue()
 
-            async def read() -> None:
+            async def read():
                 async for chunk in stream:
                     got.put_nowait(chunk)
 
@@ -700,22 +687,22 @@ class TestStreamsThatEndOtherwise:
         # LiteLLM 1.110 may take the cancellation of a reader of messages for the stream's end.
         assert "\ncancelled: true" in text or name == "messages"
 
-    def test_reading_on_while_the_clock_is_stopped(self, provider: Provider, tmp_path: Path) -> None:
+    def test_reading_on_while_the_clock_is_stopped(self, provider, tmp_path):
         """The miss comes by the real clock: a test's frozen one would have it wait for ever."""
 
-        async def read(url: str, most: int) -> None:
+        async def read(url, most):
             stream = await achat(url, stream=True)
             for _ in range(most):
                 await anext(stream, None)
 
-        def replay() -> None:
+        def replay():
             try:
                 with freeze_time("2026-01-01"), use_cassette(tmp_path / "x.yaml"):
                     asyncio.run(read(GONE, 100))
             except BaseException as miss:
                 missed.append(type(miss).__name__)
 
-        missed: list[str] = []
+        missed = []
         with use_cassette(tmp_path / "x.yaml", mode="record"):
             asyncio.run(read(provider.url, 2))
         thread = threading.Thread(target=replay, daemon=True)
@@ -723,10 +710,10 @@ class TestStreamsThatEndOtherwise:
         thread.join(60)
         assert missed == ["CassetteMiss"]
 
-    def test_a_closed_stream_is_not_whole(self, provider: Provider, tmp_path: Path) -> None:
+    def test_a_closed_stream_is_not_whole(self, provider, tmp_path):
         """LiteLLM 1.110 can close a sync stream, and its end closes every stream: only the former leaves early."""
 
-        def reading(url: str, most: int) -> list[Any]:
+        def reading(url, most):
             stream = chat(url, stream=True)
             got = [dumped(chunk) for chunk, _ in zip(stream, range(most), strict=False)]
             if hasattr(stream, "close"):
@@ -740,17 +727,15 @@ class TestStreamsThatEndOtherwise:
             assert ("left_early: true" in text) is early
 
     @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-    def test_an_error_in_mid_stream_is_replayed_in_its_place(
-        self, is_async: bool, provider: Provider, tmp_path: Path
-    ) -> None:
+    def test_an_error_in_mid_stream_is_replayed_in_its_place(self, is_async, provider, tmp_path):
         """The chunks before the error, then the same error, where such errors are recorded."""
 
-        async def areading(url: str, got: list[Any]) -> None:
+        async def areading(url, got):
             async for chunk in await achat(url, stream=True):
                 got.append(dumped(chunk))
 
-        def reading(url: str) -> tuple[list[Any], Exception]:
-            got: list[Any] = []
+        def reading(url):
+            got = []
             with pytest.raises(litellm.exceptions.MidStreamFallbackError) as caught:
                 if is_async:
                     asyncio.run(areading(url, got))
@@ -768,10 +753,10 @@ class TestStreamsThatEndOtherwise:
         assert same_error(stored_error, live_error)
         assert stored_error.generated_content == live_error.generated_content  # type: ignore[attr-defined]
 
-    def test_a_broken_stream_that_is_asked_for_again(self, provider: Provider, tmp_path: Path) -> None:
+    def test_a_broken_stream_that_is_asked_for_again(self, provider, tmp_path):
         """A lost connection is of the moment: the next identical call takes its place in the cassette."""
 
-        def reading(url: str) -> str:
+        def reading(url):
             for _ in range(2):
                 try:
                     return "".join(chunk.choices[0].delta.content or "" for chunk in chat(url, stream=True))
@@ -787,7 +772,7 @@ class TestStreamsThatEndOtherwise:
             assert reading(GONE) == live != "broken twice"
 
 
-def _collecting(stream: Any, got: list[Any]) -> Iterator[Any]:
+def _collecting(stream, got):
     for chunk in stream:
         got.append(dumped(chunk))
     yield from ()
@@ -810,7 +795,7 @@ PASSING = {
 }
 
 
-def same_error(one: BaseException, other: BaseException) -> bool:
+def same_error(one, other):
     names = ("message", "status_code", "llm_provider", "model", "code", "param", "type", "body")
     return (
         type(one) is type(other)
@@ -820,14 +805,14 @@ def same_error(one: BaseException, other: BaseException) -> bool:
     )
 
 
-def failing(url: str) -> Any:
+def failing(url):
     with pytest.raises(Exception, match="litellm") as caught:
         chat(url, max_retries=0)
     return caught.value
 
 
 @pytest.mark.parametrize("failure", LASTING)
-def test_an_error_that_will_not_change_is_recorded(failure: str, provider: Provider, tmp_path: Path) -> None:
+def test_an_error_that_will_not_change_is_recorded(failure, provider, tmp_path):
     """The same class, message, status, provider and model are raised again."""
     provider.script(Reply(failure=failure))
     live, stored = both(tmp_path, provider, failing)
@@ -837,7 +822,7 @@ def test_an_error_that_will_not_change_is_recorded(failure: str, provider: Provi
 
 @pytest.mark.parametrize("errors", ["lasting", "all"])
 @pytest.mark.parametrize("failure", PASSING)
-def test_an_error_of_the_moment(failure: str, errors: str, provider: Provider, tmp_path: Path) -> None:
+def test_an_error_of_the_moment(failure, errors, provider, tmp_path):
     """A rate limit, a server's fault, a refused key that the block expected is raised again, retry-after included."""
     provider.script(Reply(failure=failure))
     with use_cassette(tmp_path / "x.yaml", mode="record", record_errors=errors) as recording:
@@ -858,7 +843,7 @@ def test_an_error_of_the_moment(failure: str, errors: str, provider: Provider, t
     assert (sent is not None) == (failure == "rate_limit")
 
 
-def test_a_recorded_error_holds_no_key(provider: Provider, tmp_path: Path) -> None:
+def test_a_recorded_error_holds_no_key(provider, tmp_path):
     """A provider that refuses a key echoes a part of it: not into the cassette."""
     provider.script(Reply(failure="authentication"))
     with use_cassette(tmp_path / "x.yaml", mode="record", record_errors="all"):
@@ -866,7 +851,7 @@ def test_a_recorded_error_holds_no_key(provider: Provider, tmp_path: Path) -> No
     assert "local" not in (tmp_path / "x.yaml").read_text()
 
 
-def test_a_lost_connection(provider: Provider, tmp_path: Path) -> None:
+def test_a_lost_connection(provider, tmp_path):
     """A connection that nobody answers is raised again where the block expected it."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         live = failing(GONE)
@@ -874,10 +859,10 @@ def test_a_lost_connection(provider: Provider, tmp_path: Path) -> None:
         assert same_error(failing(provider.url), live)
 
 
-def test_unsupported_parameters_are_recorded(tmp_path: Path, provider: Provider) -> None:
+def test_unsupported_parameters_are_recorded(tmp_path, provider):
     """What LiteLLM itself refuses before it asks anyone is refused again on replay."""
 
-    def refused(url: str) -> Exception:
+    def refused(url):
         with pytest.raises(litellm.UnsupportedParamsError) as caught:
             claude(url, logit_bias={"1": 2})
         return caught.value
@@ -888,11 +873,11 @@ def test_unsupported_parameters_are_recorded(tmp_path: Path, provider: Provider)
         assert same_error(refused(GONE), live)
 
 
-def test_retries_run_on_replay_as_they_did(provider: Provider, tmp_path: Path) -> None:
+def test_retries_run_on_replay_as_they_did(provider, tmp_path):
     """A recorded error, retried by LiteLLM, then the recorded success: the same attempts in the same order."""
     url = provider.url
 
-    def retrying(url: str) -> str:
+    def retrying(url):
         router = litellm.Router(
             model_list=[
                 {
@@ -918,10 +903,10 @@ def test_retries_run_on_replay_as_they_did(provider: Provider, tmp_path: Path) -
     assert recording.recorded == replaying.replayed == 2
 
 
-def test_fallbacks_run_on_replay_as_they_did(provider: Provider, tmp_path: Path) -> None:
+def test_fallbacks_run_on_replay_as_they_did(provider, tmp_path):
     """A Router that falls back to a second model does so on replay."""
 
-    def falling(url: str) -> str:
+    def falling(url):
         models = {"first": "openai/gpt-4o", "second": "openai/gpt-4o-mini"}
         router = litellm.Router(
             model_list=[
@@ -941,9 +926,7 @@ def test_fallbacks_run_on_replay_as_they_did(provider: Provider, tmp_path: Path)
     assert recording.recorded == 2
 
 
-def test_a_call_without_a_key_in_the_environment_replays(
-    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_without_a_key_in_the_environment_replays(provider, tmp_path, monkeypatch):
     """On replay neither LiteLLM nor an SDK client misses a key."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         chat(provider.url)
@@ -956,7 +939,7 @@ def test_a_call_without_a_key_in_the_environment_replays(
     assert tape.replayed == 1
 
 
-def test_a_mocked_call_passes(tmp_path: Path) -> None:
+def test_a_mocked_call_passes(tmp_path):
     """mock_response asks LiteLLM for a made-up answer: no provider, no recording, no miss."""
     with use_cassette(tmp_path / "x.yaml") as tape:
         answer = litellm.completion(model="openai/gpt-4o-mini", messages=ASKED, mock_response="made up")
@@ -964,7 +947,7 @@ def test_a_mocked_call_passes(tmp_path: Path) -> None:
     assert not tape.calls
 
 
-def test_secrets_stay_out_of_the_cassette(provider: Provider, tmp_path: Path) -> None:
+def test_secrets_stay_out_of_the_cassette(provider, tmp_path):
     """A key given in a call, and echoed by the provider, is nowhere in the file."""
     secret = "sk-proj-" + "a1B2c3D4e5F6g7H8" * 3
     provider.script(Reply(text=f"your key is {secret}"))
@@ -976,7 +959,7 @@ def test_secrets_stay_out_of_the_cassette(provider: Provider, tmp_path: Path) ->
     assert "redacted" in text
 
 
-def test_a_stored_call_has_the_key_that_it_is_stored_under(provider: Provider, tmp_path: Path) -> None:
+def test_a_stored_call_has_the_key_that_it_is_stored_under(provider, tmp_path):
     """Every recorded request can be keyed again, so that a new strategy needs no new recording."""
     from pytest_lmcache.cassette.file import Cassette
     from pytest_lmcache.keys.strategies import strategy
@@ -993,7 +976,7 @@ def test_a_stored_call_has_the_key_that_it_is_stored_under(provider: Provider, t
             assert json.loads(json.dumps(dumped(chat(GONE))))
 
 
-def test_one_recording_serves_several_models(provider: Provider, tmp_path: Path) -> None:
+def test_one_recording_serves_several_models(provider, tmp_path):
     """The strategy content asks for the words alone."""
     with use_cassette(tmp_path / "x.yaml", mode="record", key="content"):
         chat(provider.url)
@@ -1002,7 +985,7 @@ def test_one_recording_serves_several_models(provider: Provider, tmp_path: Path)
     assert tape.replayed == 1
 
 
-def test_sync_and_async_share_a_recording(provider: Provider, tmp_path: Path) -> None:
+def test_sync_and_async_share_a_recording(provider, tmp_path):
     """Whether a call is awaited, and whether its arguments are named, is no part of the question."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         litellm.embedding("openai/text-embedding-3-small", ["one"], api_base=provider.url, api_key="sk")
@@ -1015,7 +998,7 @@ def test_sync_and_async_share_a_recording(provider: Provider, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("shape", ["usage", "claude", "messages", "messages over chat", "responses"])
-def test_the_tokens_of_a_stream_are_counted(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_the_tokens_of_a_stream_are_counted(shape, provider, tmp_path):
     """Where a stream tells its usage, the record of the call has its tokens and, where LiteLLM knows it, its price."""
     with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
         STREAMS[shape](provider.url)
@@ -1030,7 +1013,7 @@ def test_the_tokens_of_a_stream_are_counted(shape: str, provider: Provider, tmp_
 
 
 @pytest.mark.parametrize("shape", ANSWERS)
-def test_an_answer_with_empty_usage_costs_nothing(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_an_answer_with_empty_usage_costs_nothing(shape, provider, tmp_path):
     """With ``usage="empty"`` no count of tokens is left and no cost; all else is as it was live."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         live = dumped(contextvars.copy_context().run(ANSWERS[shape], provider.url))
@@ -1045,7 +1028,7 @@ def test_an_answer_with_empty_usage_costs_nothing(shape: str, provider: Provider
 
 
 @pytest.mark.parametrize("shape", STREAMS)
-def test_a_stream_with_empty_usage_tells_no_tokens(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_a_stream_with_empty_usage_tells_no_tokens(shape, provider, tmp_path):
     """The same for the chunks of a stream, hidden counts included."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         contextvars.copy_context().run(STREAMS[shape], provider.url)
@@ -1059,17 +1042,17 @@ def test_a_stream_with_empty_usage_tells_no_tokens(shape: str, provider: Provide
     assert not any(has_counts(dumped(usage)) for usage in told)
 
 
-def has_counts(usage: Any) -> bool:
+def has_counts(usage):
     """Whether anywhere in a usage a number is not 0."""
     if isinstance(usage, dict | list):
         return any(has_counts(value) for value in (usage.values() if isinstance(usage, dict) else usage))
     return isinstance(usage, int | float) and usage != 0
 
 
-def tool_loop(url: str) -> list[Any]:
+def tool_loop(url):
     """Calls two tools at once and gives their results back, in the three APIs that have tools, and in a stream."""
     tools = [{**TOOL, "function": {**TOOL["function"], "name": name}} for name in ("weather", "tide")]
-    said: list[Any] = list(ASKED)
+    said = list(ASKED)
     for stream in (False, True):
         answer = chat(
             url, messages=said, tools=tools, tool_choice="required", parallel_tool_calls=True, stream=stream
@@ -1113,7 +1096,7 @@ def tool_loop(url: str) -> list[Any]:
     )
 
 
-def test_a_rewritten_tool_loop_leaves_the_file_alone(provider: Provider, tmp_path: Path) -> None:
+def test_a_rewritten_tool_loop_leaves_the_file_alone(provider, tmp_path):
     """Each run's tool calls have new ids, which the next question repeats: the same answers change not a byte."""
     path = tmp_path / "x.yaml"
     with use_cassette(path, mode="record") as tape:

@@ -1,7 +1,5 @@
 """LiteLLM's callbacks, cost tracking and logging run on replay as they do live."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc
@@ -9,10 +7,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import litellm
 import pytest
@@ -34,12 +29,12 @@ MADE_UP = {"anthropic_messages": ("id", "created")}
 class Listener(CustomLogger):  # type: ignore[misc]
     """Notes what it is told, as plain facts; not the provider's raw answer, told of as often as its code likes."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.told: list[Any] = []
+        self.told = []
         self._lock = threading.Lock()
 
-    def note(self, event: str, kwargs: dict[str, Any], response: Any = None) -> None:
+    def note(self, event, kwargs, response=None):
         logged = kwargs.get("standard_logging_object") or {}
         facts = {name: kwargs.get(name) for name in FIGURES}
         tokens = [
@@ -53,30 +48,24 @@ class Listener(CustomLogger):  # type: ignore[misc]
                 (event, facts, tokens, kwargs["litellm_params"].get("metadata", {}).get("run"), text)
             )
 
-    def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
+    def log_pre_api_call(self, model, messages, kwargs):
         self.told.append(("pre", model, messages))
 
-    def log_success_event(
-        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
-    ) -> None:
+    def log_success_event(self, kwargs, response_obj, start_time, end_time):
         self.note("success", kwargs, response_obj)
 
-    def log_failure_event(
-        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
-    ) -> None:
+    def log_failure_event(self, kwargs, response_obj, start_time, end_time):
         self.told.append(("failure", type(kwargs.get("exception")).__name__, str(kwargs.get("exception"))))
 
-    def function(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+    def function(self, kwargs, response_obj, start_time, end_time):
         """A plain function as callback; of a sync stream it also hears each chunk, as fast as LiteLLM's threads are."""
         if not isinstance(response_obj, ModelResponseStream):
             self.note("function success", kwargs, response_obj)
 
-    async def async_log_success_event(
-        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
-    ) -> None:
+    async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
         self.note("async success", kwargs, response_obj)
 
-    def all_told(self, at_least: int) -> list[Any]:
+    def all_told(self, at_least):
         """What was told, once LiteLLM's logging threads are through."""
         seen = -1
         for _ in range(40):
@@ -89,13 +78,13 @@ class Listener(CustomLogger):  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
+def provider():
     with Provider() as running:
         yield running
 
 
 @pytest.fixture
-def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def nobody_listens(monkeypatch):
     """Whatever other tests have left in LiteLLM: nothing looks at a call."""
     for name in (
         "callbacks",
@@ -116,7 +105,7 @@ def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def listener(nobody_listens: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+def listener(nobody_listens, monkeypatch):
     # LiteLLM sets callbacks up once in a process: what listens here first would be all that a later test may use.
     monkeypatch.setattr(litellm.utils, "callback_list", [])
     # LiteLLM carries what other tests' loops left unlogged into the next loop.
@@ -127,7 +116,7 @@ def listener(nobody_listens: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield mine
 
 
-def arguments(url: str, **more: Any) -> dict[str, Any]:
+def arguments(url, **more):
     return {
         "model": "openai/gpt-4o-mini",
         "messages": ASKED,
@@ -139,7 +128,7 @@ def arguments(url: str, **more: Any) -> dict[str, Any]:
     }
 
 
-async def flushed() -> None:
+async def flushed():
     from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
     await asyncio.sleep(0.05)
@@ -148,16 +137,16 @@ async def flushed() -> None:
         await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), 1)
 
 
-def awaiting(url: str) -> None:
-    async def run() -> None:
+def awaiting(url):
+    async def run():
         await litellm.acompletion(**arguments(url))
         await flushed()
 
     asyncio.run(run())
 
 
-def reading(url: str) -> None:
-    async def run() -> None:
+def reading(url):
+    async def run():
         async for _ in await litellm.acompletion(**arguments(url, stream=True)):
             pass
         await flushed()
@@ -165,7 +154,7 @@ def reading(url: str) -> None:
     asyncio.run(run())
 
 
-def text(url: str, **more: Any) -> dict[str, Any]:
+def text(url, **more):
     return {
         "model": "text-completion-openai/gpt-3.5-turbo-instruct",
         "prompt": "Say hi",
@@ -176,8 +165,8 @@ def text(url: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def reading_text(url: str) -> None:
-    async def run() -> None:
+def reading_text(url):
+    async def run():
         async for _ in await litellm.atext_completion(**text(url, stream=True)):
             pass
         await flushed()
@@ -185,7 +174,7 @@ def reading_text(url: str) -> None:
     asyncio.run(run())
 
 
-def messages(url: str) -> dict[str, Any]:
+def messages(url):
     return {
         "model": "anthropic/claude-haiku-4-5",
         "max_tokens": 64,
@@ -195,8 +184,8 @@ def messages(url: str) -> dict[str, Any]:
     }
 
 
-def reading_messages(url: str) -> None:
-    async def run() -> None:
+def reading_messages(url):
+    async def run():
         async for _ in await litellm.anthropic.messages.acreate(**messages(url), stream=True):
             pass
         await flushed()
@@ -207,7 +196,7 @@ def reading_messages(url: str) -> None:
         asyncio.run(run())
 
 
-SHAPES: dict[str, Callable[[str], Any]] = {
+SHAPES = {
     "completion": lambda url: litellm.completion(**arguments(url)),
     "acompletion": awaiting,
     "stream": lambda url: list(litellm.completion(**arguments(url, stream=True))),
@@ -232,9 +221,7 @@ SHAPES: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_callbacks_are_told_the_same(
-    shape: str, provider: Provider, listener: Listener, tmp_path: Path
-) -> None:
+def test_callbacks_are_told_the_same(shape, provider, listener, tmp_path):
     """Success, model, provider, tokens, cost and the response: on replay a callback hears what it heard live."""
     call, events = SHAPES[shape], 2 if shape.startswith(("a", "async")) else 3
     with use_cassette(tmp_path / "x.yaml", mode="record"):
@@ -247,10 +234,10 @@ def test_callbacks_are_told_the_same(
     assert stored == live
 
 
-def test_text_of_a_chat_model(provider: Provider, listener: Listener, tmp_path: Path) -> None:
+def test_text_of_a_chat_model(provider, listener, tmp_path):
     """A text completion that LiteLLM asks of a chat model has the same provider, tokens and cost on replay."""
 
-    def figures(url: str) -> list[Any]:
+    def figures(url):
         for stream in (False, True):
             list(litellm.text_completion(**text(url, stream=stream, model="openai/gpt-4o-mini")))
         return [told[:4] for told in listener.all_told(6) if "success" in told[0]]
@@ -263,9 +250,7 @@ def test_text_of_a_chat_model(provider: Provider, listener: Listener, tmp_path: 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_callbacks_are_told_of_no_tokens(
-    shape: str, provider: Provider, listener: Listener, tmp_path: Path
-) -> None:
+def test_callbacks_are_told_of_no_tokens(shape, provider, listener, tmp_path):
     """With ``usage="empty"`` a callback hears of no tokens and of no cost, whatever was called."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         SHAPES[shape](provider.url)
@@ -281,11 +266,11 @@ def test_callbacks_are_told_of_no_tokens(
         assert counts or not any(tokens[:2])
 
 
-def test_failure_callbacks_are_told(provider: Provider, listener: Listener, tmp_path: Path) -> None:
+def test_failure_callbacks_are_told(provider, listener, tmp_path):
     """A recorded error reaches the failure callbacks on replay."""
     from provider import Reply
 
-    def failing(url: str) -> list[Any]:
+    def failing(url):
         with pytest.raises(litellm.NotFoundError):
             litellm.completion(**arguments(url))
         return [told for told in listener.all_told(2) if told[0] == "failure"]
@@ -299,18 +284,16 @@ def test_failure_callbacks_are_told(provider: Provider, listener: Listener, tmp_
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_failure_callbacks_are_told_of_a_stream_that_broke(
-    is_async: bool, provider: Provider, listener: Listener, tmp_path: Path
-) -> None:
+def test_failure_callbacks_are_told_of_a_stream_that_broke(is_async, provider, listener, tmp_path):
     """An error in mid-stream is told to callbacks once, as live."""
     from provider import Reply
 
-    async def told(**facts: Any) -> None:
+    async def told(**facts):
         listener.log_failure_event(**facts)
 
     listener.async_log_failure_event = told  # type: ignore[method-assign]
 
-    def breaking(url: str) -> list[str]:
+    def breaking(url):
         with pytest.raises(litellm.exceptions.MidStreamFallbackError):
             if is_async:
                 reading(url)
@@ -329,15 +312,13 @@ def test_failure_callbacks_are_told_of_a_stream_that_broke(
 
 
 @pytest.mark.parametrize("shape", ["stream", "text stream"])
-def test_failure_callbacks_alone_are_told_of_a_stream_that_broke(
-    shape: str, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_callbacks_alone_are_told_of_a_stream_that_broke(shape, provider, tmp_path, monkeypatch):
     """Also where nobody listens to success; with no callback at all no thread is started for it."""
     from provider import Reply
 
-    told: list[str] = []
+    told = []
 
-    def breaking(url: str) -> int:
+    def breaking(url):
         with pytest.raises(Exception, match="error"):
             SHAPES[shape](url)
         for _ in range(50 if litellm.failure_callback else 5):
@@ -361,14 +342,12 @@ def test_failure_callbacks_alone_are_told_of_a_stream_that_broke(
         assert threading.active_count() <= threads
 
 
-def test_nobody_is_bothered_where_nobody_listens(
-    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_is_bothered_where_nobody_listens(provider, tmp_path, monkeypatch):
     """Without callbacks a replayed async call leaves no logging task behind for a later event loop."""
     for name in ("callbacks", "success_callback", "_async_success_callback", "input_callback"):
         monkeypatch.setattr(litellm, name, [])
 
-    async def run() -> set[str]:
+    async def run():
         await litellm.acompletion(**arguments(GONE))
         return {task.get_coro().__name__ for task in asyncio.all_tasks() - {asyncio.current_task()}}
 
@@ -382,11 +361,9 @@ def test_nobody_is_bothered_where_nobody_listens(
     assert left == (set() if asks_first else {"_client_async_logging_helper"})
 
 
-def test_a_callback_that_comes_while_a_stream_is_recorded_is_told(
-    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_callback_that_comes_while_a_stream_is_recorded_is_told(provider, tmp_path, monkeypatch):
     """Who listens is asked when LiteLLM tells, as live, not when the call returns."""
-    told: list[Any] = []
+    told = []
     for name in ("callbacks", "success_callback", "_async_success_callback", "input_callback"):
         monkeypatch.setattr(litellm, name, [])
     with use_cassette(tmp_path / "x.yaml", mode="record"):
@@ -399,15 +376,13 @@ def test_a_callback_that_comes_while_a_stream_is_recorded_is_told(
     assert told
 
 
-def test_an_event_loop_may_end_before_its_logs_are_written(
-    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_event_loop_may_end_before_its_logs_are_written(provider, tmp_path, monkeypatch, caplog):
     """LiteLLM looks at the state of what still waits when the next loop comes; what nobody hears is over."""
     for name in ("callbacks", "success_callback", "_async_success_callback", "input_callback"):
         monkeypatch.setattr(litellm, name, [])
     model = "openai/responses/gpt-4o-mini"  # over another API: the inner call has claimed the log
 
-    async def run() -> None:
+    async def run():
         await asyncio.create_task(litellm.acompletion(**arguments(provider.url, model=model)))
 
     for number in range(2):
@@ -416,10 +391,10 @@ def test_an_event_loop_may_end_before_its_logs_are_written(
     assert not [record.message for record in caplog.records if "enqueue failed" in record.message]
 
 
-def test_a_miss_in_a_callback_is_not_lost(provider: Provider, listener: Listener, tmp_path: Path) -> None:
+def test_a_miss_in_a_callback_is_not_lost(provider, listener, tmp_path):
     """A callback that asks a model itself, in LiteLLM's logging thread, fails the block when it misses."""
 
-    def ask(**_: Any) -> None:
+    def ask(**_):
         if not listener.told:
             listener.told.append("asked")
             litellm.completion(
@@ -441,7 +416,7 @@ def test_a_miss_in_a_callback_is_not_lost(provider: Provider, listener: Listener
 
 
 @pytest.fixture
-def price_map() -> Iterator[None]:
+def price_map():
     """LiteLLM 1.83 keeps the prices that come with a call."""
     before = {model: {**known} for model, known in litellm.model_cost.items()}
     yield
@@ -456,13 +431,11 @@ def price_map() -> Iterator[None]:
 @pytest.mark.usefixtures("price_map")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/a-model-of-mine"])
-def test_prices_that_come_with_a_call(
-    stream: bool, model: str, provider: Provider, listener: Listener, tmp_path: Path
-) -> None:
+def test_prices_that_come_with_a_call(stream, model, provider, listener, tmp_path):
     """A call that names its own prices costs the same on replay, in what callbacks hear and on the answer."""
     prices = {"input_cost_per_token": 0.25, "output_cost_per_token": 1.0, "model": model}
 
-    def run(url: str) -> Any:
+    def run(url):
         answer = litellm.completion(**{**arguments(url), **prices, "stream": stream})
         return list(answer) if stream else answer._hidden_params["response_cost"]
 
@@ -480,12 +453,12 @@ def test_prices_that_come_with_a_call(
 
 
 @pytest.fixture
-def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def looked_up(monkeypatch):
     """The hosts that anybody looked up; none but this machine is found."""
-    hosts: list[Any] = []
+    hosts = []
     look_up = socket.getaddrinfo
 
-    def nowhere(host: Any, *more: Any, **options: Any) -> Any:
+    def nowhere(host, *more, **options):
         if host == "127.0.0.1":
             return look_up(host, *more, **options)
         hosts.append(host)
@@ -512,14 +485,14 @@ LOGS_IN = pytest.mark.skipif(
 )
 def test_replay_needs_no_network(
     *,
-    model: str,
-    heard: bool,
-    stream: bool,
-    provider: Provider,
-    tmp_path: Path,
-    looked_up: list[Any],
-    request: pytest.FixtureRequest,
-) -> None:
+    model,
+    heard,
+    stream,
+    provider,
+    tmp_path,
+    looked_up,
+    request,
+):
     """Of some models LiteLLM would download a tokenizer, to price a stream's beginning, or log in to name the provider."""
     path, asked = tmp_path / "x.yaml", {"messages": ASKED, "stream": stream, "api_key": "sk-1"}
     asked |= {"stream_options": {"include_usage": True}} if stream else {}

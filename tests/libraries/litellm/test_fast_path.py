@@ -1,13 +1,8 @@
 """A replayed call that nobody hears of is answered before LiteLLM's wrapper: nobody can tell, but by the clock."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import litellm
 import pytest
@@ -20,17 +15,17 @@ from pytest_lmcache.libraries.litellm import fast_path
 pytestmark = pytest.mark.usefixtures("nobody_records")
 
 ASKED = [{"role": "user", "content": "hello there"}]
-CHAT: dict[str, Any] = {
+CHAT = {
     "model": "openai/gpt-4o-mini",
     "messages": ASKED,
     "api_key": "sk-local",
     "max_retries": 0,
 }
-VECTOR: dict[str, Any] = {"model": "openai/text-embedding-3-small", "input": ["a"], "api_key": "sk-local"}
+VECTOR = {"model": "openai/text-embedding-3-small", "input": ["a"], "api_key": "sk-local"}
 # The key leaves metadata aside, the wrapper looks at it.
-LONG_WAY: dict[str, Any] = {"metadata": {"run": 1}}
+LONG_WAY = {"metadata": {"run": 1}}
 
-SHAPES: dict[str, Callable[..., Any]] = {
+SHAPES = {
     "chat": lambda **more: litellm.completion(**CHAT, **more),
     "async chat": lambda **more: asyncio.run(litellm.acompletion(**CHAT, **more)),
     "positional": lambda **more: litellm.completion(CHAT["model"], ASKED, api_key="sk-local", **more),
@@ -45,7 +40,7 @@ SHAPES: dict[str, Callable[..., Any]] = {
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
+def provider():
     with Provider() as running:
         yield running
 
@@ -57,15 +52,15 @@ LISTENERS = (
 
 
 @pytest.fixture(autouse=True)
-def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def ways(monkeypatch):
     """Which calls were answered in front of the wrapper, by their entry point; at first nobody listens."""
     for name in LISTENERS:
         monkeypatch.setattr(litellm, name, [])
     monkeypatch.setattr(litellm.utils, "callback_list", [])
-    answered: list[str] = []
+    answered = []
     replay = fast_path.replay
 
-    def noted(recorder: Any, function: Any, *call: Any) -> Any:
+    def noted(recorder, function, *call):
         result = replay(recorder, function, *call)
         if result is not None:
             answered.append(function.name)
@@ -76,7 +71,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def cassette(provider: Provider, tmp_path: Path) -> Path:
+def cassette(provider, tmp_path):
     """Every shape, recorded."""
     path = tmp_path / "x.yaml"
     with use_cassette(path, mode="record"):
@@ -86,11 +81,11 @@ def cassette(provider: Provider, tmp_path: Path) -> Path:
     return path
 
 
-def read(answer: Any) -> list[Any]:
+def read(answer):
     return list(answer) if isinstance(answer, litellm.CustomStreamWrapper) else [answer]
 
 
-def seen(answer: Any) -> list[Any]:
+def seen(answer):
     """All that LiteLLM tells of an answer, but for times, and ids that it makes up."""
     hidden = dict(answer._hidden_params)
     assert isinstance(hidden.pop("_response_ms"), float)
@@ -116,9 +111,7 @@ def seen(answer: Any) -> list[Any]:
 @pytest.mark.parametrize(
     "base", [{}, {"api_base": "http://127.0.0.1:9/v1"}, {"base_url": "http://127.0.0.1:9/v1"}]
 )
-def test_an_answer_is_the_same_as_through_the_wrapper(
-    shape: str, base: dict[str, str], cassette: Path, ways: list[str]
-) -> None:
+def test_an_answer_is_the_same_as_through_the_wrapper(shape, base, cassette, ways):
     """Types, hidden parameters, prices and chunks are those that LiteLLM's wrapper gives."""
     ask = SHAPES[shape]
     with use_cassette(cassette):
@@ -129,7 +122,7 @@ def test_an_answer_is_the_same_as_through_the_wrapper(
         assert len(ways) == 1
 
 
-def test_usage_left_empty_costs_nothing(cassette: Path, ways: list[str]) -> None:
+def test_usage_left_empty_costs_nothing(cassette, ways):
     """`usage="empty"` holds on the short way too."""
     with use_cassette(cassette, usage="empty"):
         answer = SHAPES["chat"]()
@@ -138,14 +131,14 @@ def test_usage_left_empty_costs_nothing(cassette: Path, ways: list[str]) -> None
 
 
 class Listener(CustomLogger):  # type: ignore[misc]
-    def log_success_event(self, *_: Any) -> None: ...
+    def log_success_event(self, *_): ...
 
 
-def refuses(*_: Any, **__: Any) -> Any:
+def refuses(*_, **__):
     return False
 
 
-HEARD: dict[str, tuple[str, Any]] = {
+HEARD = {
     "callbacks": ("callbacks", [Listener()]),
     "success": ("success_callback", [refuses]),
     "failure": ("failure_callback", [refuses]),
@@ -160,9 +153,7 @@ HEARD: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", HEARD)
-def test_who_listens_gets_the_wrapper(
-    what: str, cassette: Path, ways: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_listens_gets_the_wrapper(what, cassette, ways, monkeypatch):
     """A setting of LiteLLM's that hears of calls, or looks at them, has the wrapper run."""
     name, value = HEARD[what]
     monkeypatch.setattr(litellm, name, value)
@@ -175,7 +166,7 @@ def test_who_listens_gets_the_wrapper(
     assert ways == []
 
 
-def test_a_spent_budget_is_told(cassette: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spent_budget_is_told(cassette, monkeypatch):
     """LiteLLM's budget ends a test on replay as it does live."""
     monkeypatch.setattr(litellm, "max_budget", 1.0)
     monkeypatch.setattr(litellm, "_current_cost", 2.0)
@@ -184,18 +175,16 @@ def test_a_spent_budget_is_told(cassette: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
-def test_a_log_shows_what_litellm_does(
-    level: int, cassette: Path, ways: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_log_shows_what_litellm_does(level, cassette, ways, caplog):
     """With LiteLLM's logger on DEBUG or INFO its lines are there."""
     with use_cassette(cassette), caplog.at_level(level, logger="LiteLLM"):
         SHAPES["chat"]()
     assert ways == []
 
 
-def test_sentry_gets_its_breadcrumbs(cassette: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentry_gets_its_breadcrumbs(cassette, monkeypatch):
     """LiteLLM leaves them as long as a process lives, whoever is registered now."""
-    left: list[Any] = []
+    left = []
     monkeypatch.setattr(litellm.utils, "add_breadcrumb", lambda **crumb: left.append(crumb["category"]))
     with use_cassette(cassette):
         SHAPES["chat"]()
@@ -203,9 +192,7 @@ def test_sentry_gets_its_breadcrumbs(cassette: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("tier", [{}, {"service_tier": "flex"}])
-def test_a_recording_without_a_price_is_priced_by_what_was_asked(
-    tier: dict[str, str], provider: Provider, tmp_path: Path, ways: list[str]
-) -> None:
+def test_a_recording_without_a_price_is_priced_by_what_was_asked(tier, provider, tmp_path, ways):
     """As by the wrapper: a tier of service has prices of its own."""
     path, asked = tmp_path / "x.yaml", {**CHAT, "model": "openai/gpt-5-mini", **tier}
     with use_cassette(path, mode="record"):
@@ -219,9 +206,7 @@ def test_a_recording_without_a_price_is_priced_by_what_was_asked(
     assert short._hidden_params["response_cost"] == long._hidden_params["response_cost"] > 0
 
 
-def test_what_litellm_would_have_told_of_a_stream_is_of_when_it_was_asked(
-    cassette: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_litellm_would_have_told_of_a_stream_is_of_when_it_was_asked(cassette, monkeypatch):
     """An agent goes on with its list of messages; rules that come later judge later calls."""
     messages = [*ASKED]
     with use_cassette(cassette):
@@ -246,9 +231,7 @@ def test_what_litellm_would_have_told_of_a_stream_is_of_when_it_was_asked(
     ],
     ids=lambda argument: next(iter(argument)),
 )
-def test_any_other_argument_gets_the_wrapper(
-    argument: dict[str, Any], provider: Provider, tmp_path: Path, ways: list[str]
-) -> None:
+def test_any_other_argument_gets_the_wrapper(argument, provider, tmp_path, ways):
     """What the wrapper may look at goes there, what LiteLLM will know tomorrow included."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         SHAPES["chat"](api_base=provider.url, **argument)
@@ -258,7 +241,7 @@ def test_any_other_argument_gets_the_wrapper(
     assert tape.replayed == 1
 
 
-def test_recording_goes_through_the_wrapper(cassette: Path, ways: list[str]) -> None:
+def test_recording_goes_through_the_wrapper(cassette, ways):
     """Only replaying modes have the short way."""
     with use_cassette(cassette, mode="record"):
         SHAPES["chat"]()
@@ -266,9 +249,7 @@ def test_recording_goes_through_the_wrapper(cassette: Path, ways: list[str]) -> 
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_recorded_error_and_the_answer_after_it(
-    is_async: bool, provider: Provider, tmp_path: Path, ways: list[str]
-) -> None:
+def test_a_recorded_error_and_the_answer_after_it(is_async, provider, tmp_path, ways):
     """An error goes through the wrapper, where retries are; identical calls keep their order."""
     ask = SHAPES["async chat" if is_async else "chat"]
     provider.script(Reply(failure="not_found"))
@@ -285,14 +266,14 @@ def test_a_recorded_error_and_the_answer_after_it(
         assert [record.nth for record in tape.calls] == [0, 1]
 
 
-def test_a_miss_is_told_once(cassette: Path, ways: list[str]) -> None:
+def test_a_miss_is_told_once(cassette, ways):
     """What is not recorded is a miss of one call."""
     with pytest.raises(CassetteMiss), use_cassette(cassette) as tape:
         litellm.completion(**{**CHAT, "messages": [{"role": "user", "content": "other"}]})
     assert (ways, len(tape.faults), len(tape.calls)) == ([], 1, 1)
 
 
-def test_frames_of_the_wrapper_can_be_looked_into(cassette: Path) -> None:
+def test_frames_of_the_wrapper_can_be_looked_into(cassette):
     """A debugger, and `pytest --showlocals`, read the variables of every frame."""
     with pytest.raises(CassetteMiss) as raised, use_cassette(cassette):
         litellm.completion(**{**CHAT, "messages": [{"role": "user", "content": "other"}]})
@@ -300,7 +281,7 @@ def test_frames_of_the_wrapper_can_be_looked_into(cassette: Path) -> None:
     assert any("original_function" in each for each in variables)
 
 
-def test_a_stream_that_nobody_reads(cassette: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_that_nobody_reads(cassette, capsys):
     """Dropping one is no error, before and after somebody looked at it."""
     with use_cassette(cassette):
         stream = SHAPES["stream"]()

@@ -1,13 +1,8 @@
 """Which of a provider's response headers are recorded, and what a replayed answer has of them."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import litellm
 import pytest
-from provider import Provider, Reply
+from provider import Reply
 
 from pytest_lmcache import LMCacheError, use_cassette
 from pytest_lmcache.libraries.litellm.headers import kept_headers, without_prefix
@@ -22,7 +17,7 @@ SENT = {
 }
 
 
-def chat(url: str, **more: Any) -> Any:
+def chat(url, **more):
     asked = [{"role": "user", "content": "Hi"}]
     return litellm.completion(
         model="openai/gpt-4o-mini", messages=asked, api_base=url, api_key="sk-x", **more
@@ -39,7 +34,7 @@ def chat(url: str, **more: Any) -> Any:
         (("set-cookie", "authorization"), {"Retry-After"}),
     ],
 )
-def test_names_and_patterns(keep: tuple[str, ...], kept: set[str]) -> None:
+def test_names_and_patterns(keep, kept):
     """A name or a pattern fits in any case and with or without LiteLLM's prefix; what holds a secret never does."""
     headers = {
         "Retry-After": "1",
@@ -55,9 +50,7 @@ def test_names_and_patterns(keep: tuple[str, ...], kept: set[str]) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_headers_that_change_with_every_call_are_not_recorded(
-    stream: bool, provider: Provider, tmp_path: Path
-) -> None:
+def test_headers_that_change_with_every_call_are_not_recorded(stream, provider, tmp_path):
     """A cassette has none of a response's headers."""
     provider.script(Reply(headers=SENT))
     with use_cassette(tmp_path / "x.yaml", mode="record"):
@@ -68,12 +61,12 @@ def test_headers_that_change_with_every_call_are_not_recorded(
     assert "additional_headers" not in text
 
 
-def headers_of(answer: Any) -> dict[str, str]:
+def headers_of(answer):
     params = answer._hidden_params
     return params["additional_headers"] if isinstance(params, dict) else params.additional_headers
 
 
-def responses(url: str) -> Any:
+def responses(url):
     return litellm.responses(model="openai/gpt-4o-mini", input="Hi", api_base=url, api_key="sk-x")
 
 
@@ -85,7 +78,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("shape", CALLS)
-def test_named_headers_are_on_a_replayed_answer(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_named_headers_are_on_a_replayed_answer(shape, provider, tmp_path):
     """Headers that ``keep_headers`` names are replayed under the names that LiteLLM gave them."""
     provider.script(Reply(headers=SENT))
     with use_cassette(tmp_path / "x.yaml", mode="record", keep_headers=["cf-ray", "X-RateLimit-*"]):
@@ -99,7 +92,7 @@ def test_named_headers_are_on_a_replayed_answer(shape: str, provider: Provider, 
     assert "2020-10-01" not in (tmp_path / "x.yaml").read_text()
 
 
-def test_named_headers_of_an_error(provider: Provider, tmp_path: Path) -> None:
+def test_named_headers_of_an_error(provider, tmp_path):
     """A recorded error has ``retry-after`` and the headers that ``keep_headers`` names."""
     provider.script(Reply(failure="rate_limit", headers=SENT | {"retry-after": "1"}))
     settings = {"record_errors": "all", "keep_headers": "cf-ray"}
@@ -115,11 +108,11 @@ def test_named_headers_of_an_error(provider: Provider, tmp_path: Path) -> None:
     assert "x-ratelimit-remaining-requests" not in kept
 
 
-def test_recording_again_with_other_headers_changes_nothing(provider: Provider, tmp_path: Path) -> None:
+def test_recording_again_with_other_headers_changes_nothing(provider, tmp_path):
     """The same answer with another request id leaves the file as it was; a header that is newly named is added."""
     file = tmp_path / "x.yaml"
 
-    def record(number: int, *keep: str) -> str:
+    def record(number, *keep):
         provider.script(Reply(headers=SENT | {"cf-ray": f"ray_{number}"}))
         with use_cassette(file, mode="rewrite", keep_headers=keep):
             chat(provider.url)
@@ -133,7 +126,7 @@ def test_recording_again_with_other_headers_changes_nothing(provider: Provider, 
     assert record(5) == named
 
 
-def test_an_old_cassette_that_has_headers(provider: Provider, tmp_path: Path) -> None:
+def test_an_old_cassette_that_has_headers(provider, tmp_path):
     """Headers that an earlier version recorded are replayed, whatever the setting is; broken ones are an error."""
     file = tmp_path / "x.yaml"
     with use_cassette(file, mode="record"):

@@ -8,10 +8,8 @@ import inspect
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import ne
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -43,16 +41,16 @@ pytestmark = pytest.mark.usefixtures("nobody_records")
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
+def provider():
     with Provider() as running:
         yield running
 
 
-def default_argument(messages: list[Any], call: Any = completion, **more: Any) -> Any:
+def default_argument(messages, call=completion, **more):
     return call(model="openai/gpt-4o-mini", messages=messages, **more)
 
 
-def closure() -> Callable[..., Any]:
+def closure():
     kept = litellm.completion
     return lambda **more: kept(model="openai/gpt-4o-mini", messages=ASKED, **more)
 
@@ -61,7 +59,7 @@ class Holder:
     kept = staticmethod(completion)
     in_list: tuple[Any, ...] = (completion,)
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.own = completion
 
 
@@ -71,9 +69,9 @@ ROUTER_MODELS = [
 EARLY_CLOSURE, EARLY_HOLDER = closure(), Holder()
 EARLY_PARTIAL = functools.partial(completion, "openai/gpt-4o-mini", ASKED)
 EARLY_ROUTER = litellm.Router(model_list=ROUTER_MODELS, num_retries=0)  # type: ignore[arg-type]
-MORE: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": ASKED}
+MORE = {"model": "openai/gpt-4o-mini", "messages": ASKED}
 
-EARLY: dict[str, Callable[..., Any]] = {
+EARLY = {
     "module attribute": lambda **more: litellm.completion(**MORE, **more),
     "from-import": lambda **more: completion(**MORE, **more),
     "from-import, async": lambda **more: asyncio.run(acompletion(**MORE, **more)),
@@ -94,7 +92,7 @@ EARLY: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("shape", EARLY)
-def test_every_early_bound_name_is_seen(shape: str, provider: Provider, tmp_path: Path) -> None:
+def test_every_early_bound_name_is_seen(shape, provider, tmp_path):
     """However the code under test got hold of LiteLLM's function, the call is seen once, recorded and replayed."""
     with use_cassette(tmp_path / "x.yaml", mode="record") as recording:
         EARLY[shape](api_base=provider.url, **KEY)
@@ -104,7 +102,7 @@ def test_every_early_bound_name_is_seen(shape: str, provider: Provider, tmp_path
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_a_router_built_before_is_seen(is_async: bool, provider: Provider, tmp_path: Path) -> None:
+def test_a_router_built_before_is_seen(is_async, provider, tmp_path):
     """A Router that was made at import is seen, and shares its recordings with direct calls."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         completion(**MORE, api_base=provider.url, **KEY)
@@ -116,7 +114,7 @@ def test_a_router_built_before_is_seen(is_async: bool, provider: Provider, tmp_p
     assert tape.replayed == 1
 
 
-def state() -> list[Any]:
+def state():
     """All that the interception may touch: the cells, the code of undecorated functions, the environment."""
     modules = [name for name in sys.modules if name.partition(".")[0] == "litellm"]
     wrappers = list(wrappers_in(modules))
@@ -131,7 +129,7 @@ def state() -> list[Any]:
     return [contents, codes, dict(os.environ), list(sys.meta_path), sorted(vars(litellm))]
 
 
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_nothing_is_left_behind(tmp_path):
     """After the last cassette closes, LiteLLM and the environment are what they were."""
     before = state()
     with use_cassette(tmp_path / "a.yaml"):
@@ -144,7 +142,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     assert state() == before
 
 
-def test_it_comes_off_after_an_exception(tmp_path: Path) -> None:
+def test_it_comes_off_after_an_exception(tmp_path):
     """An exception in the block takes the interception off all the same."""
     before = state()
     with pytest.raises(RuntimeError), use_cassette(tmp_path / "a.yaml"):
@@ -152,7 +150,7 @@ def test_it_comes_off_after_an_exception(tmp_path: Path) -> None:
     assert state() == before
 
 
-def test_the_innermost_cassette_gets_the_call(provider: Provider, tmp_path: Path) -> None:
+def test_the_innermost_cassette_gets_the_call(provider, tmp_path):
     """Cassettes nest: a call belongs to the one that was opened last."""
     with use_cassette(tmp_path / "outer.yaml", mode="record") as outer:
         with use_cassette(tmp_path / "inner.yaml", mode="record") as inner:
@@ -161,7 +159,7 @@ def test_the_innermost_cassette_gets_the_call(provider: Provider, tmp_path: Path
     assert (outer.recorded, inner.recorded) == (1, 1)
 
 
-def test_threads_without_a_context_belong_to_the_open_cassette(provider: Provider, tmp_path: Path) -> None:
+def test_threads_without_a_context_belong_to_the_open_cassette(provider, tmp_path):
     """A bare thread's call is recorded, one call each."""
     with use_cassette(tmp_path / "x.yaml", mode="record") as tape:
         threads = [
@@ -180,7 +178,7 @@ def test_threads_without_a_context_belong_to_the_open_cassette(provider: Provide
     assert tape.replayed == 8
 
 
-def test_several_event_loops(provider: Provider, tmp_path: Path) -> None:
+def test_several_event_loops(provider, tmp_path):
     """Loops one after the other, and loops in threads at once, all replay."""
     with use_cassette(tmp_path / "x.yaml", mode="record"):
         completion(**MORE, api_base=provider.url, **KEY)
@@ -192,7 +190,7 @@ def test_several_event_loops(provider: Provider, tmp_path: Path) -> None:
     assert tape.replayed == 6
 
 
-def test_a_call_inside_a_call_counts_once(provider: Provider, tmp_path: Path) -> None:
+def test_a_call_inside_a_call_counts_once(provider, tmp_path):
     """LiteLLM answers text_completion, responses and messages of other providers over chat: one recording."""
     with use_cassette(tmp_path / "x.yaml", mode="record") as tape:
         litellm.text_completion(model="openai/gpt-4o-mini", prompt="hello", api_base=provider.url, **KEY)
@@ -200,10 +198,10 @@ def test_a_call_inside_a_call_counts_once(provider: Provider, tmp_path: Path) ->
     assert [call.name for call in tape.calls] == ["text_completion", "responses"]
 
 
-def test_messages_in_sync_form(provider: Provider, tmp_path: Path) -> None:
+def test_messages_in_sync_form(provider, tmp_path):
     """LiteLLM has sync messages only over another API: that API's call is what is recorded."""
 
-    def ask(url: str) -> Any:
+    def ask(url):
         return litellm.anthropic.messages.create(
             model="hosted_vllm/llama", max_tokens=64, messages=ASKED, api_base=url, **KEY
         )
@@ -215,7 +213,7 @@ def test_messages_in_sync_form(provider: Provider, tmp_path: Path) -> None:
         assert ask("http://127.0.0.1:9/v1")["content"] == live["content"]
 
 
-REFUSED: dict[str, Callable[[], Any]] = {
+REFUSED = {
     "image_generation": lambda: litellm.image_generation(prompt="a cat", model="openai/dall-e-3", **KEY),
     "aimage_generation": lambda: asyncio.run(
         litellm.aimage_generation(prompt="a cat", model="dall-e-3", **KEY)
@@ -240,7 +238,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_other_entry_points_are_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_other_entry_points_are_refused_by_name(name, tmp_path):
     """What is not recorded reaches no provider in mode replay, and the error names it."""
     with (
         pytest.raises(UnsupportedCall, match=rf"litellm\.{name}\(\) is not recorded") as caught,
@@ -250,20 +248,18 @@ def test_other_entry_points_are_refused_by_name(name: str, tmp_path: Path) -> No
     assert isinstance(caught.value, CassetteMiss)
 
 
-def test_a_list_of_models_that_asks_nobody_is_given(tmp_path: Path) -> None:
+def test_a_list_of_models_that_asks_nobody_is_given(tmp_path):
     """get_valid_models without check_provider_endpoint reads LiteLLM's own list: no provider, no refusal."""
     with use_cassette(tmp_path / "x.yaml"):
         assert litellm.get_valid_models(custom_llm_provider="openai")
 
 
 @pytest.mark.parametrize("place", [place for place in UNDECORATED if "." in place])
-def test_what_asks_away_from_the_public_face_is_refused(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_asks_away_from_the_public_face_is_refused(place, tmp_path, monkeypatch):
     """Wherever LiteLLM has it, and also in a module that is imported after the interception was first installed."""
     module, _, attribute = f"litellm.{place}".rpartition(".")
 
-    async def ask(question: str) -> str:
+    async def ask(question):
         return question
 
     home = ModuleType(module)
@@ -276,7 +272,7 @@ def test_what_asks_away_from_the_public_face_is_refused(
     assert asyncio.run(ask("again")) == "again"
 
 
-def test_a_refused_call_cannot_be_swallowed(tmp_path: Path) -> None:
+def test_a_refused_call_cannot_be_swallowed(tmp_path):
     """Code that catches every exception does not hide a refused call."""
     with pytest.raises(UnsupportedCall), use_cassette(tmp_path / "x.yaml"):
         try:
@@ -285,7 +281,7 @@ def test_a_refused_call_cannot_be_swallowed(tmp_path: Path) -> None:
             pass
 
 
-def test_other_entry_points_pass_while_recording(provider: Provider, tmp_path: Path) -> None:
+def test_other_entry_points_pass_while_recording(provider, tmp_path):
     """While recording, a call that is not recorded goes through, and the run can say so."""
     with use_cassette(tmp_path / "x.yaml", mode="record") as tape, pytest.raises(litellm.NotFoundError):
         litellm.image_generation(
@@ -295,18 +291,18 @@ def test_other_entry_points_pass_while_recording(provider: Provider, tmp_path: P
 
 
 @pytest.mark.parametrize("name", BY_FUNCTION)
-def test_every_recorded_entry_point_is_found(name: str) -> None:
+def test_every_recorded_entry_point_is_found(name):
     """The self-test knows each recorded function of this LiteLLM."""
     assert list(wrappers_in(["litellm"]))
     assert callable(getattr(litellm, name))
 
 
-def test_a_guarded_function_stays_of_its_kind(tmp_path: Path) -> None:
+def test_a_guarded_function_stays_of_its_kind(tmp_path):
     """What tells async functions from others sees no difference; Python 3.13 warns of code of another kind."""
     names = [name for name in UNDECORATED if hasattr(litellm, name)]
     kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
-    def seen() -> dict[str, list[bool]]:
+    def seen():
         return {name: [is_kind(getattr(litellm, name)) for is_kind in kinds] for name in names}
 
     before = seen()
@@ -315,7 +311,7 @@ def test_a_guarded_function_stays_of_its_kind(tmp_path: Path) -> None:
     assert any(map(any, before.values()))
 
 
-def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch):
     """A LiteLLM that builds its functions otherwise gives an error, instead of calls that slip by."""
     before = state()
     interception = Interception(lambda: None, lambda _: None)
@@ -326,7 +322,7 @@ def test_a_litellm_that_hides_its_functions_is_refused(monkeypatch: pytest.Monke
     assert state() == before
 
 
-def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch):
     """What a test puts in the place of a function while we look stays there, and nothing of ours is left behind."""
     before = state()
     interception = Interception(lambda: None, lambda _: None)
@@ -340,9 +336,7 @@ def test_a_stub_of_the_suites_is_no_litellm_that_hides(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_the_fast_path_is_off_in_a_wrapper_that_is_not_known(
-    is_known: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fast_path_is_off_in_a_wrapper_that_is_not_known(is_known, monkeypatch):
     """What does something new before or after a call is not bypassed, however fast that would be."""
     if not is_known:
         monkeypatch.setattr(compat, "KNOWN_NAMES", compat.KNOWN_NAMES - {"function_setup"})
@@ -362,14 +356,14 @@ def test_the_fast_path_is_off_in_a_wrapper_that_is_not_known(
         interception.close()
 
 
-def without_completion() -> ModuleType:
+def without_completion():
     """Another LiteLLM, one of whose functions cannot be found."""
     other = ModuleType("litellm")
     vars(other).update({name: value for name, value in vars(litellm).items() if name != "completion"})
     return other
 
 
-def test_an_interception_that_failed_can_be_installed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interception_that_failed_can_be_installed_later(monkeypatch):
     """A try that failed, since another LiteLLM was there, is not taken for a look: no call goes by unseen afterwards."""
     interception = Interception(lambda: None, lambda _: None)
     before = state()
@@ -387,8 +381,8 @@ def test_an_interception_that_failed_can_be_installed_later(monkeypatch: pytest.
 
 
 def test_a_litellm_that_cannot_be_seen_any_more_leaves_nothing_behind(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     """Where another LiteLLM has come meanwhile, and hides its functions, the first is put back as it was."""
     before = state()
     interception = Interception(lambda: None, lambda _: None)
@@ -401,12 +395,12 @@ def test_a_litellm_that_cannot_be_seen_any_more_leaves_nothing_behind(
     assert state() == before
 
 
-def test_litellm_is_not_imported_by_us(tmp_path: Path) -> None:
+def test_litellm_is_not_imported_by_us(tmp_path):
     """The watch waits for the user's own import and then tells, once, without importing anything."""
     name = "a_module_of_the_user"
     (tmp_path / f"{name}.py").write_text("value = 1")
     sys.path.insert(0, str(tmp_path))
-    told: list[object] = []
+    told = []
     try:
         watch = ImportWatch(name, lambda: told.append(sys.modules[name].value))
         assert name not in sys.modules
@@ -421,7 +415,7 @@ def test_litellm_is_not_imported_by_us(tmp_path: Path) -> None:
         sys.modules.pop(name, None)
 
 
-def test_a_watch_that_stops_leaves_no_trace() -> None:
+def test_a_watch_that_stops_leaves_no_trace():
     """A watch for a module that never comes takes itself out again."""
     before = list(sys.meta_path)
     watch = ImportWatch("never_imported", lambda: None)
@@ -430,7 +424,7 @@ def test_a_watch_that_stops_leaves_no_trace() -> None:
     assert sys.meta_path == before
 
 
-def test_litellm_s_rust_client_stays_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_litellm_s_rust_client_stays_off(tmp_path, monkeypatch):
     """LiteLLM's Rust client would go past its Python functions: off while a cassette is open, then as it was."""
     import os
 
@@ -440,7 +434,7 @@ def test_litellm_s_rust_client_stays_off(tmp_path: Path, monkeypatch: pytest.Mon
     assert os.environ["LITELLM_RUST"] == "1"
 
 
-def test_unkeyable_arguments_are_named(tmp_path: Path) -> None:
+def test_unkeyable_arguments_are_named(tmp_path):
     """A call that cannot be keyed is an error that names the argument, also where it is swallowed."""
     with (
         pytest.raises(Exception, match=r"extra_body.*cannot be part of a key"),
@@ -467,9 +461,7 @@ def test_unkeyable_arguments_are_named(tmp_path: Path) -> None:
     ],
     ids=["responses, a mapping", "responses, a timeout", "embedding, a timeout", "embedding, tool calls"],
 )
-def test_a_mock_that_litellm_ignores_is_no_way_out(
-    call: Callable[[str], Any], provider: Provider, tmp_path: Path
-) -> None:
+def test_a_mock_that_litellm_ignores_is_no_way_out(call, provider, tmp_path):
     """Where LiteLLM would ask the provider in spite of a mock argument, mode replay does not."""
     before = provider.count
     with pytest.raises(CassetteMiss), use_cassette(tmp_path / "x.yaml"):
@@ -477,7 +469,7 @@ def test_a_mock_that_litellm_ignores_is_no_way_out(
     assert provider.count == before
 
 
-def test_a_fault_of_ours_is_remembered(tmp_path: Path) -> None:
+def test_a_fault_of_ours_is_remembered(tmp_path):
     """A redaction function that breaks fails the block, also where the code under test swallows it."""
     settings = {"redact_with": lambda _: 1 / 0}
     with (
@@ -491,7 +483,7 @@ def test_a_fault_of_ours_is_remembered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["response", "stream"])
-def test_an_answer_that_litellm_cannot_read_is_told(stream: bool, provider: Provider, tmp_path: Path) -> None:
+def test_an_answer_that_litellm_cannot_read_is_told(stream, provider, tmp_path):
     """A recording that somebody edited into nonsense is an error with file and line, and it is remembered."""
     more = {"stream": True} if stream else {}
     path = tmp_path / "x.yaml"
@@ -512,7 +504,7 @@ def test_an_answer_that_litellm_cannot_read_is_told(stream: bool, provider: Prov
             pass
 
 
-def test_litellm_imported_anew_is_seen(tmp_path: Path) -> None:
+def test_litellm_imported_anew_is_seen(tmp_path):
     """A LiteLLM that a test throws out and imports again is intercepted in the next test."""
     script = """
 import sys
@@ -549,9 +541,7 @@ with use_cassette("a.yaml"):
     ],
     ids=["decorated", "undecorated", "coroutine"],
 )
-def test_tracebacks_show_the_lines_of_swapped_code(
-    call: Callable[[], Any], line: str, tmp_path: Path
-) -> None:
+def test_tracebacks_show_the_lines_of_swapped_code(call, line, tmp_path):
     """In a traceback the code in the place of LiteLLM's own shows what it does, not a line of another file."""
     with pytest.raises(CassetteMiss) as missed, use_cassette(tmp_path / "x.yaml"):
         call()

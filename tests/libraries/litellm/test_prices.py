@@ -1,12 +1,7 @@
 """Prices: in USD, as a person would write them."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import litellm
 import pytest
-from provider import Provider
 
 from pytest_lmcache import use_cassette
 from pytest_lmcache.libraries.litellm import prices
@@ -16,12 +11,12 @@ from pytest_lmcache.libraries.litellm import prices
     ("usd", "written"),
     [(7.250000000000001e-05, "7.25e-05"), (0.1 + 0.2, "0.3"), (0, "0.0"), (1234.5, "1234.5")],
 )
-def test_rounded(usd: float, written: str) -> None:
+def test_rounded(usd, written):
     """A price shows nothing of how floats are added."""
     assert repr(prices.rounded(usd)) == written
 
 
-def test_each_price_is_rounded() -> None:
+def test_each_price_is_rounded():
     """What the provider says, what the tokens cost, and what a prompt cache saved."""
     assert prices.price_of_usage({"cost": 7.250000000000001e-05}, "gpt-4o-mini", "openai") == 7.25e-05
     rates = {"input_cost_per_token": 0.3, "cache_read_input_token_cost": 0.1}
@@ -32,14 +27,12 @@ def test_each_price_is_rounded() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_a_recorded_price(
-    stream: bool, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recorded_price(stream, provider, tmp_path, monkeypatch):
     """The cassette, the record of the call and the replayed call have the same short figure."""
     costs = {"input_cost_per_token": 1.1e-6, "output_cost_per_token": 3.3e-6, "litellm_provider": "openai"}
     monkeypatch.setitem(litellm.model_cost, "gpt-4o-mini", litellm.model_cost["gpt-4o-mini"] | costs)
 
-    def usd(url: str, mode: str) -> float | None:
+    def usd(url, mode):
         with use_cassette(tmp_path / "x.yaml", mode=mode) as tape:
             answer = litellm.completion(
                 model="openai/gpt-4o-mini",
