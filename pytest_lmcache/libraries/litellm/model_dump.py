@@ -22,6 +22,12 @@ def class_named(path: str) -> Any:
     return resolve_name(path)
 
 
+def dump(model: Any, **options: Any) -> dict[str, Any]:
+    """The fields of a model that were set, as plain data; ``options`` of pydantic's ``model_dump``."""
+    data: dict[str, Any] = to_plain(model.model_dump(exclude_unset=True, warnings=False, **options))
+    return data
+
+
 def shortest_dump(
     model: Any, from_plain: Callable[[dict[str, Any]], Any], output_types: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -29,11 +35,11 @@ def shortest_dump(
 
     ``from_plain`` builds the model of a dump. ``output_types`` are the classes of a response's output items.
     """
-    given: dict[str, Any] = to_plain(model.model_dump(exclude_unset=True, warnings=False))
+    given = dump(model)
     if not output_types and not _has_null(given):
         return given
     whole = model.model_dump(warnings=False)
-    bare = to_plain(model.model_dump(exclude_unset=True, exclude_none=True, warnings=False))
+    bare = dump(model, exclude_none=True)
     equal = []
     for types in ({}, {OUTPUT_TYPES: [*output_types]}) if output_types else ({},):
         for shorten in (_without_nulls, _unchanged):
