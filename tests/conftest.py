@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ settings.load_profile("the same each time")
 
 # DSPy up to 3.3 makes its cache on disk when it is imported: not in the home of whoever runs this.
 os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="dspy-")
+
+# It takes the standard library's finder out of sys.meta_path and puts its own in. If an inner run were the first to
+# import it, pytester would remove the new finder after that run, and no package would have metadata any more.
+with suppress(ImportError):
+    import importlib_metadata  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

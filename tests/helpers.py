@@ -324,6 +324,7 @@ class Block:
             "suite": self.language == "python" and self.name.startswith("test_"),
             "script": self.language == "python" and self.name != "" and not self.name.startswith("test_"),
             "cassette": self.language == "yaml" and first.startswith("# pytest-lmcache cassette of "),
+            "workflow": self.language == "yaml" and "/workflows/" in first,
             "configuration": self.language == "toml" and self.name == "pyproject.toml",
             "commands": self.language == "shell",
             "summary": self.language == "text" and " language-model calls " in first,

@@ -6,6 +6,7 @@ import shlex
 import tomllib
 
 import pytest
+import yaml
 from helpers import FENCE, README, ROOT, Suite, blocks
 from provider import Provider, Reply
 
@@ -15,6 +16,7 @@ from pytest_lmcache.plugin.options import MARKER
 from pytest_lmcache.settings import SETTINGS, Mode, Settings
 
 WRITING = ("--lm-record", "--lm-rewrite", "--lm-mode=record", "--lm-mode=rewrite", "--lm-mode=once")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What each recording has anew.
 OWN = re.compile(r"^(?P<name> *(?:id|created|recorded|seconds)): .*$")
 
@@ -163,20 +165,28 @@ def test_commands(reader, block):
                 reader.environment.setenv(name, value.replace("…", "local-123456"))
             case ["git", "add", path]:
                 assert (reader.folder / path).is_dir()
-            case ["python", "-m", "venv", folder, "&&", "source", activate]:
+            case ["git", "clone", "$REPOSITORY", folder]:
+                assert folder == PROJECT["name"]
+            case ["mkdir", folder, "&&", "cd", entered]:
+                assert entered == folder
+            case ["python3", "-m", "venv", folder, "&&", "source", activate]:
                 assert activate == f"{folder}/bin/activate"
             case ["pip", "install", path]:
-                project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-                assert path == f"./{project['name']}"
-            case ["make", target]:
-                assert re.search(
-                    rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
-                )
-            case ["python", script, *options]:
-                text = (ROOT / script).read_text(encoding="utf-8")
-                assert all(f'"{option}"' in text for option in options)
+                assert path == f"../{PROJECT['name']}"
             case _:
                 pytest.fail(f"README.md:{block.line}: no test takes up {shlex.join(words)}")
+
+
+def test_ci_recipe_replays():
+    """The workflow that README.md shows installs and runs pytest without a key or a writing mode; make targets exist."""
+    [job] = yaml.safe_load(only("workflow").text)["jobs"].values()
+    assert [words[0] for step in job["steps"] if (words := step.get("run", "").split())] == ["pip", "pytest"]
+    assert "env" not in job
+    assert not any(option in only("workflow").text for option in WRITING)
+    targets = re.findall(r"`make (\w+)`", README)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
 def plain(line):
@@ -233,7 +243,7 @@ def test_tables_are_complete(suite):
     """README.md names every setting, in each of its forms, every mode and every choice, and no other."""
     table = {}
     for line in section("Settings").splitlines():
-        if line.startswith("| ") and not line.startswith("| mark"):
+        if line.startswith("| ") and not line.startswith("| marker"):
             name, key, value, default = (cell.strip() for cell in line.strip("|").split("|"))
             table[name.strip("`"), key.strip("`")] = value, default.strip("`")
     rows = Settings.rows | {"": SETTINGS["auto"]}  # what no mark can set has no name
