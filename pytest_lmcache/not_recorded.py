@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from socket import gaierror
 from typing import NamedTuple
@@ -63,21 +63,15 @@ def advice(error: BaseException, calls: Sequence[NotRecorded], command: str) -> 
 
 def reason_of(error: BaseException, *, of_provider: bool) -> Reason:
     """Return why a call that ended with an error is not recorded; ``of_provider``: it is an error of the provider."""
-    for cause in _chain(error):
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
         if CREDENTIALS_CLASS.search(type(cause).__name__) or CREDENTIALS_TEXT.search(str(cause)):
             return Reason.CREDENTIALS
         if isinstance(cause, gaierror) or (
             CONNECTION_CLASS.match(type(cause).__name__) and type(cause).__module__ != VAGUE
         ):
             return Reason.CONNECTION
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
     return Reason.PROVIDER_ERROR if of_provider else Reason.OTHER_ERROR
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its causes."""
-    seen: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in seen:
-        seen.append(following)
-        yield following
-        following = following.__cause__ or following.__context__

@@ -26,7 +26,13 @@ _TIMERS = [
 @contextmanager
 def time_limit(option: str, pattern: str) -> Iterator[None]:
     """Limit the use of an option's pattern on one text. Raises SettingsError after ``SECONDS`` seconds."""
-    found = _free_timer() if threading.current_thread() is threading.main_thread() else None
+    # A signal that nobody handles, and its timer.
+    free = (
+        (sig, timer)
+        for sig, timer in _TIMERS
+        if signal.getsignal(sig) is signal.SIG_DFL and signal.getitimer(timer)[0] == 0
+    )
+    found = next(free, None) if threading.current_thread() is threading.main_thread() else None
     if found is None:
         yield
         return
@@ -45,11 +51,3 @@ def time_limit(option: str, pattern: str) -> Iterator[None]:
     finally:
         signal.setitimer(timer, 0)
         signal.signal(number, before)
-
-
-def _free_timer() -> tuple[int, int] | None:
-    """Return a signal that nobody handles, and its timer."""
-    for number, timer in _TIMERS:
-        if signal.getsignal(number) is signal.SIG_DFL and signal.getitimer(timer)[0] == 0:
-            return number, timer
-    return None

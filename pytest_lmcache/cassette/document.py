@@ -30,14 +30,11 @@ RECORDED = re.compile(rb"\nrecorded: *([^\n]*)")
 LARGEST_NUMBER = 1e12
 # How 0.1.0 wrote texts that formatters change; see `yaml_writer`.
 FRAGILE = re.compile(rb"[ \t]\n|\t|[:-] \|[2+][-+]?\n|\n\n\n|\xc2\xa0\n|\xe3\x80\x80\n")
-TEXT_CHUNKS = 2  # the first format in which a text among the chunks of a stream repeats a chunk
-# What an answer's data is, by its kind.
 DATA: dict[Kind, type] = {
-    Kind.RESPONSE: dict,
     Kind.STREAM: list,
-    Kind.ERROR: dict,
     Kind.UNANSWERED: type(None),
-}
+}  # what an answer's is, if no mapping
+TEXT_CHUNKS = 2  # the first format in which a text among the chunks of a stream repeats a chunk
 
 
 def conflict_error(path: Path, data: bytes, line: int) -> CassetteError:
@@ -78,11 +75,6 @@ class Entry:
     def place(self) -> str:
         """The file and the line in which the document begins."""
         return f"{self.path}:{self._line(0)}"
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether the answer is a stream."""
-        return self.data.find(b"\nchunks:", self.start, self.end) >= 0
 
     @property
     def question(self) -> bytes:
@@ -193,7 +185,7 @@ class Entry:
         usd, hidden = fields.get("usd"), fields.get("hidden")
         rules = {
             "this interaction needs one of `response:`, a mapping, `chunks:` or `error:`, with content": is_one
-            and isinstance(data, DATA[kind]),
+            and isinstance(data, DATA.get(kind, dict)),
             "this interaction lacks `recorded:` or `seconds:`, a number, which ends each": "recorded"
             in fields
             and _is_number(seconds),
@@ -214,12 +206,11 @@ class Entry:
                 "`chunks:` must be a list of mappings and texts, each text after a mapping that has one, "
                 "and `shared:` a mapping"
             )
-        if shared:
-            # A chunk that has one of the shared fields is whole as it stands.
-            chunks = [
-                chunk if isinstance(chunk, str) or shared.keys() & chunk.keys() else {**shared, **chunk}
-                for chunk in chunks
-            ]
+        # A chunk that has one of the shared fields is whole as it stands.
+        chunks = [
+            chunk if isinstance(chunk, str) or shared.keys() & chunk.keys() else {**shared, **chunk}
+            for chunk in chunks
+        ]
         return chunks if any(isinstance(chunk, str) for chunk in chunks) else pack(chunks)
 
     def load(self, text: bytes, offset: int) -> dict[str, Any]:

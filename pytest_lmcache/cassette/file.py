@@ -119,7 +119,7 @@ class Cassette:
 
         Raises CassetteError, as ``save`` does.
         """
-        return self._rewrite(lambda entry: entry.is_stream)
+        return self._rewrite(lambda entry: b"\nchunks:" in entry.text)
 
     def _rewrite(self, is_outdated: Callable[[Entry], bool]) -> bool:
         with self._writing():

@@ -48,7 +48,11 @@ def merge(
     What did not change keeps its text, and a rewrite with the same calls keeps the order. If several tests
     share the file, each keeps its place and new interactions come last.
     """
-    before = dict(zip(_places(old), old, strict=True))
+    seen: Counter[str] = Counter()
+    before: dict[Place, Entry] = {}
+    for entry in old:
+        before[entry.key, seen[entry.key]] = entry
+        seen[entry.key] += 1
     new = {(call.key, call.nth): call.new for call in calls if call.new is not None}
     in_order = dict.fromkeys(_in_order(calls))
     known = in_order.keys() <= before.keys()
@@ -69,13 +73,6 @@ def merge(
     else:
         order = [*in_order, *before]
     return [chosen[place] for place in dict.fromkeys(order) if place in chosen]
-
-
-def _places(entries: Iterable[Entry]) -> Iterator[Place]:
-    seen: Counter[str] = Counter()
-    for entry in entries:
-        yield entry.key, seen[entry.key]
-        seen[entry.key] += 1
 
 
 def _in_order(calls: Sequence[CallToSave]) -> Iterator[Place]:
@@ -214,18 +211,12 @@ def _frozen(value: Any, ids: Mapping[Any, Any] | None = None) -> Any:
 
 def _events(data: Any) -> Any:
     """A stream's server-sent events as data: their bytes hold the same in other pieces each time."""
-    if (
-        not isinstance(data, list)
-        or not data
-        or not all(isinstance(chunk.get("bytes"), str) for chunk in data)
-    ):
+    if not isinstance(data, list) or not all(isinstance(chunk.get("bytes"), str) for chunk in data):
         return data
-    lines = "".join(chunk["bytes"] for chunk in data).splitlines()
-    return [_event(line) for line in lines if line]
-
-
-def _event(line: str) -> Any:
-    try:
-        return json.loads(line.removeprefix("data:"))
-    except ValueError:
-        return line
+    events: list[Any] = []
+    for line in filter(None, "".join(chunk["bytes"] for chunk in data).splitlines()):
+        try:
+            events.append(json.loads(line.removeprefix("data:")))
+        except ValueError:
+            events.append(line)
+    return events

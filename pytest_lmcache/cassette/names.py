@@ -5,22 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.redact import redact_file_name
 
 FILE_NAME_BYTES = frozenset(b"-_.,=+@[]() " + string.ascii_letters.encode() + string.digits.encode())
-
-
-def cassette_path(folder: Path, parts: Iterable[str], shown: Callable[[str], str] = str) -> Path:
-    """Return the file of a test under ``folder``; each part is escaped reversibly, so that no two ids share a file.
-
-    ``shown`` returns what may be read of a part; if it changes the part, the name ends in a hash.
-    """
-    escaped = [_file_name(part, shown(part)) for part in parts]
-    return folder.joinpath(*escaped[:-1], f"{escaped[-1]}.yaml")
 
 
 def named_cassette(name: str, folder: Path) -> Path:
@@ -36,8 +27,12 @@ def named_cassette(name: str, folder: Path) -> Path:
 
 
 def own_cassette(file: Sequence[str], test: str, folder: Path) -> Path:
-    """Return the file of a test under the cassette folder: the path of its test file, then its own name."""
-    return cassette_path(folder, [*file, test], redact_file_name)
+    """Return the file of a test under the cassette folder: the path of its test file, then its own name.
+
+    Each part is escaped reversibly, so that no two ids share a file. A part with a secret ends in a hash.
+    """
+    escaped = [_file_name(part, redact_file_name(part)) for part in (*file, test)]
+    return folder.joinpath(*escaped[:-1], f"{escaped[-1]}.yaml")
 
 
 def identity_of(path: Path, folder: Path) -> str:

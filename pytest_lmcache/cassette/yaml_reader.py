@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from functools import cache, partial
+from functools import cache
 from itertools import groupby
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,8 @@ def load(text: str | bytes) -> Any:
     import yaml
 
     try:
-        if _may_refer(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")):
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        if b"<<" in data or (b"&" in data and _ANCHOR.search(data)):
             _refuse_references(text)
         loader = loader_class()(text)
         try:
@@ -90,11 +91,6 @@ def loader_class() -> Any:
             """Do nothing, as above."""
 
     return Loader
-
-
-def _may_refer(text: bytes) -> bool:
-    """Whether a text may have a merge key, or an anchor; an alias needs one."""
-    return (b"&" in text and _ANCHOR.search(text) is not None) or (b"<" in text and b"<<" in text)
 
 
 def _refuse_references(text: str | bytes) -> None:
@@ -157,13 +153,8 @@ def _read_float(node: Any, loader: Any) -> Any:
     return math.nan if node.value.lower() == ".nan" else loader.construct_yaml_float(node)
 
 
-def _read_text(node: Any, _loader: Any) -> str:
-    """A text with surrogates; JSON would make one character of two side by side."""
-    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), node.value)
-
-
-def _read_tagged(read: Callable[[str], Any], node: Any, _loader: Any) -> Any:
-    return read(node.value)
+def _reader(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
+    return lambda node, _loader: read(node.value)
 
 
 _READERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -171,8 +162,9 @@ _READERS: dict[str, Callable[[Any, Any], Any]] = {
     _BOOL: lambda node, loader: loader.bool_values[node.value.lower()],
     _INT: _read_int,
     _FLOAT: _read_float,
-    "!text": _read_text,
-    **{f"!{tag}": partial(_read_tagged, read) for tag, read in READERS.items()},
+    # JSON would make one character of two surrogates side by side.
+    "!text": lambda node, _loader: _ESCAPE.sub(lambda found: chr(int(found[1], 16)), node.value),
+    **{f"!{tag}": _reader(read) for tag, read in READERS.items()},
 }
 
 

@@ -60,7 +60,14 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
 
     Raises CacheError for anything that `store` has not made.
     """
-    _check_version(value)
+    version = value.get("lmcache") if isinstance(value, Mapping) else None
+    if type(version) is not int or version < VERSION:
+        raise _no_value("it has no `lmcache: 1`")
+    if version > VERSION:
+        raise CacheError(
+            f"This value of the cache has form {version}; this pytest-lmcache reads form {VERSION}.\n"
+            "Install a newer one: pip install -U pytest-lmcache"
+        )
     try:
         fields = {
             name: from_json(value[name])
@@ -113,17 +120,6 @@ def asked_by(value: Mapping[str, Any]) -> str:
     """The test or block that sent a value's call first; empty if the value does not say."""
     name = value.get("asked_by", "")
     return shorten(name, LONGEST_NAME) if isinstance(name, str) else ""
-
-
-def _check_version(value: Any) -> None:
-    version = value.get("lmcache") if isinstance(value, Mapping) else None
-    if type(version) is not int or version < VERSION:
-        raise _no_value("it has no `lmcache: 1`")
-    if version > VERSION:
-        raise CacheError(
-            f"This value of the cache has form {version}; this pytest-lmcache reads form {VERSION}.\n"
-            "Install a newer one: pip install -U pytest-lmcache"
-        )
 
 
 def _no_value(problem: object) -> CacheError:
