@@ -11,15 +11,58 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.plugin.cassette_names import Owner
-from pytest_lmcache.plugin.commands import test_commands
-from pytest_lmcache.plugin.rootdir import base_folder, cassette_folder, find_cassette, hints
+from pytest_lmcache.plugin.rootdir import (
+    base_folder,
+    cassette_folder,
+    find_cassette,
+    folders_between,
+    hints,
+    relative,
+)
 from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
     from pytest_lmcache.session import Session
+
+BACKEND = "lm_cache_backend"
+recorder_key: pytest.StashKey[Recorder] = pytest.StashKey()
+missed_key: pytest.StashKey[BaseException] = pytest.StashKey()
+backend_key: pytest.StashKey[Any] = pytest.StashKey()
+passed_key: pytest.StashKey[bool | None] = pytest.StashKey()
+# pytest takes the folder of such a file for rootdir, for some of them only if they have a section of pytest's.
+CONFIGURATIONS = (
+    *("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"),
+    "setup.py",
+)
+
+
+def is_marked(item: pytest.Item) -> bool:
+    """Whether a test is recorded: it has the mark or uses the fixture ``lm_cache``."""
+    return item.get_closest_marker("lm_cache") is not None or "lm_cache" in getattr(item, "fixturenames", ())
+
+
+def has_own_backend(item: pytest.Item) -> bool:
+    """Whether a conftest or the test's module overrides ``lm_cache_backend``."""
+    fixtures = item.session._fixturemanager.getfixturedefs(BACKEND, item)
+    return fixtures is not None and len(fixtures) > 1
+
+
+def given_backend(item: pytest.Item | None) -> Any:
+    """What the fixture ``lm_cache_backend`` returned for a test, None if it is not overridden."""
+    given = item.stash.get(backend_key, None) if item is not None else None
+    return (getattr(item, "funcargs", None) or {}).get(BACKEND) if given is None else given
+
+
+def raise_fault(item: pytest.Item) -> None:
+    """Raise the first fault of a test's recorder."""
+    __tracebackhide__ = True
+    recorder = item.stash.get(recorder_key, None)
+    if recorder is not None and recorder.faults:
+        raise recorder.faults[0]
 
 
 class NodeRecorders:
@@ -140,3 +183,34 @@ def check_settings(settings: Settings, source: str) -> None:
             session.recorders.make(settings, Path())
         except SettingsError as error:
             raise SettingsError(f"{source}: {error}") from None
+
+
+def test_commands(config: pytest.Config, nodeid: str, path: Path) -> Commands:
+    """The commands that record a test, or all tests of a collector, again."""
+    file, separator, names = nodeid.partition("::")
+    # The id of a test outside of rootdir, such as one of --pyargs, is not its path.
+    test = config.rootpath / file
+    test = test if file and test.exists() else path
+    shown = _relative(test, config) + separator + names
+    quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
+    arguments = f"{_rootdir_options(test, config)}{quoted}"
+    return Commands(f"pytest --lm-record {arguments}", f"pytest --lm-rewrite {arguments}")
+
+
+def _rootdir_options(test: Path, config: pytest.Config) -> str:
+    """The options that make pytest take this run's rootdir and configuration for one file; empty if it does so anyway."""
+    rootdir, inipath = config.rootpath, config.inipath
+    is_given = config.getoption("inifilename") or config.getoption("rootdir")
+    is_default = rootdir == (config.invocation_params.dir if inipath is None else inipath.parent)
+    if is_default and not is_given and test.is_relative_to(rootdir):
+        folders = folders_between(rootdir, test)
+        if not any((folder / name).exists() for folder in folders for name in CONFIGURATIONS):
+            return ""
+    options = "" if inipath is None else f"-c {shlex.quote(_relative(inipath, config))} "
+    if inipath is None or inipath.parent != rootdir:
+        options += f"--rootdir={shlex.quote(_relative(rootdir, config))} "
+    return options
+
+
+def _relative(path: Path, config: pytest.Config) -> str:
+    return relative(path, config.invocation_params.dir).replace(os.sep, "/")

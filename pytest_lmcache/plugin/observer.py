@@ -14,8 +14,8 @@ import pytest
 from pytest_lmcache import origins
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
+from pytest_lmcache.plugin.reports import calling_file
 from pytest_lmcache.plugin.rootdir import relative
-from pytest_lmcache.plugin.tracebacks import calling_file
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+from traceback import walk_stack
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_lmcache import answer_sources
 from pytest_lmcache.errors import REPORTED, CassetteMiss, LMCacheError
-from pytest_lmcache.plugin.items import missed_key, passed_key, recorder_key
-from pytest_lmcache.plugin.tracebacks import is_raised_by_library, users_part
+from pytest_lmcache.plugin.node_recorders import missed_key, passed_key, recorder_key
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
+
+HIDDEN_PACKAGES = ("pytest_lmcache", "litellm")  # also if they are installed from a working copy
 
 
 def shorten_traceback(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
@@ -69,6 +73,8 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
             commands = recorder.commands
             command = commands.rewrite if recorder.mode is Mode.REWRITE else commands.record
             _show_first(report, advice(failure, recorder.not_recorded, command))
+        from pytest_lmcache import answer_sources
+
         if sources := answer_sources.advice(recorder):
             report.sections.append(("language-model calls of this failure", sources))
     # An error of a child process is another exception with the same text.
@@ -107,3 +113,55 @@ def _show_first(report: pytest.TestReport, line: str | None) -> None:
         chain.insert(0, (type(chain[0][0])([], None, "long"), None, line))
     else:
         report.sections.append(("language-model calls", line))
+
+
+def users_part(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of installed packages and the standard library, unless it has no others."""
+    frames = list(_frames(traceback))
+    shown = [each for each in frames if _package(each.tb_frame) not in HIDDEN_PACKAGES] or frames
+    shown = [each for each in shown if not _is_of_library(each.tb_frame)] or shown
+    traceback = None
+    for each in reversed(shown):
+        traceback = TracebackType(traceback, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return traceback
+
+
+def is_raised_by_library(traceback: TracebackType) -> bool:
+    """Whether an error was raised in an installed package or in the standard library."""
+    *_, last = _frames(traceback)
+    return _is_of_library(last.tb_frame)
+
+
+def calling_file() -> tuple[str, bool]:
+    """The user's file that makes the current call, and whether it is being imported; "" if no such file is found."""
+    caller = ""
+    for frame, _ in walk_stack(None):
+        if _package(frame) in {"_pytest", "pluggy"}:
+            break
+        is_users = _package(frame) not in HIDDEN_PACKAGES and not _is_of_library(frame)
+        if is_users and not frame.f_code.co_filename.startswith("<"):
+            caller = frame.f_code.co_filename
+            if frame.f_code.co_name == "<module>":
+                return caller, True
+    return caller, False
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _is_of_library(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith((*_library_folders(), "<frozen"))
+
+
+@cache
+def _library_folders() -> tuple[str, ...]:
+    import sysconfig
+
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})

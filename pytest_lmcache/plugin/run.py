@@ -18,8 +18,14 @@ from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.plugin.cassette_names import test_owner
-from pytest_lmcache.plugin.items import given_backend, is_marked, missed_key, recorder_key
-from pytest_lmcache.plugin.node_recorders import NodeRecorders, check_names
+from pytest_lmcache.plugin.node_recorders import (
+    NodeRecorders,
+    check_names,
+    given_backend,
+    is_marked,
+    missed_key,
+    recorder_key,
+)
 from pytest_lmcache.plugin.observer import RunObserver
 from pytest_lmcache.plugin.options import cache_settings, ini_values, option_values
 from pytest_lmcache.plugin.rootdir import below_rootdir, find_cassette, hints
