@@ -48,7 +48,6 @@ def test_light_without_model_calls(suite, monkeypatch):
     ours = {name for name in found["modules"] if name.startswith("pytest_lmcache")}
     light = {
         "",
-        ".answer_sources",
         ".commands",
         ".environment",
         ".errors",
