@@ -195,7 +195,8 @@ class LiteLLMCall:
             answers.set_hidden_param(result, "additional_headers", headers)
         else:
             result = self.entry.answer.from_plain(answer.data)
-            answers.restore_hidden(result, answer.hidden, provider)
+            for name, value in {"custom_llm_provider": provider, **(answer.hidden or {})}.items():
+                answers.set_hidden_param(result, name, value)
         if self._bypass is not None:
             self._bypass.complete(result, answer)
         is_counted = recorded.recorder.settings.usage is Usage.RECORDED

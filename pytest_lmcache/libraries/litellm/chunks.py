@@ -1,18 +1,27 @@
-"""The chunks of LiteLLM's streams <-> plain data."""
+"""The chunks of LiteLLM's streams <-> plain data, and the stored chunks of one answer in turn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from pytest_lmcache.interaction import copied
-from pytest_lmcache.libraries.litellm.answers import output_types, with_output_types
+from pytest_lmcache.interaction import Answer, copied
+from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled, wait_to_be_cancelled_in_thread
+from pytest_lmcache.libraries.litellm.answers import (
+    OUTPUT_TYPES,
+    build,
+    class_named,
+    dump,
+    output_types,
+    shortest_dump,
+    with_output_types,
+)
 from pytest_lmcache.libraries.litellm.compat import with_null_logprobs
-from pytest_lmcache.libraries.litellm.model_dump import OUTPUT_TYPES, build, class_named, dump, shortest_dump
+from pytest_lmcache.libraries.litellm.exceptions import error_from_plain
 from pytest_lmcache.libraries.plain_data import to_plain
-from pytest_lmcache.stream_chunks import Chunk, packer, split, text_path, with_text
+from pytest_lmcache.stream_chunks import Chunk, packer, split, text_path, whole, with_text
 
 CHAT_TEXT = ("choices", "delta", "content")
 
@@ -171,3 +180,74 @@ def event_from_plain(data: dict[str, Any]) -> Any:
     if types is not None:
         with_output_types(event.response, types)
     return event
+
+
+class StoredChunks:
+    """The chunks of one answer in turn.
+
+    ``cut_off`` is called if the recording ends before the stream did, and raises the miss. ``broken`` is called if
+    LiteLLM cannot read a chunk, and raises the error.
+    """
+
+    def __init__(
+        self,
+        codec: ChunkCodec,
+        answer: Answer,
+        cut_off: Callable[..., NoReturn],
+        broken: Callable[[Exception], NoReturn],
+    ) -> None:
+        self.answer = answer
+        self._given = 0
+        self.last: dict[str, Any] = {}  # the chunk given last, as plain data
+        self._stored = zip(answer.data, whole(answer.data), strict=True)
+        self._unpack = codec.unpacker()
+        self._cut_off = cut_off
+        self._broken = broken
+        self._is_over = False
+
+    def converted(
+        self, convert: Callable[[dict[str, Any]], dict[str, Any]], codec: ChunkCodec
+    ) -> StoredChunks:
+        """The same chunks, each converted to one of another stream."""
+        answer = self.answer._replace(data=[convert(chunk) for chunk in whole(self.answer.data)])
+        return StoredChunks(codec, answer, self._cut_off, self._broken)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the chunk given last is the stream's last."""
+        return self._given == len(self.answer.data)
+
+    def take(self) -> Any | None:
+        """The next chunk, None at the end. Raises the error that broke the stream."""
+        stored = next(self._stored, None)
+        if stored is not None:
+            self._given, self.last = self._given + 1, stored[1]
+            return self.guarded(self._unpack, stored[0])
+        if self.answer.error is not None:
+            raise self.guarded(error_from_plain, self.answer.error)
+        if not self.answer.complete and not self._is_over:
+            wait_to_be_cancelled_in_thread(self.answer)
+            self._cut_off(self.answer)
+        return None
+
+    async def atake(self) -> Any | None:
+        """The same for an async reader."""
+        await self.wait_at_end()
+        return self.take()
+
+    async def wait_at_end(self) -> None:
+        """If the recording was cut off here, wait until the reader is cancelled; a miss if nothing cancels it."""
+        if not self.is_last or self.answer.complete or self._is_over:
+            return
+        self._is_over = True  # a reader that is cancelled here and asks for more gets the end, as it did live
+        waited = await wait_to_be_cancelled(self.answer)
+        self._cut_off(self.answer, waited=waited)
+
+    def guarded(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function on stored data, which somebody may have edited; ``broken`` raises for what fails."""
+        try:
+            return function(*args)
+        except Warning:
+            raise  # the run makes errors of warnings
+        except Exception as problem:  # noqa: BLE001 - whatever a class makes of such data
+            self._broken(problem)

@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from pytest_lmcache.libraries.litellm import compat
-from pytest_lmcache.libraries.litellm.answers import AnswerCodec
-from pytest_lmcache.libraries.litellm.chat_streams import ReplayedChatStream, ReplayedTextStream
+from pytest_lmcache.libraries.litellm.answers import AnswerCodec, class_named
 from pytest_lmcache.libraries.litellm.chunks import (
     ChunkCodec,
     bytes_from_plain,
@@ -17,9 +16,13 @@ from pytest_lmcache.libraries.litellm.chunks import (
     of_class,
     text_as_chat,
 )
-from pytest_lmcache.libraries.litellm.event_streams import ReplayedMessagesStream, ReplayedResponsesStream
-from pytest_lmcache.libraries.litellm.model_dump import class_named
-from pytest_lmcache.libraries.litellm.streams import StreamKind
+from pytest_lmcache.libraries.litellm.streams import (
+    ReplayedChatStream,
+    ReplayedMessagesStream,
+    ReplayedResponsesStream,
+    ReplayedTextStream,
+    StreamKind,
+)
 
 
 def is_mocked(kwargs: Mapping[str, Any]) -> bool:
