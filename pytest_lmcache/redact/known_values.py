@@ -13,23 +13,24 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from pytest_lmcache.redact.addresses import secrets_in_url
 from pytest_lmcache.redact.names import (
     NameKind,
     is_address_name,
     is_content_name,
+    is_credential,
+    is_searchable,
     is_secret_name,
     is_secret_variable,
     name_from_type,
     name_kind,
     variable_words,
+    word_set,
 )
-from pytest_lmcache.redact.scan import Known
-from pytest_lmcache.redact.values import is_credential, is_searchable
+from pytest_lmcache.redact.scan import Known, secrets_in_url
 
 _MAX_DEPTH = 5  # levels of a call's arguments that are searched for secrets
 _LAST = "\uffff"  # sorts after every name
-_OFTEN_INNOCENT = frozenset({"auth", "credential", "credentials", "key", "keys", "pat", "tokens"})
+_OFTEN_INNOCENT = word_set("auth credential credentials key keys pat tokens")
 # A name such as customer_id or gpt-4o-mini, or a number.
 _IDENTIFIER = re.compile(r"(?=.{1,19}\Z)(?:(?:[a-z]+|[0-9]+|[a-z0-9]{1,7})(?:[-_.]|\Z))+")
 _PAIR = re.compile(r"([A-Za-z][\w ]*?)\s*=\s*([^;\s]+)")
@@ -147,58 +148,35 @@ def may_hold_secret(name: str | bytes, value: str | bytes) -> bool:
     return is_secret_variable(os.fsdecode(name)) or "://" in os.fsdecode(value)
 
 
-class Environment:
-    """The variables that may hold a secret; read again only when the environment changed."""
-
-    __slots__ = ("_environ", "_last")
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self._last: tuple[Any, frozenset[tuple[str, str]]] = (None, frozenset())
-
-    def variables(self) -> frozenset[tuple[str, str]]:
-        """Return their names and values; the same object while they stay the same."""
-        environ, (seen, variables) = self._environ, self._last
-        # os.environ decodes every name and value when compared; the dict under it compares in 0.3 µs.
-        raw = getattr(environ, "_data", environ)
-        if raw != seen:
-            # Copied first: another thread may set a variable meanwhile. pytest sets one of its own three times a test.
-            now = dict(raw)
-            if seen is None or any(may_hold_secret(*pair) for pair in now.items() ^ seen.items()):
-                present = frozenset(
-                    (name, value)
-                    for name in list(environ)
-                    if (value := environ.get(name)) and may_hold_secret(name, value)
-                )
-                variables = variables if present == variables else present
-            self._last = (now, variables)
-        return variables
-
-
 class KnownSecrets:
     """The secrets to search for in any text. A value seen once is searched for ever after.
 
     ``table`` has each way to write a secret with the name of its placeholder, the longest first.
     """
 
-    __slots__ = ("_arguments", "_lock", "_module", "_present", "_variables", "environment", "table")
+    __slots__ = ("_arguments", "_environ", "_last", "_lock", "_module", "_variables", "table")
 
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._last: Any = None
         self.table: Known = ()
         self._lock = threading.Lock()
-        self._present: frozenset[tuple[str, str]] = frozenset()
-        self._variables = self._present
+        self._variables: frozenset[tuple[str, str]] = frozenset()
         self._arguments: dict[str, str] = {}
         self._module: tuple[Any, ...] = ()
 
     def read_environment(self) -> None:
         """Add the secrets of variables that changed."""
-        present = self.environment.variables()
-        if present is not self._present:
-            with self._lock:
-                self._present = present
-                self._add(present, {})
+        # os.environ decodes every name and value when compared; the dict under it compares in 0.3 µs.
+        environ, raw, last = self._environ, getattr(self._environ, "_data", self._environ), self._last
+        if raw == last:
+            return
+        # Copied first: another thread may set a variable meanwhile. pytest sets one of its own three times a test.
+        now = dict(raw)
+        if last is None or any(may_hold_secret(*pair) for pair in now.items() ^ last.items()):
+            pairs = ((name, environ.get(name)) for name in list(environ))
+            self.add([(name, value) for name, value in pairs if value and may_hold_secret(name, value)], {})
+        self._last = now
 
     def learn(self, arguments: Mapping[str, Any]) -> None:
         """Add the secrets among a call's raw arguments. Never raises."""
@@ -215,9 +193,23 @@ class KnownSecrets:
 
     def add(self, variables: Collection[tuple[str, str]], arguments: Mapping[str, str]) -> None:
         """Add variables (name and value), and secrets of arguments (each with its name)."""
-        if variables or any(self._arguments.get(secret, _LAST) > name for secret, name in arguments.items()):
-            with self._lock:
-                self._add(frozenset(variables), arguments)
+        with self._lock:
+            new = {
+                secret: name
+                for secret, name in arguments.items()
+                if self._arguments.get(secret, _LAST) > name
+            }
+            if not new and self._variables.issuperset(variables):
+                return
+            self._variables = self._variables.union(variables)
+            self._arguments |= new
+            table: dict[str, str] = {}
+            for name, value in sorted(self._variables):  # the environment's names before an argument's
+                for secret in _secrets_in_variable(name, value):
+                    table |= dict.fromkeys(_spellings(secret) - table.keys(), name)
+            for name, secret in sorted((name, secret) for secret, name in self._arguments.items()):
+                table |= dict.fromkeys(_spellings(secret) - table.keys(), name)
+            self.table = tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item)))
 
     def pairs(self) -> list[list[tuple[str, str]]]:
         """Return the variables and the arguments that hold secrets, as sorted pairs of a name and a value."""
@@ -237,21 +229,3 @@ class KnownSecrets:
                 if isinstance(value, str):
                     for secret in _secrets_in(name, value):
                         found.setdefault(secret, name)
-
-    def _add(self, variables: frozenset[tuple[str, str]], arguments: Mapping[str, str]) -> None:
-        new = {
-            secret: name for secret, name in arguments.items() if self._arguments.get(secret, _LAST) > name
-        }
-        if variables <= self._variables and not new:
-            return
-        self._variables |= variables
-        self._arguments |= new
-        table: dict[str, str] = {}
-        for name, value in sorted(self._variables):  # the environment's names before an argument's
-            for secret in _secrets_in_variable(name, value):
-                for written in _spellings(secret):
-                    table.setdefault(written, name)
-        for secret, name in sorted(self._arguments.items(), key=lambda item: item[1]):
-            for written in _spellings(secret):
-                table.setdefault(written, name)
-        self.table = tuple(sorted(table.items(), key=lambda item: (-len(item[0]), item)))

@@ -1,61 +1,58 @@
-"""What the name of an argument, a header, a field or a variable says of the value under it."""
+"""What a name says of the value under it, and what a value looks like: a key, a password, words, or a dummy."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
+from pytest_lmcache.environment import DUMMY_KEY
 from pytest_lmcache.redact.placeholders import PLACEHOLDER
 
-_SECRET_WORDS = frozenset(
-    (
-        "accesstoken apikey apitoken authorization authtoken bearertoken clientsecret cookie passphrase passwd "
-        "password pwd refreshtoken secret secretkey sessiontoken"
-    ).split()
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
+_SECRET_WORDS = word_set(
+    "accesstoken apikey apitoken authorization authtoken bearertoken clientsecret cookie passphrase passwd "
+    "password pwd refreshtoken secret secretkey sessiontoken"
 )
-_BEFORE_KEY = frozenset(  # in the name of a secret: an api_key is one, a cache_key is none
-    (
-        "access account admin anthropic api app application auth cohere encryption function functions gemini groq hmac "
-        "ingestion license master mistral openai openrouter private proxy salt secret service shared signing storage "
-        "subscription webhook"
-    ).split()
+_BEFORE_KEY = word_set(  # in the name of a secret: an api_key is one, a cache_key is none
+    "access account admin anthropic api app application auth cohere encryption function functions gemini groq hmac "
+    "ingestion license master mistral openai openrouter private proxy salt secret service shared signing storage "
+    "subscription webhook"
 )
-_BEFORE_TOKEN = frozenset(  # in the name of a secret; under a think_token the value decides
-    (
-        "access ad api app auth authorization azure bearer bot client csrf db deploy github gitlab hf hub huggingface "
-        "id identity integration ngrok oauth personal push refresh replicate secret security session slack telegram "
-        "user vault watsonx xsrf"
-    ).split()
+_BEFORE_TOKEN = word_set(  # in the name of a secret; under a think_token the value decides
+    "access ad api app auth authorization azure bearer bot client csrf db deploy github gitlab hf hub huggingface "
+    "id identity integration ngrok oauth personal push refresh replicate secret security session slack telegram "
+    "user vault watsonx xsrf"
 )
-BEFORE_HARMLESS_TOKEN = frozenset(  # a piece of text, or of a listing
-    (
-        "audio begin bos cached class cls completion continuation cost decoder end eos first image input last mask max "
-        "min next output pad page per prev previous prompt reasoning sep special start stop text to total unk"
-    ).split()
+BEFORE_HARMLESS_TOKEN = word_set(  # a piece of text, or of a listing
+    "audio begin bos cached class cls completion continuation cost decoder end eos first image input last mask max "
+    "min next output pad page per prev previous prompt reasoning sep special start stop text to total unk"
 )
-_AFTER_VARIABLE = frozenset(  # a variable may have one value for each of several places
-    (
-        "a b backup ci central default dev development east eu global live local main new north old primary prod "
-        "production qa sandbox secondary south stage staging test testing uat uk us v west"
-    ).split()
+_AFTER_VARIABLE = word_set(  # a variable may have one value for each of several places
+    "a b backup ci central default dev development east eu global live local main new north old primary prod "
+    "production qa sandbox secondary south stage staging test testing uat uk us v west"
 )
-_ABOUT_SECRETS = frozenset(  # secret_name is the name of something else
-    "arn count file manager name path project ref reference region type uri url version".split()
+# A secret_name is the name of something else.
+_ABOUT_SECRETS = word_set(
+    "arn count file manager name path project ref reference region type uri url version"
 )
-_DOUBTFUL = frozenset({"auth", "bearer", "credential", "credentials", "jwt", "pass", "pat", "token"})
-_PUBLIC_KEYS = frozenset({"public", "gpg", "cache", "object", "bucket"})
-PASSWORDS = frozenset({"pass", "passphrase", "passwd", "password", "pwd"})
-_ADDRESSES = frozenset({"base", "dsn", "endpoint", "host", "server", "uri", "url"})
+_DOUBTFUL = word_set("auth bearer credential credentials jwt pass pat token")
+_PUBLIC_KEYS = word_set("public gpg cache object bucket")
+PASSWORDS = word_set("pass passphrase passwd password pwd")
+_ADDRESSES = word_set("base dsn endpoint host server uri url")
 # In arguments and answers. Users' names and values in JSON schemas are listed; "parameters" are not, since those of
 # Azure's data sources hold credentials.
-_CONTENT = frozenset(
-    (
-        "$defs arguments args chat_template_kwargs content contents default definitions documents examples function "
-        "functions guided_json input input_examples instructions messages prompt properties query response_format system"
-    ).split()
+_CONTENT = word_set(
+    "$defs arguments args chat_template_kwargs content contents default definitions documents examples function "
+    "functions guided_json input input_examples instructions messages prompt properties query response_format system"
 )
 
 
@@ -151,3 +148,97 @@ def name_from_type(value: Mapping[Any, Any]) -> str:
     if isinstance(kind, str) and re.fullmatch("[A-Za-z0-9_-]{1,40}", kind) and is_secret_name(kind):
         return kind
     return "key"
+
+
+# ---- values --------------------------------------------------------------------------------------------
+
+SHORTEST_SECRET = 8  # characters: a shorter value is found in innocent text too often
+_SHORTEST_PASSWORD = 6
+_LONG_NUMBER = 12  # digits: a shorter one is a port, a count or a year
+_WORD_LENGTH = 4  # letters or digits: the words of identifiers have more, a key's runs of one kind fewer
+_LONGEST_WORD = 15  # letters
+
+_CREDENTIAL = re.compile(
+    r"(?=\S*[0-9])(?=\S*[A-Za-z])(?=\S*?[A-Za-z0-9]{13})\S{16,}"
+    # AWS's secrets: one in a hundred has no such run.
+    r"|(?=\S*[0-9])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/]{40}"
+)
+_RUNS = re.compile(r"[0-9]+(?:[-:./][0-9]+)*|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_UNSPEAKABLE = re.compile("(?i).*[bcdfghjklmnpqrstvwxz]{5}.*|[bcdfghjklmnpqrstvwxz]{4,}")
+FILE = re.compile(r"(?:[~.]{0,2}/|[A-Za-z]:[\\/])[^\n]*\.[A-Za-z0-9]{1,5}")
+VARIABLE_OR_WORD = re.compile(r"[$%{:<\\/~.*].*|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[A-Za-z]*", re.DOTALL)
+_WORDS = re.compile(r"(?=.{1,19}\Z)[a-z]+(?:[-_. ][a-z]+)*")  # community-edition
+_DUMMY_WORDS = word_set(
+    "a abc an any anything api apikey assistant auth bar baz change changeme content cpp default demo dev "
+    "developer development dummy empty example fake false fixture foo for function here in insert is it key llama "
+    "lm lmstudio local localhost me message mock mocked my needed no none not nothing null offline ok password pk "
+    "placeholder postgres production proj project provided proxy put qux redacted redis replace replay required "
+    "root sample secret set sk some something staging string studio system test tested testing tests text the this "
+    "to todo token tool true unset unused used user value with xyz your yours lmcache litellm llm openai anthropic "
+    "azure google gemini mistral cohere ollama vllm"
+)
+
+
+def is_credential(value: str) -> bool:
+    """Whether a text looks like a credential: long, with letters and digits in no order; a UUID does not."""
+    return _CREDENTIAL.fullmatch(value) is not None and is_random(value)
+
+
+def is_random(value: str) -> bool:
+    """Whether letters and digits follow each other as in a key, and not as in words, identifiers, dates, numbers."""
+    runs = _RUNS.findall(value)
+    # Words have no five consonants in a row, and always a vowel.
+    count = sum(len(run) / 2 if _UNSPEAKABLE.fullmatch(run) else 1 for run in runs)
+    return sum(map(len, runs)) <= _WORD_LENGTH * count
+
+
+def is_wordy(value: str) -> bool:
+    """Whether a text consists of words and numbers."""
+    return not is_random(value) and max(map(len, _RUNS.findall(value))) <= _LONGEST_WORD
+
+
+def is_password(value: str, name: str) -> bool:
+    """Whether a text under this name looks like a password that a person chose."""
+    return (
+        len(value) >= _SHORTEST_PASSWORD
+        and re.search(r"[A-Za-z]", value) is not None
+        and re.search(r"[0-9!@#$%^&*?+~]", value) is not None
+        and not VARIABLE_OR_WORD.fullmatch(value)
+        and "<redacted:" not in value
+        and not is_dummy(value, name)
+    )
+
+
+def is_dummy(value: str, name: str) -> bool:
+    """Whether a value consists of words such as test, dummy or your, of the name's words, and of short numbers."""
+    if value.replace(".", "", 1).isdigit():
+        return len(value) < _LONG_NUMBER
+    known = _DUMMY_WORDS.union(words_of(name))
+    return all(_is_dummy_run(run, known) for run in re.findall("[a-z0-9]+", value.lower()))
+
+
+def _is_dummy_run(run: str, known: frozenset[str]) -> bool:
+    """Whether a run consists of known words and short numbers; one letter again and again counts as a word."""
+    parts = re.findall("[a-z]+|[0-9]+", run)
+    # With more parts, short words and single letters would make up every sixth key of 16 hexadecimal digits.
+    shortest = 1 if len(parts) <= 2 else 3  # noqa: PLR2004
+    return all(
+        len(part) < SHORTEST_SECRET
+        if part.isdigit()
+        else len(part) >= shortest and (part in known or len(set(part)) == 1)
+        for part in parts
+    )
+
+
+@lru_cache(maxsize=4096)
+def is_searchable(value: str, name: str) -> bool:
+    """Whether a value may be searched for in any text: a secret, and not a word, a path or our own dummy key."""
+    return (
+        len(value) >= SHORTEST_SECRET
+        and value != DUMMY_KEY
+        and "<redacted:" not in value
+        and not is_dummy(value, name)
+        and not _WORDS.fullmatch(value)
+        and not FILE.fullmatch(value)
+        and not os.path.exists(value)  # noqa: PTH110 - Path.exists raises on a name that is too long
+    )

@@ -24,12 +24,8 @@ def _short_hash(secret: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=3).hexdigest()
 
 
-URL_RANK, LABEL_RANK, KNOWN_RANK, CUSTOM_RANK = (
-    -1,
-    1000,
-    2000,
-    3000,
-)  # between the first two: places in FORMATS
+# Between the first two: places in FORMATS.
+URL_RANK, LABEL_RANK, KNOWN_RANK, CUSTOM_RANK = -1, 1000, 2000, 3000
 
 
 class Span(NamedTuple):
@@ -43,12 +39,7 @@ class Span(NamedTuple):
 
 def replaced(text: str, spans: list[Span]) -> str:
     """Return the text with placeholders in the place of spans; placeholders stay."""
-    pieces: list[str] = []
-    done = 0
-    for start, end, placeholder in edits_of(text, spans):
-        pieces += text[done:start], placeholder
-        done = end
-    return "".join([*pieces, text[done:]])
+    return "".join(edited([text], edits_of(text, spans)))
 
 
 def edits_of(text: str, spans: list[Span]) -> list[tuple[int, int, str]]:

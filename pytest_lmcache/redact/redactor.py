@@ -8,10 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import Any
 
-from pytest_lmcache.redact.addresses import redact_address, redact_parameters
-from pytest_lmcache.redact.known_values import Environment, KnownSecrets, without_scheme
-from pytest_lmcache.redact.names import NameKind, is_address_name, is_content_name, name_from_type, name_kind
+from pytest_lmcache.errors import SettingsError
+from pytest_lmcache.redact.known_values import KnownSecrets, without_scheme
+from pytest_lmcache.redact.names import (
+    NameKind,
+    is_address_name,
+    is_content_name,
+    is_credential,
+    is_password,
+    name_from_type,
+    name_kind,
+)
 from pytest_lmcache.redact.placeholders import PLACEHOLDER, placeholder_for
+from pytest_lmcache.redact.scan import redact_address, redact_parameters
 from pytest_lmcache.redact.streams import (
     StreamRedactor,
     is_completion_logprobs,
@@ -19,8 +28,7 @@ from pytest_lmcache.redact.streams import (
     with_token,
     with_tokens,
 )
-from pytest_lmcache.redact.text import TextRedactor, checked_functions, compiled_patterns
-from pytest_lmcache.redact.values import is_credential, is_password
+from pytest_lmcache.redact.text import TextRedactor, compiled_patterns
 
 
 class _Part(Enum):
@@ -42,7 +50,7 @@ class Redactor:
     searched for ever after. Raises SettingsError for a bad pattern, and for a function that raises or returns no str.
     """
 
-    __slots__ = ("_functions", "_patterns", "_secrets", "_text")
+    __slots__ = ("_environ", "_functions", "_patterns", "_secrets", "_text")
 
     def __init__(
         self,
@@ -50,20 +58,20 @@ class Redactor:
         functions: Iterable[Callable[[str], str]] = (),
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self._functions = checked_functions(functions)
+        self._functions = tuple(functions)
+        for function in self._functions:
+            if not callable(function):
+                raise SettingsError(
+                    f"A function that redacts has to be callable, got {type(function).__name__}."
+                )
         self._patterns = compiled_patterns(patterns)
-        self._forget(Environment(os.environ if environ is None else environ))
+        self._environ = os.environ if environ is None else environ
+        self._secrets = KnownSecrets(self._environ)
+        self._text = TextRedactor(self._patterns, self._functions, self._secrets)
 
     def fresh(self) -> Redactor:
         """Return a redactor with the same rules that knows nothing yet of other tests' arguments and variables."""
-        new = object.__new__(Redactor)
-        new._functions, new._patterns = self._functions, self._patterns
-        new._forget(self._secrets.environment)
-        return new
-
-    def _forget(self, environment: Environment) -> None:
-        self._secrets = KnownSecrets(environment)
-        self._text = TextRedactor(self._patterns, self._functions, self._secrets)
+        return Redactor(self._patterns, self._functions, self._environ)
 
     def learn(self, arguments: Mapping[str, Any]) -> None:
         """Remember the secrets among a call's raw arguments, so that they are taken out wherever they come later.
@@ -167,8 +175,7 @@ class Redactor:
     def _text_named(self, name: str, kind: NameKind, item: str | None, part: _Part) -> str | None:
         """The text, or None, under a name that is or may be a secret's."""
         if part is _Part.HEADERS or (part is _Part.ARGUMENTS and kind is NameKind.CREDENTIAL):
-            placeholder = placeholder_for(name.lower())
-            return item if item == placeholder else placeholder
+            return placeholder_for(name.lower())
         if item is None:
             return None
         clean = self._text(item)
@@ -183,11 +190,11 @@ class Redactor:
 
     def _parameter(self, name: Any, value: Any) -> Any:
         """One parameter of a call's address, as LiteLLM's ``extra_query`` has them."""
-        if not (isinstance(name, str) and isinstance(value, str)):
-            return self._data(value)
-        query = f"?{name}={value}"
-        is_secret = redact_parameters(query) != query
-        return placeholder_for(name.lower()) if is_secret else self._text(value)
+        if isinstance(name, str) and isinstance(value, str):
+            query = f"?{name}={value}"
+            if redact_parameters(query) != query:
+                return placeholder_for(name.lower())
+        return self._data(value)
 
     def _logprobs(self, items: list[Any] | tuple[Any, ...]) -> list[Any]:
         new = []

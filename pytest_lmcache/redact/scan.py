@@ -1,23 +1,38 @@
-"""Finds secrets in a text by their format, their label and their place in a URL."""
+"""Finds secrets in a text by their format, their label and their place in a URL, and the secrets of a URL."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
 
 from pytest_lmcache.environment import DUMMY_KEY
-from pytest_lmcache.redact.addresses import CREDENTIALS, is_query_secret
 from pytest_lmcache.redact.formats import AFTER_ESCAPE, ESCAPES, FORMATS, Format, matcher
-from pytest_lmcache.redact.names import BEFORE_HARMLESS_TOKEN, PASSWORDS, is_secret_name, words_of
-from pytest_lmcache.redact.placeholders import KNOWN_RANK, LABEL_RANK, PLACEHOLDER, URL_RANK, Span, replaced
-from pytest_lmcache.redact.values import (
+from pytest_lmcache.redact.names import (
+    BEFORE_HARMLESS_TOKEN,
     FILE,
+    PASSWORDS,
     VARIABLE_OR_WORD,
     is_credential,
     is_dummy,
     is_password,
     is_random,
+    is_searchable,
+    is_secret_name,
+    is_wordy,
+    word_set,
+    words_of,
+)
+from pytest_lmcache.redact.placeholders import (
+    KNOWN_RANK,
+    LABEL_RANK,
+    PLACEHOLDER,
+    URL_RANK,
+    Span,
+    placeholder_for,
+    replaced,
 )
 
 Known: TypeAlias = tuple[tuple[str, str], ...]
@@ -25,6 +40,74 @@ Known: TypeAlias = tuple[tuple[str, str], ...]
 _Finder: TypeAlias = Callable[[str, int, Known], Iterator[Span]]
 
 _LEAST_ECHO = 4  # characters of a masked secret that have to be left to know it by
+
+# ---- URLs ----------------------------------------------------------------------------------------------
+
+_CREDENTIALS = re.compile(r"://(?P<span>[^\s/?#<>\"'\\`|]{1,256})@")
+_PARAMETER = re.compile(r"([?&])([A-Za-z0-9_.\-]{2,40})=([^&#]*)")
+_QUERY_SECRETS = word_set(
+    "credential jwt pass sig signature subscriptionkey xamzcredential xamzsecuritytoken xamzsignature "
+    "xgoogcredential xgoogsignature"
+)
+# The value of one of these is as likely a word or a number. A key is longer, of letters and digits.
+_DOUBTFUL = word_set("auth code key token")
+_QUERY_CHAR = r"[^\s&#\"'<>\\`|(){}\[\],;+]"
+_LIKE_A_KEY = re.compile(
+    rf"{_QUERY_CHAR}{{16}}|(?={_QUERY_CHAR}{{12}})(?={_QUERY_CHAR}{{0,15}}[A-Za-z])"
+    rf"(?:(?={_QUERY_CHAR}{{0,15}}[0-9])|(?={_QUERY_CHAR}{{0,15}}[a-z])(?={_QUERY_CHAR}{{0,15}}[A-Z]))"
+)
+
+
+def is_query_secret(name: str, value: str) -> bool:
+    """Whether a URL's parameter is a secret, by its name and its value."""
+    if re.sub(r"[^a-z]", "", name.lower()) in _DOUBTFUL:
+        return _LIKE_A_KEY.match(value) is not None and (value == DUMMY_KEY or not is_wordy(value))
+    return _is_query_name(name) and not (is_dummy(value, name) or VARIABLE_OR_WORD.fullmatch(value))
+
+
+@lru_cache(maxsize=4096)
+def _is_query_name(name: str) -> bool:
+    """Whether a URL's parameter of this name is a secret, whatever its value."""
+    return re.sub(r"[^a-z]", "", name.lower()) in _QUERY_SECRETS or is_secret_name(name)
+
+
+def redact_address(url: str) -> str:
+    """The address of a call without its credentials: other machines have others in it, or none."""
+    return redact_parameters(_CREDENTIALS.sub(f"://{placeholder_for('url-credentials')}@", url))
+
+
+def redact_parameters(query: str) -> str:
+    """The parameters of a call's address, without the values of those that are secrets."""
+    return _PARAMETER.sub(_redacted, query)
+
+
+def _redacted(parameter: re.Match[str]) -> str:
+    separator, name, value = parameter.groups()
+    if name.lower() in _DOUBTFUL:
+        is_secret = not value or is_query_secret(name, value)
+    else:
+        is_secret = _is_query_name(name)
+    return f"{separator}{name}={placeholder_for(name.lower())}" if is_secret else parameter[0]
+
+
+@lru_cache(maxsize=4096)
+def secrets_in_url(url: str) -> Iterable[str]:
+    """The secrets of a URL that may be searched for in any text."""
+    try:
+        parts = urlsplit(url)
+        user, password = parts.username or "", parts.password or ""
+        # A new server has one word for both; a server for development has a word of any prompt.
+        is_set = password != user or any(map(str.isdigit, password))
+        is_word = re.fullmatch("[a-z]{1,11}", password) is not None
+        values = [
+            password if is_set and not is_word else "",
+            "" if password or not is_credential(user) else user,
+        ]
+        values += (value for name, value in parse_qsl(parts.query) if is_query_secret(name, f"={value}"))
+    except ValueError:  # not a URL
+        return ()
+    return tuple(value for value in values if value and is_searchable(value, "url"))
+
 
 # ---- places to look at closely -------------------------------------------------------------------------
 # One scan finds them all. It hangs on the rarest character of each literal, because the regex engine skips quickly
@@ -151,7 +234,7 @@ def _format_finder(form: Format, start: str, rank: int) -> _Finder:
 
 
 def _find_credentials(text: str, at: int, _: Known) -> Iterator[Span]:
-    found = CREDENTIALS.match(text, at)
+    found = _CREDENTIALS.match(text, at)
     if found is None:
         return
     user, colon, password = found["span"].partition(":")

@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.redact.known_values import KnownSecrets
+from pytest_lmcache.redact.names import SHORTEST_SECRET
 from pytest_lmcache.redact.placeholders import (
     CUSTOM_RANK,
     KNOWN_RANK,
@@ -22,7 +23,6 @@ from pytest_lmcache.redact.placeholders import (
     replaced,
 )
 from pytest_lmcache.redact.scan import Known, find_secrets
-from pytest_lmcache.redact.values import SHORTEST_SECRET
 from pytest_lmcache.time_limit import time_limit
 
 _MAX_ROUNDS = 20  # more than any text needs that was not made to need them
@@ -101,7 +101,7 @@ class TextRedactor:
             self._memory = table, _results(table, self._patterns)
         memory = self._memory[1]
         if (found := memory.get(text)) is not None:
-            return text if found == text else found
+            return text if found == text else found  # the same object if there are no secrets
         clean = text
         # Taking one secret out can uncover the edge of another.
         for _ in range(_MAX_ROUNDS):
@@ -133,14 +133,10 @@ def _edits_between(old: str, new: str) -> list[tuple[int, int, str]]:
     """One edit that makes one text of another: from their first difference to their last."""
     if old == new:
         return []
-    start = min(_shared(old, new), len(old) - 1)
-    end = _shared(old[start:][::-1], new[start:][::-1])
+    shared = os.path.commonprefix  # of texts, not of paths
+    start = min(len(shared([old, new])), len(old) - 1)
+    end = len(shared([old[start:][::-1], new[start:][::-1]]))
     return [(start, len(old) - end, new[start : len(new) - end])]
-
-
-def _shared(one: str, other: str) -> int:
-    """How many characters two texts have in common at their beginning."""
-    return len(os.path.commonprefix([one, other]))  # noqa: RUF071 - of texts, not of paths
 
 
 # ---- users' rules --------------------------------------------------------------------------------------
@@ -159,15 +155,6 @@ def compiled_patterns(patterns: str | Iterable[str | Pattern]) -> tuple[Pattern,
                 f"{pattern!r} is a pattern of bytes. Redaction works on text: leave out the b."
             )
     return tuple(compiled)
-
-
-def checked_functions(functions: Iterable[Function]) -> tuple[Function, ...]:
-    """Return a user's functions. Raises SettingsError for one that cannot be called."""
-    functions = tuple(functions)
-    for function in functions:
-        if not callable(function):
-            raise SettingsError(f"A function that redacts has to be callable, got {type(function).__name__}.")
-    return functions
 
 
 def _apply(function: Function, text: str) -> str:
