@@ -139,6 +139,33 @@ class Suite:
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
+def toml(value):
+    return {True: "true", False: "false"}.get(value) if isinstance(value, bool) else repr(value)
+
+
+def classic(value):
+    return "\n    ".join(["", *value]) if isinstance(value, list) else value
+
+
+def configure(suite, kind, **keys):
+    """Write the suite's configuration file."""
+    if kind == "toml":
+        lines = [f"{name} = {toml(value)}" for name, value in keys.items()]
+        suite.file("pyproject.toml", "\n".join(["[tool.pytest]", *lines]))
+    else:
+        lines = [f"{name} = {classic(value)}" for name, value in keys.items()]
+        suite.file("pytest.ini", "\n".join(["[pytest]", *lines]))
+
+
+def summary_lines(result):
+    """The lines of the summary's section, times of day aside."""
+    lines = result.outlines
+    (start,) = (number for number, line in enumerate(lines) if "= language-model calls =" in line)
+    rest = lines[start + 1 :]
+    end = next(number for number, line in enumerate(rest) if line.startswith("==="))
+    return [line for line in rest[:end] if line]
+
+
 # ---- cassettes -----------------------------------------------------------------------------------------
 
 GOLDEN = sorted((Path(__file__).parent / "cassette" / "golden").glob("*.yaml"))

@@ -5,6 +5,7 @@ import gc
 # Five seconds: once, before pytester notes which modules it may forget after each inner run.
 import litellm  # noqa: F401
 import pytest
+from helpers import ALONE
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,3 +15,9 @@ def frozen():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def default_layers(suite):
+    """The suite has the layers that there are by default."""
+    suite.options = ALONE

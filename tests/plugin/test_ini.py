@@ -1,31 +1,12 @@
 """The ini keys, in native TOML and in a classic pytest.ini; a value that cannot be ends the run early."""
 
-import tempfile
-
 import pytest
+from helpers import configure
 
 AUTO = """
 def test_one():
     assert ask("one") == "You said: one"
 """
-
-
-def toml(value):
-    return {True: "true", False: "false"}.get(value) if isinstance(value, bool) else repr(value)
-
-
-def classic(value):
-    return "\n    ".join(["", *value]) if isinstance(value, list) else value
-
-
-def configure(suite, kind, **keys):
-    """Write the suite's configuration file."""
-    if kind == "toml":
-        lines = [f"{name} = {toml(value)}" for name, value in keys.items()]
-        suite.file("pyproject.toml", "\n".join(["[tool.pytest]", *lines]))
-    else:
-        lines = [f"{name} = {classic(value)}" for name, value in keys.items()]
-        suite.file("pytest.ini", "\n".join(["[pytest]", *lines]))
 
 
 @pytest.mark.parametrize("kind", ["toml", "ini"])
@@ -62,89 +43,6 @@ def test_every_key_reaches_the_test(suite, kind):
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["lmcache: mode once"])
     assert (suite.folder / "tapes/test_it/test_one.yaml").is_file()
-
-
-@pytest.mark.parametrize("kind", ["toml", "ini"])
-def test_another_spelling(suite, kind):
-    """``lm_normalise`` and ``normalise=`` of a mark and of ``use_cassette`` are ``normalize``."""
-    configure(suite, kind, lm_normalise=["uuid"])
-    suite.test("""
-        from pytest_lmcache import use_cassette
-
-        @pytest.mark.lm_cache
-        def test_configured(lm_cache):
-            assert lm_cache.settings.normalize == ("uuid",)
-
-        @pytest.mark.lm_cache(normalise=["date"])
-        def test_marked(lm_cache):
-            assert lm_cache.settings.normalize == ("date",)
-            with use_cassette("x.yaml", normalise="epoch") as tape:
-                assert tape.settings.normalize == ("epoch",)
-    """)
-    suite.run().assert_outcomes(passed=2)
-
-
-def test_both_spellings_are_a_usage_error(suite):
-    """A configuration with ``lm_normalise`` and ``lm_normalize`` does not say which of them holds."""
-    configure(suite, "ini", lm_normalise=["uuid"], lm_normalize=["date"])
-    suite.test("def test_one():\n    pass\n")
-    result = suite.run()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*ini: lm_normalise and lm_normalize are one setting. Give lm_normalize only.*"]
-    )
-
-
-@pytest.mark.parametrize("kind", ["toml", "ini"])
-def test_auto_records_unmarked_tests(suite, kind):
-    """With ``lm_auto`` a test needs no mark."""
-    configure(suite, kind, lm_auto=True if kind == "toml" else "true")
-    suite.test(AUTO)
-    suite.record()
-    assert suite.cassettes() == ["test_it/test_one.yaml"]
-    suite.asked()
-    suite.run().assert_outcomes(passed=1)
-    assert suite.asked() == 0
-
-
-def test_temporary_folders_and_the_checkout(suite, monkeypatch, tmp_path_factory):
-    """Folders that ``--basetemp``, TMPDIR and rootdir name are known to the normalizers."""
-    suite.test("""
-        import tempfile
-
-        @pytest.mark.lm_cache(normalize="tmp_path", cassette="temporary")
-        def test_temporary(tmp_path):
-            ask(f"read {tmp_path}/a.txt and {tempfile.mkdtemp()}/b.txt")
-
-        @pytest.mark.lm_cache(normalize="rootdir", cassette="rootdir")
-        def test_rootdir(pytestconfig):
-            ask(f"read {pytestconfig.rootpath}/src/c.txt")
-    """)
-    cassettes = ("-o", f"lm_cassette_dir={suite.folder}/cassettes")
-    suite.record(*cassettes, f"--basetemp={tmp_path_factory.mktemp('one')}/own")
-    other = tmp_path_factory.mktemp("elsewhere")
-    monkeypatch.setattr(tempfile, "tempdir", str(other))
-    result = suite.run(*cassettes, f"--rootdir={other}", f"--basetemp={other}/tmp")
-    result.assert_outcomes(passed=2)
-    assert suite.asked() == 2
-
-
-def test_the_temporary_folder_of_the_next_run(suite, monkeypatch):
-    """A path in pytest's default folder, which is numbered anew in each run, misses with the normalizer that mends it."""
-    prompt = "f'read {tempfile.gettempdir()}/pytest-of-ann/pytest-{os.environ[\"RUN\"]}/test_one0/a.txt'"
-    suite.test(f"""
-        import os, tempfile
-
-        @pytest.mark.lm_cache
-        def test_one():
-            ask({prompt})
-    """)
-    monkeypatch.setenv("RUN", "7")
-    suite.record()
-    monkeypatch.setenv("RUN", "8")
-    suite.run().stdout.fnmatch_lines(['*all tests   lm_normalize = [[]"tmp_path"]*'])
-    suite.run("-o", "lm_normalize=tmp_path").assert_outcomes(passed=1)
-    assert suite.asked() == 1
 
 
 BAD = [
@@ -224,17 +122,58 @@ def test_function_that_cannot_be_imported(suite, name, said):
         result.stderr.fnmatch_lines([said])
 
 
-def test_own_key_function(suite):
-    """``lm_key`` takes the dotted path of a function of the suite's own."""
-    configure(suite, "toml", lm_key="app:last_word", pythonpath=["."])
-    suite.file(
-        "app.py",
-        (suite.folder / "app.py").read_text()
-        + "\ndef last_word(request):\n    return request['messages'][-1]['content'].split()[-1]\n",
-    )
-    suite.test("@pytest.mark.lm_cache\ndef test_one():\n    ask('say yes')\n")
-    suite.record()
-    suite.test(
-        "@pytest.mark.lm_cache\ndef test_one():\n    assert ask('always answer yes') == 'You said: say yes'\n"
-    )
-    suite.run().assert_outcomes(passed=1)
+INI = {
+    "lm_enable_memory_cache": ("false", "enable_memory_cache=False"),
+    "lm_enable_disk_cache": ("false", "enable_disk_cache=False"),
+    "lm_disk_size_limit_bytes": ("5000000", "disk_size_limit_bytes=5000000"),
+    "lm_memory_max_entries": ("17", "memory_max_entries=17"),
+    "lm_ttl": ("2.5", "ttl=2.5"),
+    "lm_cache_url": ("redis://localhost:1/0", "url='redis://localhost:1/0'"),
+}
+
+
+@pytest.mark.usefixtures("default_layers")
+@pytest.mark.parametrize("kind", ["toml", "ini"])
+def test_every_layer_key_reaches_the_cache(suite, kind):
+    """Each setting of ``configure_cache`` is an ini key too."""
+    lines = [
+        f"{name} = '{value}'" if kind == "toml" and name == "lm_cache_url" else f"{name} = {value}"
+        for name, (value, _) in INI.items()
+    ]
+    name, head = ("pyproject.toml", "[tool.pytest]") if kind == "toml" else ("pytest.ini", "[pytest]")
+    suite.file(name, "\n".join([head, *lines]))
+    suite.test("""
+        import pytest_lmcache
+
+        @pytest.mark.lm_cache
+        def test_one():
+            settings = pytest_lmcache.cache._settings
+            print(settings, f"url={settings.url!r}")
+    """)
+    output = suite.run("-s").stdout.str()
+    assert all(expected in output for _, expected in INI.values())
+
+
+@pytest.mark.usefixtures("default_layers")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("lm_memory_max_entries = 0", "*ini: lm_memory_max_entries cannot be *0*"),
+        ("lm_ttl = -1", "*ini: lm_ttl cannot be *-1*"),
+        ("lm_cache_url = http://x", "*ini: lm_cache_url cannot be *redis://*"),
+        ("lm_usage = none", "*ini: lm_usage cannot be 'none'; it takes one of: recorded, empty."),
+        ("lm_max_age = soon", "*ini: lm_max_age cannot be 'soon'; it takes *"),
+        ("lm_enable_disk_cache = maybe", "*lm_enable_disk_cache: *maybe*. It takes: true or false."),
+        ("lm_memory_max_entries = many", "*'many'. It takes: a whole number above 0, or inf."),
+        ("lm_memory_max_entries = nan", "*cannot be nan; it takes a whole number above 0, *"),
+        ("lm_disk_size_limit_bytes = 1GB", "*'1GB'. It takes: a whole number above 0, or inf."),
+        ("lm_ttl = 1h", "*'1h'. It takes: a number of seconds above 0."),
+    ],
+)
+def test_bad_values_end_the_run_early(suite, line, said):
+    """A layer's setting that cannot be is told before any test runs."""
+    suite.file("pytest.ini", f"[pytest]\n{line}\n")
+    suite.test("def test_one(): pass")
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])

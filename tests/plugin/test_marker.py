@@ -159,37 +159,6 @@ def test_bad_marker_on_a_worker(suite):
     result.stdout.fnmatch_lines([BAD["mode='reply'"]])
 
 
-def test_named_cassette_is_shared(suite):
-    """Tests that name one cassette record into it and replay from it, in any order, alone or together."""
-    suite.test("""
-        pytestmark = pytest.mark.lm_cache(cassette="shared/one.yaml")
-        def test_a():
-            ask("a")
-            ask("both")
-        def test_b():
-            ask("b")
-            ask("both")
-    """)
-    suite.record()
-    assert suite.cassettes() == ["shared/one.yaml"]
-    assert suite.asked() == 3
-    for args in ((), ("-k", "test_b"), ("test_it.py::test_b", "test_it.py::test_a")):
-        result = suite.run(*args)
-        assert result.ret == 0
-        result.stdout.no_fnmatch_line("*unused*")
-    assert suite.asked() == 0
-
-
-@pytest.mark.parametrize("name", ["../out", "a/../../out", "/out"])
-def test_named_cassette_stays_inside(suite, name):
-    """A cassette's name cannot lead out of the cassette folder, which is told before any test runs."""
-    suite.test(f"@pytest.mark.lm_cache(cassette={name!r})\ndef test_one():\n    ask()\n")
-    result = suite.run("--lm-record")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*test_it.py::test_one: *would lie outside the cassette folder*"])
-    assert suite.asked() == 0
-
-
 def test_fixture_shows_the_calls(suite):
     """``lm_cache`` hands the test what it asked, what came of it, and the tokens."""
     suite.test("""

@@ -129,31 +129,6 @@ def test_another_recorders_file_is_not_taken(suite):
     assert "cassettes/tests/test_it/test_one.yaml" in files(suite)
 
 
-def test_beside_the_test_file(suite):
-    """``{test_dir}`` in ``lm_cassette_dir`` is the folder of the test file, whatever rootdir is."""
-    suite.file("pytest.ini", "[pytest]\nlm_cassette_dir = {test_dir}/tapes\n")
-    suite.file("sub/test_it.py", TEST.format(folder=str(suite.folder)))
-    suite.file(
-        "sub/conftest.py",
-        "import pytest\n\n@pytest.fixture(scope='session')\ndef far():\n    from app import ask\n    ask('far')\n",
-    )
-    suite.file(
-        "sub/test_named.py",
-        "import pytest\nfrom app import ask\n\n@pytest.mark.lm_cache(cassette='poems')\ndef test_two(far):\n    ask('two')\n",
-    )
-    suite.record()
-    recorded = files(suite)
-    assert recorded == [
-        "sub/tapes/@session.far.yaml",
-        "sub/tapes/poems.yaml",
-        "sub/tapes/test_it/@module.shared.yaml",
-        "sub/tapes/test_it/test_one.yaml",
-    ]
-    suite.asked()
-    suite.run(f"--rootdir={suite.folder / 'sub'}", "-c", "pytest.ini", "sub").assert_outcomes(passed=2)
-    assert suite.asked() == 0
-
-
 def test_an_installed_package(suite, tmp_path_factory, monkeypatch):
     """The tests of an installed package have their cassettes below rootdir, by the package's name."""
     site = tmp_path_factory.mktemp("venv") / "lib/site-packages"

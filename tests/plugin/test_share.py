@@ -4,7 +4,8 @@ import shutil
 import socket
 
 import pytest
-from helpers import ALONE
+
+pytestmark = pytest.mark.usefixtures("default_layers")
 
 SERVE = """
 from contextlib import contextmanager
@@ -35,13 +36,6 @@ def test_b_provider(serve):
 def test_c_both(serve):
     assert [ask(api_base=serve("one")), ask(api_base=serve("two"))] == ["one", "two"]
 """
-
-
-@pytest.fixture
-def suite(suite):
-    """A suite with the layers that there are by default."""
-    suite.options = ALONE
-    return suite
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import re
 from fnmatch import fnmatch
 
 import pytest
+from helpers import summary_lines
 
 from pytest_lmcache.not_recorded import HEADINGS, Reason, reason_of
 
@@ -18,15 +19,6 @@ def test_two():
     ask("two")
     ask("two")
 """
-
-
-def told(result):
-    """The lines of the summary's section, times of day aside."""
-    lines = result.outlines
-    (start,) = (number for number, line in enumerate(lines) if "= language-model calls =" in line)
-    rest = lines[start + 1 :]
-    end = next(number for number, line in enumerate(rest) if line.startswith("==="))
-    return [line for line in rest[:end] if line]
 
 
 def test_nothing_without_calls(suite):
@@ -50,18 +42,18 @@ def test_header_only_when_not_the_default(suite):
 def test_recorded_and_replayed(suite):
     """Recording tells what was spent, replaying what was saved: the same tokens and USD."""
     suite.test(MARKED)
-    lines = told(suite.record())
+    lines = summary_lines(suite.record())
     assert lines[0] == "0 replayed, 3 recorded"
     spent = re.fullmatch(r"spent (\d+ tokens, \$0\.0000\d+)", lines[1])
     assert spent
     assert lines[2:] == ["2 cassettes written: review and commit them"]
-    assert told(suite.run()) == ["3 replayed", f"saved {spent[1]}"]
+    assert summary_lines(suite.run()) == ["3 replayed", f"saved {spent[1]}"]
 
 
 def test_missed(suite):
     """Misses are counted, and listed by test."""
     suite.test(MARKED)
-    assert told(suite.run()) == [
+    assert summary_lines(suite.run()) == [
         "0 replayed, 2 missed",
         "missed in 2 tests (pytest --lm-record records what is missing):",
         "  test_it.py::test_one (1)",
@@ -80,7 +72,7 @@ def test_refused(suite):
         def test_two():
             litellm.moderation(input="two")
     """)
-    assert told(suite.run()) == [
+    assert summary_lines(suite.run()) == [
         "0 replayed, 2 refused",
         "2 tests failed for reasons that recording cannot fix; see their messages:",
         "  test_it.py::test_one (1)",
@@ -95,15 +87,15 @@ def test_unused(suite):
     suite.test(
         MARKED.replace('    ask("two")\n    ask("two")', '    ask("two")').replace('ask("one")', "pass")
     )
-    lines = told(suite.run())
+    lines = summary_lines(suite.run())
     assert lines[2:] == [
         "2 unused recordings (pytest --lm-rewrite removes recordings that no call asks for):",
         "  test_it.py::test_one (1)",
         "  test_it.py::test_two (1)",
     ]
     suite.test(MARKED.replace('ask("one")', "assert 0"))
-    assert not [line for line in told(suite.run()) if "unused" in line]
-    assert not [line for line in told(suite.run("-k", "two")) if "unused" in line]
+    assert not [line for line in summary_lines(suite.run()) if "unused" in line]
+    assert not [line for line in summary_lines(suite.run("-k", "two")) if "unused" in line]
 
 
 def test_live_calls_of_unmarked_tests(suite):
@@ -130,7 +122,7 @@ def test_live_calls_of_unmarked_tests(suite):
     result = suite.run()
     result.assert_outcomes(passed=3)
     assert suite.asked() == 4
-    assert told(result)[1:] == [
+    assert summary_lines(result)[1:] == [
         "4 live calls in unmarked tests (add @pytest.mark.lm_cache, or set lm_auto = true):",
         "  outside of the tests, such as while a module is imported: use_cassette records them (1)",
         "  test_it.py::TestIt::test_one (2)",
@@ -146,39 +138,6 @@ def test_unmarked_test_runs_as_without_the_plugin(suite):
     """)
     suite.run("--lm-record").stdout.fnmatch_lines(["E*Object of type module is not JSON serializable*"])
     suite.run("-o", "lm_auto=true").stdout.fnmatch_lines(["E*UnkeyableCallError*`extra_body.odd`*"])
-
-
-def test_durations_on_request(suite):
-    """``--lm-durations=N`` lists the tests that take longest to record; on replay too, from the cassettes."""
-    suite.test(MARKED)
-    suite.record()
-    assert not [line for line in told(suite.run()) if "slowest" in line]
-    lines = told(suite.run("--lm-durations=0"))
-    assert "slowest to record:" in lines
-    rows = lines[lines.index("slowest to record:") + 1 :]
-    assert {row.split()[-1] for row in rows} == {"test_it.py::test_one", "test_it.py::test_two"}
-    assert all(re.fullmatch(r" +\d\.\d\d s +\d+ tokens +\$0\.0000\d+  \S+", row) for row in rows)
-    assert len(told(suite.run("--lm-durations=1"))) == len(lines) - 1
-
-
-def test_transient_error_is_not_recorded(suite, loopback):
-    """A test that lived with a transient error is told that it was not recorded, and how to keep such errors."""
-    from provider import Reply
-
-    suite.test("""
-        @pytest.mark.lm_cache
-        def test_one():
-            with pytest.raises(litellm.RateLimitError):
-                ask()
-            ask()
-    """)
-    loopback.script(Reply(failure="rate_limit"))
-    lines = told(suite.record())
-    assert lines[0] == "0 replayed, 1 recorded, 1 live and not recorded"
-    assert lines[-2:] == [
-        "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors):",
-        "  test_it.py::test_one (completion() failed with RateLimitError)",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +173,7 @@ def test_no_key_or_no_provider(suite, monkeypatch, settings, heading, mend):
         first,
         f"completion() failed with InternalServerError: the provider*{mend}, then record it:  pytest {option} *",
     )
-    assert told(result)[-3:] == [
+    assert summary_lines(result)[-3:] == [
         "0 replayed, 1 live and not recorded",
         f"{HEADINGS[heading]}:",
         "  test_it.py::test_one (completion() failed with InternalServerError)",
@@ -249,7 +208,7 @@ def test_stream_left_early(suite):
         def test_one():
             next(iter(litellm.completion(messages=said("a long story"), stream=True, **SETTINGS)))
     """)
-    assert told(suite.record())[-2:] == [
+    assert summary_lines(suite.record())[-2:] == [
         "streams recorded only as far as the test read them:",
         "  test_it.py::test_one (1)",
     ]
@@ -264,7 +223,7 @@ def test_many_tests_are_not_all_listed(suite):
         def test_one(n):
             ask()
     """)
-    lines = told(suite.run("--tb=no"))
+    lines = summary_lines(suite.run("--tb=no"))
     assert lines[0] == "0 replayed, 12 missed"
     assert len(lines) == 2 + 10 + 1
     assert lines[-1] == "  … and 2 more tests"
@@ -282,19 +241,19 @@ def test_many(n):
 """
     )
     suite.test(text)
-    recorded = told(suite.record("-n", "2"))
+    recorded = summary_lines(suite.record("-n", "2"))
     assert recorded[0] == "0 replayed, 7 recorded"
     assert recorded[-1] == "6 cassettes written: review and commit them"
     assert suite.asked() == 7
-    assert told(suite.run())[0] == "7 replayed"
+    assert summary_lines(suite.run())[0] == "7 replayed"
     # One test asks for less than it did, one for something else, one is not marked.
     changed = text.replace('    ask("two")\n    ask("two")', '    ask("two")')
     changed = changed.replace("ask(str(n))", "ask(str(n) if n else 'changed')")
     suite.test(changed + "\ndef test_unmarked():\n    ask()\n")
-    alone = told(suite.run("--tb=no"))
+    alone = summary_lines(suite.run("--tb=no"))
     assert alone[0] == "5 replayed, 1 missed"
     assert len(alone) == 8
-    assert told(suite.run("-n", "2", "--tb=no")) == alone
+    assert summary_lines(suite.run("-n", "2", "--tb=no")) == alone
 
 
 def test_what_a_test_prints_of_its_calls(suite):

@@ -14,18 +14,6 @@ def test_one():
 """
 
 
-def test_recorded_once_then_replayed(suite):
-    """``--lm-record`` asks the provider and writes the cassette; without it nothing is asked any more."""
-    suite.test(MARKED)
-    suite.record().stdout.fnmatch_lines(["lmcache: mode record", "*1 recorded*"])
-    assert suite.asked() == 1
-    assert suite.cassettes() == ["test_it/test_one.yaml"]
-    result = suite.run()
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["1 replayed"])
-    assert suite.asked() == 0
-
-
 @pytest.mark.parametrize(
     ("mode", "without", "found", "missing"),
     [
@@ -61,41 +49,6 @@ def test_live_stores_nothing(suite):
     suite.test(MARKED)
     suite.run("--lm-mode=live").stdout.fnmatch_lines(["*1 live and not recorded*"])
     assert suite.cassettes() == []
-
-
-def test_failing_test_writes_nothing(suite):
-    """An answer is recorded when the test has passed, not before."""
-    suite.test("@pytest.mark.lm_cache\ndef test_one():\n    assert ask() == 'something else'\n")
-    suite.run("--lm-record").assert_outcomes(failed=1)
-    assert suite.cassettes() == []
-
-
-def test_failing_teardown_writes_nothing(suite):
-    """A fixture of the test that fails after it counts as the test's own failure."""
-    suite.test("""
-        @pytest.fixture
-        def broken():
-            yield
-            raise RuntimeError("broken")
-
-        @pytest.mark.lm_cache
-        def test_one(broken):
-            ask()
-    """)
-    suite.run("--lm-record").assert_outcomes(passed=1, errors=1)
-    assert suite.cassettes() == []
-
-
-def test_bare_flag_takes_no_value(suite):
-    """``pytest --lm-record tests/`` records tests/ and does not read it as a value."""
-    suite.test(MARKED, name="tests/test_it.py")
-    suite.file(
-        "tests/conftest.py", "import sys, pathlib\nsys.path.insert(0, str(pathlib.Path(__file__).parents[1]))"
-    )
-    for flag in ("--lm-record", "--lm-rewrite"):
-        suite.run(flag, "tests/").assert_outcomes(passed=1)
-    assert suite.cassettes() == ["tests/test_it/test_one.yaml"]
-    assert suite.asked() == 2
 
 
 @pytest.mark.parametrize(
@@ -163,103 +116,6 @@ def test_command_line_beats_marker_beats_ini(suite):
     suite.run("--lm-mode=record").assert_outcomes(passed=2)
     suite.file("pytest.ini", "[pytest]\n")
     suite.run("-k", "ini").stdout.fnmatch_lines(["*'live'*"])
-
-
-def test_rewrite_replaces_what_changed(suite, loopback):
-    """``--lm-rewrite`` asks again, replaces the recordings, and drops those that no call asks for."""
-    suite.test(TWO)
-    suite.record()
-    suite.test(MARKED)
-    suite.run("--lm-rewrite").assert_outcomes(passed=1)
-    text = (suite.folder / "cassettes/test_it/test_one.yaml").read_text()
-    assert "one" in text
-    assert "two" not in text
-
-
-@pytest.mark.parametrize(
-    "how", ["skip", "xfail_not_run", "setup_only", "broken_fixture", "deselected", "xfails"]
-)
-def test_rewrite_leaves_what_did_not_run(suite, how):
-    """A test that does not get to its calls keeps its recordings, also under ``--lm-rewrite``."""
-    suite.test(MARKED)
-    suite.record()
-    path = suite.folder / "cassettes/test_it/test_one.yaml"
-    before = path.read_bytes()
-    marks = {
-        "skip": "@pytest.mark.skip",
-        "xfail_not_run": "@pytest.mark.xfail(run=False)",
-        "broken_fixture": "@pytest.mark.usefixtures('missing')",
-    }
-    xfails = """
-        @pytest.mark.lm_cache
-        def test_one():
-            pytest.xfail("not here")
-            ask("one")
-    """
-    suite.test(xfails if how == "xfails" else marks.get(how, "") + MARKED)
-    args = {"setup_only": ["--setup-only"], "deselected": ["-k", "nothing"]}
-    suite.run("--lm-rewrite", *args.get(how, []))
-    assert path.read_bytes() == before
-    assert suite.asked() == 1
-
-
-def test_a_rewrite_of_an_expected_failure_keeps_nothing_old(suite):
-    """A test that fails after its calls, as expected, is rewritten like any other."""
-    for prompt in ("old", "new"):
-        suite.test(f"""
-            @pytest.mark.xfail
-            @pytest.mark.lm_cache
-            def test_one():
-                assert ask("{prompt}") == ""
-        """)
-        suite.run("--lm-rewrite").assert_outcomes(xfailed=1)
-    text = (suite.folder / "cassettes/test_it/test_one.yaml").read_text()
-    assert "said: new" in text
-    assert "said: old" not in text
-
-
-@pytest.mark.parametrize("mode", ["--lm-rewrite", "--lm-record"])
-def test_a_plan_touches_nothing(suite, mode):
-    """``--setup-plan`` runs no fixture, so it knows of no recording that is not used."""
-    suite.test("""
-        @pytest.fixture(scope="module")
-        def answer():
-            return ask()
-
-        @pytest.mark.lm_cache
-        def test_one(answer):
-            pass
-    """)
-    suite.record()
-    before = suite.cassettes()
-    assert before
-    suite.run("--setup-plan", mode).stdout.no_fnmatch_line("*unused*")
-    assert suite.cassettes() == before
-
-
-def test_a_removed_cassette_is_told(suite):
-    """A rewrite in which a test asks nothing removes its file, and says so."""
-    suite.test(MARKED)
-    suite.record()
-    suite.test("@pytest.mark.lm_cache\ndef test_one():\n    pass\n")
-    suite.run("--lm-rewrite").stdout.fnmatch_lines(
-        ["0 replayed", "1 cassette removed because its test made no calls:", "  cassettes*test_one.yaml"]
-    )
-    assert suite.cassettes() == []
-
-
-def test_expected_failure_is_recorded(suite):
-    """A test that fails as its xfail mark expects is replayed like any other, and does not fail by a miss."""
-    suite.test("""
-        @pytest.mark.xfail(raises=AssertionError, strict=True)
-        @pytest.mark.lm_cache
-        def test_one():
-            assert ask() == "something else"
-    """)
-    suite.run("--lm-record").assert_outcomes(xfailed=1)
-    suite.asked()
-    suite.run().assert_outcomes(xfailed=1)
-    assert suite.asked() == 0
 
 
 WAITS = """
