@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,7 @@ class _NotOneLineError(Exception):
 def _write_mapping(data: Mapping[Any, Any], lead: str, pad: str, out: list[str]) -> None:
     """Append a mapping whose keys begin at the end of `pad`, the first one after `lead`."""
     for key, value in data.items():
-        name = _text_key(key) if type(key) is str else _other_key(key)
+        name = _one_line(key) if type(key) is str else _other_key(key)
         if len(name) <= LONGEST_KEY:
             _write(value, f"{lead}{name}:", pad, out)
         else:
@@ -106,11 +105,6 @@ def _write(value: Any, head: str, pad: str, out: list[str]) -> None:
             dash = pad + "-"
     else:
         out.append(f"{head} {_SCALARS[kind](value)}")
-
-
-@lru_cache(maxsize=4096)
-def _text_key(key: str) -> str:
-    return _one_line(key)
 
 
 def _other_key(key: Any) -> str:

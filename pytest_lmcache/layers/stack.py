@@ -64,7 +64,6 @@ class _State:
     layers: tuple[Layer, ...]
     failures: FailedStores
     stats: dict[str, Stats] = field(default_factory=lambda: defaultdict(Stats))
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Cache:
@@ -211,9 +210,9 @@ class Cache:
         return layer.name, stores.get(layer.name)
 
     def _count(self, layer: Layer, use: Stats) -> None:
-        state = self._state()
-        with state.lock:
-            state.stats[layer.name] += use
+        stats = self._state().stats
+        with _LOCK:
+            stats[layer.name] += use
 
     def _leave_out(self, failures: Mapping[Layer, LayerError]) -> None:
         """Leave layers out from now on. Called last of all: a warning may be an error here."""
