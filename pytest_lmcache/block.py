@@ -8,12 +8,13 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from pytest_lmcache import answer_sources
 from pytest_lmcache.cassette.names import identity_of
-from pytest_lmcache.commands import block_commands
+from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import REPORTED, SettingsError
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
@@ -53,12 +54,15 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     def __enter__(self) -> Recorder:
         configuration = session.configuration
         place = None if self._path is None else configuration.locate(self._path)
+        block = Commands(block="None" if self._path is None else f'"{self._path}"')
         recorder = session.recorders.make(
             self._updated(configuration.block_settings),
             None if place is None else place.path,
             label="" if self._path is None else str(self._path),
             identity="" if place is None else identity_of(place.path, place.folder),
-            commands=block_commands(self._path),
+            commands=replace(
+                block, record=block.block_with('mode="record"'), rewrite=block.block_with('mode="rewrite"')
+            ),
             where=tuple if place is None else place.hints,
         )
         session.open(recorder, is_block=True)

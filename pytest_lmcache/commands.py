@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +16,3 @@ class Commands:
     def block_with(self, settings: str = "") -> str:
         """The block as source code, with these settings: ``use_cassette("x.yaml", mode="record")``."""
         return f"use_cassette({self.block}{', ' * bool(settings)}{settings})"
-
-
-def block_commands(path: Path | None) -> Commands:
-    """The commands of a ``use_cassette`` block; ``path`` as the user gave it."""
-    block = Commands(block="None" if path is None else f'"{path}"')
-    return Commands(block.block_with('mode="record"'), block.block_with('mode="rewrite"'), block.block)

@@ -126,16 +126,11 @@ def _wait_for_lock(lock_file: Path, path: Path) -> Lock:
 
 
 def _try_lock(descriptor: int) -> Lock | None:
-    """Lock an open file, or close it."""
+    """Lock an open file, or close it, as soon as nothing refers to its Lock."""
     from filelock import lock_descriptor
 
-    is_locked = False
-    try:
-        is_locked = lock_descriptor(descriptor, blocking=False)
-    finally:
-        if not is_locked:
-            os.close(descriptor)
-    return Lock(descriptor) if is_locked else None
+    lock = Lock(descriptor)
+    return lock if lock_descriptor(descriptor, blocking=False) else None
 
 
 def _remove_foreign(lock_file: Path) -> None:

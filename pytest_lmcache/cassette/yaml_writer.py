@@ -57,10 +57,6 @@ def dump(data: Mapping[str, Any]) -> str:
     return "\n".join(out)
 
 
-class _NotOneLineError(Exception):
-    """An item that JSON and YAML would not read the same, or that has a better form than one line."""
-
-
 def _write_mapping(data: Mapping[Any, Any], lead: str, pad: str, out: list[str]) -> None:
     """Append a mapping whose keys begin at the end of `pad`, the first one after `lead`."""
     for key, value in data.items():
@@ -226,11 +222,12 @@ def _item_line(item: Any) -> str | None:
         return _one_line(item)
     try:
         return _json(item) if isinstance(item, dict) else None
-    except _NotOneLineError:
+    except ValueError:
         return None
 
 
 def _json(value: Any) -> str:
+    """Raises ValueError for what JSON and YAML would not read the same, or what has a better form than one line."""
     if type(value) not in _KINDS:
         value = as_base(value)
     kind = type(value)
@@ -238,20 +235,18 @@ def _json(value: Any) -> str:
         return "{" + ", ".join([f"{_json_key(key)}: {_json(item)}" for key, item in value.items()]) + "}"
     if (kind is list or kind is Lines) and not is_vector(value):
         return "[" + ", ".join([_json(item) for item in value]) + "]"
-    if kind is str:
-        text, is_json = _double_quoted(value), not has_surrogate(value)
-    else:
-        text = _SCALARS[kind](value)
-        is_json = not text.startswith(_ONLY_YAML)
-    if not is_json:
-        raise _NotOneLineError
+    if kind is str and not has_surrogate(value):
+        return _double_quoted(value)
+    text = "!text" if kind is str else _SCALARS[kind](value)
+    if text.startswith(_ONLY_YAML):
+        raise ValueError
     return text
 
 
 def _json_key(key: Any) -> str:
     text = _json(key) if isinstance(key, str) else None
     if text is None or len(text) > LONGEST_KEY:
-        raise _NotOneLineError
+        raise ValueError
     return text
 
 
