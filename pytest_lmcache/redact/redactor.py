@@ -175,7 +175,8 @@ class Redactor:
     def _text_named(self, name: str, kind: NameKind, item: str | None, part: _Part) -> str | None:
         """The text, or None, under a name that is or may be a secret's."""
         if part is _Part.HEADERS or (part is _Part.ARGUMENTS and kind is NameKind.CREDENTIAL):
-            return placeholder_for(name.lower())
+            placeholder = placeholder_for(name.lower())
+            return item if item == placeholder else placeholder
         if item is None:
             return None
         clean = self._text(item)

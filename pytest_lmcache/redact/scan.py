@@ -73,7 +73,8 @@ def _is_query_name(name: str) -> bool:
 
 def redact_address(url: str) -> str:
     """The address of a call without its credentials: other machines have others in it, or none."""
-    return redact_parameters(_CREDENTIALS.sub(f"://{placeholder_for('url-credentials')}@", url))
+    clean = redact_parameters(_CREDENTIALS.sub(f"://{placeholder_for('url-credentials')}@", url))
+    return url if clean == url else clean  # the same object if nothing changes
 
 
 def redact_parameters(query: str) -> str:
