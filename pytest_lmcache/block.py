@@ -8,7 +8,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -60,8 +59,8 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             None if place is None else place.path,
             label="" if self._path is None else str(self._path),
             identity="" if place is None else identity_of(place.path, place.folder),
-            commands=replace(
-                block, record=block.block_with('mode="record"'), rewrite=block.block_with('mode="rewrite"')
+            commands=Commands(
+                block.block_with('mode="record"'), block.block_with('mode="rewrite"'), block.block
             ),
             where=tuple if place is None else place.hints,
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Commands:
+class Commands(NamedTuple):
     """How to record a test, or a ``use_cassette`` block, whose cassette is ``block`` as source code."""
 
     record: str = ""

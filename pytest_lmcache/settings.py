@@ -70,6 +70,7 @@ class Setting(NamedTuple):
     shown_default: str = ""  # the default in help and documentation
     alias: str = ""  # another spelling of the setting's name; after ``lm_`` also of its ini key
     adds_up: bool = False  # a mark adds values to those of the configuration
+    in_children: bool = False  # the interception reads it, so a test's child processes get it; JSON data
 
     @property
     def full_help(self) -> str:
@@ -183,11 +184,19 @@ class Settings(_Group):
         Repeat.LAST, kinds.one_of(Repeat), "what an identical call gets after the last recorded answer"
     )
     record_errors: RecordErrors = _setting(
-        RecordErrors.LASTING, kinds.one_of(RecordErrors), "which errors of the provider are recorded"
+        RecordErrors.LASTING,
+        kinds.one_of(RecordErrors),
+        "which errors of the provider are recorded",
+        in_children=True,
     )
-    usage: Usage = _setting(Usage.RECORDED, kinds.one_of(Usage), "token counts of a replayed answer")
+    usage: Usage = _setting(
+        Usage.RECORDED, kinds.one_of(Usage), "token counts of a replayed answer", in_children=True
+    )
     keep_headers: tuple[str, ...] = _setting(
-        (), kinds.TEXTS, "response headers to record, such as x-request-id or x-ratelimit-*"
+        (),
+        kinds.TEXTS,
+        "response headers to record, such as x-request-id or x-ratelimit-*",
+        in_children=True,
     )
     max_age: float | None = _setting(
         None, kinds.MAX_AGE, "age from which the summary counts a recording and mode record renews it"

@@ -23,7 +23,7 @@ from pytest_lmcache.errors import CassetteMiss
 from pytest_lmcache.interaction import Answer, Call
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recorder import Recorder
-from pytest_lmcache.settings import Mode
+from pytest_lmcache.settings import SETTINGS, Mode
 
 # Gives the recorder of a scope's process, by the name of the process; raises UnsupportedCall for a late call.
 Find = Callable[[str, str], Recorder | None]
@@ -209,9 +209,7 @@ class Peer:
             "mode": recorder.mode,
             "may_ask": recorder.may_ask,
             "is_offline": recorder.is_offline,
-            "usage": recorder.settings.usage,
-            "record_errors": recorder.settings.record_errors,
-            "keep_headers": [*recorder.settings.keep_headers],
+            **{name: getattr(recorder.settings, name) for name, row in SETTINGS.items() if row.in_children},
         }
 
     def _begin(

@@ -5,7 +5,7 @@ Each message has ``do``, ``number`` (of a call that has begun, else null) and, i
 | do       | more                        | reply                                                   |
 |----------|-----------------------------|---------------------------------------------------------|
 | hello    | scope, token, pid, name     |                                                         |
-| settings |                             | mode, may_ask, is_offline, usage, record_errors, keep_headers |
+| settings |                             | mode, may_ask, is_offline, and what is ``in_children`` |
 | begin    | name, request, fast_path, address | number, key, nth, streamed; answer, source if it is replayed |
 | claim    | waited, can_wait            | is_claimed; answer, source if another process asked     |
 | finish   | answer                      |                                                         |
