@@ -203,13 +203,8 @@ class CallLog:
 
         A mapping with ``prompt_tokens``, ``completion_tokens`` and ``total_tokens``.
         """
-        prompt = sum(record.tokens[0] for record in self._calls)
-        completion = sum(record.tokens[1] for record in self._calls)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-        }
+        prompt, completion = (sum(record.tokens[at] for record in self._calls) for at in (0, 1))
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     @property
     def not_recorded(self) -> list[NotRecorded]:

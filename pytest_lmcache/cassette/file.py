@@ -63,9 +63,8 @@ class Cassette:
         self._format = reader.OLDEST_FORMAT
         if data is None:
             return
-        header = reader.read_header(path, data)
-        self._format = header.format
-        is_current = strategy.is_builtin and header.key == strategy.name
+        self._format, key_name = reader.read_header(path, data)
+        is_current = strategy.is_builtin and key_name == strategy.name
         for entry in reader.read_documents(path, data):
             entry.key = entry.key or entry.stored_key()
             key = entry.key if is_current else strategy.key(entry.call())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from pytest_lmcache.cassette.document import Entry, conflict_error
 from pytest_lmcache.errors import CassetteError
@@ -20,13 +19,6 @@ DOCUMENT = re.compile(
 END_MARK = re.compile(rb"\n\.\.\.(?=\s|\Z)")
 VERSION = re.compile(rb"^lmcache: *([0-9]{1,9}) *(?:#.*)?$", re.MULTILINE)
 COMPLETE = re.compile(rb"\nseconds: [0-9]+\.[0-9]{3}\Z")
-
-
-class Header(NamedTuple):
-    """The first document of a cassette: the format of the file, and the name of the key strategy."""
-
-    format: int
-    key: str
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -53,8 +45,8 @@ def read_bytes(path: Path) -> bytes | None:
     return data + b"\n" if COMPLETE.search(data, len(data) - 30) else data
 
 
-def read_header(path: Path, data: bytes) -> Header:
-    """Return the header of a cassette. Raises CassetteError if the file is no cassette of a known format."""
+def read_header(path: Path, data: bytes) -> tuple[int, str]:
+    """Return a cassette's format and the name of its key strategy. Raises CassetteError if it is not a readable cassette."""
     mark = b"<<<<<<< "
     # Searched from the end, since that is several times faster; so is a single byte.
     if b"<" in data and (data.startswith(mark) or data.rfind(b"\n" + mark) >= 0):
@@ -84,7 +76,7 @@ def read_header(path: Path, data: bytes) -> Header:
         )
     if version is None or fields["lmcache"] not in range(OLDEST_FORMAT, NEWEST_FORMAT + 1):
         raise head.broken(f"there is no cassette format {fields['lmcache']!r}")
-    return Header(fields["lmcache"], str(fields.get("key")))
+    return fields["lmcache"], str(fields.get("key"))
 
 
 def read_documents(path: Path, data: bytes) -> list[Entry]:

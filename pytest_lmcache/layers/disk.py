@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pytest_lmcache.clock import is_moved
 from pytest_lmcache.errors import LayerError
@@ -21,9 +21,6 @@ DATABASE = Path("000", "cache.db")  # in the folder; diskcache's FanoutCache, us
 DB_TIMEOUT = 2.0  # seconds to wait for another process that has the database locked
 CHECK_SIZE_AFTER = 0.01  # of the size limit: check the database's size after putting so much into it
 IN_DATABASE = 1  # diskcache's MODE_RAW: the value is in the row, not in a file or pickled
-
-_MISSING = object()
-_T = TypeVar("_T")
 
 
 class DiskLayer:
@@ -53,8 +50,8 @@ class DiskLayer:
         key = plain_key(key)
 
         def read(cache: Any) -> dict[str, Any] | None:
-            text = cache.get(key, _MISSING)
-            if text is _MISSING:
+            text = cache.get(key)
+            if text is None:
                 return None
             value = from_text(text)
             if value is None:
@@ -95,7 +92,7 @@ class DiskLayer:
         """Leave no connection open; Python would warn about it."""
         self.close()
 
-    def _in_database(self, act: Callable[[Any], _T]) -> _T:
+    def _in_database(self, act: Callable[[Any], dict[str, Any] | None]) -> dict[str, Any] | None:
         try:
             with self._lock:
                 if self._cache is None:
@@ -127,7 +124,9 @@ class DiskLayer:
             eviction_policy="least-recently-used",
             cull_limit=0,
         )
-        _set_eviction(opened, "none", 0)  # a read is to take no lock and to write nothing
+        opened.reset(
+            "eviction_policy", "none", update=False
+        )  # a read is to take no lock and to write nothing
         return opened
 
     def _store_use(self, cache: Any) -> None:
@@ -135,13 +134,9 @@ class DiskLayer:
         if not self._used or is_moved():
             return
         used, self._used = self._used, {}
-        _set_eviction(cache, "least-recently-used", 0)
-        try:
-            with cache.transact():
-                for key in list(used):
-                    cache.get(key)
-        finally:
-            _set_eviction(cache, "none", 0)
+        with _eviction(cache, 0), cache.transact():
+            for key in list(used):
+                cache.get(key)
 
     def _evict(self, cache: Any, key: str, text: str) -> None:
         """Remove what was not used for longest until all fits, but never the value that was just put.
@@ -150,20 +145,23 @@ class DiskLayer:
         """
         while cache.volume() > self._size_limit and (count := len(cache)) > 1:
             self._store_use(cache)
-            _set_eviction(cache, "least-recently-used", max(1, count // 10))
-            try:
+            with _eviction(cache, max(1, count // 10)):
                 cache.set(key, text)
-            finally:
-                _set_eviction(cache, "none", 0)
 
 
-def _set_eviction(cache: Any, policy: str, count: int) -> None:
-    """Have diskcache keep the order of ``policy`` at each get, and evict up to ``count`` values at each set.
+@contextmanager
+def _eviction(cache: Any, count: int) -> Iterator[None]:
+    """Have diskcache keep the order of use at each get, and evict up to ``count`` values at each set.
 
     In this process, not for the others that use the database.
     """
-    cache.reset("eviction_policy", policy, update=False)
+    cache.reset("eviction_policy", "least-recently-used", update=False)
     cache.reset("cull_limit", count, update=False)
+    try:
+        yield
+    finally:
+        cache.reset("eviction_policy", "none", update=False)
+        cache.reset("cull_limit", 0, update=False)
 
 
 @cache

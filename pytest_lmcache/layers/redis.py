@@ -57,7 +57,12 @@ class RedisLayer:
             if scheme != "unix":  # Unix connections do not take it in every redis-py
                 options["socket_connect_timeout"] = timeout
             pool = ConnectionPool.from_url(scheme + separator + rest, **options)
-            pool.connection_class = _limited(pool.connection_class, timeout * LONGEST_ANSWER)
+
+            class Limited(pool.connection_class):  # type: ignore[misc,name-defined]
+                def _connect(self) -> Any:
+                    return _LimitedSocket(super()._connect(), timeout * LONGEST_ANSWER)
+
+            pool.connection_class = Limited
             pool.make_connection()  # does not connect, but checks the URL's query
         except (ValueError, TypeError, AttributeError):
             raise SETTINGS["url"].error(url, "RedisLayer(): url") from None
@@ -160,13 +165,3 @@ class _LimitedSocket:
             raise ConnectionError(f"its answer has more than {LARGEST_ANSWER:,} bytes")
         if time.monotonic() > self._deadline:
             raise ConnectionError(f"its answer was not there after {self._seconds:g} seconds")
-
-
-def _limited(kind: type[Any], seconds: float) -> type[Any]:
-    """Make a class of connections, of a class of redis-py's, that have such sockets."""
-
-    class Limited(kind):  # type: ignore[misc]
-        def _connect(self) -> Any:
-            return _LimitedSocket(super()._connect(), seconds)
-
-    return Limited
