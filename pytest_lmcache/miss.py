@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from pytest_lmcache.call_record import described
 from pytest_lmcache.cassette.file import Cassette, NoCassette
-from pytest_lmcache.errors import CassetteError, CassetteMiss, MissCause
+from pytest_lmcache.errors import CassetteError, CassetteMiss, MissCause, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
-from pytest_lmcache.missing_normalizers import folder_normalizers, has_same_key, missing_normalizers
+from pytest_lmcache.keys.normalizers import NORMALIZERS
 from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Misses:
         searched = (*searched, *self._unreadable[:_MAX_UNREADABLE])
         if (more := len(self._unreadable) - _MAX_UNREADABLE) > 0:
             searched = (*searched, f"{more} more recordings cannot be read: pytest-lmcache check")
-        found = nearest(call, [each for *_, each in recorded], partial(has_same_key, strategy, call))
+        found = nearest(call, [each for *_, each in recorded], partial(_has_same_key, strategy, call))
         if found is None:
             return details(cause=MissCause.NOT_RECORDED, searched=searched)
         place, entry, _ = recorded[found.index]
@@ -147,9 +147,9 @@ class Misses:
             details = partial(details, tokens=sum(answer.tokens), usd=answer.usd)
         except CassetteError:
             pass  # the message does not name what the recording cost
-        if found.differences and (more_set := missing_normalizers(strategy, call, found.call)):
+        if found.differences and (more_set := _missing_normalizers(strategy, call, found.call)):
             return details(cause=MissCause.NOT_NORMALIZED, normalizers=self._with_set(more_set))
-        folders = folder_normalizers(strategy, call, found.call)
+        folders = _folder_normalizers(strategy, call, found.call)
         return details(cause=MissCause.CHANGED, folder_normalizers=self._with_set(folders) if folders else ())
 
     def _with_set(self, normalizers: tuple[str, ...]) -> tuple[str, ...]:
@@ -172,6 +172,48 @@ def _miss(details: MissDetails) -> CassetteMiss:
     miss = CassetteMiss(message(details))
     miss.cause, miss.normalizers, miss.details = details.cause, details.normalizers, details
     return miss
+
+
+# ---- normalizers that would let a recording answer -----------------------------------------------------
+
+
+def _has_same_key(
+    strategy: KeyStrategy, call: Call, recorded: Call, more: Sequence[str] = NORMALIZERS
+) -> bool:
+    """Whether both calls have one key if the strategy has more normalizers, by default all there are."""
+    normalizing = strategy.with_normalizers(more)
+    try:
+        return normalizing.key(call) == normalizing.key(recorded)
+    except UnkeyableCallError:  # from a key function that cannot cope with placeholders
+        return False
+
+
+def _missing_normalizers(strategy: KeyStrategy, call: Call, recorded: Call) -> tuple[str, ...]:
+    """Return the fewest normalizers with which both calls have one key; none if not even all of them suffice."""
+    if not _has_same_key(strategy, call, recorded):
+        return ()
+    needed = list(NORMALIZERS)
+    for name in NORMALIZERS:
+        fewer = [other for other in needed if other != name]
+        if _has_same_key(strategy, call, recorded, fewer):
+            needed = fewer
+    return tuple(needed)
+
+
+def _folder_normalizers(strategy: KeyStrategy, call: Call, recorded: Call) -> tuple[str, ...]:
+    """Return those of ``tmp_path`` and ``rootdir`` that mask a folder in the call, but none in the recording."""
+    return tuple(
+        name
+        for name in ("tmp_path", "rootdir")
+        if _masks(strategy, name, call) and not _masks(strategy, name, recorded)
+    )
+
+
+def _masks(strategy: KeyStrategy, name: str, call: Call) -> bool:
+    try:
+        return strategy.with_normalizers([name]).text(call) != strategy.text(call)
+    except UnkeyableCallError:
+        return False
 
 
 # ---- the message ---------------------------------------------------------------------------------------

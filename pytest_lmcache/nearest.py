@@ -10,7 +10,6 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from enum import Enum
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,11 +22,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.interaction import Call
 
 
-class _Absent(Enum):
-    ABSENT = "absent"
-
-
-ABSENT: Final = _Absent.ABSENT
+ABSENT: Final[Any] = object()
 """The side of a Difference that has nothing at this path."""
 
 ENTRY_POINT: Final = "entry point"
@@ -131,9 +126,7 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
         for name in {**after, **before}:
             inner = f"{path}.{name}" if name.isidentifier() else f"{path}[{json.dumps(name)}]"
             yield from _differences(inner.lstrip("."), before.get(name, ABSENT), after.get(name, ABSENT))
-    elif (
-        isinstance(before, list) and isinstance(after, list) and not (_is_vector(before) or _is_vector(after))
-    ):
+    elif all(isinstance(value, list) and not _is_vector(value) for value in (before, after)):
         for index, one, other in _aligned(before, after):
             yield from _differences(f"{path}[{index}]", one, other)
     # Equal as a key sees it: 1, 1.0 and True are three things.
@@ -150,11 +143,9 @@ def _aligned(before: list[Any], after: list[Any]) -> Iterator[tuple[int, Any, An
     """The items that stand for each other, with their index; ABSENT if one list has none for the other's."""
     pairs: Iterable[tuple[Any, Any]] = zip_longest(before, after, fillvalue=ABSENT)
     if max(len(before), len(after)) <= _MAX_ALIGNED:
-        one_by_one = [*map(canonical, before)], [*map(canonical, after)]
         pairs = []
-        for _, start, end, other_start, other_end in SequenceMatcher(
-            None, *one_by_one, autojunk=False
-        ).get_opcodes():
+        matcher = SequenceMatcher(None, [*map(canonical, before)], [*map(canonical, after)], autojunk=False)
+        for _, start, end, other_start, other_end in matcher.get_opcodes():
             ours, theirs = before[start:end], after[other_start:other_end]
             pairs += zip(_padded(ours, theirs), _padded(theirs, ours), strict=True)
     index = other_index = 0
@@ -182,9 +173,6 @@ _SHORT = 40  # characters: two such values stand in one line
 _BEFORE_CHANGE = 30  # characters of a long line that are shown before its change
 _MAX_LINES = 40
 _MAX_LINES_OF_TEXT = 16
-_EXACT_LINES = (
-    2_000  # of two texts with more, difflib passes over frequent lines: it would take quadratic time
-)
 _DSPY_ENTRY_POINTS = {"dspy", "completion", "text_completion", "responses"}
 
 
@@ -201,10 +189,10 @@ def explain(differences: Sequence[Difference]) -> list[str]:
     first, lines = differences[0], list[str]()
     if first.path == ENTRY_POINT and {"dspy"} < {first.before, first.after} <= _DSPY_ENTRY_POINTS:
         engine = "lm15" if first.before == "dspy" else "litellm"
-        lines.append(
-            "DSPy has two engines, and chooses by OPENAI_API_BASE and the like. Set these as they were,"
-        )
-        lines.append(f'or name the engine that it was recorded through: dspy.LM(..., engine="{engine}").')
+        lines += [
+            "DSPy has two engines, and chooses by OPENAI_API_BASE and the like. Set these as they were,",
+            f'or name the engine that it was recorded through: dspy.LM(..., engine="{engine}").',
+        ]
     if first.path == "model" and len(differences) == 1:
         lines.append('Only the model differs. With key = "messages" one recording serves all models.')
     for number, difference in enumerate(differences):
@@ -239,28 +227,23 @@ def _block(difference: Difference) -> list[str]:
 
 def _changed_lines(before: list[str], after: list[str]) -> list[str]:
     """The changed lines of a text, each change with one line around it."""
-    matcher = SequenceMatcher(None, before, after, autojunk=len(before) + len(after) > _EXACT_LINES)
     lines: list[str] = []
-    for group in matcher.get_grouped_opcodes(1):
+    for group in SequenceMatcher(None, before, after).get_grouped_opcodes(1):
         if lines or group[0][1] > 0:
             lines.append(f"  … line {group[0][3] + 1}")
         for tag, start, end, other_start, other_end in group:
             old, new = before[start:end], after[other_start:other_end]
             if tag == "equal":
-                lines += [f"    {_line(line)}" for line in old]
+                lines += [f"    {_part(line)}" for line in old]
             elif len(old) == len(new):
                 shown = [_around_change(*pair) for pair in zip(old, new, strict=True)]
                 lines += [*(f"  - {one}" for one, _ in shown), *(f"  + {other}" for _, other in shown)]
             else:
-                lines += [*(f"  - {_line(line)}" for line in old), *(f"  + {_line(line)}" for line in new)]
+                lines += [*(f"  - {_part(line)}" for line in old), *(f"  + {_part(line)}" for line in new)]
     if len(lines) > _MAX_LINES_OF_TEXT:
         left = len(lines) - _MAX_LINES_OF_TEXT + 1
         lines[_MAX_LINES_OF_TEXT - 1 :] = [f"  … {left} more lines"]
     return lines
-
-
-def _line(text: str) -> str:
-    return _part(text, text, 0) if text else "(empty line)"
 
 
 def _around_change(one: str, other: str) -> tuple[str, str]:
@@ -270,7 +253,7 @@ def _around_change(one: str, other: str) -> tuple[str, str]:
     return _part(one, other, start), _part(other, one, start)
 
 
-def _part(text: str, other: str, start: int) -> str:
+def _part(text: str, other: str = "", start: int = 0) -> str:
     if not text:
         return "(empty)"
     end = start + WIDTH

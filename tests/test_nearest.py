@@ -137,7 +137,7 @@ def test_added_and_removed_lines_are_shown_with_a_line_around():
         "  … line 2",
         "    b",
         "  + new",
-        "  + (empty line)",
+        "  + (empty)",
         "    c",
         "  … line 7",
         "    e",
