@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, final
+from typing import Any, ClassVar, NoReturn, Protocol, final
 
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
@@ -14,21 +14,18 @@ from pytest_lmcache.errors import CacheError, CassetteError, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.bypassed_caches import call_seen
 from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled
-from pytest_lmcache.libraries.stream_recording import record_stream
+from pytest_lmcache.libraries.stream_recording import (
+    StreamCodec,
+    StreamRecording,
+    is_cancelled,
+    record_stream,
+)
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
-from pytest_lmcache.stream_chunks import Chunk
 
 POLL_INTERVAL = 0.02  # seconds between two attempts to claim a call
 MOST_ATTEMPTS = 3000  # in a minute
-
-
-class StreamCodec(NamedTuple):
-    """Turns a stream into plain data: each chunk as it is read, and the answer when the stream has ended."""
-
-    to_plain: Callable[[Any], Chunk]
-    to_answer: Callable[[list[Chunk]], Answer]
 
 
 class LibraryCall(Protocol):
@@ -171,7 +168,9 @@ class RecordedCall:
             keep_headers = self.recorder.settings.keep_headers
             codec = self.library.stream_codec(result, keep_headers)
             if codec is not None:
-                return record_stream(result, StreamRecording(self, codec))
+                recording = StreamRecording(codec, self.finish, self.failed)
+                self.record.open_stream = recording
+                return record_stream(result, recording)
             self.finish(self.library.to_answer(result, keep_headers))
             return result
 
@@ -279,55 +278,9 @@ def _request(recorder: Recorder, library: LibraryCall) -> dict[str, Any]:
         return {"unreadable": str(problem)}
 
 
-def is_cancelled(error: BaseException) -> bool:
-    """Whether an error is the cancellation of asyncio or trio, or that of a coroutine that is closed."""
-    names = {"CancelledError", "Cancelled", "GeneratorExit"}
-    return not isinstance(error, Exception) and type(error).__name__ in names
-
-
 def _has_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return False
     return True
-
-
-class StreamRecording:
-    """Records a stream while its caller reads it, and finishes the call at the stream's end."""
-
-    def __init__(self, call: RecordedCall, codec: StreamCodec) -> None:
-        self._call = call
-        self._codec = codec
-        self._chunks: list[Chunk] = []
-        self._open = True
-        self._is_cancelled = False
-        call.record.open_stream = self
-
-    def chunk(self, chunk: Any) -> None:
-        """Store one chunk before its reader can change it."""
-        self._chunks.append(self._codec.to_plain(chunk))
-
-    def ended(self, _stream: Any) -> None:
-        """Finish the call with the whole stream."""
-        self._finish(self._codec.to_answer(self._chunks))
-
-    def failed(self, error: BaseException) -> None:
-        """Record that the stream broke. A reader that was cancelled may still read on."""
-        if is_cancelled(error):
-            self._is_cancelled = True
-        elif self._open:
-            self._open = False
-            self._call.failed(error, self._as_cut(Answer(Kind.STREAM, self._chunks)))
-
-    def left(self) -> None:
-        """Finish the call with what was read so far."""
-        self._finish(Answer(Kind.STREAM, self._chunks, complete=False))
-
-    def _finish(self, answer: Answer) -> None:
-        if self._open:
-            self._open = False
-            self._call.finish(self._as_cut(answer))
-
-    def _as_cut(self, answer: Answer) -> Answer:
-        return answer._replace(complete=False, ended=CANCELLED) if self._is_cancelled else answer

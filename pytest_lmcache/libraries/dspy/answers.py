@@ -11,7 +11,7 @@ from pytest_lmcache.address import without_secrets
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.libraries.litellm.exceptions import LASTING_STATUS, unknown_exception
 from pytest_lmcache.libraries.litellm.headers import kept_headers
-from pytest_lmcache.libraries.litellm.prices import rounded, saved_at
+from pytest_lmcache.libraries.litellm.usage import rounded, saved_at
 from pytest_lmcache.libraries.plain_data import to_plain
 from pytest_lmcache.stream_chunks import Chunk, whole
 

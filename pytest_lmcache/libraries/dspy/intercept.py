@@ -13,8 +13,7 @@ from typing import Any
 
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.libraries.dspy import compat
-from pytest_lmcache.libraries.dspy.call import NAME, EngineCall
-from pytest_lmcache.libraries.dspy.engines import EQUIVALENCE
+from pytest_lmcache.libraries.dspy.call import EQUIVALENCE, NAME, EngineCall
 from pytest_lmcache.libraries.equivalence import EQUIVALENCES
 from pytest_lmcache.libraries.recorded_call import RecordedCall
 from pytest_lmcache.recorder import Recorder
@@ -28,7 +27,7 @@ Begin = Callable[..., RecordedCall | None]
 
 
 class Interception:
-    """Intercepts from the first ``open`` to the last ``close``.
+    """Intercepts from ``open`` to ``close``.
 
     ``find`` gives the recorder that a call belongs to. ``live_call`` is called with the name of a call that has none.
     """
@@ -36,7 +35,7 @@ class Interception:
     def __init__(self, find: Callable[[], Recorder | None], live_call: Callable[[str], None]) -> None:
         self._find = find
         self._live_call = live_call
-        self._users = 0
+        self._is_open = False
         self._lock = threading.RLock()  # reentrant: installing may import more of DSPy
         self._originals: list[tuple[type, str, Any]] = []
         self._module: ModuleType | None = None
@@ -44,9 +43,8 @@ class Interception:
     def open(self) -> None:
         """Install the interception. Raises DoorError if this DSPy's engine is not as expected."""
         with self._lock:
-            if not self._users:
-                self._install()
-            self._users += 1
+            self._install()
+            self._is_open = True
 
     def rescan(self) -> None:
         """Install it in a DSPy that has been imported anew."""
@@ -57,18 +55,18 @@ class Interception:
     def module_executed(self, module: ModuleType) -> None:
         """Install it in a module of DSPy's that has been imported anew or reloaded."""
         is_whole = getattr(sys.modules.get("dspy"), "__version__", None) is not None
-        if self._users and module.__name__ in MODULES and is_whole:
+        if self._is_open and module.__name__ in MODULES and is_whole:
             with self._lock:
                 self._install()
 
     def close(self) -> None:
         """Restore every class of DSPy's."""
         with self._lock:
-            self._users -= 1
-            while not self._users and self._originals:
+            self._is_open = False
+            while self._originals:
                 kind, name, original = self._originals.pop()
                 setattr(kind, name, original)
-            if not self._users and EQUIVALENCE in EQUIVALENCES:
+            if EQUIVALENCE in EQUIVALENCES:
                 EQUIVALENCES.remove(EQUIVALENCE)
 
     def begin(self, engine: Any, request: Any, *, is_stream: bool, is_async: bool) -> RecordedCall | None:

@@ -6,16 +6,16 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from pytest_lmcache.address import without_secrets
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries.dspy.compat import after_dspy_call
-from pytest_lmcache.libraries.litellm import answers, callbacks, exceptions, prices, usage
+from pytest_lmcache.libraries.litellm import answers, callbacks, exceptions, usage
 from pytest_lmcache.libraries.litellm.entry_points import EntryPoint
-from pytest_lmcache.libraries.recorded_call import RecordedCall, StreamCodec
-from pytest_lmcache.libraries.stream_recording import is_stream
+from pytest_lmcache.libraries.recorded_call import RecordedCall
+from pytest_lmcache.libraries.stream_recording import StreamCodec, is_stream
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Usage
 from pytest_lmcache.stream_chunks import Chunk
@@ -32,25 +32,11 @@ class Function(NamedTuple):
     parameters: Sequence[str]
 
 
-class WrapperBypass(Protocol):
-    """What is done in place of LiteLLM's wrapper for a call that never reached it, and of which no callback hears."""
-
-    def prepare(self, call: LiteLLMCall, answer: Answer, recorded: RecordedCall) -> None:
-        """Take what a logging object is made with."""
-
-    def logging_obj(self) -> Any:
-        """Make LiteLLM's logging object of the call."""
-
-    def complete(self, result: Any, answer: Answer) -> None:
-        """Add to an answer what the wrapper adds."""
-
-
 class LiteLLMCall:
     """A call of one of LiteLLM's entry points."""
 
     __slots__ = (
         "_args",
-        "_bypass",
         "_is_heard",
         "_kwargs",
         "_parameters",
@@ -63,13 +49,7 @@ class LiteLLMCall:
     without_usage = staticmethod(usage.without_usage)
     error_from_plain = staticmethod(exceptions.error_from_plain)
 
-    def __init__(
-        self,
-        function: Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        bypass: WrapperBypass | None = None,
-    ) -> None:
+    def __init__(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.entry = function.entry
         self.name = function.entry.name
         self.model = str(kwargs.get("model") or (args[0] if args else ""))
@@ -77,7 +57,6 @@ class LiteLLMCall:
         self._args = args
         self._kwargs = kwargs
         self._resolved: tuple[str, str | None] | None = None
-        self._bypass = bypass
         self._is_heard = False
 
     # ---- the question
@@ -130,7 +109,7 @@ class LiteLLMCall:
             tokens = usage.hidden_usage(last) or found or usage.usage_in_events(stored)
             hidden = ({"usage": tokens} if tokens else {}) | headers
             answer = Answer(Kind.STREAM, stored, hidden=hidden or None)
-            return answer._replace(usd=prices.price_of_usage(answer.usage, self.model, self._provider))
+            return answer._replace(usd=usage.price_of_usage(answer.usage, self.model, self._provider))
 
         return StreamCodec(to_plain, to_answer)
 
@@ -148,16 +127,14 @@ class LiteLLMCall:
         """What LiteLLM says that a response costs, in USD, by its price map and by the arguments of the call."""
         calculate = callbacks.cost_calculator(logging_obj)
         if calculate is None:
-            return prices.price(result, self.model, self._provider)
+            return usage.price(result, self.model, self._provider)
         model_id = (self._kwargs.get("model_info") or {}).get("id")
         usd = calculate(result=result, litellm_model_name=self.model, router_model_id=model_id)
-        return None if usd is None else prices.rounded(usd)
+        return None if usd is None else usage.rounded(usd)
 
     def prepare_replay(self, answer: Answer, recorded: RecordedCall) -> None:
         """Report a recorded answer to LiteLLM's logging."""
-        if self._bypass is not None:
-            self._bypass.prepare(self, answer, recorded)
-        elif (logging_obj := self._logging_obj()) is not None:
+        if (logging_obj := self._logging_obj()) is not None:
             self._is_heard = callbacks.has_listeners(logging_obj, fails=answer.error is not None)
             self.report(logging_obj, answer, recorded, is_heard=self._is_heard)
 
@@ -197,8 +174,7 @@ class LiteLLMCall:
             result = self.entry.answer.from_plain(answer.data)
             for name, value in {"custom_llm_provider": provider, **(answer.hidden or {})}.items():
                 answers.set_hidden_param(result, name, value)
-        if self._bypass is not None:
-            self._bypass.complete(result, answer)
+        self._complete(result, answer)
         is_counted = recorded.recorder.settings.usage is Usage.RECORDED
         waits = is_counted and after_dspy_call(functools.partial(answers.mark_hit, result))
         return answers.mark_hit(result, openly=not waits)
@@ -211,10 +187,13 @@ class LiteLLMCall:
 
     def saved_by_prompt_cache(self, cached: tuple[int, int]) -> float:
         """What the provider's own prompt cache saved, in USD."""
-        return prices.saved_by_prompt_cache(cached, self.model, self._provider)
+        return usage.saved_by_prompt_cache(cached, self.model, self._provider)
 
     def _logging_obj(self) -> Any:
-        return self._kwargs.get("litellm_logging_obj") if self._bypass is None else self._bypass.logging_obj()
+        return self._kwargs.get("litellm_logging_obj")
+
+    def _complete(self, result: Any, answer: Answer) -> None:
+        """Add what LiteLLM's wrapper would add if the call never reaches it."""
 
     @property
     def _provider(self) -> str | None:

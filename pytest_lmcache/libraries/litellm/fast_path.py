@@ -43,8 +43,7 @@ def replay(
     __tracebackhide__ = True
     if recorder is None or not recorder.mode.replays or not _wrapper_adds_nothing(kwargs):
         return None
-    bypass = Bypass(function.name, args, kwargs)
-    call = RecordedCall(recorder, LiteLLMCall(function, args, kwargs, bypass), fast_path=True)
+    call = RecordedCall(recorder, FastPathCall(function, args, kwargs), fast_path=True)
     return None if call.stored is None else call.replay(call.stored)
 
 
@@ -65,34 +64,30 @@ def _validates(response_format: Any) -> bool:
     return isinstance(response_format, dict) and "response_schema" in response_format
 
 
-class Bypass:
-    """Does for one call what LiteLLM's wrapper does, except for what callbacks hear."""
+class FastPathCall(LiteLLMCall):
+    """A call for which we do what LiteLLM's wrapper does, except for what callbacks hear."""
 
-    def __init__(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    __slots__ = ("_answer", "_began", "_function", "_id", "_recorded")
+
+    def __init__(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(function, args, kwargs)
         self._began = RealTime.seconds()
-        self._function = function
-        self._args = args
-        self._kwargs = kwargs
+        self._function = function.name
         self._id = str(uuid.uuid4())
-        self._call: LiteLLMCall
-        self._answer: Answer
-        self._recorded: RecordedCall
 
-    def prepare(self, call: LiteLLMCall, answer: Answer, recorded: RecordedCall) -> None:
+    def prepare_replay(self, answer: Answer, recorded: RecordedCall) -> None:
         """Remember what a logging object is made with."""
-        self._call, self._answer, self._recorded = call, answer, recorded
+        self._answer, self._recorded = answer, recorded
 
-    def logging_obj(self) -> Any:
-        """Make LiteLLM's logging object of the call."""
+    def _logging_obj(self) -> Any:
         from litellm.utils import function_setup
 
         kwargs = {**self._kwargs, "litellm_call_id": self._id}
         made, _ = function_setup(self._function, _NoRules(), RealTime.now(), *self._args, **kwargs)
-        self._call.report(made, self._answer, self._recorded, is_heard=False)
+        self.report(made, self._answer, self._recorded, is_heard=False)
         return made
 
-    def complete(self, result: Any, answer: Answer) -> None:
-        """Add to an answer what the wrapper adds."""
+    def _complete(self, result: Any, answer: Answer) -> None:
         is_stream = answer.kind is Kind.STREAM
         if is_stream:
             # The logging object of a stream is made when somebody looks at it: with the lists as they are now.
@@ -106,7 +101,7 @@ class Bypass:
             model_id=None,
             response_cost=0.0 if is_stream else self._cost(result, answer),
             additional_headers=_headers(params.get("additional_headers")),
-            litellm_model_name=self._call.model,
+            litellm_model_name=self.model,
             callback_duration_ms=0.0,
             _response_ms=took,
             **compat.provider_response_model(result),
@@ -120,11 +115,11 @@ class Bypass:
             return given
         from litellm import get_api_base
 
-        base: str | None = get_api_base(model=self._call.model, optional_params=self._kwargs)
+        base: str | None = get_api_base(model=self.model, optional_params=self._kwargs)
         return base
 
     def _cost(self, result: Any, answer: Answer) -> float | None:
-        return self._call.price(result, self.logging_obj()) if answer.usd is None else answer.usd
+        return self.price(result, self._logging_obj()) if answer.usd is None else answer.usd
 
 
 class _NoRules:

@@ -41,7 +41,7 @@ class SwappedCode(NamedTuple):
 
 
 class Interception:
-    """Intercepts from the first ``open`` to the last ``close``; any thread may call these methods.
+    """Intercepts from ``open`` to ``close``; any thread may call these methods.
 
     ``find`` gives the recorder that a call belongs to. ``live_call`` is called with the name of a call that has none.
     """
@@ -49,7 +49,7 @@ class Interception:
     def __init__(self, find: Callable[[], Recorder | None], live_call: Callable[[str], None]) -> None:
         self._find = find
         self._live_call = live_call
-        self._users = 0
+        self._is_open = False
         self._lock = threading.RLock()  # reentrant: a scan may import more of LiteLLM
         self._cells: list[ReplacedCell] = []
         self._codes: list[SwappedCode] = []
@@ -58,13 +58,12 @@ class Interception:
     def open(self) -> None:
         """Install the interception. Raises DoorError if this LiteLLM's functions are not as expected."""
         with self._lock:
-            self._users += 1
-            if self._users > 1:
-                return
+            self._is_open = True
             try:
                 self._scan()
             except BaseException:
-                self._users = self._scanned = self._modules = self._litellm = 0
+                self._is_open = False
+                self._scanned = self._modules = self._litellm = 0
                 self._cells.clear()
                 raise
             self._install()
@@ -78,15 +77,13 @@ class Interception:
         """Install it in a module of LiteLLM's that has been imported or reloaded."""
         streams.forget_classes()
         with self._lock:
-            if self._users:
+            if self._is_open:
                 self._install_after(lambda: self._find_functions([module.__name__]))
 
     def close(self) -> None:
         """Restore every function of LiteLLM's."""
         with self._lock:
-            self._users -= 1
-            if self._users:
-                return
+            self._is_open = False
             for cell in self._cells:
                 cell.cell.cell_contents = cell.original
             for code in self._codes:

@@ -4,7 +4,7 @@ import litellm
 import pytest
 
 from pytest_lmcache import use_cassette
-from pytest_lmcache.libraries.litellm import prices
+from pytest_lmcache.libraries.litellm.usage import price_of_usage, rounded, saved_at
 
 
 @pytest.mark.parametrize(
@@ -13,16 +13,16 @@ from pytest_lmcache.libraries.litellm import prices
 )
 def test_rounded(usd, written):
     """A price shows nothing of how floats are added."""
-    assert repr(prices.rounded(usd)) == written
+    assert repr(rounded(usd)) == written
 
 
 def test_each_price_is_rounded():
     """What the provider says, what the tokens cost, and what a prompt cache saved."""
-    assert prices.price_of_usage({"cost": 7.250000000000001e-05}, "gpt-4o-mini", "openai") == 7.25e-05
+    assert price_of_usage({"cost": 7.250000000000001e-05}, "gpt-4o-mini", "openai") == 7.25e-05
     rates = {"input_cost_per_token": 0.3, "cache_read_input_token_cost": 0.1}
-    assert prices.saved_at(rates, (1, 5)) == 0.2
+    assert saved_at(rates, (1, 5)) == 0.2
     usage = {"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16}
-    found = prices.price_of_usage(usage, "gpt-4o-mini", "openai")
+    found = price_of_usage(usage, "gpt-4o-mini", "openai")
     assert found == float(f"{found:.12g}")
 
 
