@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.cassette.file import Cassette, NoCassette
-from pytest_lmcache.cassette.old_placeholders import OldRecording, old_recordings
 from pytest_lmcache.clock import seconds_since
 from pytest_lmcache.errors import CassetteError, shorten
 from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.keys.strategies import MACHINE_SECRET, KeyStrategy
 from pytest_lmcache.libraries.equivalence import EQUIVALENCES, Equivalence
+from pytest_lmcache.redact import HASHLESS_PLACEHOLDER, Redactor
 from pytest_lmcache.settings import Repeat
 
-if TYPE_CHECKING:
-    from pytest_lmcache.keys.strategies import KeyStrategy
-    from pytest_lmcache.redact import Redactor
+# After a name, as in "api_key":"<redacted:api_key>", any text may have been there, or null.
+_NAME_BEFORE = re.compile(r'"([^"\\]{1,80})":"$')
+_WHOLE = r'(?:"(?:[^"\\]|\\.)*+"|null)'
+_WITHIN = r'(?:<redacted:[^<>"]{1,100}>|[^\s"\\<>]|\\[^"])+?'
+# In a URL that was an argument; the words of a prompt may follow.
+_PARAMETER_BEFORE = re.compile(r"[?&][\w.\-]{2,40}=$")
+_PARAMETER = r'(?:<redacted:[^<>"]{1,100}>|[^&#"\\<>]|\\.)*?'
 
 
 class Recordings:
@@ -74,7 +80,28 @@ class Recordings:
 
     @cached_property
     def _old(self) -> list[OldRecording]:
-        return list(old_recordings(self._cassette.entries, self._strategy, self._redact))
+        """The recordings that were made under other rules of redaction, except broken ones, which a miss names.
+
+        What only today's rules redact is redacted in the recorded request too. A placeholder without a hash matches
+        any value, since the rules of that time may have redacted it. In newer recordings, whose keys begin with
+        ``MACHINE_SECRET``, it stands for a secret of the machine and matches only itself.
+        """
+        found = []
+        for entry in self._cassette.entries:
+            question = entry.question.decode(errors="replace")
+            has_own = HASHLESS_PLACEHOLDER.search(question) is not None
+            is_same = self._redact(question) == question
+            if is_same and not has_own:
+                continue
+            try:
+                is_new, call = entry.stored_key().startswith(MACHINE_SECRET), entry.call()
+            except CassetteError:
+                continue
+            if not (is_new and is_same):
+                text = self._strategy.text(call._replace(request=self._redact.request(call.request)))
+                streamed = bool(call.request.get("stream"))
+                found.append(OldRecording(entry.key, call.name, streamed, text, is_new or not has_own))
+        return found
 
     def _equivalent_keys(self, name: str, equivalence: Equivalence) -> dict[str, str]:
         """Return the keys of the responses to calls of a name, by the keys of the calls' common forms."""
@@ -105,3 +132,41 @@ def answer_of(entry: Entry, call: Call, equivalence: Equivalence | None) -> Answ
     except Exception as problem:
         what = f"{equivalence.library} cannot convert this answer: {shorten(str(problem))}"
         raise entry.broken(what) from problem
+
+
+class OldRecording(NamedTuple):
+    """A recording whose request today's rules would redact in another way."""
+
+    key: str
+    name: str
+    streamed: bool
+    text: str
+    is_exact: bool
+
+    def matches(self, call: Call, text: str) -> bool:
+        """Whether a call is the recorded one, if a placeholder may stand for any value."""
+        if call.name != self.name or bool(call.request.get("stream")) != self.streamed:
+            return False
+        if self.is_exact:
+            return text == self.text
+        texts, gaps = self._parts()
+        if not (text.startswith(texts[0]) and text.endswith(texts[-1])):
+            return False
+        pattern = "".join(re.escape(part) + gap for part, gap in zip(texts, [*gaps, ""], strict=True))
+        return re.fullmatch(pattern, text, re.DOTALL) is not None
+
+    def _parts(self) -> tuple[list[str], list[str]]:
+        """Return the text between the placeholders, and a pattern for each placeholder."""
+        texts, gaps, done = [], [], 0
+        for found in HASHLESS_PLACEHOLDER.finditer(self.text):
+            start, end = found.span()
+            name = _NAME_BEFORE.search(self.text[max(0, start - 90) : start])
+            if name and found[0] == f"<redacted:{name[1].lower()}>" and self.text[end : end + 1] == '"':
+                start, end = start - 1, end + 1
+                gaps.append(_WHOLE)
+            else:
+                is_parameter = _PARAMETER_BEFORE.search(self.text[max(0, start - 45) : start])
+                gaps.append(_PARAMETER if is_parameter else _WITHIN)
+            texts.append(self.text[done:start])
+            done = end
+        return [*texts, self.text[done:]], gaps
