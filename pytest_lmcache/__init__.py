@@ -40,23 +40,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the engine when it is first used: the plugin starts with every pytest, the engine need not."""
-    if name == "Cache":
-        from pytest_lmcache.layers.stack import Cache
-
-        return Cache
-    if name == "use_cassette":
-        from pytest_lmcache.block import use_cassette
-
-        return use_cassette
-    if name == "configure_cache":
-        from pytest_lmcache.session import configure_cache
-
-        return configure_cache
-    if name in __all__:
-        from pytest_lmcache import errors
-
-        return getattr(errors, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    file = {"Cache": "layers.stack", "configure_cache": "session", "use_cassette": "block"}.get(
+        name, "errors"
+    )
+    return getattr(import_module(f"{__name__}.{file}"), name)
 
 
 class _Package(ModuleType):

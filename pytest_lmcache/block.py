@@ -44,18 +44,15 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
                 )
         self._path = None if path is None else Path(_checked(path))
         self._given = settings
-        self._updated(Settings())
+        Settings().updated(settings, "use_cassette()")
         self._open: list[Recorder] = []
-
-    def _updated(self, settings: Settings) -> Settings:
-        return settings.updated(self._given, "use_cassette()")
 
     def __enter__(self) -> Recorder:
         configuration = session.configuration
         place = None if self._path is None else configuration.locate(self._path)
         block = Commands(block="None" if self._path is None else f'"{self._path}"')
         recorder = session.recorders.make(
-            self._updated(configuration.block_settings),
+            configuration.block_settings.updated(self._given, "use_cassette()"),
             None if place is None else place.path,
             label="" if self._path is None else str(self._path),
             identity="" if place is None else identity_of(place.path, place.folder),
@@ -72,7 +69,10 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         recorder = self._ended()
         session.close(recorder)
         # A rewrite drops what it did not ask, unless another block of this run uses the file too.
-        recorder.is_shared = recorder.path is not None and _count_use(recorder.path) > 1
+        if recorder.path is not None:
+            with _lock:
+                _uses[recorder.path] += 1
+                recorder.is_shared = _uses[recorder.path] > 1
         faults = [*recorder.faults, *recorder.inner_faults]
         unraised = [fault for fault in faults if not getattr(fault, REPORTED, False)]
         passed = kind is None and not recorder.faults and not unraised
@@ -142,13 +142,6 @@ def _not_decorable(function: Any, kind: str) -> SettingsError:
 
 def _name(thing: Any) -> str:
     return str(getattr(thing, "__qualname__", thing))
-
-
-def _count_use(path: Path) -> int:
-    """How many blocks of this process have used a file, with this one."""
-    with _lock:
-        _uses[path] += 1
-        return _uses[path]
 
 
 def _checked(path: Any) -> str:

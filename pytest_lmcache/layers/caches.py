@@ -26,7 +26,7 @@ class Caches:
     def configure(self, **layers: Any) -> None:
         """Choose the layers of the cache that stands behind all cassettes which name no other."""
         CacheSettings().updated(layers, "configure_cache()")
-        self.retry()
+        self._failed_stores = set()  # try every folder and server again
         self._configured = layers
         self._assigned = None
 
@@ -85,8 +85,4 @@ class Caches:
             cache.close()
         self._by_settings.clear()
         self._used.clear()
-        self.retry()
-
-    def retry(self) -> None:
-        """Have caches that are opened from now on try every folder and server again."""
         self._failed_stores = set()

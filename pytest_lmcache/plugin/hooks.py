@@ -15,7 +15,7 @@ from pytest_lmcache.environment import PARENT_VARIABLE
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning, SettingsError, UnsupportedCall
 from pytest_lmcache.origins import coroutine_of
 from pytest_lmcache.plugin import import_warnings
-from pytest_lmcache.plugin.cassette_names import test_owner
+from pytest_lmcache.plugin.cassette_paths import test_owner
 from pytest_lmcache.plugin.node_recorders import (
     BACKEND,
     backend_key,
@@ -54,9 +54,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings and register the marker and the run's hooks."""
-    if os.environ.get(
-        PARENT_VARIABLE
-    ):  # a test has started this process, but its run has cassettes of its own
+    # A test has started this process, but its run has cassettes of its own.
+    if os.environ.get(PARENT_VARIABLE):
         from pytest_lmcache.children import boot
 
         boot.start("")

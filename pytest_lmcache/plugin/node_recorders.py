@@ -13,8 +13,8 @@ import pytest
 
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.plugin.cassette_names import Owner
-from pytest_lmcache.plugin.rootdir import (
+from pytest_lmcache.plugin.cassette_paths import (
+    Owner,
     base_folder,
     cassette_folder,
     find_cassette,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_lmcache import origins
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
+from pytest_lmcache.plugin.cassette_paths import relative
 from pytest_lmcache.plugin.reports import calling_file
-from pytest_lmcache.plugin.rootdir import relative
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
@@ -34,27 +35,24 @@ class RunObserver(Observer):
         self.mode = mode
         self.refuses_outside = refuses_outside  # whether to refuse calls that belong to no test
         self.current: pytest.Item | None = None
-        self._summary: Summary | None = None
         self._alarm: Timer | None = None
         self._lock = threading.RLock()
 
-    @property
+    @cached_property
     def summary(self) -> Summary:
         """The facts of this process and of the workers that have ended."""
-        if self._summary is None:
-            from pytest_lmcache.summary import Summary
+        from pytest_lmcache.summary import Summary
 
-            self._summary = Summary()
-        return self._summary
+        return Summary()
 
     @property
     def has_counted(self) -> bool:
         """Whether anything was counted."""
-        return self._summary is not None
+        return "summary" in vars(self)
 
     def add_worker(self, data: dict[str, Any]) -> None:
         """Add the facts that a worker process sent."""
-        self._summary = self.summary + type(self.summary).from_plain(data)
+        self.summary += type(self.summary).from_plain(data)
 
     def call_missed(self, miss: CassetteMiss) -> None:
         """Print a miss if its test goes on: it may hang, waiting for a thread that the miss has ended."""
@@ -91,7 +89,17 @@ class RunObserver(Observer):
         origin = origins.current()
         is_late = origin is not None and origin.late is not None
         if self.current is None and self.refuses_outside and not is_late:
-            self._refuse_outside()
+            file, is_import = calling_file()
+            where = relative(Path(file), self.config.rootpath) if file else "a thread"
+            with self._lock:
+                self.summary.add_refused_outside(where)
+            when = "while it is imported" if is_import else "outside of the tests"
+            raise UnsupportedCall(
+                f"{where} calls a language model {when}. Under lm_auto, mode {self.mode} lets nothing reach a provider "
+                "unrecorded, and this call belongs to no test.\n"
+                "Make it in a test or a fixture, or record it in place: "
+                'with pytest_lmcache.use_cassette("cassettes/name.yaml"): ...'
+            )
         with self._lock:
             self.summary.add_unmarked_calls(self._place, 1)
 
@@ -106,16 +114,3 @@ class RunObserver(Observer):
     @property
     def _place(self) -> str:
         return self.current.nodeid if self.current is not None else OUTSIDE
-
-    def _refuse_outside(self) -> NoReturn:
-        file, is_import = calling_file()
-        where = relative(Path(file), self.config.rootpath) if file else "a thread"
-        with self._lock:
-            self.summary.add_refused_outside(where)
-        when = "while it is imported" if is_import else "outside of the tests"
-        raise UnsupportedCall(
-            f"{where} calls a language model {when}. Under lm_auto, mode {self.mode} lets nothing reach a provider "
-            "unrecorded, and this call belongs to no test.\n"
-            "Make it in a test or a fixture, or record it in place: "
-            'with pytest_lmcache.use_cassette("cassettes/name.yaml"): ...'
-        )

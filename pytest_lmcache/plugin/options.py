@@ -46,7 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             group.addoption(option, metavar=metavar, help=row.full_help)
         for key in _ini_keys(row):
             text = row.full_help if key == row.ini else f"another spelling of {row.ini}"
-            parser.addini(key, text, type=_ini_type(row.kind), default=None)
+            kind: Any = row.kind.ini
+            if kind == "float" and pytest.version_tuple < (8, 4):
+                kind = "string"
+            parser.addini(key, text, type=kind, default=None)
 
 
 def ini_values(config: pytest.Config, group: type[_Group]) -> dict[str, Any]:
@@ -95,10 +98,6 @@ def _dest(option: str) -> str:
 
 def _ini_keys(row: Setting) -> list[str]:
     return [key for key in (row.ini, row.alias and f"lm_{row.alias}") if key]
-
-
-def _ini_type(kind: Kind) -> Any:
-    return "string" if kind.ini == "float" and pytest.version_tuple < (8, 4) else kind.ini
 
 
 def _ini_value(config: pytest.Config, key: str, kind: Kind) -> Any:

@@ -17,7 +17,7 @@ from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, Setting
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
-from pytest_lmcache.plugin.cassette_names import test_owner
+from pytest_lmcache.plugin.cassette_paths import below_rootdir, find_cassette, hints, test_owner
 from pytest_lmcache.plugin.node_recorders import (
     NodeRecorders,
     check_names,
@@ -28,7 +28,6 @@ from pytest_lmcache.plugin.node_recorders import (
 )
 from pytest_lmcache.plugin.observer import RunObserver
 from pytest_lmcache.plugin.options import cache_settings, ini_values, option_values
-from pytest_lmcache.plugin.rootdir import below_rootdir, find_cassette, hints
 from pytest_lmcache.settings import Mode, RunSettings, Settings
 
 if TYPE_CHECKING:
@@ -58,9 +57,8 @@ class Run:
         self.marked_fixtures: set[Any] = set()  # the definitions of fixtures that marked tests need
         # What opens the recorders of shared fixtures that are being set up.
         self.set_ups: list[Callable[[], None]] = []
-        self.is_watching = (
-            False  # whether the interception is on, and calls outside of recorded tests are counted
-        )
+        # Whether the interception is on, and calls outside of recorded tests are counted.
+        self.is_watching = False
         self._has_engine = False
         self._undo = ExitStack()  # takes from the engine what it has of this run
         self._origin: Origin | None = None  # of the test that runs

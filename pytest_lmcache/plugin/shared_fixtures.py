@@ -9,7 +9,7 @@ import pytest
 
 from pytest_lmcache import origins
 from pytest_lmcache.origins import Origin
-from pytest_lmcache.plugin.cassette_names import fixture_owner
+from pytest_lmcache.plugin.cassette_paths import fixture_owner
 from pytest_lmcache.plugin.node_recorders import recorder_key
 from pytest_lmcache.plugin.run import Run
 
