@@ -80,10 +80,11 @@ class ChunkCodec:
             nonlocal repeat
             if isinstance(chunk, str):
                 return repeat(chunk)
-            data, path = copied(chunk), text_path(chunk)
-            if self.is_chat and path == CHAT_TEXT and split(data, path)[1] is not None:
+            path = text_path(chunk)
+            if self.is_chat and path == CHAT_TEXT and split(chunk, path)[1] is not None:
                 repeat = _chat_repeater(first := self.from_plain(chunk))
                 return first
+            data = copied(chunk)
             repeat = lambda text: self.from_plain(copied(with_text(data, path, text)))  # noqa: E731
             return self.from_plain(chunk)
 
