@@ -13,10 +13,11 @@ TESTS ?=
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON \
   -DGGML_AVX512=OFF -DGGML_AMX_TILE=OFF
 
-.PHONY: help demo test coverage lint check record-demo clean
+.PHONY: help demo quick test coverage lint check record-demo clean
 
 help:
 	@echo "make demo         replay the example suite from its cassettes, offline"
+	@echo "make quick        run the tests that are not slow (under a minute on two cores)"
 	@echo "make test         run the whole test suite (6 minutes on two cores)"
 	@echo "make coverage     the same, with the coverage of branches"
 	@echo "make lint         check style, format and types"
@@ -28,9 +29,14 @@ demo: .venv/.demo
 	$(BIN)/python -m pytest examples
 
 # Files are not split over processes: the tests of a file share their provider. They run in the order of a plain run.
+RUN_TESTS := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
+
+quick: .venv/.dev
+	$(RUN_TESTS) -m "not slow" $(TESTS)
+
 test: .venv/.dev
 	@echo "The test suite takes about 6 minutes on two cores. Only the first make needs a network: it installs what the tests use."
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder $(TESTS)
+	$(RUN_TESTS) $(TESTS)
 
 # Python 3.11 may refuse to trace many threads that start at once.
 coverage: .venv/.dev

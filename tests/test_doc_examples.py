@@ -48,6 +48,7 @@ def reader(tmp_path, monkeypatch, valkey, client):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "text"), BLOCKS)
 def test_block_runs(reader, page, text, monkeypatch):
     """A block that is copied, with the files that its page names, runs and says the truth."""

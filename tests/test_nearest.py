@@ -104,6 +104,7 @@ def test_what_the_first_look_does_not_read_still_counts():
     assert nearest(call(messages=says(f"{edges}yet another matter {edges}")), recorded).index == 1
 
 
+@pytest.mark.slow
 def test_the_nearest_of_ten_thousand():
     """In a large cassette the recording that shares most words is found."""
     recorded = [
@@ -287,6 +288,7 @@ PLAIN = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(PLAIN, PLAIN)
 def test_any_two_requests_can_be_told_apart(one, other):
     """There is a difference exactly where the keys differ, and it can always be printed."""

@@ -15,6 +15,8 @@ from helpers import blocks
 
 import pytest_lmcache
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Says which package it got; the README's example is beside it.

@@ -15,7 +15,7 @@ import pytest
 from provider import FAILURES, Provider, Reply, vector
 
 # LiteLLM, pydantic and event loops warn about one another; here only the provider is on trial.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 KEY = "sk-local-1234567890"
 HELLO = [{"role": "user", "content": "Hello there"}]

@@ -48,6 +48,7 @@ def stream(given_runs):
     return [each for first, texts in given_runs for each in (first, *(texts if text_path(first) else ()))]
 
 
+@pytest.mark.slow
 @many
 @given(runs)
 @example([(chunk("a"), ["\ud800", "b"])])
@@ -60,6 +61,7 @@ def test_a_layer_gives_each_chunk_back(given_runs):
     assert exactly(revived.data[1:]) == exactly(data[1:])
 
 
+@pytest.mark.slow
 @many
 @given(runs)
 def test_a_file_gives_each_chunk_back(given_runs):
@@ -70,6 +72,7 @@ def test_a_file_gives_each_chunk_back(given_runs):
     assert [*whole(read.data)] == [*whole(data)]
 
 
+@pytest.mark.slow
 @many
 @given(runs)
 @example([(chunk("a", role=KEY), ["b"])])
@@ -92,6 +95,7 @@ pieces = st.lists(
 )
 
 
+@pytest.mark.slow
 @many
 @given(pieces)
 def test_litellm_s_objects_are_as_if_each_were_made_alone(said):
@@ -142,6 +146,7 @@ def test_what_repeats_a_chunk_is_found_while_a_stream_is_recorded():
     assert [type(item) for item in kept["data"]] == [dict, str, dict, str]
 
 
+@pytest.mark.slow
 @many
 @given(st.lists(chunks, max_size=6))
 @example([{"delta": {"content": "a", "text": None}}, {"delta": {"content": None, "text": "b"}}])

@@ -143,6 +143,7 @@ SAMPLE = random.Random(1).sample(EDITS, 300)  # all 15,000 pass too, in seven mi
 WAYS = [{}, {"usage": "empty"}, {"is_async": True}, {"is_heard": True}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_whatever_a_field_holds_is_answered_or_refused(tmp_path, part, quiet):
     """No edit of a recorded answer becomes an exception that the code under test, or its author, cannot place."""

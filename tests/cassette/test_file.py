@@ -168,6 +168,7 @@ answers = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(mappings, answers), min_size=1, max_size=4))
 def test_whatever_was_asked_and_answered_is_found_again(path, pairs):
@@ -1047,6 +1048,7 @@ for number in range(15):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(path, tmp_path_factory):
     """Processes may record into one shared cassette, whatever their temporary folder: all their answers are in it."""
     command = [sys.executable, "-c", WRITER, str(Path(__file__).parents[1]), str(path)]

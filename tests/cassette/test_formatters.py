@@ -13,6 +13,8 @@ from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cli.main import main
 from pytest_lmcache.interaction import Answer, Kind
 
+pytestmark = pytest.mark.slow
+
 YAMLFMT = [Path(sys.executable).with_name("yamlfmt"), "-formatter"]
 # npm installs it there (see Makefile) where there is one; a machine without Node.js has no prettier either.
 PRETTIER = shutil.which("prettier", path=Path(sys.prefix, "prettier/node_modules/.bin")) or shutil.which(

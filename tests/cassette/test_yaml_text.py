@@ -222,6 +222,7 @@ def has_no_tag(value):
     return not isinstance(value, bytes) and value == value  # noqa: PLR0124
 
 
+@pytest.mark.slow
 @quick
 @given(documents.filter(has_no_tag))
 def test_any_yaml_reader_sees_the_same(data):
@@ -245,6 +246,7 @@ def test_pyyaml_without_libyaml_reads_the_same(data):
             yaml_reader.loader_class.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

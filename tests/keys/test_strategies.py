@@ -325,6 +325,7 @@ def test_the_same_question_has_the_same_key(case):
     assert key(*args, **kwargs) == key(*other_args, **other_kwargs)
 
 
+@pytest.mark.slow
 def test_a_message_object_of_litellm_is_its_plain_dict():
     """A history that holds an answer's message replays like one that holds the dict of it."""
     from litellm import Message

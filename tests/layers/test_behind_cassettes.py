@@ -106,6 +106,7 @@ def fresh_process(cache):
 # ---- behind a cassette
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_paid_answer_outlives_a_failing_test(way, stream, provider, cache, tmp_path):
@@ -232,6 +233,7 @@ def test_errors_and_half_read_streams_are_not_kept(provider, cache):
     assert all(not stats.puts for stats in cache.stats().values())
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_paid_for(provider, tmp_path):
     """After kill -9 in the middle of 20 calls, recording again asks the provider for the rest alone."""
     code = f"""

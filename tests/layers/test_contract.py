@@ -217,6 +217,7 @@ def test_ages_from_the_recording(make, name):
         assert aging.get("k1") is None, "too old when it was put"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", ["2020-01-01", "2040-01-01"])
 @pytest.mark.parametrize("name", STORES)
 def test_a_clock_that_a_test_has_moved_ages_nothing_for_others(make, name, moved):
@@ -247,6 +248,7 @@ def test_a_clock_that_a_test_has_set_back_makes_nothing_young(make, name):
         assert aging.get("k1") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STORES)
 def test_a_test_moves_the_clock_to_see_what_is_stored_grow_old(make, name):
     """An answer that was stored before a test moved the clock is too old where the clock says so, and only there."""
@@ -359,6 +361,7 @@ class Agreement(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+@pytest.mark.slow
 def test_all_agree(empty):
     """Whatever is put, changed and waited for, every layer and every composition of them says the same."""
     Agreement.url = empty

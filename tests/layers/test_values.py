@@ -58,6 +58,7 @@ def through_json(value):
     return json.loads(json.dumps(value))
 
 
+@pytest.mark.slow
 @quick
 @given(answers)
 @example(Answer(Kind.RESPONSE, {"a": PAIR, PAIR: {"b": "\ud800", "\udc80": 1}}))

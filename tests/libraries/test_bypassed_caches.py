@@ -208,6 +208,7 @@ print("cache" in vars(dspy), os.path.exists(os.environ["DSPY_CACHEDIR"]), dspy._
 """
 
 
+@pytest.mark.slow
 def test_dspy_imported_within_the_test(tmp_path):
     """DSPy may be imported only in a test: its cache is out of the way, and none is made on disk by us."""
     environment = {

@@ -49,6 +49,7 @@ def test_summary_of_the_layers(suite):
     result.stdout.no_fnmatch_line("layer *")
 
 
+@pytest.mark.slow
 def test_workers_ask_together(suite):
     """Workers that record one cassette at once ask each distinct call once: the others wait for its answer."""
     suite.test("""
@@ -242,6 +243,7 @@ def test_own_name_for_statistics(suite):
     suite.record("-v").assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_streams_that_raced_are_told(suite):
     """Streams do not wait for each other: where two processes asked the same at once, the summary says so."""
     suite.provider.script(Reply(delay=0.5), Reply(delay=1.0))  # both asked before one is answered

@@ -30,6 +30,7 @@ def lm_cache_backend():
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_in_mid_run(suite, monkeypatch):
     """A team's server that goes away while a suite is recorded costs one warning; what it had is not asked again."""
     suite.test("""
@@ -67,6 +68,7 @@ def test_a_server_that_is_killed_in_mid_run(suite, monkeypatch):
     suite.run().assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 def test_without_the_redis_client(suite, monkeypatch):
     """Where ``lm_cache_url`` is set and redis-py is missing, replay passes, and recording says so before any test runs."""
     suite.test("""

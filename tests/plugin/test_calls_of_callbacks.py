@@ -3,6 +3,8 @@
 import pytest
 from provider import Reply
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 import threading
 from litellm.integrations.custom_logger import CustomLogger

@@ -71,6 +71,7 @@ def test_a_folder_that_the_command_line_names_may_lie_anywhere(suite, tmp_path_f
     assert suite.cassettes() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linked", ["file", "folder", "cassettes", "dangling"])
 def test_nothing_is_written_through_a_link_that_leads_out(suite, tmp_path_factory, linked):
     """A link in a checkout cannot have a file elsewhere on the machine overwritten."""

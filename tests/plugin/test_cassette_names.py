@@ -31,6 +31,7 @@ ODD = [
 ]
 
 
+@pytest.mark.slow
 def test_odd_parameters(suite):
     """Each odd parameter has a file of its own, inside the folder, and finds it again."""
     suite.test(f"""

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # What children run; `python app_main.py TEXT...` prints an answer, or what it raises, for each text.
 MAIN = """
 import os, sys

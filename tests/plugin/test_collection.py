@@ -22,6 +22,7 @@ def suite_with(suite, name, text):
     suite.file(name, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["replay", "once"])
 @pytest.mark.parametrize("where", FILES)
 def test_refused_with_the_files_name(suite, where, mode):

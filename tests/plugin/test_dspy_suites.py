@@ -8,6 +8,8 @@ import dspy
 import pytest
 from provider import Provider
 
+pytestmark = pytest.mark.slow
+
 native = pytest.mark.skipif(not hasattr(dspy, "lm15"), reason="this DSPy calls LiteLLM only")
 APP = """
 import dspy

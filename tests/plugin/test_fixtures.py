@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def module_fixture(scope="module", body="return ask('from fixture')"):
     return f"""

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CALL = 'litellm.completion(model="openai/x", messages=[{"role": "user", "content": "x"}], mock_response="m")'
 OWN = """
 from pydantic import BaseModel

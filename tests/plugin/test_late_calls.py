@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 import _thread, concurrent.futures, multiprocessing.pool, contextlib, contextvars, threading
 

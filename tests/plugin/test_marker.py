@@ -61,6 +61,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "name"), KINDS.values(), ids=KINDS)
 def test_what_can_be_marked(suite, text, name):
     """The one call is recorded in the cassette of the test, replayed without the provider, and missed by name."""
@@ -149,6 +150,7 @@ def test_bad_marker(suite, arguments, said):
     assert suite.asked() == 0
 
 
+@pytest.mark.slow
 def test_bad_marker_on_a_worker(suite):
     """A worker cannot end the run: there the test itself fails, and tells the same."""
     suite.file(

@@ -175,6 +175,7 @@ ODD_TESTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("below", [False, True], ids=["at rootdir", "below rootdir"])
 @pytest.mark.parametrize("text", ODD_TESTS.values(), ids=ODD_TESTS)
 def test_command_mends(suite, monkeypatch, text, below):
@@ -198,6 +199,7 @@ def test_command_mends(suite, monkeypatch, text, below):
     assert suite.asked() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -233,6 +235,7 @@ def test_traceback_is_short(suite, body):
     assert len(result.outlines) < 60
 
 
+@pytest.mark.slow
 def test_full_trace_on_request(suite):
     """``--full-trace`` shows everything, as it does for any error."""
     suite.test(SYNC)
@@ -358,6 +361,7 @@ def test_miss_leaves_the_event_loop_of_anyio_alone(suite):
     suite.run().assert_outcomes(failed=1, passed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["test", "block"])
 @pytest.mark.parametrize("capture", ["fd", "sys", "no"])
 def test_a_test_that_hangs_after_a_miss_says_so(suite, monkeypatch, capture, where):
@@ -462,6 +466,7 @@ def test_broken_cassette_fails_its_test(suite):
     assert path.read_text() == "lmcache: 1\n--- # 1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, "shared"])
 @pytest.mark.parametrize("left", ["<<<<<<< HEAD\n", "=======\n", ">>>>>>> theirs\r\n"])
 def test_a_rewrite_replaces_a_conflicted_cassette(suite, left, name):
@@ -565,6 +570,7 @@ def test_skip_by_another_hook(suite):
     suite.run().assert_outcomes(passed=1, skipped=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["@pytest.mark.skipif(True, reason='no')", "@pytest.mark.xfail(run=False)", ""]
 )

@@ -134,6 +134,7 @@ def test_{name}():
 """
 
 
+@pytest.mark.slow
 def test_a_cassette_that_workers_share_is_new_for_all_of_them(suite):
     """In mode once a file that one worker has made in this run is still new for another, and written by both."""
     suite.file("conftest.py", WAITS)
@@ -145,6 +146,7 @@ def test_a_cassette_that_workers_share_is_new_for_all_of_them(suite):
         assert suite.asked() == asked
 
 
+@pytest.mark.slow
 def test_a_cassette_that_a_worker_adds_to_is_not_new(suite):
     """In mode once nothing is asked for a file that was there, though another worker has just written to it."""
     suite.test(SHARED.format(name="early", mode="record"))
@@ -158,6 +160,7 @@ def test_a_cassette_that_a_worker_adds_to_is_not_new(suite):
     assert suite.asked() == 1
 
 
+@pytest.mark.slow
 def test_live_calls_are_shown_as_in_other_modes(suite):
     """``lm_cache.calls`` of a live test has the redacted request and the answer; what has no key is no hindrance."""
     suite.test("""

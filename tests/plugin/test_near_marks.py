@@ -55,6 +55,7 @@ def test_each_name_warns_once(suite):
     result.stdout.fnmatch_lines(["*LMCacheWarning: test_it.py::test_a: *"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["alone", "xdist"])
 def test_a_near_name_where_warnings_are_errors(suite, options):
     """Then the test fails with it."""

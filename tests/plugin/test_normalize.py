@@ -89,6 +89,7 @@ CHANGING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHANGING)
 @pytest.mark.parametrize("place", ["this test", "all tests"])
 def test_a_normalizer_mends_what_changes_from_run_to_run(suite, monkeypatch, case, place):

@@ -5,6 +5,8 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # All plugins that are installed, also those that other tests leave out.
 WITH_ALL = ("-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
 MARKED = """

@@ -99,6 +99,7 @@ SKIPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", SKIPS)
 def test_a_test_that_skips_itself_is_recorded(suite, where):
     """What a test asked before it skipped itself replays; a rewrite leaves what it does not ask."""

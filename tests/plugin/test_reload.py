@@ -1,5 +1,9 @@
 """LiteLLM and DSPy that are reloaded, or imported anew: no call goes by unseen."""
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 HEAD = """
 import importlib, sys
 

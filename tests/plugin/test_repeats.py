@@ -51,6 +51,7 @@ CASSETTES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeats", [REPEAT, FLAKES], ids=["pytest-repeat", "pytest-flakefinder"])
 def test_repetitions_share_a_cassette(suite, repeats):
     """A repeated test replays what it recorded without, misses once for all, and records once for all."""
@@ -89,6 +90,7 @@ def test_parameters_of_a_test_stay(suite):
     assert len(suite.cassettes()) == 2
 
 
+@pytest.mark.slow
 def test_groups_of_xdist(suite):
     """The command for a test that pytest-xdist groups is one that pytest knows."""
     suite.test("""

@@ -55,6 +55,7 @@ def forget(suite):
     shutil.rmtree(suite.folder / "cassettes", ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", ["false", "true"])
 def test_no_other_tests_answer(suite, share):
     """A loopback server's answer is no other test's, in this run and the next, and with ``lm_share`` neither."""

@@ -3,6 +3,10 @@
 import json
 import os
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 HEAVY = ["litellm", "yaml", "diskcache", "cachetools", "redis", "dspy", "freezegun", "filelock"]
 PROBE = """
 import json, os, sys

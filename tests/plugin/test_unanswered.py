@@ -3,6 +3,8 @@
 import pytest
 from provider import Provider, Reply
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 import asyncio, litellm, pytest, time
 

@@ -721,6 +721,7 @@ def test_values_of_the_environment(name):
     assert redactor({"a": [f"x{MISTRAL}y and {MISTRAL}"]}) == {"a": [f"x{mark}y and {mark}"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [16, 20, 32, 40])
 def test_random_keys_are_no_stand_ins(length):
     """A key of hexadecimal digits is looked for, however few of its letters stand together."""
@@ -1534,6 +1535,7 @@ def same(one, two):
     return repr(one) == repr(two)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(DATA, ENVIRON, PATTERNS)
 @example(FORMATS["aws id"][1] + MISTRAL, {"A_TOKEN": MISTRAL}, [])
@@ -1618,6 +1620,7 @@ def test_ordinary_text_is_scanned_once(clean, steps):
     assert steps["looks"] < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [

@@ -25,7 +25,7 @@ from pytest_lmcache.libraries.dspy.compat import after_dspy_call
 from pytest_lmcache.session import session
 
 GONE = "http://127.0.0.1:9/v1"
-pytestmark = pytest.mark.usefixtures("nobody_records")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nobody_records")]
 NATIVE = hasattr(dspy, "lm15")  # DSPy 3.4 has an engine of its own
 ENGINES = ["auto", "litellm"] if NATIVE else ["litellm"]
 both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

@@ -265,6 +265,7 @@ def test_a_replayed_answer_equals_the_recorded_one(shape, provider, tmp_path):
     assert json.dumps(dumped(stored), default=str) == json.dumps(dumped(live), default=str)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [*ANSWERS, *(f"streamed {name}" for name in STREAMS)])
 def test_a_layer_gives_what_the_provider_gave(shape, provider, tmp_path):
     """What was paid for by a test that failed is the same from disk, type for type, and so is its recording."""
@@ -654,6 +655,7 @@ class TestStreamsThatEndOtherwise:
         live, stored = both(tmp_path, provider, lambda url: asyncio.run(one(url)))
         assert dumped(stored) == dumped(live)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
     @pytest.mark.parametrize("name", READ_AHEAD)
     def test_a_reader_that_another_task_ends(self, name, heard, monkeypatch, tmp_path):
@@ -687,6 +689,7 @@ class TestStreamsThatEndOtherwise:
         # LiteLLM 1.110 may take the cancellation of a reader of messages for the stream's end.
         assert "\ncancelled: true" in text or name == "messages"
 
+    @pytest.mark.slow
     def test_reading_on_while_the_clock_is_stopped(self, provider, tmp_path):
         """The miss comes by the real clock: a test's frozen one would have it wait for ever."""
 
@@ -726,6 +729,7 @@ class TestStreamsThatEndOtherwise:
             text = (tmp_path / str(most) / "x.yaml").read_text()
             assert ("left_early: true" in text) is early
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
     def test_an_error_in_mid_stream_is_replayed_in_its_place(self, is_async, provider, tmp_path):
         """The chunks before the error, then the same error, where such errors are recorded."""
@@ -1027,6 +1031,7 @@ def test_an_answer_with_empty_usage_costs_nothing(shape, provider, tmp_path):
     assert {**stored, "usage": 0} == {**live, "usage": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", STREAMS)
 def test_a_stream_with_empty_usage_tells_no_tokens(shape, provider, tmp_path):
     """The same for the chunks of a stream, hidden counts included."""

@@ -152,6 +152,7 @@ HEARD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", HEARD)
 def test_who_listens_gets_the_wrapper(what, cassette, ways, monkeypatch):
     """A setting of LiteLLM's that hears of calls, or looks at them, has the wrapper run."""

@@ -504,6 +504,7 @@ def test_an_answer_that_litellm_cannot_read_is_told(stream, provider, tmp_path):
             pass
 
 
+@pytest.mark.slow
 def test_litellm_imported_anew_is_seen(tmp_path):
     """A LiteLLM that a test throws out and imports again is intercepted in the next test."""
     script = """
