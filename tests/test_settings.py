@@ -7,7 +7,8 @@ import pytest
 
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.layers.stack import Cache
-from pytest_lmcache.settings import CacheSettings, Mode, RecordErrors, Repeat, Settings, Usage
+from pytest_lmcache.plugin.options import MODE_FLAGS
+from pytest_lmcache.settings import SETTINGS, CacheSettings, Mode, RecordErrors, Repeat, Settings, Usage
 
 CACHE = Cache(enable_disk_cache=False)
 
@@ -249,3 +250,14 @@ def test_unknown_cache_setting():
         SettingsError, match=r"here: there is no setting 'max_entries'.* are: enable_memory_cache, "
     ):
         CacheSettings().updated({"max_entries": 5}, "here")
+
+
+WRITTEN = {row.ini or row.option.partition(" ")[0] or f"{name}=" for name, row in SETTINGS.items()}
+OPTIONS = {row.option.partition(" ")[0] for row in SETTINGS.values() if row.option}
+
+
+@pytest.mark.parametrize("written", sorted(WRITTEN | OPTIONS | set(MODE_FLAGS)))
+def test_each_setting_has_a_test_file(written):
+    """The file of ``tests/plugin/`` that has a setting's name tests it, as users write it."""
+    name = written.strip("-=").replace("-", "_").removeprefix("lm_")
+    assert written in (Path(__file__).parent / f"plugin/test_{name}.py").read_text(encoding="utf-8")

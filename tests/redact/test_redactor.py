@@ -223,6 +223,7 @@ SURROUNDINGS = [
 ]
 
 
+@pytest.mark.slow
 @CASES
 @pytest.mark.parametrize("around", SURROUNDINGS)
 def test_key_formats(clean, kind, secret, around):
@@ -254,6 +255,7 @@ def test_key_formats_wherever_a_call_has_them(kind, secret):
     assert f"<redacted:{kind}:" in redactor(error)["message"]
 
 
+@pytest.mark.slow
 @CASES
 @pytest.mark.parametrize("escape", ["\\n", "\\t", "\\u003e", "%3D", "\\\\n"])
 def test_key_after_an_escape(clean, kind, secret, escape):
@@ -949,6 +951,7 @@ OF_ANY_MACHINE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", OF_ANY_MACHINE)
 @CASES
 def test_machines_with_different_keys_ask_the_same(kind, secret, text):
@@ -1213,6 +1216,7 @@ def text_of(chunks, index=0):
     return [choice["delta"]["content"] for choice in choices if choice["index"] == index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 7, 20, 30, 41, 500])
 @CASES
 def test_secret_in_pieces(clean, kind, secret, size):
