@@ -169,12 +169,9 @@ def _answer_form(answer: Answer, id_form: Callable[[Any], Any]) -> Any:
 
 def _header_names(answer: Answer) -> set[str]:
     """Return the names of the response headers that are stored with an answer."""
-    error = answer.data if answer.kind is Kind.ERROR else {}
-    found = (
-        (answer.hidden or {}).get("additional_headers"),
-        error.get("headers"),
-        error.get("response_headers"),
-    )
+    found = [(answer.hidden or {}).get("additional_headers")]
+    if answer.kind is Kind.ERROR:
+        found += [answer.data.get("headers"), answer.data.get("response_headers")]
     return {name for headers in found if isinstance(headers, dict) for name in headers}
 
 

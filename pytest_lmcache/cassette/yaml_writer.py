@@ -185,10 +185,6 @@ def _as_escape(character: re.Match[str]) -> str:
     return f"\\u{ord(character[0]):04x}"
 
 
-def _int(value: int) -> str:
-    return str(value) if value.bit_length() <= LARGEST_INT_BITS else hex(value)
-
-
 def _float(value: float) -> str:
     if math.isfinite(value):
         text = repr(value)
@@ -207,7 +203,7 @@ def _tagged(value: Any) -> str:
 _SCALARS: dict[type, Callable[[Any], str]] = {
     type(None): lambda _none: "null",
     bool: lambda value: "true" if value else "false",
-    int: _int,
+    int: lambda value: str(value) if value.bit_length() <= LARGEST_INT_BITS else hex(value),
     float: _float,
     bytes: _tagged,
     list: lambda value: _tagged(value) if value else "[]",

@@ -29,11 +29,7 @@ class SingleFlight:
                 if locks.is_symlink():
                     return NO_LOCK
                 self._locks = locks
-            return try_lock(self._locks / _file_name(key))
+            digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+            return try_lock(self._locks / f"{int.from_bytes(digest, 'big') % LOCKS:03x}.lock")
         except OSError:
             return NO_LOCK
-
-
-def _file_name(key: str) -> str:
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return f"{int.from_bytes(digest, 'big') % LOCKS:03x}.lock"
