@@ -16,7 +16,6 @@ from pytest_lmcache.children.remote import RemoteRecorder  # here: a copy by for
 from pytest_lmcache.children.starts import Forks
 from pytest_lmcache.environment import DummyKeys, without_rust_client
 from pytest_lmcache.keys.normalizers import Folders, folders_here
-from pytest_lmcache.late_calls import late_origin, late_policy, refusal
 from pytest_lmcache.layers.caches import Caches
 from pytest_lmcache.libraries.bypassed_caches import CacheBypass
 from pytest_lmcache.libraries.interceptions import Interceptions
@@ -24,7 +23,7 @@ from pytest_lmcache.observer import Observer
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.recorders import Recorders
-from pytest_lmcache.scopes import Kind, Scope, Scopes, enter_context
+from pytest_lmcache.scopes import Kind, Scope, Scopes, enter_context, late_origin, late_policy, refusal
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
 
 

@@ -217,7 +217,7 @@ class Run:
         """What happens to the calls that a test leaves running."""
         recorder = item.stash.get(recorder_key, None)
         if recorder is not None:
-            from pytest_lmcache.late_calls import late_policy
+            from pytest_lmcache.scopes import late_policy
 
             return late_policy(recorder)
         if not self.is_auto:
