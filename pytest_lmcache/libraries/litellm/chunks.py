@@ -199,8 +199,7 @@ class StoredChunks:
     ) -> None:
         self.answer = answer
         self._given = 0
-        self.last: dict[str, Any] = {}  # the chunk given last, as plain data
-        self._stored = zip(answer.data, whole(answer.data), strict=True)
+        self._stored = iter(answer.data)
         self._unpack = codec.unpacker()
         self._cut_off = cut_off
         self._broken = broken
@@ -222,8 +221,8 @@ class StoredChunks:
         """The next chunk, None at the end. Raises the error that broke the stream."""
         stored = next(self._stored, None)
         if stored is not None:
-            self._given, self.last = self._given + 1, stored[1]
-            return self.guarded(self._unpack, stored[0])
+            self._given += 1
+            return self.guarded(self._unpack, stored)
         if self.answer.error is not None:
             raise self.guarded(error_from_plain, self.answer.error)
         if not self.answer.complete and not self._is_over:
