@@ -10,29 +10,19 @@ DUMMY_KEY = "lmcache-dummy-key"
 """The value that SDKs which insist on a key get on replay; it is no secret."""
 
 # The keys that providers' SDKs, and the frameworks on LiteLLM, insist on although replay sends nothing.
-PROVIDER_KEYS = (
-    "ANTHROPIC_API_KEY",
-    "AZURE_API_KEY",
-    "COHERE_API_KEY",
-    "DEEPSEEK_API_KEY",
-    "GEMINI_API_KEY",
-    "GOOGLE_API_KEY",
-    "GROQ_API_KEY",
-    "MISTRAL_API_KEY",
-    "OPENAI_API_KEY",
-    "OPENROUTER_API_KEY",
-    "TOGETHERAI_API_KEY",
-    "VOYAGE_API_KEY",
-    "XAI_API_KEY",
+PROVIDER_KEYS = tuple(
+    f"{name}_API_KEY"
+    for name in (
+        "ANTHROPIC AZURE COHERE DEEPSEEK GEMINI GOOGLE GROQ MISTRAL OPENAI OPENROUTER TOGETHERAI VOYAGE XAI"
+    ).split()
 )
 # Those, and others that a child process must not have on replay, since this package may not see its calls.
 ALL_PROVIDER_KEYS = frozenset(PROVIDER_KEYS) | {
     f"{name}_API_KEY"
     for name in (
-        *("AI21", "AZURE_AI", "AZURE_OPENAI", "CEREBRAS", "CO", "DASHSCOPE", "DATABRICKS", "DEEPINFRA"),
-        *("FIREWORKS", "FIREWORKS_AI", "HUGGINGFACE", "JINA_AI", "MOONSHOT", "NVIDIA_NIM", "PERPLEXITY"),
-        *("PERPLEXITYAI", "REPLICATE", "SAMBANOVA", "TOGETHER", "WATSONX", "ZAI"),
-    )
+        "AI21 AZURE_AI AZURE_OPENAI CEREBRAS CO DASHSCOPE DATABRICKS DEEPINFRA FIREWORKS FIREWORKS_AI HUGGINGFACE "
+        "JINA_AI MOONSHOT NVIDIA_NIM PERPLEXITY PERPLEXITYAI REPLICATE SAMBANOVA TOGETHER WATSONX ZAI"
+    ).split()
 }
 
 PARENT_VARIABLE = "PYTEST_LMCACHE_PARENT"  # which test a child process belongs to; the .pth file reads it too
