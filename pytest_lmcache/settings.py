@@ -152,7 +152,7 @@ class CacheSettings(_Group):
 class Settings(_Group):
     """The settings of one test or one ``use_cassette``.
 
-    ``mode`` None is replay, or record if there is no cassette. ``cassette`` is a file name relative to
+    ``mode`` None is replay, or record if ``cassette`` is None. ``cassette`` is a file name relative to
     ``cassette_dir``, "" for the test's own, None for none: only the cache layers answer. ``key`` is a strategy's
     name, the dotted path of a function, or a function ``request -> str``; None is the cache's own ``cache_key``.
     ``redact_with`` are functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``layers`` is what

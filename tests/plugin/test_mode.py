@@ -1,4 +1,4 @@
-"""The options and what each mode does: design.md's table, and who wins."""
+"""The options and what each mode does, and which setting wins."""
 
 import pytest
 
