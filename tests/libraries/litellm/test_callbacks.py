@@ -68,7 +68,7 @@ class Listener(CustomLogger):  # type: ignore[misc]
     def all_told(self, at_least):
         """What was told, once LiteLLM's logging threads are through."""
         seen = -1
-        for _ in range(40):
+        for _ in range(300):
             if seen == len(self.told) >= at_least:
                 break
             seen = len(self.told)
