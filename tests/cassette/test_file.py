@@ -582,6 +582,7 @@ def test_no_spelling_of_a_separator_hides_an_interaction(three, number, ends):
     assert read >= {"--- # 1", "---\t# 1", "---  # 1", "--- #1", "---", "--- ", "---\n# 1", "# c\n--- # 1"}
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from([*SEPARATORS, *" -.#%&*:\n"])), max_size=3))
 def test_nothing_that_is_put_into_a_cassette_goes_unread(path, added):

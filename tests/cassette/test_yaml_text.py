@@ -230,6 +230,7 @@ def test_any_yaml_reader_sees_the_same(data):
     assert exactly(yaml.safe_load(dump(data))) == exactly(data)
 
 
+@pytest.mark.slow
 @quick
 @given(documents)
 def test_pyyaml_without_libyaml_reads_the_same(data):

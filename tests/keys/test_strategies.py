@@ -63,6 +63,7 @@ ARGUMENTS = st.dictionaries(
 # ---- properties ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(ARGUMENTS, st.randoms())
 def test_the_order_of_arguments_and_of_dict_keys_never_changes_a_key(arguments, random):
     """A refactoring that writes the same arguments in another order still replays."""

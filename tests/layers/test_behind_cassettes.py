@@ -222,6 +222,7 @@ def test_live_stores_nothing(provider, cache):
     assert not any(stats.puts or stats.hits or stats.misses for stats in cache.stats().values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("collected")
 def test_errors_and_half_read_streams_are_not_kept(provider, cache):
     """A layer keeps whole answers only: another test may read on, and an error may be gone tomorrow."""
@@ -456,6 +457,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [None, "x.yaml"])
 @pytest.mark.parametrize("way", WAYS)
 def test_two_servers_that_are_asked_the_same(way, path, provider, cache, monkeypatch):

@@ -198,6 +198,7 @@ def test_outlives_the_process(make, name):
     assert make(name).get("k1")["data"] == answered("one")["data"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STORES)
 def test_ages_from_the_recording(make, name):
     """A value is gone ``ttl`` seconds after it was stored, however often it was read, and put again it lives again."""
@@ -280,6 +281,7 @@ def test_of_unknown_age(make, name):
         assert aging.get("k1") is None
 
 
+@pytest.mark.slow
 def test_threads(a_store):
     """Threads may put and get at once; each gets what was put."""
     failures = []

@@ -36,6 +36,7 @@ def files(suite):
     return sorted(path.relative_to(suite.folder).as_posix() for path in suite.folder.rglob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_each_package_has_its_own(monorepo, monkeypatch):
     """What packages record for themselves replays from the root, and is added to from there."""
     for name in ("one", "two"):

@@ -135,6 +135,7 @@ def test_a_failing_test_finds_its_own_answers(suite, mode):
     assert suite.asked() == 0
 
 
+@pytest.mark.slow
 def test_another_checkout_finds_its_answers(suite, tmp_path):
     """The layers know a cassette by its path in rootdir: another checkout, in another process, has its answers."""
     suite.file("pytest.ini", f"[pytest]\nlm_disk_dir = {tmp_path / 'answers'}\n")

@@ -130,6 +130,7 @@ def test_live_calls_of_unmarked_tests(suite):
     ]
 
 
+@pytest.mark.slow
 def test_unmarked_test_runs_as_without_the_plugin(suite):
     """What a test that is not marked asks is neither keyed nor refused."""
     suite.test("""
@@ -140,6 +141,7 @@ def test_unmarked_test_runs_as_without_the_plugin(suite):
     suite.run("-o", "lm_auto=true").stdout.fnmatch_lines(["E*UnkeyableCallError*`extra_body.odd`*"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "heading", "mend"),
     [
@@ -229,6 +231,7 @@ def test_many_tests_are_not_all_listed(suite):
     assert lines[-1] == "  … and 2 more tests"
 
 
+@pytest.mark.slow
 def test_same_totals_over_workers(suite):
     """``-n 2`` records the same files and tells the same totals as one process."""
     text = (

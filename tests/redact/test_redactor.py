@@ -1561,6 +1561,7 @@ def test_stream_twice_is_once(pieces, environ):
     assert redactor.stream(once) == once
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(TEXTS, max_size=4), ENVIRON, st.integers(1, 90))
 def test_bytes_twice_is_once(pieces, environ, size):
@@ -1571,6 +1572,7 @@ def test_bytes_twice_is_once(pieces, environ, size):
     assert redactor.stream(once) == once
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, ENVIRON, st.randoms(use_true_random=False))
 def test_order_does_not_matter(text, environ, random):

@@ -491,6 +491,7 @@ def hidden(response, name):
     return params.get(name) if isinstance(params, dict) else getattr(params, name, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", STREAMS)
 def test_a_replayed_stream_has_the_same_chunks(shape, provider, tmp_path):
     """A replayed stream gives the recorded chunks one for one, of the same types, and more than one."""

@@ -220,6 +220,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_callbacks_are_told_the_same(shape, provider, listener, tmp_path):
     """Success, model, provider, tokens, cost and the response: on replay a callback hears what it heard live."""

@@ -107,6 +107,7 @@ def seen(answer):
     return [type(answer).__name__, hidden, others, chunks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "base", [{}, {"api_base": "http://127.0.0.1:9/v1"}, {"base_url": "http://127.0.0.1:9/v1"}]
