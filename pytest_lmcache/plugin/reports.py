@@ -90,18 +90,13 @@ def _note_outcome(
     if call.when == "call":
         # A test that fails as expected counts as passed. Subtests have a report each, before the test's own.
         passed = report.passed or hasattr(report, "wasxfail") or is_skip
-        if recorder is not None and call.excinfo is not None and _ends_itself(call.excinfo.value):
+        # The calls of a test after it skips itself, or says that it fails, are not known.
+        ends = pytest.skip.Exception, pytest.xfail.Exception
+        if recorder is not None and call.excinfo is not None and isinstance(call.excinfo.value, ends):
             recorder.is_cut_short = True
         item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
     elif call.when == "setup" and is_skip and recorder is not None:
         recorder.is_cut_short = item.stash[passed_key] = True
-
-
-def _ends_itself(error: BaseException) -> bool:
-    """Whether a test skips itself, or says that it fails: the calls that it would have made are not known."""
-    from unittest import SkipTest  # at start-up it would cost as much as the whole plugin
-
-    return isinstance(error, (pytest.skip.Exception, pytest.xfail.Exception, SkipTest))
 
 
 def _show_first(report: pytest.TestReport, line: str | None) -> None:
