@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,7 +13,6 @@ from pytest_lmcache.clock import seconds_since
 from pytest_lmcache.errors import CassetteError, shorten
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.keys.strategies import MACHINE_SECRET, KeyStrategy
-from pytest_lmcache.libraries.equivalence import EQUIVALENCES, Equivalence
 from pytest_lmcache.redact import HASHLESS_PLACEHOLDER, Redactor
 from pytest_lmcache.settings import Repeat
 
@@ -23,6 +23,24 @@ _WITHIN = r'(?:<redacted:[^<>"]{1,100}>|[^\s"\\<>]|\\[^"])+?'
 # In a URL that was an argument; the words of a prompt may follow.
 _PARAMETER_BEFORE = re.compile(r"[?&][\w.\-]{2,40}=$")
 _PARAMETER = r'(?:<redacted:[^<>"]{1,100}>|[^&#"\\<>]|\\.)*?'
+
+
+class Equivalence(NamedTuple):
+    """What a library knows of its calls and those of another one.
+
+    ``other_name`` gives the name under which a call may have been recorded too, None if it has no equivalent.
+    ``common_form`` gives the form in which equivalent calls are equal, None if a call has no such form. ``convert``
+    gives an answer that was recorded under the other name as one of the call's own. ``library`` is named in messages.
+    """
+
+    library: str
+    other_name: Callable[[Call], str | None]
+    common_form: Callable[[Call], Call | None]
+    convert: Callable[[Call, Answer], Answer]
+
+
+EQUIVALENCES: list[Equivalence] = []
+"""Those of the libraries that are intercepted."""
 
 
 class Recordings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -85,16 +86,11 @@ class Interceptions:
     def _library_imported(self, name: str) -> None:
         if not self.users or name in self._installed:
             return
-        # A run without DSPy does not import what only that needs.
-        if name == "litellm" and name not in self._made:
-            from pytest_lmcache.libraries.litellm import intercept as litellm
-
-            self._made[name] = litellm.Interception(self._find, self._live_call)
-        if name == "dspy" and name not in self._made:
-            from pytest_lmcache.libraries.dspy import intercept as dspy
-
-            self._made[name] = dspy.Interception(self._find, self._live_call)
-        if name in self._made:
+        if name in LIBRARIES:
+            if name not in self._made:
+                # A run without DSPy does not import what only that needs.
+                module = import_module(f"pytest_lmcache.libraries.{name}.intercept")
+                self._made[name] = module.Interception(self._find, self._live_call)
             self._made[name].open()
             self._installed.append(name)
         self._imported()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.errors import CacheError, CassetteError, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.bypassed_caches import call_seen
-from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled
 from pytest_lmcache.libraries.stream_recording import (
     StreamCodec,
     StreamRecording,
@@ -24,8 +24,10 @@ from pytest_lmcache.not_recorded import NotRecorded, reason_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
 
-POLL_INTERVAL = 0.02  # seconds between two attempts to claim a call
+POLL_INTERVAL = 0.02  # seconds between two attempts to claim a call, or two looks for a cancellation
 MOST_ATTEMPTS = 3000  # in a minute
+CANCEL_GRACE = 1.0  # seconds, at least, that another task has to end a reader which stopped by itself
+LONGEST_WAIT = 30.0  # seconds that a call waits to be cancelled if it was cancelled when it was recorded
 
 
 class LibraryCall(Protocol):
@@ -284,3 +286,47 @@ def _has_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+# ---------------------------------------------------------------- waiting where a recorded call was cut off
+
+
+async def wait_to_be_cancelled(answer: Answer) -> float:
+    """Wait until the caller is cancelled; gives the seconds waited if nothing cancels it.
+
+    A reader that stopped by itself may have been ended by another task: it waits about as long as the recording took.
+    """
+    from anyio import CapacityLimiter, to_thread  # the caller's loop may be trio's
+
+    seconds = _seconds_to_wait(answer)
+    if not seconds:
+        return 0.0
+    is_over = threading.Event()
+    try:
+        # In a thread, since freezegun stops the loop's clock.
+        await to_thread.run_sync(is_over.wait, seconds, abandon_on_cancel=True, limiter=CapacityLimiter(1))
+    finally:
+        is_over.set()
+    return seconds
+
+
+def wait_to_be_cancelled_in_thread(answer: Answer) -> None:
+    """Wait in a thread in which an async task runs sync code; raises what the task's cancellation raises there.
+
+    Returns at once in any other thread, where nothing can cancel the caller.
+    """
+    from anyio import from_thread
+
+    is_over = threading.Event()
+    for _ in range(round(_seconds_to_wait(answer) / POLL_INTERVAL)):
+        try:
+            from_thread.check_cancelled()
+        except RuntimeError:
+            return
+        is_over.wait(POLL_INTERVAL)
+
+
+def _seconds_to_wait(answer: Answer) -> float:
+    if answer.ended not in {None, CANCELLED}:
+        return 0.0
+    return LONGEST_WAIT if answer.ended else CANCEL_GRACE + min(answer.seconds, LONGEST_WAIT)

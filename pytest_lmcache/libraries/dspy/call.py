@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 from pytest_lmcache.interaction import Answer, Call, Kind, copied
 from pytest_lmcache.keys.plain import request_of
-from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled_in_thread
 from pytest_lmcache.libraries.dspy import answers
-from pytest_lmcache.libraries.equivalence import Equivalence
-from pytest_lmcache.libraries.recorded_call import RecordedCall
+from pytest_lmcache.libraries.recorded_call import RecordedCall, wait_to_be_cancelled_in_thread
 from pytest_lmcache.libraries.stream_recording import StreamCodec
 from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.recordings import Equivalence
 from pytest_lmcache.stream_chunks import Chunk, packer, whole
 
 NAME, LITELLM = "dspy", "completion"

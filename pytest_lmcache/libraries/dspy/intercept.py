@@ -14,9 +14,9 @@ from typing import Any
 from pytest_lmcache.errors import DoorError
 from pytest_lmcache.libraries.dspy import compat
 from pytest_lmcache.libraries.dspy.call import EQUIVALENCE, NAME, EngineCall
-from pytest_lmcache.libraries.equivalence import EQUIVALENCES
 from pytest_lmcache.libraries.recorded_call import RecordedCall
 from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.recordings import EQUIVALENCES
 
 ENGINES, EXECUTION = "dspy.clients.engines.lm15_engine", "dspy.clients.execution"
 MODELS, TYPESAFE = "dspy.clients.base_lm", "dspy.clients.typesafe"

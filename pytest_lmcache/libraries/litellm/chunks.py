@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pytest_lmcache.interaction import Answer, copied
-from pytest_lmcache.libraries.cancellation import wait_to_be_cancelled, wait_to_be_cancelled_in_thread
 from pytest_lmcache.libraries.litellm.answers import (
     OUTPUT_TYPES,
     build,
@@ -21,6 +20,7 @@ from pytest_lmcache.libraries.litellm.answers import (
 from pytest_lmcache.libraries.litellm.compat import with_null_logprobs
 from pytest_lmcache.libraries.litellm.exceptions import error_from_plain
 from pytest_lmcache.libraries.plain_data import to_plain
+from pytest_lmcache.libraries.recorded_call import wait_to_be_cancelled, wait_to_be_cancelled_in_thread
 from pytest_lmcache.stream_chunks import Chunk, packer, split, text_path, whole, with_text
 
 CHAT_TEXT = ("choices", "delta", "content")

@@ -11,7 +11,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from pytest_lmcache.errors import DoorError
@@ -24,20 +24,13 @@ from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode
 
 
-class ReplacedCell(NamedTuple):
-    """The closure cell of a wrapper, with its contents before and while the interception is on."""
+class Replacement(NamedTuple):
+    """The content of a closure cell or the code of a function, before and while the interception is on."""
 
-    cell: CellType
-    original: Callable[..., Any]
-    replacement: Callable[..., Any]
-
-
-class SwappedCode(NamedTuple):
-    """A function, with its code before and while the interception is on."""
-
-    function: Any
-    original: CodeType
-    replacement: CodeType
+    owner: Any
+    attribute: str
+    original: Any
+    replacement: Any
 
 
 class Interception:
@@ -51,8 +44,7 @@ class Interception:
         self._live_call = live_call
         self._is_open = False
         self._lock = threading.RLock()  # reentrant: a scan may import more of LiteLLM
-        self._cells: list[ReplacedCell] = []
-        self._codes: list[SwappedCode] = []
+        self._replacements: list[Replacement] = []
         self._scanned = self._modules = self._litellm = 0
 
     def open(self) -> None:
@@ -64,7 +56,7 @@ class Interception:
             except BaseException:
                 self._is_open = False
                 self._scanned = self._modules = self._litellm = 0
-                self._cells.clear()
+                self._replacements.clear()
                 raise
             self._install()
 
@@ -84,23 +76,22 @@ class Interception:
         """Restore every function of LiteLLM's."""
         with self._lock:
             self._is_open = False
-            for cell in self._cells:
-                cell.cell.cell_contents = cell.original
-            for code in self._codes:
-                code.function.__code__ = code.original
+            for owner, attribute, original, _ in self._replacements:
+                setattr(owner, attribute, original)
 
     def _install_after(self, scan: Callable[[], object]) -> None:
-        cells, codes = len(self._cells), len(self._codes)
+        known = len(self._replacements)
         try:
             scan()
         finally:
-            self._install(cells, codes)
+            self._install(known)
 
-    def _install(self, cells: int = 0, codes: int = 0) -> None:
-        for cell in self._cells[cells:]:
-            cell.cell.cell_contents = cell.replacement
-        for code in self._codes[codes:]:
-            code.function.__code__ = code.replacement
+    def _install(self, first: int = 0) -> None:
+        for owner, attribute, _, replacement in self._replacements[first:]:
+            setattr(owner, attribute, replacement)
+
+    def _known(self) -> set[int]:
+        return {id(known.owner) for known in self._replacements}
 
     # ---- finding LiteLLM's functions
 
@@ -121,7 +112,7 @@ class Interception:
 
     def _find_functions(self, modules: Sequence[str]) -> None:
         """Add the functions of some modules; those found before stay, since somebody may hold them."""
-        known = {id(known.cell) for known in self._cells}
+        known = self._known()
         for wrapper, cell in wrappers(modules):
             if id(cell) in known:
                 continue
@@ -135,11 +126,12 @@ class Interception:
                 replacement = self._recording(original, function)
                 if entry.has_fast_path and compat.is_known_wrapper(wrapper):
                     self._swap(wrapper, self._fast_path(wrapper, original, function))
-            self._cells.append(ReplacedCell(cell, original, functools.wraps(original)(replacement)))
+            replacement = functools.wraps(original)(replacement)
+            self._replacements.append(Replacement(cell, "cell_contents", original, replacement))
         self._find_undecorated(modules)
 
     def _find_undecorated(self, modules: Sequence[str]) -> None:
-        known = {id(code.function) for code in self._codes}
+        known = self._known()
         for place, name in UNDECORATED.items():
             home, _, attribute = f"litellm.{place}".rpartition(".")
             if (public := getattr(sys.modules.get(home), attribute, None)) is None:
@@ -157,11 +149,11 @@ class Interception:
 
     def _swap(self, function: FunctionType, callee: Callable[..., Any]) -> None:
         code = code_swap.calling(function, callee)
-        self._codes.append(SwappedCode(function, function.__code__, code))
+        self._replacements.append(Replacement(function, "__code__", function.__code__, code))
 
     def _check_entry_points(self) -> None:
         litellm = sys.modules["litellm"]
-        cells = {id(known.cell) for known in self._cells}
+        cells = self._known()
         functions = {name: getattr(litellm, name, None) for name in BY_FUNCTION}
         hidden = [
             name

@@ -364,7 +364,7 @@ def test_what_nothing_cancels_misses(stream, provider, tmp_path, monkeypatch):
         slow.answer = lambda _: Reply(delay=0.0 if stream else 5.0)
         with pytest.raises(TimeoutError):
             asyncio.run(asyncio.wait_for(read(slow.url), 0.5))
-    monkeypatch.setattr("pytest_lmcache.libraries.cancellation.LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("pytest_lmcache.libraries.recorded_call.LONGEST_WAIT", 0.1)
     for run, why in (
         (lambda: asyncio.run(read(GONE)), "Now it has waited 0 seconds, and nothing has cancelled it."),
         (lambda: [*chat(GONE, stream=stream)], "Now it is sync, and nothing can cancel it."),
