@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pytest_lmcache.answer_sources import from_layers
 from pytest_lmcache.errors import UnsupportedCall
-from pytest_lmcache.not_recorded import HEADINGS, NotRecorded
+from pytest_lmcache.not_recorded import HEADINGS
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
@@ -101,11 +101,6 @@ class Facts(Additive):
         """The usage of all outcomes and models."""
         return _sum(part for by_model in self.usage.values() for part in by_model.values())
 
-    @property
-    def is_mended_by_normalizers(self) -> bool:
-        """Whether normalizers would replay all that missed."""
-        return 0 < self.replayable == self.missed
-
     def add_call(self, call: CallRecord, *, passed: bool) -> None:
         """Count a call."""
         if call.source:
@@ -132,11 +127,6 @@ class Facts(Additive):
         if names := getattr(fault, "normalizers", ()):
             self.replayable += 1
             self.normalizers += [name for name in names if name not in self.normalizers]
-
-    def add_not_recorded(self, calls: Iterable[NotRecorded]) -> None:
-        """Note why calls were not recorded."""
-        for reason, what in calls:
-            self.not_recorded.setdefault(reason.value, []).append(what)
 
 
 def _outcome(call: CallRecord, *, passed: bool) -> str:
@@ -176,9 +166,10 @@ class Summary(Additive):
         for fault in recorder.faults:
             facts.add_fault(fault, "block" if recorder.commands.block else "test", counted=counted_by_test)
         if recorder.mode is not Mode.LIVE:
-            facts.add_not_recorded(recorder.not_recorded)
+            for reason, what in recorder.not_recorded:
+                facts.not_recorded.setdefault(reason.value, []).append(what)
         facts.from_layers = from_layers(recorder.calls)
-        self._add(test, facts)
+        self.add(test, facts)
         file = recorder.shown_path
         # The last run of a test counts; each worker process has its own.
         user = SHARED if recorder.is_shared else test
@@ -198,22 +189,8 @@ class Summary(Additive):
         """Count a call that was refused because it belongs to no test."""
         self.outside[file] = self.outside.get(file, 0) + 1
 
-    def add_late_calls(
-        self, refused: Mapping[str, int], passed: Iterable[tuple[str, list[NotRecorded]]]
-    ) -> None:
-        """Count calls made after their tests had ended: those refused, and those not recorded."""
-        for test, number in refused.items():
-            self._add(test, Facts(refused_late=number))
-        for test, calls in passed:
-            facts = Facts()
-            facts.add_not_recorded(calls)
-            self._add(test, facts)
-
-    def add_unmarked_calls(self, where: str, number: int) -> None:
-        """Count live calls of an unmarked test, or of no test."""
-        self._add(where, Facts(unmarked=number))
-
-    def _add(self, test: str, facts: Facts) -> None:
+    def add(self, test: str, facts: Facts) -> None:
+        """Add facts of a test, or of a place outside of the tests."""
         if facts != Facts():
             self.tests[test] = self.tests[test] + facts if test in self.tests else facts
 
@@ -331,7 +308,8 @@ class Summary(Additive):
             yield from _shortened([f"  {file}" for file in removed])
 
     def _misses(self) -> Iterator[str]:
-        mended = {test: facts for test, facts in self.tests.items() if facts.is_mended_by_normalizers}
+        # Normalizers would replay all that missed.
+        mended = {test: facts for test, facts in self.tests.items() if 0 < facts.replayable == facts.missed}
         missed = {test: number for test, number in self._by_test("missed").items() if test not in mended}
         places = {place for facts in self.tests.values() for place in facts.missed_in}
         block = 'use_cassette(…, mode="record")'

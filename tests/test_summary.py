@@ -12,7 +12,7 @@ import pytest
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
 from pytest_lmcache.settings import Mode
-from pytest_lmcache.summary import Summary
+from pytest_lmcache.summary import Facts, Summary
 
 TIMED_OUT = NotRecorded(Reason.PROVIDER_ERROR, "completion() failed with Timeout")
 
@@ -109,7 +109,7 @@ def test_what_counts_as_what():
 def test_workers_add_up():
     """However the tests are spread over processes, and sent as JSON, the sum is that of one process."""
     alone = summary(FACTS)
-    alone.add_unmarked_calls("g", 3)
+    alone.add("g", Facts(unmarked=3))
     alone.unseen = ["cannot be seen"]
     alone.add_layers(STATS)
     for cut in range(len(FACTS) + 1):
@@ -117,7 +117,7 @@ def test_workers_add_up():
         for part in (FACTS[:cut], FACTS[cut:]):
             one = summary(part)
             if part and part[-1] is FACTS[-1]:
-                one.add_unmarked_calls("g", 3)
+                one.add("g", Facts(unmarked=3))
                 one.unseen = ["cannot be seen"]
                 one.add_layers(STATS)
             merged += Summary.from_plain(json.loads(json.dumps(one.to_plain())))
@@ -164,14 +164,14 @@ def test_empty():
     assert not summary([("a", Recorder(faults=["miss"]), False, False)]).is_empty
     assert not summary([("a", Recorder(caches_in_the_way={"a cache"}), True, False)]).is_empty
     watched = Summary()
-    watched.add_unmarked_calls("a", 1)
+    watched.add("a", Facts(unmarked=1))
     assert not watched.is_empty
 
 
 def test_lines():
     """The summary reads as a sentence each: counts, saved, spent, files, lists that end in what to do."""
     total = summary(FACTS)
-    total.add_unmarked_calls("g", 1)
+    total.add("g", Facts(unmarked=1))
     assert list(total.render(durations=2)) == [
         (
             "4 replayed, 2 from disk, 1 from redis, 3 recorded, 1 asked and only cached, "

@@ -100,16 +100,20 @@ class RunObserver(Observer):
                 "Make it in a test or a fixture, or record it in place: "
                 'with pytest_lmcache.use_cassette("cassettes/name.yaml"): ...'
             )
+        from pytest_lmcache.summary import Facts
+
         with self._lock:
-            self.summary.add_unmarked_calls(self._place, 1)
+            self.summary.add(self._place, Facts(unmarked=1))
 
     def late_call(self, test: str, name: str = "", *, refused: bool) -> None:
         """Count a call that was made after its test had ended."""
-        from pytest_lmcache.not_recorded import NotRecorded, Reason
+        from pytest_lmcache.not_recorded import Reason
+        from pytest_lmcache.summary import Facts
 
-        calls = [NotRecorded(Reason.LATE, f"{name}() was called after it had ended")]
+        passed = {Reason.LATE.value: [f"{name}() was called after it had ended"]}
+        facts = Facts(refused_late=1) if refused else Facts(not_recorded=passed)
         with self._lock:
-            self.summary.add_late_calls({test: 1} if refused else {}, [] if refused else [(test, calls)])
+            self.summary.add(test, facts)
 
     @property
     def _place(self) -> str:
