@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the engine when it is first used: the plugin starts with every pytest, the engine need not."""
+    """Load the engine at its first use: every pytest starts the plugin, but not every run needs the engine."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     file = {"Cache": "layers.stack", "configure_cache": "session", "use_cassette": "block"}.get(
@@ -49,11 +49,11 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """The module, with an attribute ``cache`` that the engine keeps."""
+    """The module, with an attribute ``cache`` that the engine stores."""
 
     @property
     def cache(self) -> Any:
-        """The cache behind the cassettes that name no other; assign another one, or None for the configured one."""
+        """The cache of all tests that do not set another one. Assign a `Cache`, or None for the configured one."""
         from pytest_lmcache.session import session
 
         return session.caches.default

@@ -104,7 +104,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         self.__exit__(kind, error, _)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Have each call of a function be such a block. Raises SettingsError for a generator or a class."""
+        """Run each call of a function in such a block. Raises SettingsError for a generator or a class."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise _not_decorable(function, "generator function")
         if isinstance(function, type):
@@ -145,7 +145,7 @@ def _name(thing: Any) -> str:
 
 
 def _checked(path: Any) -> str:
-    """The path that ``use_cassette`` was given. Raises SettingsError if it cannot be that of a file."""
+    """The path that ``use_cassette`` was given. Raises SettingsError if it is not the path of a file."""
     if callable(path):
         raise SettingsError(
             f'use_cassette decorates {_name(path)} without a cassette: write @use_cassette("x.yaml").'

@@ -26,7 +26,7 @@ class CallNumbers:
         self._free: dict[str, list[int]] = {}
 
     def take(self, key: str) -> int:
-        """Return the number of the next call; numbers that were given back come first, the lowest one of all."""
+        """Return the number of the next call; numbers that were given back come first, the lowest of them first."""
         if free := self._free.get(key):
             return heappop(free)
         self._taken[key] += 1
@@ -63,12 +63,12 @@ class CallRecord:
 
     - ``name``: the entry point, such as ``completion``, without the ``a`` of its async form
     - ``model``: the model that the call names
-    - ``source``: where the answer came from: ``cassette``, ``memory``, ``disk``, ``redis``, ``cache`` (one of the
+    - ``source``: where the answer came from: ``cassette``, ``memory``, ``disk``, ``redis``, ``cache`` (the
       user's own), ``provider``, or empty for a miss
     - ``key``, ``nth``: the call's key, and which of the key's answers it got, from 0
     - ``seconds``: how long the provider took, now or when the answer was recorded
     - ``tokens``: input and output tokens, as the provider counted them
-    - ``cached``: input tokens that the provider read from its own prompt cache, and that it wrote there
+    - ``cached``: input tokens that the provider read from its prompt cache, and that it wrote to it
     - ``usd``: the price in USD, None if LiteLLM knows none
     - ``is_old``: whether the recording is older than ``max_age``
     """
@@ -120,7 +120,7 @@ class CallRecord:
         return UNIT.join((self.custom_key, *filter(None, ("" if is_bare else kind, self.owner, number))))
 
     def copy_usage(self, answer: Answer) -> None:
-        """Take over what an answer cost."""
+        """Copy the tokens and the price of an answer."""
         self.tokens, self.cached, self.usd = answer.tokens, answer.cached, answer.usd
         self.is_answered = answer.is_answered
 
@@ -146,7 +146,7 @@ class CallRecord:
 
     @property
     def is_new(self) -> bool:
-        """Whether the answer is not in the cassette yet: it is written if the test passes."""
+        """Whether the answer is new: it is written to the cassette if the test passes."""
         return self.source != "cassette" and self.entry is not None
 
 
@@ -184,12 +184,12 @@ class CallLog:
 
     @property
     def replayed(self) -> int:
-        """How many calls the cassette answered."""
+        """The number of calls that the cassette answered."""
         return sum(record.source == "cassette" for record in self._calls)
 
     @property
     def recorded(self) -> int:
-        """How many answers are new: they are written to the cassette if the test passes."""
+        """The number of new answers, which are written to the cassette if the test passes."""
         return sum(record.is_new for record in self._calls)
 
     @property
@@ -208,7 +208,7 @@ class CallLog:
 
     @property
     def not_recorded(self) -> list[NotRecorded]:
-        """The calls so far that are not recorded, or that are recorded and cannot be replayed; why, for each."""
+        """The calls so far that are not recorded, or cannot be replayed, each with the reason."""
         return [
             failure.why if record.entry is None else failure.why._replace(reason=Reason.NO_ANSWER)
             for record in self.calls

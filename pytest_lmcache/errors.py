@@ -1,4 +1,4 @@
-"""The exceptions and the warning of this package. Their messages stand where they are raised."""
+"""The exceptions and the warning of this package. Their messages are where they are raised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPORTED = "lmcache_reported"
 
 
 class LMCacheError(Exception):
-    """Base of the exceptions that are no misses."""
+    """Base of the exceptions that are not misses."""
 
 
 class CassetteError(LMCacheError):
@@ -24,19 +24,19 @@ class UnkeyableCallError(LMCacheError):
 
 
 class SettingsError(LMCacheError, ValueError):
-    """Raised for a setting that does not exist, or that has a value which it cannot have."""
+    """Raised for a setting that does not exist, or for an invalid value."""
 
 
 class CacheError(LMCacheError):
-    """Raised if an answer cannot be stored in the cache, or if a stored value is none of this package's."""
+    """Raised if the cache cannot store an answer, or if a stored value was not written by this package."""
 
 
 class LayerError(CacheError):
-    """Raised by a layer of the cache if its store is away, locked, full or broken; `Cache` turns it into a warning."""
+    """Raised by a layer of the cache if its store cannot be used; `Cache` turns it into a warning."""
 
 
 class LMCacheWarning(UserWarning):
-    """Issued if something does not work, and recording and replaying go on without it."""
+    """Issued if something fails and recording and replaying go on without it."""
 
 
 class DoorError(LMCacheError):
@@ -55,16 +55,16 @@ class MissCause(StrEnum):
 
 
 class Outcome(BaseException):
-    """What ends a test. The pytest plugin makes a miss one of pytest's failures too, beside this base."""
+    """Base of what ends a test. The pytest plugin makes misses derive from pytest's failure too."""
 
 
 class CassetteMiss(Outcome):
     """Raised by a call that no recording answers, in a mode that does not ask the provider.
 
-    It is no ``Exception``, as pytest's own outcomes are none: no ``except Exception``, retry loop or exception
-    mapping between the call and the test swallows it. ``cause`` says why it missed; ``normalizers`` are the names
-    of those that would let a recording answer. ``details`` is a `pytest_lmcache.miss.MissDetails`, which the message
-    is made of; None for a miss in a child process.
+    It is not an ``Exception``, like pytest's own outcomes: no ``except Exception``, retry loop or exception
+    mapping between the call and the test swallows it. ``cause`` says why it missed. ``normalizers`` are the names
+    of the normalizers with which a recording would answer. ``details`` is a `pytest_lmcache.miss.MissDetails`, from
+    which the message is made; None for a miss in a child process.
     """
 
     cause: MissCause = MissCause.NOT_RECORDED
@@ -87,7 +87,7 @@ class UnsupportedCall(CassetteMiss):
 class MissInChild(CassetteMiss, Exception):  # noqa: N818 - a miss, as the others
     """Raised by a call that misses in a process that a test started.
 
-    It is an ordinary exception, so that the workers of a pool hand it on.
+    It is an ordinary exception, so that the workers of a pool return it to their caller.
     """
 
 

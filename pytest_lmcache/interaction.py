@@ -116,12 +116,12 @@ def _usage(chunk: dict[str, Any]) -> Any:
 
 
 def _count(tokens: Any) -> int:
-    """A number of tokens that a provider gave; 0 for what cannot be one."""
+    """A provider's number of tokens; 0 if the value is not a number."""
     return int(tokens) if isinstance(tokens, int | float) and abs(tokens) < LARGEST_COUNT else 0
 
 
 def copied(value: Any) -> Any:
-    """A copy of plain data that shares no mapping and no list with it."""
+    """A copy of plain data that shares no mapping and no list with the original."""
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -147,7 +147,7 @@ def _remove_foreign(lock_file: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as problem:
-        raise OSError(problem.errno, f"{lock_file} is no file, so it cannot be the lock") from None
+        raise OSError(problem.errno, f"{lock_file} is not a file, so it cannot be the lock") from None
 
 
 def _has_name(descriptor: int, path: Path) -> bool:

@@ -282,6 +282,6 @@ def _cut_off(name: str, answer: Answer, waited: float) -> str:
     now = (
         f"Now it has waited {waited:.0f} seconds, and nothing has cancelled it."
         if waited
-        else "Now it is sync, and nothing can cancel it."
+        else "Now the call is sync, and nothing can cancel it."
     )
     return f"When it was recorded, this {what} was cancelled{after}. {now}"

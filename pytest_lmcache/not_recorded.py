@@ -35,8 +35,8 @@ HEADINGS = {
     "check the network, the proxy and the address (api_base), and record again",
     Reason.PROVIDER_ERROR: "not recorded, may miss on replay (lm_record_errors = all keeps a provider's errors)",
     Reason.OTHER_ERROR: "not recorded, failed before a provider answered; see the error",
-    Reason.UNSUPPORTED: "not recorded, of functions that pytest-lmcache does not record; "
-    "replace them in the test, or leave it unmarked",
+    Reason.UNSUPPORTED: "not recorded, because pytest-lmcache does not record these functions; "
+    "replace them in the test, or leave the test unmarked",
     Reason.LATE: "not recorded, called after the test had ended; join its threads and await its tasks, "
     "or start them in a fixture of scope module or session",
     Reason.NO_ANSWER: "not recorded, ended without an answer that can be replayed; the call will miss on replay",

@@ -1,4 +1,4 @@
-"""What a session reports to the run that it is part of."""
+"""What a session reports to its run."""
 
 from __future__ import annotations
 

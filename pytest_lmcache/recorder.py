@@ -301,8 +301,8 @@ class Recorder(CallLog):
         if self.mode.replays:
             called = name if name.startswith("dspy.") else f"litellm.{name}"
             miss = UnsupportedCall(
-                f"{called}() is not recorded by pytest-lmcache yet, and mode {self.mode} lets nothing reach a "
-                "provider unrecorded.\n"
+                f"pytest-lmcache cannot record {called}() yet, and mode {self.mode} refuses calls that it cannot "
+                "replay.\n"
                 "Call it live with `pytest --lm-mode=live` or `@pytest.mark.lm_cache(mode='live')`, or replace it "
                 "in the test."
             )

@@ -139,8 +139,8 @@ def late_origin(*, is_inside: bool) -> Origin | None:
 def refusal(origin: Origin) -> UnsupportedCall:
     """The error of a late call that is refused."""
     return UnsupportedCall(
-        f"{origin.name} has ended, and {origins.runner()} that it started calls a language model now. A run that "
-        "replays lets nothing reach a provider unrecorded, and the call belongs to no test any more.\n"
-        "End what a test starts with the test: join the thread, await or cancel the task, wait for the process. "
-        "Start what serves several tests in a fixture of scope module or session."
+        f"{origin.name} has ended, and {origins.runner()} that it started calls a language model now. The "
+        "call belongs to no test any more, and a replaying run refuses such calls.\n"
+        "Before the test ends, join the thread, await or cancel the task, or wait for the process. If it serves "
+        "several tests, start it in a fixture of scope module or session."
     )

@@ -75,7 +75,7 @@ class Session:
 
     @contextmanager
     def configured(self, configuration: Configuration, observer: Observer | None = None) -> Iterator[None]:
-        """Use this configuration and observer within, and those of before afterwards, since runs nest."""
+        """Use this configuration and observer within, and restore the previous ones afterwards, since runs nest."""
         before = self.configuration, self.observer
         self._configure(configuration, observer or self.observer)
         try:
@@ -141,7 +141,7 @@ class Session:
             self.children.admit(recorder)
 
     def close(self, recorder: Recorder) -> None:
-        """Close a recorder's test or block; after the last one nothing of ours is left in LiteLLM or DSPy."""
+        """Close a recorder's test or block; after the last one nothing of the plugin is left in LiteLLM or DSPy."""
         self.children.dismiss(recorder)
         with self._lock:
             recorder.caches_in_the_way.update(self._bypass.caches_in_the_way())
@@ -259,7 +259,7 @@ def configure_cache(**given: Any) -> None:
     """Choose the layers of the cache behind all cassettes that name no other.
 
     ``enable_memory_cache``, ``enable_disk_cache``, ``disk_cache_dir``, ``disk_size_limit_bytes`` (bytes),
-    ``memory_max_entries``, ``ttl`` (seconds) and ``url`` (of a Redis server). What is not given is as in pytest's
+    ``memory_max_entries``, ``ttl`` (seconds) and ``url`` (of a Redis server). All others are as in pytest's
     configuration. Raises SettingsError for an unknown setting or an invalid value.
     """
     session.caches.configure(**given)

@@ -152,4 +152,4 @@ URL = Kind(
     shown=_without_password,
     is_secret=True,
 )
-COUNT = Kind(_count, "a number from 0")
+COUNT = Kind(_count, "a whole number, 0 or more")

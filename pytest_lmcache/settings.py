@@ -2,7 +2,7 @@
 
 To add one, add a field to `Settings`, `CacheSettings` or `RunSettings`. `SETTINGS` collects them: the marker's text,
 the ini keys, the options and the validation are made from it; the tables of README and docs are tested against it.
-The command line wins over the mark, the mark over the configuration file, and that over the default.
+The command line wins over the marker, the marker over the configuration file, and that over the default.
 """
 
 # ruff: noqa: RUF009 - _setting() gives a dataclass field
@@ -19,7 +19,7 @@ from pytest_lmcache.errors import SettingsError
 
 
 class Mode(StrEnum):
-    """What may happen to a call."""
+    """Whether calls are replayed, recorded or sent."""
 
     REPLAY = "replay"
     ONCE = "once"
@@ -29,7 +29,7 @@ class Mode(StrEnum):
 
     @property
     def replays(self) -> bool:
-        """Whether no provider is asked if there is a cassette."""
+        """Whether the mode asks no provider if there is a cassette."""
         return self in {Mode.REPLAY, Mode.ONCE}
 
 
@@ -135,13 +135,13 @@ class CacheSettings(_Group):
         None, kinds.FOLDER, "folder of the disk layer", ".pytest_cache/d/lmcache", ini="lm_disk_dir"
     )
     disk_size_limit_bytes: float = _setting(
-        1_000_000_000, kinds.SIZE, "bytes that the disk layer takes at most", "1,000,000,000"
+        1_000_000_000, kinds.SIZE, "largest size of the disk layer, in bytes", "1,000,000,000"
     )
     memory_max_entries: float = _setting(
-        1_000_000, kinds.SIZE, "answers that the memory layer keeps at most", "1,000,000"
+        1_000_000, kinds.SIZE, "largest number of answers in the memory layer", "1,000,000"
     )
     ttl: float | None = _setting(
-        None, kinds.TTL, "seconds after its recording from which an answer is not used any more"
+        None, kinds.TTL, "seconds after its recording in which an answer may be used"
     )
     url: str | None = _setting(
         None, kinds.URL, "URL of a Redis or Valkey server that machines share", ini="lm_cache_url"
@@ -155,8 +155,8 @@ class Settings(_Group):
     ``mode`` None is replay, or record if ``cassette`` is None. ``cassette`` is a file name relative to
     ``cassette_dir``, "" for the test's own, None for none: only the cache layers answer. ``key`` is a strategy's
     name, the dotted path of a function, or a function ``request -> str``; None is the cache's own ``cache_key``.
-    ``redact_with`` are functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``layers`` is what
-    is set of the cache's layers, as pairs of name and value.
+    ``redact_with`` are functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``layers`` has the
+    settings of the cache's layers, as pairs of name and value.
     """
 
     mode: Mode | None = _setting(
@@ -166,7 +166,7 @@ class Settings(_Group):
     cassette_dir: str = _setting(
         "cassettes",
         kinds.PATH,
-        "folder of the cassettes below rootdir; with {test_dir}/… one beside each test file",
+        "cassette folder, below rootdir; {test_dir}/… puts it beside each test file",
     )
     key: str | Callable[[dict[str, Any]], str] | None = _setting(
         None,
@@ -177,7 +177,7 @@ class Settings(_Group):
     normalize: tuple[str, ...] = _setting(
         (),
         kinds.TEXTS,
-        "what keys leave out: uuid, date, epoch, tmp_path, rootdir, tool_call_id, re:…",
+        "what keys ignore: uuid, date, epoch, tmp_path, rootdir, tool_call_id, re:…",
         alias="normalise",
     )
     repeat: Repeat = _setting(
@@ -199,7 +199,7 @@ class Settings(_Group):
         in_children=True,
     )
     max_age: float | None = _setting(
-        None, kinds.MAX_AGE, "age from which the summary counts a recording and mode record renews it"
+        None, kinds.MAX_AGE, "age after which the summary counts a recording as old and mode record renews it"
     )
     share: bool = _setting(False, kinds.FLAG, "let tests use answers that the cache keeps for other tests")
     cache: Any = _setting(None, kinds.CACHE, "the cache behind the cassette", ini="")
@@ -229,7 +229,7 @@ class RunSettings(_Group):
     durations: int | None = _setting(
         None,
         kinds.COUNT,
-        "show the N tests that are slowest to record, with tokens and USD; all for 0",
+        "show the N tests that are slowest to record, with tokens and USD; 0 shows all",
         ini="",
         option="--lm-durations N",
     )

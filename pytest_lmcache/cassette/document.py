@@ -43,10 +43,10 @@ def conflict_error(path: Path, data: bytes, line: int) -> CassetteError:
     rewrite = found[1].decode(errors="replace") if found is not None else "pytest --lm-rewrite"
     return CassetteError(
         f"{path}:{line}: git left a merge conflict here.\n"
-        "Keep one side, and record what it lacks. Answers that the cache on disk still has cost nothing:\n"
+        "Keep one side, and record what is missing. Answers that are still in the cache on disk cost nothing:\n"
         f'  git checkout --ours "{path}"  # or --theirs\n'
         f"  {rewrite.replace('--lm-rewrite', '--lm-record')}\n"
-        "Or replace the file, which asks the provider everything in it again:\n"
+        "Or replace the file. This asks the provider for all of its answers again:\n"
         f"  {rewrite}"
     )
 
@@ -108,7 +108,7 @@ class Entry:
         line = KEY_LINE.search(self.data, self.start, self.end)
         key = self.load(line[0], line.start() - self.start).get("key") if line is not None else None
         if not isinstance(key, str) or not key:
-            raise self.broken("this interaction has no `key:`, a text")
+            raise self.broken("this interaction has no `key:` with a text")
         return key
 
     def recorded(self) -> str:
@@ -144,7 +144,7 @@ class Entry:
         """Return the error that names the file and the line, ``lines`` below the one at ``offset``."""
         return CassetteError(
             f"{self.path}:{self._line(offset) + lines}: {problem}\n"
-            "The file is left as it is. Restore it (git checkout), or delete it and record again: "
+            "The file was not changed. Restore it (git checkout), or delete it and record again: "
             "pytest --lm-record"
         )
 
@@ -168,7 +168,7 @@ class Entry:
             text = text[: found.start()] + b"\n" * found[0].count(b"\n") + text[found.end() :]
         fields = self.load(text, at)
         if items is not None and "chunks" in fields:
-            raise self.broken("the key 'chunks' stands here twice", at)
+            raise self.broken("the key 'chunks' is here twice", at)
         return fields if items is None else fields | {"chunks": items}
 
     def _answer(self, fields: dict[str, Any]) -> Answer:

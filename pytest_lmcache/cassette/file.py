@@ -150,7 +150,7 @@ class Cassette:
         except HeldTooLongError as problem:
             raise CassetteError(
                 f"{self.path} cannot be written: {problem}.\n"
-                f"It has not let go for ten seconds. If it hangs, end it, {again}"
+                f"It has held the lock for ten seconds. If it hangs, end it, {again}"
             ) from None
         except OSError as problem:
             raise CassetteError(

@@ -20,7 +20,7 @@ def named_cassette(name: str, folder: Path) -> Path:
     inside = os.path.abspath(path), os.path.abspath(folder)  # noqa: PTH100 - a cassette may be a link
     if not Path(inside[0]).is_relative_to(inside[1]):
         raise SettingsError(
-            f"The cassette {name!r} would lie outside the cassette folder {folder}. "
+            f"The cassette {name!r} would be outside the cassette folder {folder}. "
             "Name a file inside it, or set lm_cassette_dir."
         )
     return path

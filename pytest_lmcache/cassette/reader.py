@@ -36,7 +36,7 @@ def read_bytes(path: Path) -> bytes | None:
         raise _broken(path, b"", f"cannot be read: {problem.strerror or problem}") from None
     if other is not None:
         raise CassetteError(
-            f"{path}:1: this file system takes it for {other}, another test's cassette: the two names differ "
+            f"{path}:1: on this file system it is the same file as {other}, another test's cassette: the names differ "
             "only in upper and lower case.\n"
             "Rename one of the tests, or give it a cassette of its own: @pytest.mark.lm_cache(cassette=...)"
         )
@@ -71,7 +71,7 @@ def read_header(path: Path, data: bytes) -> tuple[int, str]:
     if "lmcache" not in fields:
         raise CassetteError(
             f"{path}:1: this is not a pytest-lmcache cassette: its first document has no `lmcache:`.\n"
-            "The file is left as it is. Move it away, or give the test another cassette, and run: "
+            "The file was not changed. Move it away, or give the test another cassette, and run: "
             "pytest --lm-record"
         )
     if version is None or fields["lmcache"] not in range(OLDEST_FORMAT, NEWEST_FORMAT + 1):
@@ -97,7 +97,7 @@ def read_documents(path: Path, data: bytes) -> list[Entry]:
     if not entries:
         raise _broken(path, data, "this cassette is cut off: it has a header and no interaction")
     if data.rfind(b"\n...") >= 0 and (mark := END_MARK.search(data)) is not None:
-        problem = "take out this `...`: it ends an interaction in its middle"
+        problem = "remove this `...`: it ends an interaction too early"
         raise _broken(path, data, problem, mark.start() + 1)
     last = entries[-1]
     if data.find(b"\nseconds:", last.start - 1) < 0 or not data.endswith(b"\n"):

@@ -116,7 +116,7 @@ def _repeated(pairs: list[tuple[Any, Any]]) -> Exception:
     """The error for a mapping that has a key twice, as after a merge."""
     first = {key.value: key for key, _ in reversed(pairs)}
     key = next((key for key, _ in pairs if first[key.value] is not key), pairs[0][0])
-    return _fault_at(key, f"the key {key.value[:40]!r} stands here twice")
+    return _fault_at(key, f"the key {key.value[:40]!r} is here twice")
 
 
 def _fault_at(node: Any, problem: str) -> Exception:

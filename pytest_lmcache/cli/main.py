@@ -15,14 +15,20 @@ from pytest_lmcache.errors import LMCacheError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0, or 1 if a cassette has a fault. Exits with 2 for wrong usage."""
     parser = argparse.ArgumentParser(
-        prog="pytest-lmcache", description="Work on cassettes of pytest-lmcache."
+        prog="pytest-lmcache", description="Check and upgrade the cassettes of pytest-lmcache."
     )
     parser.add_argument("--version", action="version", version=f"pytest-lmcache {__version__}")
     folder = argparse.ArgumentParser(add_help=False)
-    folder.add_argument("folder", nargs="?", default="cassettes", type=Path, help="default: cassettes")
+    folder.add_argument(
+        "folder",
+        nargs="?",
+        default="cassettes",
+        type=Path,
+        help="folder of the cassettes (default: cassettes)",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     check_parser = commands.add_parser(
-        "check", parents=[folder], help="read all cassettes, and name broken ones"
+        "check", parents=[folder], help="read all cassettes, and list the broken ones"
     )
     check_parser.add_argument(
         "--fix", action="store_true", help="rewrite the texts that formatters and editors would change"

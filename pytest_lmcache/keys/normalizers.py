@@ -160,7 +160,7 @@ class Rule(NamedTuple):
 def rules_of(normalizers: Sequence[str | re.Pattern[str]], folders: Folders) -> tuple[Rule, ...]:
     """Return patterns as given, then the named normalizers in their order, each once. Raises SettingsError."""
     if isinstance(normalizers, str):
-        raise SettingsError(f"Normalizers are a list; got the text {normalizers!r}.")
+        raise SettingsError(f"normalize takes a list, not the text {normalizers!r}.")
     custom = [_custom_rule(each) for each in normalizers if not (isinstance(each, str) and each in _NAMED)]
     rules = {rule.name: rule for rule in custom}
     for name, (version, pattern) in _NAMED.items():

@@ -113,7 +113,7 @@ def _plain(value: Any, depth: int, *, skip_none: bool = False) -> Any:  # noqa: 
         return value
     if depth > _MAX_DEPTH:
         raise _NotPlainError(
-            f"it is nested more than {_MAX_DEPTH} deep, or contains itself", "Pass data that ends."
+            f"it is nested more than {_MAX_DEPTH} deep, or contains itself", "Pass data without cycles."
         )
     if kind is dict:
         return _dict(value, depth, skip_none=skip_none)

@@ -107,7 +107,7 @@ class DiskLayer:
         except Exception as error:  # a broken database fails in many ways, none of which may end a test
             raise LayerError(
                 f"The cache in {self.folder} cannot be used: {_reason(error)}.\n"
-                "It holds copies only: delete the folder to start it anew, or name another one "
+                "It holds only copies: delete the folder, or name another one "
                 "(lm_disk_dir, disk_cache_dir=...), or switch the layer off (enable_disk_cache=False)."
             ) from error
 

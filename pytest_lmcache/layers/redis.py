@@ -125,7 +125,7 @@ class RedisLayer:
         # Raised outside the except block: the frames of redis-py's error hold the password.
         raise LayerError(
             f"The Redis server at {self._place} cannot be used: {problem.rstrip('.')}.\n"
-            "Start it, or correct its URL (lm_cache_url, url=...), or take the URL out."
+            "Start it, or correct its URL (lm_cache_url, url=...), or remove the URL."
         )
 
 

@@ -1,4 +1,4 @@
-"""Cache: the layers behind the cassette as one store, to be used as it is or subclassed."""
+"""Cache: the layers behind the cassette as one store. Use it as it is, or subclass it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOCK = threading.Lock()
 
 
 class Value(dict[str, Any]):
-    """A value, and in ``layer`` the name of the layer that had it: memory, disk or redis."""
+    """A value; ``layer`` is the name of the layer that had it: ``memory``, ``disk`` or ``redis``."""
 
     __slots__ = ("layer",)
 
@@ -43,7 +43,7 @@ class Value(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How often a layer had a value that it was asked for, how often not, and how many values were put into it."""
+    """How many requests to a layer found a value, how many did not, and how many values were stored in it."""
 
     hits: int = 0
     misses: int = 0
@@ -69,7 +69,7 @@ class _State:
 class Cache:
     """Answers by key: looked up in memory, then on disk, then on a Redis server, and put into all of them.
 
-    Made to be subclassed: override any of `cache_key`, `get` and `put`; ``super().__init__()`` need not be called.
+    In a subclass, override any of `cache_key`, `get` and `put`; you need not call ``super().__init__()``.
     Threads may share a cache. Nothing is opened before the first `get` or `put`.
     """
 
@@ -95,8 +95,8 @@ class Cache:
         ``disk_cache_dir`` defaults to ``.pytest_cache/d/lmcache`` in the current folder, ``disk_size_limit_bytes``
         is in bytes. ``memory_max_entries`` is a number of answers, or ``math.inf``. ``ttl`` is in seconds, counted
         from the recording. ``url`` is that of a Redis or Valkey server: ``redis://``, ``rediss://``, ``unix://``,
-        ``valkey://`` or ``valkeys://``. Raises SettingsError for any other argument, for a value that an argument
-        cannot have, and for a URL if redis-py is not installed.
+        ``valkey://`` or ``valkeys://``. Raises SettingsError for any other argument, for an invalid
+        value, and for a URL if redis-py is not installed.
         """
         if disk_cache_dir is None:
             disk_cache_dir = FOLDER
@@ -108,7 +108,7 @@ class Cache:
             check_installed()
 
     def cache_key(self, request: dict[str, Any]) -> str:
-        """The key of a request: calls with the same key are the same call. By default, all of the request counts.
+        """Return the key of a request: calls with equal keys are the same call. By default, the whole request counts.
 
         ``request`` is the normalized request: plain data such as ``{"model": ..., "messages": [...]}``, without
         API keys. The key may be any text.
@@ -116,10 +116,10 @@ class Cache:
         return keys.exact(request)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The value of a key from the first layer that has it, or None; layers above it get the value, too.
+        """Return the value of a key from the first layer that has it, or None. The layers before it get the value, too.
 
-        The value is a `Value`: a dict of JSON data with the layer's name in ``layer``. A layer that fails is left
-        out from then on, with an LMCacheWarning.
+        The value is a `Value`: a dict of JSON data with the layer's name in ``layer``. A layer that fails is not
+        used any more, with an LMCacheWarning.
         """
         failures: dict[Layer, LayerError] = {}
         above: list[Layer] = []
@@ -142,7 +142,7 @@ class Cache:
     def put(self, key: str, value: dict[str, Any]) -> None:
         """Put a value, a dict of JSON data, into every layer; it replaces an earlier value of the key.
 
-        A layer that fails is left out from then on, with an LMCacheWarning. Raises CacheError for a value that is
+        A layer that fails is not used any more, with an LMCacheWarning. Raises CacheError for a value that is
         not JSON data.
         """
         layers = self._working_layers()
@@ -222,7 +222,10 @@ class Cache:
                 if store in known:
                     continue
                 known.add(store)
-            message = f"The {layer.name} layer of the cache is left out from here on; recording goes on without it. {error}"
+            message = (
+                f"The {layer.name} layer of the cache is not used any more in this run; recording goes on without "
+                f"it. {error}"
+            )
             warnings.warn(message, LMCacheWarning, stacklevel=_users_level())
 
 

@@ -95,7 +95,7 @@ def check(answer: Answer, recorded: str, *, errors: bool = False) -> None:
     }
     wrong = [name for name, fits in problems.items() if not fits]
     if wrong:
-        raise _no_value(f"its `{wrong[0]}` cannot be")
+        raise _no_value(f"its `{wrong[0]}` is invalid")
 
 
 def _is_error(data: Any) -> bool:
@@ -124,6 +124,6 @@ def asked_by(value: Mapping[str, Any]) -> str:
 
 def _no_value(problem: object) -> CacheError:
     return CacheError(
-        f"This is no value of the cache ({shorten(str(problem))}). A cache gives back what it was given by put(), "
+        f"This is not a value of the cache ({shorten(str(problem))}). get() must return what put() received, "
         "unchanged; pytest_lmcache.layers.values.store() makes a value of an answer."
     )

@@ -225,7 +225,7 @@ def find_cassette(cassette_in: Callable[[Path], Path], file: Path, rootdir: Path
     }
     if len(found) > 1:
         raise SettingsError(
-            f"several cassettes may be the one of this test, and {path} does not exist: "
+            f"several cassettes could belong to this test, and {path} does not exist: "
             f"{', '.join(map(str, found))}. They were recorded with different rootdirs (this run's is {rootdir}): "
             f"keep one of them. {ADVICE}"
         )

@@ -290,7 +290,7 @@ def warn_of_misspelt_marks(config: pytest.Config, items: Sequence[pytest.Item]) 
             if get_close_matches(name.lower().replace("_", ""), ["lmcache"], 1, MISSPELT):
                 warning = LMCacheWarning(
                     f"{item.nodeid}: @pytest.mark.{name} does nothing: its calls are neither recorded nor "
-                    "replayed. The mark is @pytest.mark.lm_cache. If it is another tool's, register it: "
+                    "replayed. The marker is @pytest.mark.lm_cache. If it is another tool's, register it under "
                     "markers in the configuration."
                 )
                 try:

@@ -147,7 +147,7 @@ class NodeRecorders:
         folder = os.path.abspath(cassette_folder(base, settings.cassette_dir, file))  # noqa: PTH100 - links are checked later
         if not Path(folder).is_relative_to(base) and not self._is_on_command_line(settings.cassette_dir):
             raise SettingsError(
-                f"{source}: the cassette folder {settings.cassette_dir!r} lies outside rootdir, {base}. Name one inside "
+                f"{source}: the cassette folder {settings.cassette_dir!r} is outside rootdir, {base}. Name one inside "
                 f"it, or give the absolute path on the command line: -o lm_cassette_dir={shlex.quote(folder)}"
             )
 

@@ -95,8 +95,8 @@ class RunObserver(Observer):
                 self.summary.add_refused_outside(where)
             when = "while it is imported" if is_import else "outside of the tests"
             raise UnsupportedCall(
-                f"{where} calls a language model {when}. Under lm_auto, mode {self.mode} lets nothing reach a provider "
-                "unrecorded, and this call belongs to no test.\n"
+                f"{where} calls a language model {when}. The call belongs to no test, and under lm_auto mode "
+                f"{self.mode} refuses such calls.\n"
                 "Make it in a test or a fixture, or record it in place: "
                 'with pytest_lmcache.use_cassette("cassettes/name.yaml"): ...'
             )

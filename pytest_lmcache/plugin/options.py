@@ -25,7 +25,7 @@ from pytest_lmcache.settings import (
 _Group = Settings | CacheSettings | RunSettings
 MARKER = (
     f"lm_cache({', '.join(Settings.rows)}): record and replay the test's language-model calls; "
-    "takes the settings of the cache's layers too"
+    "also takes the settings of the cache layers"
 )
 # Short forms of --lm-mode.
 MODE_FLAGS = {

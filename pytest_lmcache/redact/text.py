@@ -149,7 +149,7 @@ def compiled_patterns(patterns: str | Iterable[str | Pattern]) -> tuple[Pattern,
         try:
             compiled.append(re.compile(pattern))
         except (re.error, TypeError) as error:
-            raise SettingsError(f"{pattern!r} is not a regular expression to redact by: {error}") from error
+            raise SettingsError(f"{pattern!r} is not a regular expression for redact: {error}") from error
         if not isinstance(compiled[-1].pattern, str):
             raise SettingsError(
                 f"{pattern!r} is a pattern of bytes. Redaction works on text: leave out the b."
@@ -164,11 +164,11 @@ def _apply(function: Function, text: str) -> str:
     except Exception as error:  # noqa: BLE001 - its message may hold the text
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise SettingsError(
-            f"The redacting function {function!r} raised {type(error).__name__} at {at.filename}:{at.lineno}. "
+            f"The redact_with function {function!r} raised {type(error).__name__} at {at.filename}:{at.lineno}. "
             "Correct it, or remove it from the settings."
         ) from None
     if not isinstance(changed, str):
         raise SettingsError(
-            f"The redacting function {function!r} returned {type(changed).__name__}. It has to return a str."
+            f"The redact_with function {function!r} returned {type(changed).__name__}. It has to return a str."
         )
     return changed

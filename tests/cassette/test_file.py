@@ -602,7 +602,7 @@ def test_a_key_of_a_stream_that_stands_twice_is_refused(path):
     text = path.read_text()
     chunks = text[text.index("chunks:\n") : text.index("recorded:")]
     path.write_text(text.replace("recorded:", f"left_early: false\n{chunks}recorded:"))
-    with pytest.raises(CassetteError, match="stands here twice"):
+    with pytest.raises(CassetteError, match="is here twice"):
         Cassette(path, EXACT).entries[0].answer()
 
 
@@ -1143,7 +1143,7 @@ def test_names_that_differ_in_case_only_do_not_share_a_file(three, monkeypatch):
     os.link(three, upper)
     os.link(three, upper.with_name(upper.name.swapcase()))
     monkeypatch.setattr(Path, "iterdir", lambda _: iter([three]))
-    with pytest.raises(CassetteError, match=r"takes it for test_x\.yaml") as refused:
+    with pytest.raises(CassetteError, match=r"same file as test_x\.yaml") as refused:
         Cassette(upper, EXACT)
     assert "cassette=" in str(refused.value)
     os.link(three, three.with_name(three.name.swapcase()))

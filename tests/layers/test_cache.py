@@ -194,7 +194,7 @@ def test_failing_layer_is_left_out(stacked):
         assert cache.get("k1") == ONE
     [warning] = caught
     assert str(warning.message) == (
-        "The disk layer of the cache is left out from here on; recording goes on without it. "
+        "The disk layer of the cache is not used any more in this run; recording goes on without it. "
         "disk is gone.\nMend it."
     )
     assert warning.filename == __file__

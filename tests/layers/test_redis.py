@@ -38,7 +38,7 @@ def troubled(act, place, problem):
     text = str(caught.value)
     assert text.startswith(f"The Redis server at {place} cannot be used: ")
     assert problem in text.partition("\n")[0]
-    assert text.endswith("Start it, or correct its URL (lm_cache_url, url=...), or take the URL out.")
+    assert text.endswith("Start it, or correct its URL (lm_cache_url, url=...), or remove the URL.")
     return caught.value
 
 

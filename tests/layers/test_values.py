@@ -164,7 +164,7 @@ def test_shares_nothing():
 def test_not_a_value(damage):
     """What is no value of ours is told as such, with what a cache has to give back."""
     with pytest.raises(
-        CacheError, match=r"no value of the cache .*unchanged; pytest_lmcache.layers.values.store\(\)"
+        CacheError, match=r"not a value of the cache .*unchanged; pytest_lmcache.layers.values.store\(\)"
     ):
         revive(damage(store(Answer(Kind.RESPONSE, {}), RECORDED)))
     assert issubclass(CacheError, LMCacheError)
@@ -177,7 +177,7 @@ def test_too_deep():
         deep = [deep]
     with pytest.raises(CacheError, match="nested too deeply"):
         store(Answer(Kind.RESPONSE, deep), RECORDED)
-    with pytest.raises(CacheError, match="no value of the cache"):
+    with pytest.raises(CacheError, match="not a value of the cache"):
         revive(store(Answer(Kind.RESPONSE, {}), RECORDED) | {"data": deep})
 
 

@@ -30,7 +30,7 @@ def test_named_cassette_stays_inside(suite, name):
     suite.test(f"@pytest.mark.lm_cache(cassette={name!r})\ndef test_one():\n    ask()\n")
     result = suite.run("--lm-record")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*test_it.py::test_one: *would lie outside the cassette folder*"])
+    result.stderr.fnmatch_lines(["*test_it.py::test_one: *would be outside the cassette folder*"])
     assert suite.asked() == 0
 
 

@@ -32,17 +32,13 @@ def test_a_folder_outside_of_rootdir_is_refused(suite, folder):
     suite.file("pytest.ini", f"[pytest]\nlm_cassette_dir = {folder}\n")
     result = suite.run("--lm-record")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    said = (
-        f"ERROR: ini: lm_cassette_dir: the cassette folder {folder!r} lies outside rootdir, {suite.folder}."
-    )
+    said = f"ERROR: ini: lm_cassette_dir: the cassette folder {folder!r} is outside rootdir, {suite.folder}."
     result.stderr.fnmatch_lines([f"{said}*-o lm_cassette_dir={out}"])
     suite.file("pytest.ini", "[pytest]\n")
     suite.test(f"@pytest.mark.lm_cache(cassette_dir={folder!r})\ndef test_one():\n    ask()\n")
     result = suite.run("--lm-record")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        [f"ERROR: test_it.py::test_one: the cassette folder {folder!r} lies outside*"]
-    )
+    result.stderr.fnmatch_lines([f"ERROR: test_it.py::test_one: the cassette folder {folder!r} is outside*"])
     assert suite.run("--lm-record", "-o", "lm_cassette_dir=../out").ret == pytest.ExitCode.USAGE_ERROR
     assert not out.exists()
     assert suite.asked() == 0

@@ -505,7 +505,7 @@ def test_unsupported_call_is_refused(suite):
     """)
     result = suite.run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E*litellm.moderation() is not recorded by pytest-lmcache yet*"])
+    result.stdout.fnmatch_lines(["E*pytest-lmcache cannot record litellm.moderation() yet*"])
 
 
 def test_expected_failure_hides_no_miss(suite):

@@ -61,8 +61,8 @@ def test_live_stores_nothing(suite):
         (["--lm-mode="], "*--lm-mode cannot be ''; it takes one of: *"),
         (["--lm-record", "--lm-rewrite"], "*--lm-record and --lm-rewrite exclude each other*"),
         (["--lm-record", "--lm-mode=live"], "*--lm-record and --lm-mode exclude each other*"),
-        (["--lm-durations=few"], "*--lm-durations cannot be 'few'; it takes a number from 0.*"),
-        (["--lm-durations=-1"], "*--lm-durations cannot be '-1'; it takes a number from 0.*"),
+        (["--lm-durations=few"], "*--lm-durations cannot be 'few'; it takes a whole number, 0 or more.*"),
+        (["--lm-durations=-1"], "*--lm-durations cannot be '-1'; it takes a whole number, 0 or more.*"),
     ],
 )
 def test_bad_option_is_a_usage_error(suite, args, said):

@@ -19,7 +19,7 @@ def test_a_near_name_warns_at_collection(suite, name):
     result = suite.run(*marked(suite, name), "--collect-only")
     assert result.ret == 0
     said = f"*LMCacheWarning: test_it.py::test_{name}: @pytest.mark.{name} does nothing*"
-    result.stdout.fnmatch_lines([f"{said}The mark is @pytest.mark.lm_cache.*"])
+    result.stdout.fnmatch_lines([f"{said}The marker is @pytest.mark.lm_cache.*"])
 
 
 def test_other_names_do_not_warn(suite):

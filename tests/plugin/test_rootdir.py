@@ -116,7 +116,7 @@ def test_several_recordings_of_one_test(suite):
     suite.asked()
     result = suite.run()
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*several cassettes may be the one of this test*"])
+    result.stdout.fnmatch_lines(["*several cassettes could belong to this test*"])
     assert suite.asked() == 0
 
 

@@ -367,7 +367,7 @@ def test_what_nothing_cancels_misses(stream, provider, tmp_path, monkeypatch):
     monkeypatch.setattr("pytest_lmcache.libraries.recorded_call.LONGEST_WAIT", 0.1)
     for run, why in (
         (lambda: asyncio.run(read(GONE)), "Now it has waited 0 seconds, and nothing has cancelled it."),
-        (lambda: [*chat(GONE, stream=stream)], "Now it is sync, and nothing can cancel it."),
+        (lambda: [*chat(GONE, stream=stream)], "Now the call is sync, and nothing can cancel it."),
     ):
         with pytest.raises(CassetteMiss) as missed, use_cassette(tmp_path / "x.yaml"):
             run()
