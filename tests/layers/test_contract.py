@@ -24,6 +24,8 @@ from pytest_lmcache.layers.memory import MemoryLayer
 from pytest_lmcache.layers.redis import RedisLayer
 from pytest_lmcache.layers.values import revive, store
 
+pytestmark = pytest.mark.slow
+
 RECORDED = "2026-11-23T09:12:44Z"
 # The clock of these tests; the server's own goes on, and is not to remove anything meanwhile.
 START = "2026-11-25T00:00:00Z"
@@ -198,7 +200,6 @@ def test_outlives_the_process(make, name):
     assert make(name).get("k1")["data"] == answered("one")["data"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STORES)
 def test_ages_from_the_recording(make, name):
     """A value is gone ``ttl`` seconds after it was stored, however often it was read, and put again it lives again."""
@@ -218,7 +219,6 @@ def test_ages_from_the_recording(make, name):
         assert aging.get("k1") is None, "too old when it was put"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moved", ["2020-01-01", "2040-01-01"])
 @pytest.mark.parametrize("name", STORES)
 def test_a_clock_that_a_test_has_moved_ages_nothing_for_others(make, name, moved):
@@ -249,7 +249,6 @@ def test_a_clock_that_a_test_has_set_back_makes_nothing_young(make, name):
         assert aging.get("k1") is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STORES)
 def test_a_test_moves_the_clock_to_see_what_is_stored_grow_old(make, name):
     """An answer that was stored before a test moved the clock is too old where the clock says so, and only there."""
@@ -281,7 +280,6 @@ def test_of_unknown_age(make, name):
         assert aging.get("k1") is None
 
 
-@pytest.mark.slow
 def test_threads(a_store):
     """Threads may put and get at once; each gets what was put."""
     failures = []
@@ -363,7 +361,6 @@ class Agreement(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-@pytest.mark.slow
 def test_all_agree(empty):
     """Whatever is put, changed and waited for, every layer and every composition of them says the same."""
     Agreement.url = empty

@@ -18,6 +18,8 @@ from provider import Provider
 
 from pytest_lmcache import CassetteMiss, use_cassette
 
+pytestmark = pytest.mark.slow
+
 GONE = "http://127.0.0.1:9/v1"
 ASKED = [{"role": "user", "content": "hello there"}]
 FIGURES = ("model", "custom_llm_provider", "response_cost", "stream", "call_type", "cache_hit", "user")
@@ -220,7 +222,6 @@ SHAPES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_callbacks_are_told_the_same(shape, provider, listener, tmp_path):
     """Success, model, provider, tokens, cost and the response: on replay a callback hears what it heard live."""
