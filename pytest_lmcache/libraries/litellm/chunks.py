@@ -80,6 +80,8 @@ class ChunkCodec:
             nonlocal repeat
             if isinstance(chunk, str):
                 return repeat(chunk)
+            if self.is_chat and not isinstance(chunk.get("choices", []), list):
+                raise ValueError("`choices` is not a list")  # LiteLLM would put an empty choice in its place
             path = text_path(chunk)
             if self.is_chat and path == CHAT_TEXT and split(chunk, path)[1] is not None:
                 repeat = _chat_repeater(first := self.from_plain(chunk))
