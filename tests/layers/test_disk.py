@@ -380,7 +380,7 @@ def troubled(act, folder, problem):
     text = str(caught.value)
     assert text.startswith(f"The cache in {folder} cannot be used: ")
     assert problem in text.partition("\n")[0]
-    assert "delete the folder to start it anew, or name another one (lm_disk_dir, disk_cache_dir=...)" in text
+    assert "delete the folder, or name another one (lm_disk_dir, disk_cache_dir=...)" in text
 
 
 def both(layer):

@@ -61,7 +61,7 @@ def test_a_server_that_is_killed_in_mid_run(suite, monkeypatch):
                 monkeypatch.setenv("KILL", str(client.info("server")["process_id"]))
             result = suite.spawn("--lm-record")
     assert result.returncode == 0, result.stdout
-    assert result.stdout.count("LMCacheWarning: The redis layer of the cache is left out") == 1
+    assert result.stdout.count("LMCacheWarning: The redis layer of the cache is not used any more") == 1
     assert "0 replayed, 1 from redis, 3 recorded" in result.stdout
     assert suite.asked() == 3
     monkeypatch.delenv("KILL")

@@ -34,7 +34,7 @@ def test_refused_with_the_files_name(suite, where, mode):
     assert suite.asked() == 0
     result.stdout.fnmatch_lines(
         [
-            f"*{name} calls a language model while it is imported. Under lm_auto, mode {mode} *",
+            f"*{name} calls a language model while it is imported. *under lm_auto mode {mode} refuses *",
             "*use_cassette(*",
         ]
     )
