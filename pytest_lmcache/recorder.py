@@ -351,7 +351,7 @@ class Recorder(CallLog):
             record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
         rewrite = self.mode is Mode.REWRITE
         if passed and any(record.failure and record.failure.entry for record in self._calls):
-            self._record_failures(self.open_cassette())
+            _record_failures(self._calls, self.open_cassette())
         if not passed or self.mode is Mode.REPLAY or not (rewrite or self.recorded):
             return False
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
@@ -359,51 +359,54 @@ class Recorder(CallLog):
             comment.append(f"record again: {self.commands.rewrite}")
         cassette = self.open_cassette()
         return cassette.save(
-            self._calls_to_save(cassette),
+            _calls_to_save(self.calls, cassette, rewrite=rewrite),
             # If a call failed or the test stopped early, keep the recordings that were not asked again.
             is_shared=self.is_shared or bool(self.not_recorded) or self.is_cut_short,
             rewrite=rewrite,
             comment=self.redact(comment),
         )
 
-    def _record_failures(self, cassette: Cassette | NoCassette) -> None:
-        """Have the errors of a test that passed recorded, unless a later identical call got an answer."""
-        nothing_answered = not any(call.is_answered and call.source != "cassette" for call in self._calls)
-        for call in self._calls:
-            failure = call.failure
-            if failure is None or failure.entry is None:
-                continue
-            recorded = cassette.answers(call.key)
-            if nothing_answered and call.nth < len(recorded) and recorded[call.nth].is_answered:
-                continue  # the provider may be down: the recorded answer stays
-            is_made_up_for = any(
-                other.is_answered and other.key == call.key and other.order > failure.at
-                for other in self._calls
-            )
-            call.entry = None if is_made_up_for else failure.entry
-
-    def _calls_to_save(self, cassette: Cassette | NoCassette) -> list[CallToSave]:
-        """Return the calls that the cassette has or gets, in the order in which they started."""
-        new: Counter[str] = Counter()
-        found = []
-        for call in self.calls:
-            if not call.is_new or call.replaces:
-                if call.entry is not None:
-                    found.append(
-                        CallToSave(call.key, call.nth, call.entry if call.is_new else None, call.replaces)
-                    )
-            else:
-                # Counted anew: of two calls at once, the one that started first may have got the higher number.
-                recorded = 0 if self.mode is Mode.REWRITE else len(cassette.answers(call.key))
-                found.append(CallToSave(call.key, recorded + new[call.key], call.entry))
-                new[call.key] += 1
-        return found
-
 
 def redacted(answer: Answer, redact: Redactor) -> Answer:
     """Return an answer without secrets."""
     clean = redact.stream if answer.kind is Kind.STREAM else redact
     return answer._replace(data=clean(answer.data), error=redact(answer.error), hidden=redact(answer.hidden))
+
+
+def _record_failures(calls: Sequence[CallRecord], cassette: Cassette | NoCassette) -> None:
+    """Have the errors of a test that passed recorded, unless a later identical call got an answer."""
+    nothing_answered = not any(call.is_answered and call.source != "cassette" for call in calls)
+    for call in calls:
+        failure = call.failure
+        if failure is None or failure.entry is None:
+            continue
+        recorded = cassette.answers(call.key)
+        if nothing_answered and call.nth < len(recorded) and recorded[call.nth].is_answered:
+            continue  # the provider may be down: the recorded answer stays
+        is_made_up_for = any(
+            other.is_answered and other.key == call.key and other.order > failure.at for other in calls
+        )
+        call.entry = None if is_made_up_for else failure.entry
+
+
+def _calls_to_save(
+    calls: Sequence[CallRecord], cassette: Cassette | NoCassette, *, rewrite: bool
+) -> list[CallToSave]:
+    """Return the calls that the cassette has or gets, in the order in which they started."""
+    new: Counter[str] = Counter()
+    found = []
+    for call in calls:
+        if not call.is_new or call.replaces:
+            if call.entry is not None:
+                found.append(
+                    CallToSave(call.key, call.nth, call.entry if call.is_new else None, call.replaces)
+                )
+        else:
+            # Counted anew: of two calls at once, the one that started first may have got the higher number.
+            recorded = 0 if rewrite else len(cassette.answers(call.key))
+            found.append(CallToSave(call.key, recorded + new[call.key], call.entry))
+            new[call.key] += 1
+    return found
 
 
 def _shown(path: Path) -> str:

@@ -230,3 +230,14 @@ def test_engine_without_pytest():
         "assert 'litellm' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_classes_stay_small(path):
+    """No file has more than 450 lines, and no class more than 20 methods."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 450
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
+            assert len(methods) <= 20, f"{node.name} has {len(methods)} methods"
