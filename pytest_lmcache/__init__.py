@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.errors import SettingsError as SettingsError
     from pytest_lmcache.errors import UnkeyableCallError as UnkeyableCallError
     from pytest_lmcache.errors import UnsupportedCall as UnsupportedCall
+    from pytest_lmcache.fixture import LMCacheFixture as LMCacheFixture
     from pytest_lmcache.layers.stack import Cache as Cache
     from pytest_lmcache.session import configure_cache as configure_cache
 
@@ -28,6 +29,7 @@ __all__ = [
     "CassetteMiss",
     "DoorError",
     "LMCacheError",
+    "LMCacheFixture",
     "LMCacheWarning",
     "SettingsError",
     "UnkeyableCallError",
@@ -38,13 +40,20 @@ __all__ = [
 ]
 
 
+_FILES = {
+    "Cache": "layers.stack",
+    "LMCacheFixture": "fixture",
+    "configure_cache": "session",
+    "use_cassette": "block",
+}
+"""Where the public names are defined, those of ``errors`` aside."""
+
+
 def __getattr__(name: str) -> Any:
     """Load the engine at its first use: every pytest starts the plugin, but not every run needs the engine."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    file = {"Cache": "layers.stack", "configure_cache": "session", "use_cassette": "block"}.get(
-        name, "errors"
-    )
+    file = _FILES.get(name, "errors")
     return getattr(import_module(f"{__name__}.{file}"), name)
 
 

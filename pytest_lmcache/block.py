@@ -15,6 +15,7 @@ from pytest_lmcache import answer_sources
 from pytest_lmcache.cassette.names import identity_of
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import REPORTED, SettingsError
+from pytest_lmcache.fixture import LMCacheFixture
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import Settings
@@ -47,7 +48,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         Settings().updated(settings, "use_cassette()")
         self._open: list[Recorder] = []
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> LMCacheFixture:
         configuration = session.configuration
         place = None if self._path is None else configuration.locate(self._path)
         block = Commands(block="None" if self._path is None else f'"{self._path}"')
@@ -63,7 +64,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         )
         session.open(recorder, is_block=True)
         self._open.append(recorder)
-        return recorder
+        return LMCacheFixture(recorder)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         recorder = self._ended()
@@ -95,7 +96,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         self._open.remove(recorder)
         return recorder
 
-    async def __aenter__(self) -> Recorder:
+    async def __aenter__(self) -> LMCacheFixture:
         return self.__enter__()
 
     async def __aexit__(

@@ -12,14 +12,16 @@ import pytest_lmcache
 ROOT = Path(pytest_lmcache.__file__).parent
 # Each file and what it may know of this package. Nothing below `recorder` knows of what is above it.
 MAY_IMPORT = {
-    "__init__": "block errors layers.stack session",
+    "__init__": "block errors fixture layers.stack session",
     "address": "",
     "answer_sources": "call_record recorder settings",
-    "block": "answer_sources cassette.names commands errors recorder session settings",
+    "block": "answer_sources cassette.names commands errors fixture recorder session settings",
     "call_record": "cassette.document errors interaction locks not_recorded",
     "cassette": "",
     "cassette.document": "cassette.yaml_reader cassette.yaml_writer errors interaction stream_chunks",
-    "cassette.file": "cassette.document cassette.merge cassette.reader errors interaction keys.strategies locks",
+    "cassette.file": (
+        "cassette.document cassette.merge cassette.reader errors interaction keys.strategies locks"
+    ),
     "cassette.merge": "cassette.document errors interaction",
     "cassette.names": "errors redact",
     "cassette.reader": "cassette.document errors",
@@ -28,8 +30,12 @@ MAY_IMPORT = {
     "children": "",
     "children.boot": "children.remote children.starts environment libraries libraries.import_hook session",
     "children.parent": "children.server children.starts environment errors origins recorder",
-    "children.remote": "call_record children.starts children.wire errors interaction not_recorded redact settings",
-    "children.server": "call_record children.starts children.wire errors interaction not_recorded recorder settings",
+    "children.remote": (
+        "call_record children.starts children.wire errors interaction not_recorded redact settings"
+    ),
+    "children.server": (
+        "call_record children.starts children.wire errors interaction not_recorded recorder settings"
+    ),
     "children.starts": "environment libraries.import_hook",
     "children.wire": "errors interaction layers.values",
     "cli": "",
@@ -38,6 +44,7 @@ MAY_IMPORT = {
     "commands": "",
     "environment": "",
     "errors": "",
+    "fixture": "call_record not_recorded recorder settings",
     "interaction": "stream_chunks",
     "keys": "keys.strategies",
     "keys.ignored_arguments": "redact",
@@ -52,64 +59,129 @@ MAY_IMPORT = {
     "layers.memory": "interaction layers.contract",
     "layers.redis": "clock errors layers.contract settings",
     "layers.single_flight": "layers.contract locks",
-    "layers.stack": "errors keys layers.contract layers.disk layers.memory layers.redis layers.single_flight settings",
+    "layers.stack": (
+        "errors keys layers.contract layers.disk layers.memory layers.redis layers.single_flight settings"
+    ),
     "layers.values": "clock errors interaction layers.contract stream_chunks tags",
     "libraries": "",
     "libraries.bypassed_caches": "",
     "libraries.dspy": "",
-    "libraries.dspy.answers": "address interaction libraries.litellm.exceptions libraries.litellm.headers libraries.litellm.usage libraries.plain_data stream_chunks",
-    "libraries.dspy.call": "interaction keys.plain libraries.dspy.answers libraries.recorded_call libraries.stream_recording recorder recordings stream_chunks",
+    "libraries.dspy.answers": (
+        "address interaction libraries.litellm.exceptions libraries.litellm.headers "
+        "libraries.litellm.usage libraries.plain_data stream_chunks"
+    ),
+    "libraries.dspy.call": (
+        "interaction keys.plain libraries.dspy.answers libraries.recorded_call "
+        "libraries.stream_recording recorder recordings stream_chunks"
+    ),
     "libraries.dspy.compat": "",
-    "libraries.dspy.intercept": "errors libraries.dspy.call libraries.dspy.compat libraries.recorded_call recorder recordings",
+    "libraries.dspy.intercept": (
+        "errors libraries.dspy.call libraries.dspy.compat libraries.recorded_call recorder recordings"
+    ),
     "libraries.import_hook": "",
-    "libraries.interceptions": "environment libraries libraries.bypassed_caches libraries.import_hook recorder",
+    "libraries.interceptions": (
+        "environment libraries libraries.bypassed_caches libraries.import_hook recorder"
+    ),
     "libraries.litellm": "",
     "libraries.litellm.answers": "interaction libraries.litellm.headers libraries.plain_data",
-    "libraries.litellm.call": "address interaction keys.plain libraries.dspy.compat libraries.litellm.answers libraries.litellm.callbacks libraries.litellm.entry_points libraries.litellm.exceptions libraries.litellm.usage libraries.recorded_call libraries.stream_recording recorder settings stream_chunks",
-    "libraries.litellm.callbacks": "interaction libraries.litellm.compat libraries.litellm.entry_points libraries.stream_recording",
-    "libraries.litellm.chunks": "interaction libraries.litellm.answers libraries.litellm.compat libraries.litellm.exceptions libraries.plain_data libraries.recorded_call stream_chunks",
+    "libraries.litellm.call": (
+        "address interaction keys.plain libraries.dspy.compat libraries.litellm.answers "
+        "libraries.litellm.callbacks libraries.litellm.entry_points libraries.litellm.exceptions "
+        "libraries.litellm.usage libraries.recorded_call libraries.stream_recording recorder settings "
+        "stream_chunks"
+    ),
+    "libraries.litellm.callbacks": (
+        "interaction libraries.litellm.compat libraries.litellm.entry_points libraries.stream_recording"
+    ),
+    "libraries.litellm.chunks": (
+        "interaction libraries.litellm.answers libraries.litellm.compat libraries.litellm.exceptions "
+        "libraries.plain_data libraries.recorded_call stream_chunks"
+    ),
     "libraries.litellm.code_swap": "",
     "libraries.litellm.compat": "",
-    "libraries.litellm.entry_points": "libraries.litellm.answers libraries.litellm.chunks libraries.litellm.compat libraries.litellm.streams",
+    "libraries.litellm.entry_points": (
+        "libraries.litellm.answers libraries.litellm.chunks libraries.litellm.compat "
+        "libraries.litellm.streams"
+    ),
     "libraries.litellm.exceptions": "errors libraries.litellm.headers libraries.plain_data",
-    "libraries.litellm.fast_path": "clock interaction libraries.litellm.call libraries.litellm.callbacks libraries.litellm.compat libraries.recorded_call recorder",
+    "libraries.litellm.fast_path": (
+        "clock interaction libraries.litellm.call libraries.litellm.callbacks libraries.litellm.compat "
+        "libraries.recorded_call recorder"
+    ),
     "libraries.litellm.headers": "",
-    "libraries.litellm.intercept": "errors libraries.litellm.call libraries.litellm.callbacks libraries.litellm.code_swap libraries.litellm.compat libraries.litellm.entry_points libraries.litellm.fast_path libraries.litellm.streams libraries.recorded_call recorder settings",
-    "libraries.litellm.streams": "interaction libraries.litellm.answers libraries.litellm.chunks libraries.litellm.compat libraries.recorded_call libraries.stream_recording",
-    "libraries.litellm.usage": "interaction libraries.litellm.answers libraries.litellm.chunks libraries.plain_data stream_chunks",
+    "libraries.litellm.intercept": (
+        "errors libraries.litellm.call libraries.litellm.callbacks libraries.litellm.code_swap "
+        "libraries.litellm.compat libraries.litellm.entry_points libraries.litellm.fast_path "
+        "libraries.litellm.streams libraries.recorded_call recorder settings"
+    ),
+    "libraries.litellm.streams": (
+        "interaction libraries.litellm.answers libraries.litellm.chunks libraries.litellm.compat "
+        "libraries.recorded_call libraries.stream_recording"
+    ),
+    "libraries.litellm.usage": (
+        "interaction libraries.litellm.answers libraries.litellm.chunks libraries.plain_data stream_chunks"
+    ),
     "libraries.plain_data": "",
-    "libraries.recorded_call": "call_record errors interaction libraries.bypassed_caches libraries.stream_recording not_recorded recorder settings",
+    "libraries.recorded_call": (
+        "call_record errors interaction libraries.bypassed_caches libraries.stream_recording "
+        "not_recorded recorder settings"
+    ),
     "libraries.stream_recording": "interaction stream_chunks",
     "locks": "clock errors",
-    "miss": "call_record cassette.document cassette.file commands errors interaction keys.normalizers keys.strategies nearest settings",
+    "miss": (
+        "call_record cassette.document cassette.file commands errors interaction keys.normalizers "
+        "keys.strategies nearest settings"
+    ),
     "nearest": "errors interaction keys.plain",
     "not_recorded": "",
     "observer": "errors recorder",
     "origins": "",
     "plugin": "errors plugin.hooks plugin.options",
     "plugin.cassette_paths": "cassette.names cassette.reader errors settings",
-    "plugin.hooks": "children.boot environment errors layers.redis origins plugin.cassette_paths plugin.import_warnings plugin.node_recorders plugin.options plugin.reports plugin.run plugin.shared_fixtures recorder settings",
+    "plugin.hooks": (
+        "children.boot environment errors fixture layers.redis origins plugin.cassette_paths "
+        "plugin.import_warnings plugin.node_recorders plugin.options plugin.reports plugin.run "
+        "plugin.shared_fixtures settings"
+    ),
     "plugin.import_warnings": "",
     "plugin.node_recorders": "cassette.names commands errors plugin.cassette_paths recorder session settings",
-    "plugin.observer": "errors not_recorded observer origins plugin.cassette_paths plugin.reports recorder settings summary",
+    "plugin.observer": (
+        "errors not_recorded observer origins plugin.cassette_paths plugin.reports recorder settings summary"
+    ),
     "plugin.options": "environment errors setting_kinds settings",
     "plugin.reports": "answer_sources errors not_recorded plugin.node_recorders recorder settings",
-    "plugin.run": "children.starts errors keys.normalizers libraries libraries.import_hook origins plugin.cassette_paths plugin.node_recorders plugin.observer plugin.options recorder scopes session settings",
+    "plugin.run": (
+        "children.starts errors keys.normalizers libraries libraries.import_hook origins "
+        "plugin.cassette_paths plugin.node_recorders plugin.observer plugin.options recorder scopes "
+        "session settings"
+    ),
     "plugin.shared_fixtures": "origins plugin.cassette_paths plugin.node_recorders plugin.run recorder",
-    "recorder": "call_record cassette.file cassette.merge clock commands errors interaction keys.strategies layers.answer_store miss not_recorded recordings redact settings",
-    "recorders": "cassette.file errors keys.normalizers keys.strategies layers.caches layers.stack recorder redact settings",
+    "recorder": (
+        "call_record cassette.file cassette.merge clock commands errors interaction keys.strategies "
+        "layers.answer_store miss not_recorded recordings redact settings"
+    ),
+    "recorders": (
+        "cassette.file errors keys.normalizers keys.strategies layers.caches layers.stack recorder "
+        "redact settings"
+    ),
     "recordings": "cassette.document cassette.file clock errors interaction keys.strategies redact settings",
     "redact": "environment redact.names redact.placeholders redact.redactor redact.scan",
     "redact.formats": "",
     "redact.known_values": "redact.names redact.scan",
     "redact.names": "environment redact.placeholders",
     "redact.placeholders": "",
-    "redact.redactor": "errors redact.known_values redact.names redact.placeholders redact.scan redact.streams redact.text",
+    "redact.redactor": (
+        "errors redact.known_values redact.names redact.placeholders redact.scan redact.streams redact.text"
+    ),
     "redact.scan": "environment redact.formats redact.names redact.placeholders",
     "redact.streams": "redact.placeholders redact.text stream_chunks",
     "redact.text": "errors redact.known_values redact.names redact.placeholders redact.scan time_limit",
     "scopes": "errors origins recorder settings",
-    "session": "children.parent children.remote children.starts environment keys.normalizers layers.caches libraries.bypassed_caches libraries.interceptions observer origins recorder recorders scopes settings",
+    "session": (
+        "children.parent children.remote children.starts environment keys.normalizers layers.caches "
+        "libraries.bypassed_caches libraries.interceptions observer origins recorder recorders scopes "
+        "settings"
+    ),
     "setting_kinds": "errors",
     "settings": "errors setting_kinds",
     "stream_chunks": "",

@@ -33,7 +33,7 @@ from pytest_lmcache.plugin.shared_fixtures import set_up_shared
 from pytest_lmcache.settings import Mode, RunSettings, Settings
 
 if TYPE_CHECKING:
-    from pytest_lmcache.recorder import Recorder
+    from pytest_lmcache.fixture import LMCacheFixture
 
 MISSPELT = 0.84  # similarity of a mark's name to ours: "lm_cashe" has 0.86, "cache" 0.83
 run_key: pytest.StashKey[Run] = pytest.StashKey()
@@ -80,10 +80,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.fixture
-def lm_cache(request: pytest.FixtureRequest, lm_cache_backend: Any) -> Recorder:
+def lm_cache(request: pytest.FixtureRequest, lm_cache_backend: Any) -> LMCacheFixture:
     """Record and replay this test's language-model calls; gives access to them."""
     request.node.stash[backend_key] = lm_cache_backend
-    return request.config.stash[run_key].recorder_of(request.node)
+    recorder = request.config.stash[run_key].recorder_of(request.node)
+    from pytest_lmcache.fixture import LMCacheFixture
+
+    return LMCacheFixture(recorder)
 
 
 @pytest.fixture(scope="session")

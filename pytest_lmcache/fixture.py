@@ -1,0 +1,79 @@
+"""What a test has of its calls: the value of the fixture ``lm_cache`` and of a ``use_cassette`` block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_lmcache.call_record import CallRecord
+from pytest_lmcache.not_recorded import NotRecorded
+from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.settings import Mode, Settings
+
+
+class LMCacheFixture:
+    """The calls of one test, or of one ``use_cassette`` block."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __repr__(self) -> str:
+        return repr(self._recorder)
+
+    @property
+    def calls(self) -> Sequence[CallRecord]:
+        """The calls so far, in the order in which they started."""
+        return self._recorder.calls
+
+    @property
+    def replayed(self) -> int:
+        """The number of calls that the cassette answered."""
+        return self._recorder.replayed
+
+    @property
+    def recorded(self) -> int:
+        """The number of new answers, which are written to the cassette if the test passes."""
+        return self._recorder.recorded
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The tokens of all calls so far, as the provider counted them.
+
+        A mapping with ``prompt_tokens``, ``completion_tokens`` and ``total_tokens``.
+        """
+        return self._recorder.usage
+
+    @property
+    def old(self) -> int:
+        """How many replayed recordings are older than ``max_age``."""
+        return self._recorder.old
+
+    @property
+    def not_recorded(self) -> list[NotRecorded]:
+        """The calls so far that are not recorded, or cannot be replayed, each with the reason."""
+        return self._recorder.not_recorded
+
+    @property
+    def faults(self) -> list[BaseException]:
+        """The misses, refused calls and broken recordings so far, which fail the test."""
+        return self._recorder.faults
+
+    @property
+    def caches_in_the_way(self) -> set[str]:
+        """The names of other tools' caches that may have answered first, so that calls are not recorded."""
+        return self._recorder.caches_in_the_way
+
+    @property
+    def mode(self) -> Mode:
+        """Whether calls are replayed, recorded or sent."""
+        return self._recorder.mode
+
+    @property
+    def path(self) -> Path | None:
+        """The cassette, None if there is none."""
+        return self._recorder.path
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the test or block, after precedence."""
+        return self._recorder.settings
