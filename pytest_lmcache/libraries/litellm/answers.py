@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Final
 
 from pytest_lmcache.interaction import copied
 from pytest_lmcache.libraries.litellm.headers import kept_headers
@@ -163,9 +163,13 @@ def class_named(path: str) -> Any:
     return resolve_name(path)
 
 
+SET_FIELDS: Final = {"exclude_unset": True, "warnings": False}
+"""Options of pydantic's ``model_dump`` for the fields that were set."""
+
+
 def dump(model: Any, **options: Any) -> dict[str, Any]:
     """The fields of a model that were set, as plain data; ``options`` of pydantic's ``model_dump``."""
-    data: dict[str, Any] = to_plain(model.model_dump(exclude_unset=True, warnings=False, **options))
+    data: dict[str, Any] = to_plain(model.model_dump(**SET_FIELDS, **options))
     return data
 
 

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 from pytest_lmcache.interaction import Answer, copied
 from pytest_lmcache.libraries.litellm.answers import (
     OUTPUT_TYPES,
+    SET_FIELDS,
     build,
     class_named,
-    dump,
     output_types,
     shortest_dump,
     with_output_types,
@@ -58,7 +58,8 @@ class ChunkCodec:
 
         def store(chunk: Any) -> Chunk:
             nonlocal path, last
-            whole = dump(chunk) if hasattr(chunk, "model_dump") else {}
+            # As pydantic gives it: `split` takes no other values than plain ones.
+            whole = chunk.model_dump(**SET_FIELDS) if hasattr(chunk, "model_dump") else {}
             text, rest = split(whole, path)
             if text and rest is not None and rest == last:
                 return text
