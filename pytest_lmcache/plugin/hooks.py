@@ -63,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     run = config.stash.get(run_key, None) or _run(config, config.option)
     config.stash[run_key] = run
     config.pluginmanager.register(RunHooks(run), "lmcache-run")
+    config.pluginmanager.register(run.notes, "lmcache-notes")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -123,6 +124,7 @@ class RunHooks:
         if observer.current is not None:
             self.run.end_test(observer.current, passed=False)
         self.run.finish(is_interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
+        self.run.notes.finish(session)
         if not observer.has_counted:
             return
         is_refused = observer.summary.has_refused_outside_tests

@@ -17,6 +17,7 @@ from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
 from pytest_lmcache.plugin.cassette_paths import relative
 from pytest_lmcache.plugin.reports import calling_file
+from pytest_lmcache.plugin.run_notes import RunNotes
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ OUTSIDE = "outside of the tests, such as while a module is imported: use_cassett
 class RunObserver(Observer):
     """The observer of one run of pytest; ``current`` is the test that runs."""
 
-    def __init__(self, config: pytest.Config, mode: Mode, *, refuses_outside: bool) -> None:
+    def __init__(self, config: pytest.Config, mode: Mode, notes: RunNotes, *, refuses_outside: bool) -> None:
         self.config = config
         self.mode = mode
+        self.notes = notes
         self.refuses_outside = refuses_outside  # whether to refuse calls that belong to no test
         self.current: pytest.Item | None = None
         self._alarm: Timer | None = None
@@ -83,6 +85,7 @@ class RunObserver(Observer):
             self.summary.add_recorder(
                 self._place, recorder, passed=passed, written=written, counted_by_test=in_test
             )
+            self.notes.add_recorder(self._place, recorder, passed=passed)
 
     def live_call(self, name: str) -> None:  # noqa: ARG002
         """Count a call that nothing records. Under ``lm_auto``, refuse one that is made outside of the tests."""

@@ -28,6 +28,7 @@ from pytest_lmcache.plugin.node_recorders import (
 )
 from pytest_lmcache.plugin.observer import RunObserver
 from pytest_lmcache.plugin.options import cache_settings, ini_values, option_values
+from pytest_lmcache.plugin.run_notes import RunNotes
 from pytest_lmcache.settings import Mode, RunSettings, Settings
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class Run:
         command_line = option_values(options, Settings)
         self.mode = command_line.get("mode") or self.settings.mode or Mode.REPLAY
         check_names(self.settings)
-        self.observer = RunObserver(config, self.mode, refuses_outside=self.is_auto and self.mode.replays)
+        self.notes = RunNotes(config, self.mode)
+        self.observer = RunObserver(
+            config, self.mode, self.notes, refuses_outside=self.is_auto and self.mode.replays
+        )
         self.recorders = NodeRecorders(
             config, self.settings, command_line, lambda: given_backend(self.observer.current)
         )
@@ -242,6 +246,7 @@ class Run:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         finally:
             self.observer.summary.add_recorder(test, recorder, passed=is_kept, written=written)
+            self.notes.add_recorder(test, recorder, passed=is_kept)
 
 
 def _temporary_folders(config: pytest.Config) -> tuple[str, ...]:
