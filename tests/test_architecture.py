@@ -148,15 +148,17 @@ MAY_IMPORT = {
     "plugin.import_warnings": "",
     "plugin.node_recorders": "cassette.names commands errors plugin.cassette_paths recorder session settings",
     "plugin.observer": (
-        "errors not_recorded observer origins plugin.cassette_paths plugin.reports recorder settings summary"
+        "errors not_recorded observer origins plugin.cassette_paths plugin.reports plugin.run_notes "
+        "recorder settings summary"
     ),
     "plugin.options": "environment errors setting_kinds settings",
     "plugin.reports": "answer_sources errors not_recorded plugin.node_recorders recorder settings",
     "plugin.run": (
         "children.starts errors keys.normalizers libraries libraries.import_hook origins "
-        "plugin.cassette_paths plugin.node_recorders plugin.observer plugin.options recorder scopes "
-        "session settings"
+        "plugin.cassette_paths plugin.node_recorders plugin.observer plugin.options plugin.run_notes "
+        "recorder scopes session settings"
     ),
+    "plugin.run_notes": "clock recorder run_record settings",
     "plugin.shared_fixtures": "origins plugin.cassette_paths plugin.node_recorders plugin.run recorder",
     "recorder": (
         "call_record cassette.file cassette.merge clock commands errors interaction keys.strategies "
@@ -178,6 +180,7 @@ MAY_IMPORT = {
     "redact.scan": "environment redact.formats redact.names redact.placeholders",
     "redact.streams": "redact.placeholders redact.text stream_chunks",
     "redact.text": "errors redact.known_values redact.names redact.placeholders redact.scan time_limit",
+    "run_record": "errors",
     "scopes": "errors origins recorder settings",
     "session": (
         "children.parent children.remote children.starts environment keys.normalizers layers.caches "
