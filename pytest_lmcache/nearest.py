@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import heapq
 import json
-import os.path
 import re
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_lmcache.errors import WIDTH, shorten
+from pytest_lmcache.errors import shorten
 from pytest_lmcache.keys.plain import canonical
+from pytest_lmcache.word_diff import bracketed, changed_lines, printable, shown, visible, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_lmcache.interaction import Call
+    from pytest_lmcache.word_diff import Tag
 
 
 ABSENT: Final[Any] = object()
@@ -170,16 +170,15 @@ def _padded(items: list[Any], longer: list[Any]) -> list[Any]:
 # ---- showing -------------------------------------------------------------------------------------------
 
 _SHORT = 40  # characters: two such values stand in one line
-_BEFORE_CHANGE = 30  # characters of a long line that are shown before its change
 _MAX_LINES = 40
 _MAX_LINES_OF_TEXT = 16
 _DSPY_ENTRY_POINTS = {"dspy", "completion", "text_completion", "responses"}
 
 
 def explain(differences: Sequence[Difference]) -> list[str]:
-    """Return lines for a terminal: the differing leaves by path, ``-`` as recorded and ``+`` as called.
+    """Return lines for a terminal: the differing leaves by path, with the words that were removed and added.
 
-    At most 40 lines of about 100 characters, which say how much was left out. All characters are printable.
+    At most 40 lines, which say how much was left out. All characters are printable.
     """
     if not differences:
         return [
@@ -205,79 +204,47 @@ def explain(differences: Sequence[Difference]) -> list[str]:
 
 
 def _block(difference: Difference) -> list[str]:
-    path, before, after = _printable(difference.path), difference.before, difference.after
+    path, before, after = printable(difference.path), difference.before, difference.after
     if before is ABSENT:
-        return [f"{path}: only in the call: {shorten(_json(after))}"]
+        return [f"{path}: only in the call: {shorten(as_json(after))}"]
     if after is ABSENT:
-        return [f"{path}: only in the recording: {shorten(_json(before))}"]
-    is_text = isinstance(before, str) and isinstance(after, str)
-    if is_text and "\n" in before + after:
-        return [f"{path}:", *_changed_lines(before.split("\n"), after.split("\n"))]
-    if not is_text:
-        before, after = _json(before), _json(after)
-    if max(len(before), len(after)) > (_SHORT if is_text else WIDTH):
-        before, after = _around_change(before, after)
+        return [f"{path}: only in the recording: {shorten(as_json(before))}"]
+    if isinstance(before, str) and isinstance(after, str):
+        if max(len(before), len(after)) <= _SHORT and "\n" not in before + after:
+            return [f'{path}: recorded "{visible(before, after)}", asked "{visible(after, before)}"']
     else:
-        if is_text:
-            before, after = f'"{_visible(before, after)}"', f'"{_visible(after, before)}"'
+        before, after = as_json(before), as_json(after)
         if len(before) + len(after) <= 2 * _SHORT:
             return [f"{path}: recorded {before}, asked {after}"]
-    return [f"{path}:", f"  - {before}", f"  + {after}"]
+    return text_block(path, before, after)
 
 
-def _changed_lines(before: list[str], after: list[str]) -> list[str]:
-    """The changed lines of a text, each change with one line around it."""
-    lines: list[str] = []
-    for group in SequenceMatcher(None, before, after).get_grouped_opcodes(1):
-        if lines or group[0][1] > 0:
-            lines.append(f"  … line {group[0][3] + 1}")
-        for tag, start, end, other_start, other_end in group:
-            old, new = before[start:end], after[other_start:other_end]
-            if tag == "equal":
-                lines += [f"    {_part(line)}" for line in old]
-            elif len(old) == len(new):
-                shown = [_around_change(*pair) for pair in zip(old, new, strict=True)]
-                lines += [*(f"  - {one}" for one, _ in shown), *(f"  + {other}" for _, other in shown)]
-            else:
-                lines += [*(f"  - {_part(line)}" for line in old), *(f"  + {_part(line)}" for line in new)]
-    if len(lines) > _MAX_LINES_OF_TEXT:
-        left = len(lines) - _MAX_LINES_OF_TEXT + 1
-        lines[_MAX_LINES_OF_TEXT - 1 :] = [f"  … {left} more lines"]
+def text_block(
+    heading: str,
+    before: str,
+    after: str,
+    paint: Callable[[Tag, str], str] = bracketed,
+    most: int = _MAX_LINES_OF_TEXT,
+) -> list[str]:
+    """Return a heading and at most ``most`` changed lines of a text, with the words that changed.
+
+    ``paint`` marks them, see `pytest_lmcache.word_diff.shown`. The heading gets the number of the first line.
+    """
+    found = changed_lines(words(before, after))
+    place = f", line {found[0][0]}" if "\n" in before + after and found else ""
+    lines = [f"{heading}{place}:"]
+    for number, (line, parts) in enumerate(found):
+        if number and line > found[number - 1][0] + 1:
+            lines.append("  …")
+        lines.append(f"  {shown(parts, paint)}")
+    if len(lines) > most + 1:
+        lines[most:] = [f"  … {len(lines) - most} more lines"]
     return lines
 
 
-def _around_change(one: str, other: str) -> tuple[str, str]:
-    """Two lines, from a little before the place where they part."""
-    same = len(os.path.commonprefix([one, other]))  # noqa: RUF071 - of texts, not of paths
-    start = max(0, same - _BEFORE_CHANGE) if max(len(one), len(other)) > WIDTH else 0
-    return _part(one, other, start), _part(other, one, start)
-
-
-def _part(text: str, other: str = "", start: int = 0) -> str:
-    if not text:
-        return "(empty)"
-    end = start + WIDTH
-    is_whole = end >= len(text)
-    part = _visible(text[start:end], other[start:end], whole=is_whole)
-    return f"{'…' if start else ''}{part}{'' if is_whole else '…'}"
-
-
-def _visible(text: str, other: str, *, whole: bool = True) -> str:
-    """A printable text that looks different from the other; ``whole``: spaces at its end are shown too."""
-    if text != other and unicodedata.normalize("NFKC", text) == unicodedata.normalize("NFKC", other):
-        text = ascii(text)[1:-1]
-    text = _printable(text)
-    bare = text.rstrip(" ") if whole else text
-    return bare + r"\x20" * (len(text) - len(bare))
-
-
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return a value as one printable line of JSON."""
     try:
-        return _printable(json.dumps(value, ensure_ascii=False))
+        return printable(json.dumps(value, ensure_ascii=False))
     except ValueError:  # an integer longer than Python prints
-        return _printable(canonical(value))
-
-
-def _printable(text: str) -> str:
-    """A text with everything escaped that a terminal would not show."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+        return printable(canonical(value))
