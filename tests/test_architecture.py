@@ -134,7 +134,7 @@ MAY_IMPORT = {
         "call_record cassette.document cassette.file commands errors interaction keys.normalizers "
         "keys.strategies nearest settings"
     ),
-    "nearest": "errors interaction keys.plain",
+    "nearest": "errors interaction keys.plain word_diff",
     "not_recorded": "",
     "observer": "errors recorder",
     "origins": "",
@@ -193,6 +193,7 @@ MAY_IMPORT = {
     "summary": "answer_sources call_record errors layers.stack not_recorded recorder settings",
     "tags": "",
     "time_limit": "errors",
+    "word_diff": "",
 }
 # Their price at start: LiteLLM alone takes five seconds.
 HEAVY = {"litellm", "openai", "yaml", "diskcache", "cachetools", "redis", "dspy", "freezegun", "filelock"}
