@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_lmcache.block import use_cassette as use_cassette
+    from pytest_lmcache.call_record import CallRecord as CallRecord
+    from pytest_lmcache.conversation import Message as Message
+    from pytest_lmcache.conversation import ToolCall as ToolCall
     from pytest_lmcache.errors import CacheError as CacheError
     from pytest_lmcache.errors import CassetteError as CassetteError
     from pytest_lmcache.errors import CassetteMiss as CassetteMiss
@@ -25,13 +28,16 @@ __version__ = "0.1.0"
 __all__ = [
     "Cache",
     "CacheError",
+    "CallRecord",
     "CassetteError",
     "CassetteMiss",
     "DoorError",
     "LMCacheError",
     "LMCacheFixture",
     "LMCacheWarning",
+    "Message",
     "SettingsError",
+    "ToolCall",
     "UnkeyableCallError",
     "UnsupportedCall",
     "cache",
@@ -42,7 +48,10 @@ __all__ = [
 
 _FILES = {
     "Cache": "layers.stack",
+    "CallRecord": "call_record",
     "LMCacheFixture": "fixture",
+    "Message": "conversation",
+    "ToolCall": "conversation",
     "configure_cache": "session",
     "use_cassette": "block",
 }

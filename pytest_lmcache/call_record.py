@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 from pytest_lmcache.cassette.document import Entry
+from pytest_lmcache.conversation import Conversation, Message, ToolCall, conversation
 from pytest_lmcache.errors import shorten
-from pytest_lmcache.interaction import Answer, Interaction
+from pytest_lmcache.interaction import Answer, Call, Interaction
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 
+SYSTEM_ROLES = frozenset({"system", "developer"})
 UNIT = "\x1f"  # ASCII's unit separator, which no prompt holds
 
 
@@ -138,6 +141,50 @@ class CallRecord:
             return self.interaction.answer.with_whole_chunks()
         return self.entry.answer().with_whole_chunks() if self.entry is not None else None
 
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What the model was sent, the system prompt first; in the same form for every entry point."""
+        return self._conversation.asked
+
+    @property
+    def system(self) -> str:
+        """The text of the system prompt; several system messages are joined by empty lines."""
+        return "\n\n".join(each.text for each in self.messages if each.role in SYSTEM_ROLES)
+
+    @property
+    def prompt_text(self) -> str:
+        """Everything that the model was sent, as text: each message under its role, such as ``[user]``."""
+        return "\n\n".join(map(_as_text, self.messages))
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """The tools that the model may call, as the request has them."""
+        return self._conversation.tools
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The other arguments of the call, such as ``temperature`` or ``response_format``."""
+        return self._conversation.parameters
+
+    @property
+    def text(self) -> str:
+        """The text of the answer, of its first choice if there are several; empty if there is none."""
+        return "".join(each.text for each in self._conversation.answered[:1])
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools that the answer calls, in its first choice; ``arguments`` is the parsed JSON."""
+        return next((each.tool_calls for each in self._conversation.answered), ())
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """The token usage as the provider gave it; empty if it gave none."""
+        return answer.usage if (answer := self.answer) is not None else {}
+
+    @property
+    def _conversation(self) -> Conversation:
+        return conversation(Call(self.name, self.request), self.answer)
+
     def __repr__(self) -> str:
         request = self.request
         what = described(request) if request else f"model {self.model}"
@@ -148,6 +195,18 @@ class CallRecord:
     def is_new(self) -> bool:
         """Whether the answer is new: it is written to the cassette if the test passes."""
         return self.source != "cassette" and self.entry is not None
+
+
+def _as_text(message: Message) -> str:
+    """A message under its role: its text, the names of its attachments, and the tools that it calls."""
+    lines = [message.text] if message.text else []
+    lines += [f"<{each.kind}: {each.name}>" for each in message.attachments]
+    lines += [f"{each.name}({_arguments(each.arguments)})" for each in message.tool_calls]
+    return "\n".join([f"[{message.role}]", *lines])
+
+
+def _arguments(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def described(request: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_lmcache.call_assertions import assert_called
 from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.not_recorded import NotRecorded
 from pytest_lmcache.recorder import Recorder
@@ -34,6 +35,22 @@ class LMCacheFixture:
     def recorded(self) -> int:
         """The number of new answers, which are written to the cassette if the test passes."""
         return self._recorder.recorded
+
+    def assert_called(
+        self, times: int | None = None, *, model: str | None = None, containing: str | None = None
+    ) -> list[CallRecord]:
+        """Fail unless a model was called, ``times`` times if it is given; returns those calls.
+
+        Only calls of ``model``, and calls whose prompt contains the text ``containing``, count. Raises AssertionError,
+        with a list of all calls.
+        """
+        __tracebackhide__ = True
+        return assert_called(self.calls, times, model=model, containing=containing)
+
+    def assert_not_called(self, *, model: str | None = None, containing: str | None = None) -> None:
+        """Fail if a model was called; ``model`` and ``containing`` are those of `assert_called`."""
+        __tracebackhide__ = True
+        assert_called(self.calls, 0, model=model, containing=containing)
 
     @property
     def usage(self) -> dict[str, int]:

@@ -14,7 +14,7 @@ import pytest
 from pytest_lmcache.environment import PARENT_VARIABLE
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning, SettingsError, UnsupportedCall
 from pytest_lmcache.origins import coroutine_of
-from pytest_lmcache.plugin import import_warnings
+from pytest_lmcache.plugin import call_limits, import_warnings
 from pytest_lmcache.plugin.cassette_paths import test_owner
 from pytest_lmcache.plugin.node_recorders import (
     BACKEND,
@@ -60,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         boot.start("")
     config.addinivalue_line("markers", MARKER)
+    config.addinivalue_line("markers", call_limits.MARKER)
     run = config.stash.get(run_key, None) or _run(config, config.option)
     config.stash[run_key] = run
     config.pluginmanager.register(RunHooks(run), "lmcache-run")
@@ -177,6 +178,7 @@ class RunHooks:
         raise_fault(item)
         result = yield
         raise_fault(item)
+        call_limits.check_calls(item)
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -245,29 +247,35 @@ def check_collected(run: Run, items: Sequence[pytest.Item]) -> None:
     """Reject invalid markers, and have ``lm_cache_backend`` set up before other fixtures. Raises UsageError."""
     checked: list[Settings] = []  # not a set: a key function need not be hashable
     for item in items:
-        if is_marked(item):
-            for found in getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).values():
-                run.marked_fixtures.update(found)
-        elif not run.is_auto:
-            continue
-        names = getattr(item, "fixturenames", None)
-        if names is not None and BACKEND not in names and has_own_backend(item):
-            names.insert(0, BACKEND)  # first, since other fixtures may call a model
         try:
-            settings = run.recorders.settings_of(item)
-            _check_redis(run, item, settings)
-            if settings not in checked:
-                checked.append(settings)
-                check_settings(settings, item.nodeid)
-                owner = test_owner(item)
-                run.recorders.check_folder(settings, owner.file, item.nodeid)
-                if settings.cassette:
-                    _, path = run.recorders.cassette(owner, settings, item.nodeid)
-                    run.recorders.existed[path] = path.exists()
+            call_limits.check_marks(item, is_auto=run.is_auto)
+            if run.is_auto or is_marked(item):
+                _check_recorded(run, item, checked)
         except SettingsError as error:
             # In a worker of xdist the test fails instead: an error here would break the worker.
             if not hasattr(run.config, "workerinput"):
                 raise pytest.UsageError(str(error)) from None
+
+
+def _check_recorded(run: Run, item: pytest.Item, checked: list[Settings]) -> None:
+    """Check the settings of a recorded test, unless they are ``checked``. Raises SettingsError."""
+    if is_marked(item):
+        for found in getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).values():
+            run.marked_fixtures.update(found)
+    names = getattr(item, "fixturenames", None)
+    if names is not None and BACKEND not in names and has_own_backend(item):
+        names.insert(0, BACKEND)  # first, since other fixtures may call a model
+    settings = run.recorders.settings_of(item)
+    _check_redis(run, item, settings)
+    if settings in checked:
+        return
+    checked.append(settings)
+    check_settings(settings, item.nodeid)
+    owner = test_owner(item)
+    run.recorders.check_folder(settings, owner.file, item.nodeid)
+    if settings.cassette:
+        _, path = run.recorders.cassette(owner, settings, item.nodeid)
+        run.recorders.existed[path] = path.exists()
 
 
 def _check_redis(run: Run, item: pytest.Item, settings: Settings) -> None:
