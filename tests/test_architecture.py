@@ -12,11 +12,12 @@ import pytest_lmcache
 ROOT = Path(pytest_lmcache.__file__).parent
 # Each file and what it may know of this package. Nothing below `recorder` knows of what is above it.
 MAY_IMPORT = {
-    "__init__": "block errors fixture layers.stack session",
+    "__init__": "block call_record conversation errors fixture layers.stack session",
     "address": "",
     "answer_sources": "call_record recorder settings",
     "block": "answer_sources cassette.names commands errors fixture recorder session settings",
-    "call_record": "cassette.document errors interaction locks not_recorded",
+    "call_assertions": "call_record",
+    "call_record": "cassette.document conversation errors interaction locks not_recorded",
     "cassette": "",
     "cassette.document": "cassette.yaml_reader cassette.yaml_writer errors interaction stream_chunks",
     "cassette.file": (
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "conversation": "interaction joined_streams tags",
     "environment": "",
     "errors": "",
-    "fixture": "call_record not_recorded recorder settings",
+    "fixture": "call_assertions call_record not_recorded recorder settings",
     "interaction": "stream_chunks",
     "joined_streams": "",
     "keys": "keys.strategies",
@@ -139,11 +140,12 @@ MAY_IMPORT = {
     "observer": "errors recorder",
     "origins": "",
     "plugin": "errors plugin.hooks plugin.options",
+    "plugin.call_limits": "call_assertions errors plugin.node_recorders",
     "plugin.cassette_paths": "cassette.names cassette.reader errors settings",
     "plugin.hooks": (
-        "children.boot environment errors fixture layers.redis origins plugin.cassette_paths "
-        "plugin.import_warnings plugin.node_recorders plugin.options plugin.reports plugin.run "
-        "plugin.shared_fixtures settings"
+        "children.boot environment errors fixture layers.redis origins plugin.call_limits "
+        "plugin.cassette_paths plugin.import_warnings plugin.node_recorders plugin.options "
+        "plugin.reports plugin.run plugin.shared_fixtures settings"
     ),
     "plugin.import_warnings": "",
     "plugin.node_recorders": "cassette.names commands errors plugin.cassette_paths recorder session settings",
