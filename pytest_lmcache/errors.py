@@ -52,6 +52,7 @@ class MissCause(StrEnum):
     NOT_NORMALIZED = "not normalized"
     USED_UP = "used up"
     CUT_OFF = "cut off"
+    EXPIRED = "expired"
 
 
 class Outcome(BaseException):

@@ -93,6 +93,13 @@ class Misses:
         problem = _cut_off(name, answer, waited)
         return _miss(self._details(cause=MissCause.CUT_OFF, problem=problem, cassette=self._shown_path))
 
+    def expired(self, call: Call, strategy: KeyStrategy, recorded: str) -> CassetteMiss:
+        """Return the miss of a call whose recording is older than ``max_age``; ``recorded`` is when it was made."""
+        details = partial(self._details, cassette=self._shown_path, strategy=strategy.name)
+        problem = f"The recording of this call of {call.name}() is too old: {described(call.request)}"
+        searched = f"{self._shown_path}: recorded {recorded}, and lm_on_expired = fail refuses it."
+        return _miss(details(cause=MissCause.EXPIRED, problem=problem, searched=(searched,)))
+
     def not_recorded(
         self, call: Call, cassette: Cassette | NoCassette, strategy: KeyStrategy, *, used_up: bool
     ) -> CassetteMiss:

@@ -21,7 +21,7 @@ from pytest_lmcache.layers.answer_store import AnswerStore, Store
 from pytest_lmcache.miss import Misses
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recordings import Recordings, answer_of
-from pytest_lmcache.settings import Mode, Repeat, Settings
+from pytest_lmcache.settings import Mode, OnExpired, Repeat, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.keys.strategies import KeyStrategy
@@ -94,6 +94,9 @@ class Recorder(CallLog):
         )
         # Whether a provider or the cache may answer a call, so that its address matters.
         self.may_ask = self.mode is not Mode.LIVE and not (has_cassette and self.mode is Mode.REPLAY)
+        # Whether a call whose recording is older than `max_age` is asked again.
+        by_setting = self.mode is Mode.ONCE and settings.on_expired is OnExpired.RECORD
+        self._renews = settings.max_age is not None and (by_setting or self.mode is Mode.RECORD)
         self._misses = Misses(
             settings,
             self.mode,
@@ -121,7 +124,8 @@ class Recorder(CallLog):
     def is_offline(self) -> bool:
         """Whether no provider is asked, so that calls need no API key."""
         if self.mode is Mode.ONCE:
-            return self.path is not None and not self.created_this_run and self.path.exists()
+            is_there = self.path is not None and not self.created_this_run and self.path.exists()
+            return is_there and not self._renews
         return self.mode is Mode.REPLAY
 
     # What the first call opens.
@@ -153,7 +157,7 @@ class Recorder(CallLog):
             self.strategy,
             self.redact,
             repeat=Repeat.ERROR if self._asks else self.settings.repeat,
-            max_age=self.settings.max_age if self.mode is Mode.RECORD else None,
+            max_age=self.settings.max_age if self._renews else None,
         )
 
     # The way of a call.
@@ -186,26 +190,29 @@ class Recorder(CallLog):
             self._calls.append(record)
         if found is None:
             return record, self._unrecorded(record, call)
+        if self.settings.max_age is not None:
+            record.is_old = seconds_since(found[1].recorded()) > self.settings.max_age
+            if record.is_old and self.settings.on_expired is OnExpired.FAIL and self.mode.replays:
+                self._raise(self._misses.expired(call, self.strategy, found[1].recorded()))
         # First the source: if reading is interrupted, the recording must not count as a new answer.
         record.source, (record.nth, entry) = "cassette", found
         record.entry = entry
         answer = answer_of(entry, call, equivalence)
         record.seconds = answer.seconds
         record.copy_usage(answer)
-        if self.settings.max_age is not None:
-            record.is_old = seconds_since(entry.recorded()) > self.settings.max_age
         return record, answer
 
     def _unrecorded(self, record: CallRecord, call: Call) -> Answer | None:
         """Return the cache's answer if there is no cassette, None if the provider is to be asked."""
         recorded = self.open_cassette().answers(record.key)
+        renews = self._renews and record.nth < len(recorded)
         if self.path is None and self.may_ask and (answer := self.find_in_cache(record, call)) is not None:
             return answer
-        if not self._asks:
+        if not (self._asks or renews):
             self._raise(
                 self._misses.not_recorded(call, self.open_cassette(), self.strategy, used_up=bool(recorded))
             )
-        record.replaces = self.mode is Mode.RECORD and record.nth < len(recorded)
+        record.replaces = renews
         record.source, record.started = "provider", RealTime.seconds()
         self._unanswered[record] = call
         return None

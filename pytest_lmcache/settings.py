@@ -52,6 +52,14 @@ class RecordErrors(StrEnum):
         return lasting or self is RecordErrors.ALL
 
 
+class OnExpired(StrEnum):
+    """What happens to a recording that is older than ``max_age``."""
+
+    WARN = "warn"
+    FAIL = "fail"
+    RECORD = "record"
+
+
 class Usage(StrEnum):
     """Which token counts a replayed answer has: those of the recording, or none."""
 
@@ -200,6 +208,12 @@ class Settings(_Group):
     )
     max_age: float | None = _setting(
         None, kinds.MAX_AGE, "age after which the summary counts a recording as old and mode record renews it"
+    )
+    on_expired: OnExpired = _setting(
+        OnExpired.WARN,
+        kinds.one_of(OnExpired),
+        "what happens to a recording older than max_age: the summary counts it, its test fails, or mode once renews it "
+        "too",
     )
     share: bool = _setting(False, kinds.FLAG, "let tests use answers that the cache keeps for other tests")
     cache: Any = _setting(None, kinds.CACHE, "the cache behind the cassette", ini="")

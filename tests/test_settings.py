@@ -8,7 +8,16 @@ import pytest
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.layers.stack import Cache
 from pytest_lmcache.plugin.options import MODE_FLAGS
-from pytest_lmcache.settings import SETTINGS, CacheSettings, Mode, RecordErrors, Repeat, Settings, Usage
+from pytest_lmcache.settings import (
+    SETTINGS,
+    CacheSettings,
+    Mode,
+    OnExpired,
+    RecordErrors,
+    Repeat,
+    Settings,
+    Usage,
+)
 
 CACHE = Cache(enable_disk_cache=False)
 
@@ -51,6 +60,7 @@ def test_defaults():
             for blank in ("", " ")
         ],
         ("max_age", 0.5, 0.5),
+        *[("on_expired", what, OnExpired(what)) for what in ("warn", "fail", "record")],
         ("cache", CACHE, CACHE),
         ("cassette_dir", "tapes", "tapes"),
         ("key", "messages", "messages"),
