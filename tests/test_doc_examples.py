@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ALONE, Suite
+from provider import Reply
 
 import pytest_lmcache
 from pytest_lmcache import Cache
@@ -38,6 +39,15 @@ BLOCKS = [
 ]
 
 
+# The one of caches.md has no cassette: it is run below.
+SUITES = [
+    each
+    for each in BLOCKS
+    if named(each.values[1]).startswith("test_") and each.values[0].name != "caches.md"
+]
+ANSWERS = {"dspy.md": "[[ ## capital ## ]]\nParis\n\n[[ ## completed ## ]]"}
+
+
 @pytest.fixture
 def reader(tmp_path, monkeypatch, valkey, client):
     """Somebody in an empty folder, with a server at hand on which there is nothing."""
@@ -46,6 +56,27 @@ def reader(tmp_path, monkeypatch, valkey, client):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "text"), SUITES)
+def test_suite_is_recorded_and_replayed(suite, page, text, monkeypatch):
+    """A test file that is copied records its calls, and replays without provider and key."""
+    monkeypatch.setenv("OPENAI_BASE_URL", suite.provider.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-local-123456")
+    for _, _, other in blocks(page):
+        if named(other) and not named(other).startswith("test_"):
+            suite.file(named(other), other)
+    suite.file(named(text), text)
+    monkeypatch.setattr(suite.provider, "answer", lambda _: ANSWERS.get(page.name) or Reply())
+    suite.record()
+    assert suite.cassettes()
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    suite.asked()
+    result = suite.run()
+    assert result.ret == 0, result.stdout.str()
+    assert suite.asked() == 0
 
 
 @pytest.mark.slow
