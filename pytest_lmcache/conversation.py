@@ -103,7 +103,7 @@ def conversation(call: Call, answer: Answer | None) -> Conversation:
         parameters={name: value for name, value in request.items() if name not in QUESTION},
         finish_reason=", ".join(dict.fromkeys(filter(None, reasons))),
         error=error,
-        answered_model=_text(response.get("model")),
+        answered_model=(answer.hidden_model if answer else "") or _text(response.get("model")),
     )
 
 

@@ -19,6 +19,8 @@ class Kind(StrEnum):
     UNANSWERED = "unanswered"
 
 
+ANSWERING_MODEL = "provider_response_model"
+"""What the model that answered is called in `Answer.hidden`, if the answer itself has the one that was asked for."""
 CANCELLED = "cancelled"
 """What `Answer.ended` is if the caller cancelled the call."""
 
@@ -61,6 +63,12 @@ class Answer(NamedTuple):
     def is_answered(self) -> bool:
         """Whether the provider answered without an error."""
         return self.kind in {Kind.RESPONSE, Kind.STREAM} and self.error is None and self.ended is None
+
+    @property
+    def hidden_model(self) -> str:
+        """The name of the model that answered, if the answer itself has the name that was asked for; else empty."""
+        name = (self.hidden or {}).get(ANSWERING_MODEL)
+        return name if isinstance(name, str) else ""
 
     @property
     def usage(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
+from pytest_lmcache.answering_models import moved
 from pytest_lmcache.call_record import CallLog, CallNumbers, CallRecord, Failure
 from pytest_lmcache.cassette.file import Cassette, NoCassette
 from pytest_lmcache.cassette.merge import CallToSave
@@ -84,6 +85,7 @@ class Recorder(CallLog):
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.caches_in_the_way: set[str] = set()
         self.bypassed_caches: list[Any] = []  # libraries' own, which would hide calls
+        self.moved_models: Sequence[str] = ()  # those that answered under other names than recorded
         self.is_cut_short = False  # whether the test may not have come to all of its calls
         self.store = AnswerStore(
             open_cache,
@@ -361,6 +363,7 @@ class Recorder(CallLog):
             _record_failures(self._calls, self.open_cassette())
         if not passed or self.mode is Mode.REPLAY or not (rewrite or self.recorded):
             return False
+        self.moved_models = moved(self.calls, self.open_cassette().entries)
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
         if self.commands.rewrite and not self.is_shared:
             comment.append(f"record again: {self.commands.rewrite}")

@@ -94,6 +94,9 @@ class Facts(Additive):
     errors: list[str] = field(default_factory=list)  # recorded because the test passed with them
     not_recorded: dict[str, list[str]] = field(default_factory=dict)
     caches_in_the_way: list[str] = field(default_factory=list)
+    moved_models: list[str] = field(
+        default_factory=list
+    )  # those that answered under other names than recorded
     from_layers: list[str] = field(default_factory=list)  # where the layers' answers are from
 
     @property
@@ -169,6 +172,7 @@ class Summary(Additive):
             for reason, what in recorder.not_recorded:
                 facts.not_recorded.setdefault(reason.value, []).append(what)
         facts.from_layers = from_layers(recorder.calls)
+        facts.moved_models = [*recorder.moved_models]
         self.add(test, facts)
         file = recorder.shown_path
         # The last run of a test counts; each worker process has its own.
@@ -346,6 +350,9 @@ class Summary(Additive):
         yield from _list("streams recorded only as far as the test read them", self._by_test("left_early"))
         title = "errors recorded because the test passed with them (pytest --lm-rewrite asks again)"
         yield from _list(title, _joined(self._by_test("errors")))
+        moved = Counter(move for facts in self.tests.values() for move in set(facts.moved_models))
+        title = "models that answered under another name than recorded"
+        yield from _list(title, {move: _number(count, "test") for move, count in moved.items()})
         title = "caches that answer before a call can be recorded; switch them off in tests"
         yield from _list(title, _joined(self._by_test("caches_in_the_way")))
         unmarked = self._by_test("unmarked")

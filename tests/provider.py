@@ -59,6 +59,7 @@ class Reply:
     """How to answer one request; everything left out is as in the default answer."""
 
     text: str | None = None  # the words of an otherwise default answer
+    model: str | None = None  # the model that answers, by another name than it was asked for
     body: Any = None  # the whole body instead: JSON, str or bytes as they are, or a list of Event to stream
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -330,9 +331,10 @@ def render(request, reply):
     if endpoint is None:
         return 404, {}, failure_body(request, FAILURES["not_found"])
     shape, events_of = endpoint
-    content = shape(request.body, request.prompt, reply.text)
-    if request.body.get("stream") and events_of:
-        content = events_of(request.body, content)
+    body = request.body | ({"model": reply.model} if reply.model else {})
+    content = shape(body, request.prompt, reply.text)
+    if body.get("stream") and events_of:
+        content = events_of(body, content)
         if reply.cut is not None:
             content = content[: reply.cut]
         if failure:

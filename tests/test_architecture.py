@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "__init__": "block call_record conversation errors fixture layers.stack session",
     "address": "",
     "answer_sources": "call_record recorder settings",
+    "answering_models": "call_record cassette.document conversation errors",
     "block": "answer_sources cassette.names commands errors fixture recorder session settings",
     "call_assertions": "call_record",
     "call_record": "cassette.document conversation errors interaction locks not_recorded",
@@ -89,9 +90,9 @@ MAY_IMPORT = {
     "libraries.litellm.answers": "interaction libraries.litellm.headers libraries.plain_data",
     "libraries.litellm.call": (
         "address interaction keys.plain libraries.dspy.compat libraries.litellm.answers "
-        "libraries.litellm.callbacks libraries.litellm.entry_points libraries.litellm.exceptions "
-        "libraries.litellm.usage libraries.recorded_call libraries.stream_recording recorder settings "
-        "stream_chunks"
+        "libraries.litellm.callbacks libraries.litellm.compat libraries.litellm.entry_points "
+        "libraries.litellm.exceptions libraries.litellm.usage libraries.recorded_call "
+        "libraries.stream_recording recorder settings stream_chunks"
     ),
     "libraries.litellm.callbacks": (
         "interaction libraries.litellm.compat libraries.litellm.entry_points libraries.stream_recording"
@@ -163,8 +164,8 @@ MAY_IMPORT = {
     "plugin.run_notes": "clock recorder run_record settings",
     "plugin.shared_fixtures": "origins plugin.cassette_paths plugin.node_recorders plugin.run recorder",
     "recorder": (
-        "call_record cassette.file cassette.merge clock commands errors interaction keys.strategies "
-        "layers.answer_store miss not_recorded recordings redact settings"
+        "answering_models call_record cassette.file cassette.merge clock commands errors interaction "
+        "keys.strategies layers.answer_store miss not_recorded recordings redact settings"
     ),
     "recorders": (
         "cassette.file errors keys.normalizers keys.strategies layers.caches layers.stack recorder "

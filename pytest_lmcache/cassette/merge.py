@@ -164,7 +164,7 @@ def _answer_form(answer: Answer, id_form: Callable[[Any], Any]) -> Any:
     """Return what an answer says in a comparable form."""
     answer = answer.with_whole_chunks()
     data, error = _comparable(_events(answer.data), id_form), _comparable(answer.error, id_form)
-    return answer.kind, answer.complete, answer.ended, data, error
+    return answer.kind, answer.complete, answer.ended, answer.hidden_model, data, error
 
 
 def _header_names(answer: Answer) -> set[str]:

@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple
 
 from pytest_lmcache.address import without_secrets
-from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.interaction import ANSWERING_MODEL, Answer, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries.dspy.compat import after_dspy_call
-from pytest_lmcache.libraries.litellm import answers, callbacks, exceptions, usage
+from pytest_lmcache.libraries.litellm import answers, callbacks, compat, exceptions, usage
 from pytest_lmcache.libraries.litellm.entry_points import EntryPoint
 from pytest_lmcache.libraries.recorded_call import RecordedCall
 from pytest_lmcache.libraries.stream_recording import StreamCodec, is_stream
@@ -108,6 +108,8 @@ class LiteLLMCall:
             # If no chunk has a usage, LiteLLM may count the tokens and put the usage into the last chunk at the end.
             tokens = usage.hidden_usage(last) or found or usage.usage_in_events(stored)
             hidden = ({"usage": tokens} if tokens else {}) | headers
+            if (name := compat.answering_model(result)) not in {None, getattr(last, "model", None)}:
+                hidden[ANSWERING_MODEL] = name
             answer = Answer(Kind.STREAM, stored, hidden=hidden or None)
             return answer._replace(usd=usage.price_of_usage(answer.usage, self.model, self._provider))
 

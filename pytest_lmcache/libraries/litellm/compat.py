@@ -154,6 +154,15 @@ def is_known_wrapper(wrapper: FunctionType) -> bool:
     return KNOWN_NAMES.issuperset(wrapper.__code__.co_names)
 
 
+def answering_model(stream: Any) -> str | None:
+    """The model that a chat's stream came from, as the provider named it: its chunks have the one that was asked for.
+
+    None if LiteLLM does not note it: 1.110 does for providers with OpenAI's API, 1.83 does not.
+    """
+    name = getattr(stream, "__dict__", {}).get("_provider_response_model")
+    return name if isinstance(name, str) else None
+
+
 def provider_response_model(result: Any) -> dict[str, Any]:
     """The hidden parameter for the model that the provider answered with: 1.110 has it, 1.83 does not."""
     from litellm.litellm_core_utils.llm_response_utils import response_metadata

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, Self
 
-from pytest_lmcache.interaction import Answer
+from pytest_lmcache.interaction import ANSWERING_MODEL, Answer
 from pytest_lmcache.libraries.litellm import compat
 from pytest_lmcache.libraries.litellm.answers import class_named, hidden_params
 from pytest_lmcache.libraries.litellm.chunks import ChunkCodec, StoredChunks
@@ -155,6 +155,7 @@ class ReplayedChatStream(ReplayedStream):
     _has_listeners: bool
 
     def __init__(self, replay: Replay) -> None:
+        hidden = replay.chunks.answer.hidden or {}
         self.__dict__.update(
             model=replay.model,
             custom_llm_provider=replay.provider,
@@ -171,7 +172,8 @@ class ReplayedChatStream(ReplayedStream):
             _stored=replay.chunks,
             _has_listeners=replay.has_listeners,
             _logging_of=replay.logging_of,
-            _usage=(replay.chunks.answer.hidden or {}).get("usage"),
+            _usage=hidden.get("usage"),
+            _model_params={name: value for name, value in hidden.items() if name == ANSWERING_MODEL},
         )
         if replay.has_listeners:
             self._prepare()
@@ -257,6 +259,7 @@ class ReplayedChatStream(ReplayedStream):
             self.__dict__.update(created=chunk.created, response_id=chunk.id)
         hidden: dict[str, Any] = hidden_params(chunk)
         hidden["custom_llm_provider"] = self.custom_llm_provider
+        hidden.update(self._model_params)
         self.chunks.append(chunk)
         for choice in chunk.choices[:1]:
             own = self.__dict__
