@@ -18,7 +18,7 @@ from pytest_lmcache.errors import REPORTED, SettingsError
 from pytest_lmcache.fixture import LMCacheFixture
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
-from pytest_lmcache.settings import Settings
+from pytest_lmcache.settings import Mode, Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +34,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     a sync or async function. A relative path starts in the current folder, under pytest in its rootdir. With
     ``None`` there is no cassette: the cache answers, and a call that it does not have goes to the provider.
     The other settings are those of the marker. The cassette is written if the block ends without an exception.
+    Recordings that the block does not ask for stay, unless its mode is rewrite or it has ``keep_unused=False``.
     Raises SettingsError for an invalid setting.
     """
 
@@ -52,8 +53,13 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         configuration = session.configuration
         place = None if self._path is None else configuration.locate(self._path)
         block = Commands(block="None" if self._path is None else f'"{self._path}"')
+        settings = configuration.block_settings.updated(self._given, "use_cassette()")
+        if "keep_unused" not in self._given and settings.mode is not Mode.REWRITE:
+            settings = settings.with_values(
+                {"keep_unused": True}
+            )  # a program may ask the rest in its next run
         recorder = session.recorders.make(
-            configuration.block_settings.updated(self._given, "use_cassette()"),
+            settings,
             None if place is None else place.path,
             label="" if self._path is None else str(self._path),
             identity="" if place is None else identity_of(place.path, place.folder),
@@ -69,7 +75,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         recorder = self._ended()
         session.close(recorder)
-        # A rewrite drops what it did not ask, unless another block of this run uses the file too.
+        # What it did not ask may go, unless another block of this run uses the file too.
         if recorder.path is not None:
             with _lock:
                 _uses[recorder.path] += 1

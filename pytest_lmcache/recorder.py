@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 from pytest_lmcache.answering_models import moved
 from pytest_lmcache.call_record import CallLog, CallNumbers, CallRecord, Failure
 from pytest_lmcache.cassette.file import Cassette, NoCassette
-from pytest_lmcache.cassette.merge import CallToSave
+from pytest_lmcache.cassette.merge import CallToSave, Changes
 from pytest_lmcache.clock import RealTime, seconds_since, utc_now
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
@@ -87,6 +87,8 @@ class Recorder(CallLog):
         self.bypassed_caches: list[Any] = []  # libraries' own, which would hide calls
         self.moved_models: Sequence[str] = ()  # those that answered under other names than recorded
         self.is_cut_short = False  # whether the test may not have come to all of its calls
+        self.keeps_unused = False  # whether mode record leaves recordings that no call asks for
+        self.changes: Changes | None = None  # of the file, when it has been written
         self.store = AnswerStore(
             open_cache,
             settings,
@@ -339,6 +341,8 @@ class Recorder(CallLog):
         """Return how many recordings no call asked for; 0 if others may ask for them."""
         if self.is_shared or self.is_cut_short or self.mode is Mode.REWRITE or self.path is None:
             return 0
+        if self.settings.keep_unused or (self.changes is not None and not _keeps_unused(self)):
+            return 0  # they are wanted, or gone
         if self._cassette is None and not self.path.exists():
             return 0
         used = {(call.key, call.nth) for call in self._calls}
@@ -348,7 +352,8 @@ class Recorder(CallLog):
     def close(self, *, passed: bool) -> bool:
         """End the streams that are still open and, if the test passed, write the cassette.
 
-        Returns whether the file changed. Raises CassetteError if it cannot be written.
+        Recordings that a whole test no longer asks for go. Returns whether the file changed. Raises CassetteError
+        if it cannot be written.
         """
         for record in self._calls:
             if record.open_stream is not None:
@@ -368,13 +373,26 @@ class Recorder(CallLog):
         if self.commands.rewrite and not self.is_shared:
             comment.append(f"record again: {self.commands.rewrite}")
         cassette = self.open_cassette()
-        return cassette.save(
+        self.changes = cassette.save(
             _calls_to_save(self.calls, cassette, rewrite=rewrite),
-            # If a call failed or the test stopped early, keep the recordings that were not asked again.
-            is_shared=self.is_shared or bool(self.not_recorded) or self.is_cut_short,
+            keep_unused=_keeps_unused(self),
             rewrite=rewrite,
             comment=self.redact(comment),
         )
+        return self.changes is not None
+
+
+def _keeps_unused(recorder: Recorder) -> bool:
+    """Return whether recordings stay that no call has asked for: others may ask for them, or the test's next run."""
+    calls = recorder.calls
+    failures = [call for call in calls if call.failure and not _is_made_up_for(call.key, call.failure, calls)]
+    is_kept = recorder.is_shared or recorder.is_cut_short or recorder.settings.keep_unused
+    if recorder.mode is Mode.REWRITE:
+        return is_kept or any(
+            call.entry is None or not call.failure.replays for call in failures if call.failure
+        )
+    # After an error that may pass, the test may have left out the rest.
+    return is_kept or bool(failures) or recorder.keeps_unused or recorder.mode is Mode.ONCE
 
 
 def redacted(answer: Answer, redact: Redactor) -> Answer:
@@ -393,10 +411,12 @@ def _record_failures(calls: Sequence[CallRecord], cassette: Cassette | NoCassett
         recorded = cassette.answers(call.key)
         if nothing_answered and call.nth < len(recorded) and recorded[call.nth].is_answered:
             continue  # the provider may be down: the recorded answer stays
-        is_made_up_for = any(
-            other.is_answered and other.key == call.key and other.order > failure.at for other in calls
-        )
-        call.entry = None if is_made_up_for else failure.entry
+        call.entry = None if _is_made_up_for(call.key, failure, calls) else failure.entry
+
+
+def _is_made_up_for(key: str, failure: Failure, calls: Iterable[CallRecord]) -> bool:
+    """Return whether an identical call that was made after a failed one got an answer."""
+    return any(other.is_answered and other.key == key and other.order > failure.at for other in calls)
 
 
 def _calls_to_save(

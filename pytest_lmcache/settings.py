@@ -215,6 +215,9 @@ class Settings(_Group):
         "what happens to a recording older than max_age: the summary counts it, its test fails, or mode once renews it "
         "too",
     )
+    keep_unused: bool = _setting(
+        False, kinds.FLAG, "keep the recordings that a passing test no longer asks for"
+    )
     share: bool = _setting(False, kinds.FLAG, "let tests use answers that the cache keeps for other tests")
     cache: Any = _setting(None, kinds.CACHE, "the cache behind the cassette", ini="")
     redact: tuple[str, ...] = _setting(

@@ -97,6 +97,7 @@ class Facts(Additive):
     moved_models: list[str] = field(
         default_factory=list
     )  # those that answered under other names than recorded
+    changes: dict[str, int] = field(default_factory=dict)  # recordings of its file, by what happened to them
     from_layers: list[str] = field(default_factory=list)  # where the layers' answers are from
 
     @property
@@ -173,6 +174,8 @@ class Summary(Additive):
                 facts.not_recorded.setdefault(reason.value, []).append(what)
         facts.from_layers = from_layers(recorder.calls)
         facts.moved_models = [*recorder.moved_models]
+        if written and recorder.changes is not None:
+            facts.changes = recorder.changes._asdict()
         self.add(test, facts)
         file = recorder.shown_path
         # The last run of a test counts; each worker process has its own.
@@ -306,6 +309,11 @@ class Summary(Additive):
         yield from _list(title, {test: "; ".join(each) for test, each in from_layers.items()})
         if files := len(set(self.written)):
             yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
+        changes: dict[str, int] = {}
+        for facts in self.tests.values():
+            changes = _add(changes, facts.changes)
+        if found := [f"{number:,} {what}" for what, number in changes.items() if number]:
+            yield f"recordings: {', '.join(found)}"
         if removed := sorted(self.removed):
             whose = "its test" if len(removed) == 1 else "their tests"
             yield f"{_number(len(removed), 'cassette')} removed because {whose} made no calls:"

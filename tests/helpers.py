@@ -215,7 +215,7 @@ def asked_for(*interactions):
 
 
 def record(path, *interactions, keys=EXACT, **how):
-    how = {"is_shared": False, "rewrite": False, "comment": ["a comment"], **how}
+    how = {"keep_unused": False, "rewrite": False, "comment": ["a comment"], **how}
     return Cassette(path, keys).save(asked_for(*interactions), **how)
 
 

@@ -530,12 +530,14 @@ def test_unused_recordings_are_counted(path):
 
 
 def test_what_was_recorded_now_is_not_unused(path):
-    """Unused are recordings of earlier runs only."""
+    """Unused are recordings of earlier runs only, and those that are still there."""
     recorded(path, "a")
-    tape = recorder(path, "record")
-    ask(tape, "b", Provider())
-    tape.close(passed=True)
-    assert tape.unused() == 1
+    for keep, unused in ((True, 1), (False, 0)):
+        tape = recorder(path, "record")
+        tape.keeps_unused = keep
+        ask(tape, "c" if keep else "b", Provider())
+        tape.close(passed=True)
+        assert tape.unused() == unused
 
 
 # ---- misses --------------------------------------------------------------------------------------------

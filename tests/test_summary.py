@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pytest_lmcache.cassette.merge import Changes
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.not_recorded import HEADINGS, NotRecorded, Reason
 from pytest_lmcache.settings import Mode
@@ -52,6 +53,7 @@ class Recorder:
     commands: Commands = field(default_factory=Commands)
     is_shared: bool = False
     old: int = 0
+    changes: Changes = field(default_factory=lambda: Changes(1, 2, 0))
 
     def unused(self):
         return self.spare
@@ -184,6 +186,7 @@ def test_lines():
         "the providers' prompt caches: 4 tokens read, 2 written, saved $0.12",
         "1 call was sent by more than one process (streams, and calls of more than a minute, are not de-duplicated)",
         "3 cassettes written: review and commit them",
+        "recordings: 3 replaced, 6 added",
         "missed in 1 test (pytest --lm-record records what is missing):",
         "  c (1)",
         "2 unused recordings (pytest --lm-rewrite removes recordings that no call asks for):",

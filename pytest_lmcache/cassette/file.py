@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_lmcache.cassette import reader
 from pytest_lmcache.cassette.document import CONFLICT, Entry, entry_of, scalar
-from pytest_lmcache.cassette.merge import CallToSave, merge
+from pytest_lmcache.cassette.merge import CallToSave, Changes, merge, places
 from pytest_lmcache.errors import CassetteError, shorten
 from pytest_lmcache.interaction import Interaction
 from pytest_lmcache.keys.strategies import KeyStrategy
@@ -37,9 +37,8 @@ class NoCassette:
     def entry_of(self, _interaction: Interaction) -> None:
         """Return no document."""
 
-    def save(self, *_: Any, **__: Any) -> bool:
+    def save(self, *_: Any, **__: Any) -> None:
         """Write nothing."""
-        return False
 
 
 class Cassette:
@@ -80,29 +79,39 @@ class Cassette:
         return entry_of(interaction, self.path)
 
     def save(
-        self, calls: Sequence[CallToSave], *, is_shared: bool, rewrite: bool, comment: Sequence[str] = ()
-    ) -> bool:
-        """Merge the calls of a test into the file; returns whether the file changed.
+        self,
+        calls: Sequence[CallToSave],
+        *,
+        keep_unused: bool,
+        rewrite: bool,
+        comment: Sequence[str] = (),
+    ) -> Changes | None:
+        """Merge the calls of a test into the file; returns what changed, None if nothing did.
 
-        ``is_shared``: other tests use the file too. If not, its order becomes that of the calls, and a rewrite
-        drops all other interactions, and the file if nothing is left. The file is read anew under a lock, since
-        other processes may have written to it. Raises CassetteError if it is broken or cannot be written.
+        Without ``keep_unused``, the interactions that were there when the file was opened and that no call has
+        asked for go, and the file with the last of them. The file is read anew under a lock, since other
+        processes may have written to it. Raises CassetteError if it is broken or cannot be written.
         """
         if not any(call.new for call in calls) and not (rewrite and self.exists):
-            return False
+            return None
+        asked = {(call.key, call.nth) for call in calls}
+        unused = set() if keep_unused else places(self.entries).keys() - asked
 
-        def merged() -> bytes | None:
+        def merged() -> tuple[bytes, Changes] | None:
             on_disk = Cassette(self.path, self.strategy, replaces=self._replaces)
-            entries = merge(on_disk.entries, calls, is_shared=is_shared, rewrite=rewrite)
-            return None if entries == on_disk.entries else b"".join(on_disk._file(entries, comment))
+            entries, changes = merge(on_disk.entries, calls, unused=unused, rewrite=rewrite)
+            return (
+                None if entries == on_disk.entries else (b"".join(on_disk._file(entries, comment)), changes)
+            )
 
         if rewrite and merged() is None:
-            return False  # without a lock, so that the folder may be read-only
+            return None  # without a lock, so that the folder may be read-only
         with self._writing():
-            data = merged()
-            if data is not None:
-                self._replace(data)
-        return data is not None
+            written = merged()
+            if written is None:
+                return None
+            self._replace(written[0])
+        return written[1]
 
     def fragile(self) -> Sequence[CassetteError]:
         """Return an error for each interaction with a text that formatters would change; see ``make_robust``."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_lmcache.cassette.document import Entry
@@ -23,6 +24,7 @@ VOLATILE = frozenset(
 ARGUMENTS = frozenset({"input", "arguments"})
 SHORTEST_ID = 2  # characters; a shorter id may be a word of a prompt too
 WORDS = re.compile(r"([A-Za-z0-9_-]+)")
+MOST_PAIRS = 40_000  # of a new and an old question, to compare them; it takes about a tenth of a second
 
 Place: TypeAlias = tuple[str, int]
 """A key, and which of its answers, from 0."""
@@ -40,39 +42,91 @@ class CallToSave(NamedTuple):
     replaces: bool = False
 
 
+class Changes(NamedTuple):
+    """How many recordings of a file got another question or answer, are new, and are gone."""
+
+    replaced: int = 0
+    added: int = 0
+    removed: int = 0
+
+
+def places(entries: Iterable[Entry]) -> dict[Place, Entry]:
+    """Return interactions by their places, in the same order."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for entry in entries:
+        found[entry.key, seen[entry.key]] = entry
+        seen[entry.key] += 1
+    return found
+
+
 def merge(
-    old: Sequence[Entry], calls: Sequence[CallToSave], *, is_shared: bool, rewrite: bool
-) -> list[Entry]:
+    old: Sequence[Entry], calls: Sequence[CallToSave], *, unused: set[Place], rewrite: bool
+) -> tuple[list[Entry], Changes]:
     """Return the file's interactions after a test; ``calls`` are in the order in which they started.
 
-    What did not change keeps its text, and a rewrite with the same calls keeps the order. If several tests
-    share the file, each keeps its place and new interactions come last.
+    ``unused`` are the places that go, since nothing asks for them any more. What did not change keeps its text
+    and its place. A new interaction goes into the place of the most similar one that goes; if there is none, it
+    stands behind the call before it.
     """
-    seen: Counter[str] = Counter()
-    before: dict[Place, Entry] = {}
-    for entry in old:
-        before[entry.key, seen[entry.key]] = entry
-        seen[entry.key] += 1
+    before = places(old)
     new = {(call.key, call.nth): call.new for call in calls if call.new is not None}
-    in_order = dict.fromkeys(_in_order(calls))
-    known = in_order.keys() <= before.keys()
+    asked = dict.fromkeys(_in_order(calls))
+    known = asked.keys() <= before.keys()
     if rewrite:
-        in_run = [new[place] for place in in_order if place in new]
-        if not known and _is_same_run(old, in_run, is_shared=is_shared):
-            return list(old)
+        in_run = [new[place] for place in asked if place in new]
+        if not known and _is_same_run(old, in_run, is_whole=bool(unused)):
+            return list(old), Changes()
         chosen = before | new | {place: before[place] for place in _unchanged(before, new, known=known)}
     else:
-        replaced = {
-            (call.key, call.nth): call.new for call in calls if call.new is not None and call.replaces
-        }
-        chosen = new | before | replaced
-    if is_shared or (known and not rewrite):
-        order = [*before, *in_order]
-    elif rewrite:
-        order = [place for place in before if place in in_order] if known else [*in_order]
-    else:
-        order = [*in_order, *before]
-    return [chosen[place] for place in dict.fromkeys(order) if place in chosen]
+        chosen = (
+            new | before | {(each.key, each.nth): each.new for each in calls if each.new and each.replaces}
+        )
+    gone = {place: entry for place, entry in before.items() if place in unused}
+    added = {place: chosen[place] for place in asked if place in chosen.keys() - before.keys()}
+    in_place_of = _most_similar(added, gone)
+    order = _order([*before], [place for place in asked if place in chosen], in_place_of)
+    changed = sum(chosen[place] is not entry for place, entry in before.items() if place not in gone)
+    replaced = len(in_place_of)
+    return (
+        [chosen[place] for place in order if place not in gone],
+        Changes(replaced + changed, len(added) - replaced, len(gone) - replaced),
+    )
+
+
+def _order(
+    before: Sequence[Place], asked: Sequence[Place], in_place_of: Mapping[Place, Place]
+) -> list[Place]:
+    """Return the places of a file in order; a new one stands in another's place, or behind the call before it."""
+    at = {place: (number, 0) for number, place in enumerate(before)}
+    at |= {new: at[old] for new, old in in_place_of.items()}
+    # New calls before the first known one stand in front of it; if none is known, at the end.
+    behind = next((at[place][0] for place in asked if place in at), len(before)) - 1
+    for number, place in enumerate(asked, 1):
+        behind, _ = at.setdefault(place, (behind, number))
+    return sorted(at, key=at.__getitem__)
+
+
+def _most_similar(new: Mapping[Place, Entry], old: Mapping[Place, Entry]) -> dict[Place, Place]:
+    """Return for each new interaction the old one whose question has most lines in common, each old one once.
+
+    Calls at once may start in another order than they did; of equally similar ones the first is taken.
+    """
+    if len(new) * len(old) > MOST_PAIRS:
+        return dict(zip(new, old, strict=False))
+    lines = {id(entry): {*entry.question.splitlines()} for entry in (*new.values(), *old.values())}
+
+    def similarity(pair: tuple[Place, Place]) -> float:
+        one, other = lines[id(new[pair[0]])], lines[id(old[pair[1]])]
+        return len(one & other) / (len(one) + len(other))
+
+    found: dict[Place, Place] = {}
+    taken: set[Place] = set()
+    for place, other in sorted(product(new, old), key=similarity, reverse=True):
+        if place not in found and other not in taken:
+            found[place] = other
+            taken.add(other)
+    return found
 
 
 def _in_order(calls: Sequence[CallToSave]) -> Iterator[Place]:
@@ -115,13 +169,13 @@ def _unchanged(before: dict[Place, Entry], new: dict[Place, Entry], *, known: bo
     return same
 
 
-def _is_same_run(old: Sequence[Entry], new: Sequence[Entry], *, is_shared: bool) -> bool:
+def _is_same_run(old: Sequence[Entry], new: Sequence[Entry], *, is_whole: bool) -> bool:
     """Whether the file holds all that a test asked and was answered, apart from the ids of providers.
 
-    An id that is repeated in a later question, as that of a tool call is, gives the question a new key. If
-    the file is not shared, it must hold nothing else.
+    An id that is repeated in a later question, as that of a tool call is, gives the question a new key. With
+    ``is_whole`` it must hold nothing else.
     """
-    if not is_shared and len(old) != len(new):
+    if is_whole and len(old) != len(new):
         return False
     # An id has no line ends: interactions with other numbers of lines need not be parsed.
     lines = {entry.question.count(b"\n") for entry in new}

@@ -86,6 +86,9 @@ class NodeRecorders:
         self.created: set[Path | None] = set()  # cassettes that did not exist before this run
         self.existed: dict[Path, bool] = {}  # which named cassettes existed when the tests were collected
         self.of_fixtures: set[Path | None] = set()  # cassettes of shared fixtures that were set up
+        self.used: set[Path | None] = (
+            set()
+        )  # cassettes of tests that have passed: plugins may run a test again
 
     def settings_of(self, node: pytest.Item | pytest.Collector) -> Settings:
         """The settings of a test or a collector: command line, then markers from near to far, then ini keys."""
@@ -114,7 +117,7 @@ class NodeRecorders:
             if not self.existed.get(path, path.exists()):
                 self.created.add(path)
         folder = Path(settings.cassette_dir)
-        return session.recorders.make(
+        recorder = session.recorders.make(
             settings,
             path,
             # A fixture may be set up more than once, each time with other parameters.
@@ -129,6 +132,8 @@ class NodeRecorders:
                 owner.cassette_by_base(settings), owner.file, self.config.rootpath, self.config.inipath
             ),
         )
+        recorder.keeps_unused = path in self.used
+        return recorder
 
     def cassette(self, owner: Owner, settings: Settings, source: str) -> tuple[Path, Path]:
         """The base folder and the path of the owner's cassette, or of the one that the settings name.

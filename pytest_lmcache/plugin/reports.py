@@ -94,6 +94,8 @@ def _note_outcome(
         ends = pytest.skip.Exception, pytest.xfail.Exception
         if recorder is not None and call.excinfo is not None and isinstance(call.excinfo.value, ends):
             recorder.is_cut_short = True
+        if recorder is not None and report.skipped:
+            recorder.keeps_unused = True  # it failed as expected, perhaps before its last call
         item.stash[passed_key] = passed and item.stash.get(passed_key, None) is not False
     elif call.when == "setup" and is_skip and recorder is not None:
         recorder.is_cut_short = item.stash[passed_key] = True

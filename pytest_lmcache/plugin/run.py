@@ -242,6 +242,8 @@ class Run:
         try:
             written = recorder.close(passed=passed)
             is_kept = passed
+            if passed:
+                self.recorders.used.add(recorder.path)
         except LMCacheError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         finally:

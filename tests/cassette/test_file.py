@@ -18,7 +18,6 @@ from helpers import (
     EXACT,
     GOLDEN,
     WHEN,
-    asked_for,
     call,
     contents,
     fields_of,
@@ -285,10 +284,10 @@ def test_an_own_functions_keys_are_always_taken_anew(path):
 def test_saving_under_another_strategy_brings_every_key_up_to_date(three):
     """After recording more under a new strategy, the file's keys are that strategy's, and need no parsing."""
     keys = strategy("messages")
-    assert record(three, interaction("d", "D", keys), keys=keys)
+    assert record(three, interaction("d", "D", keys), keys=keys, keep_unused=True)
     assert f"key: {keys.name}\n" in three.read_text()
     assert [entry.stored_key() for entry in Cassette(three, keys).entries] == [
-        keys.key(call(text)) for text in "dabc"
+        keys.key(call(text)) for text in "abcd"
     ]
 
 
@@ -621,7 +620,7 @@ def test_a_file_without_the_end_of_its_last_line_is_whole(three):
     """Some editors take the last newline away; with one digit less the file would be cut off."""
     three.write_bytes(three.read_bytes().removesuffix(b"\n"))
     assert contents(three) == ["A", "B", "C"]
-    assert record(three, interaction("d", "D"), rewrite=True, is_shared=True)
+    assert record(three, interaction("d", "D"), rewrite=True, keep_unused=True)
     assert contents(three) == ["A", "B", "C", "D"]
     three.write_bytes(three.read_bytes()[:-2])
     with pytest.raises(CassetteError, match="cut off"):
@@ -672,29 +671,19 @@ def test_a_file_that_is_read_only_is_left_alone(three, monkeypatch):
     assert [path.name for path in three.parent.iterdir()] == [three.name]
 
 
-def test_recording_more_keeps_the_order_of_the_calls(three):
-    """A new call stands where the test makes it; what the test no longer asks comes last and is kept."""
-    asked = asked_for(interaction("c", "C"), interaction("new", "N"), interaction("a", "A"))
-    asked = [
-        CallToSave(each.key, each.nth, each.new if number == 1 else None) for number, each in enumerate(asked)
-    ]
-    assert Cassette(three, EXACT).save(asked, is_shared=False, rewrite=False)
-    assert contents(three) == ["C", "N", "A", "B"]
-
-
 def test_recording_never_replaces_what_is_there(three):
     """Where another process recorded the same call meanwhile, the file's answer stays."""
     before = three.read_bytes()
-    assert not record(three, interaction("b", "another B"))
+    assert not record(three, interaction("b", "another B"), keep_unused=True)
     assert three.read_bytes() == before
 
 
 def test_a_rewrite_replaces_what_changed_and_drops_what_is_no_longer_asked(three):
-    """After `--lm-rewrite` the file holds what the test asks now, in its order."""
+    """After `--lm-rewrite` the file holds what the test asks now, each answer in the place of an old one."""
     assert record(
         three, interaction("c", "C"), interaction("new", "N"), interaction("b", "changed"), rewrite=True
     )
-    assert contents(three) == ["C", "N", "changed"]
+    assert contents(three) == ["N", "changed", "C"]
 
 
 def test_a_rewrite_that_asks_nothing_leaves_no_file(three):
@@ -706,17 +695,17 @@ def test_a_rewrite_that_asks_nothing_leaves_no_file(three):
 
 def test_a_rewrite_of_a_shared_file_touches_only_what_the_test_asked(three):
     """Several tests share the file: one of them never drops or moves the others' answers."""
-    assert record(three, interaction("new", "N"), interaction("b", "changed"), rewrite=True, is_shared=True)
-    assert contents(three) == ["A", "changed", "C", "N"]
+    assert record(three, interaction("new", "N"), interaction("b", "changed"), rewrite=True, keep_unused=True)
+    assert contents(three) == ["A", "N", "changed", "C"]
 
 
-@pytest.mark.parametrize("is_shared", [True, False])
-def test_a_rewrite_with_the_same_answers_leaves_the_file_alone(three, is_shared):
+@pytest.mark.parametrize("keep_unused", [True, False])
+def test_a_rewrite_with_the_same_answers_leaves_the_file_alone(three, keep_unused):
     """New ids, times and fingerprints alone are no change: not a byte, not even the file's time."""
     before = three.read_bytes()
     os.utime(three, (1, 1))
     again = [interaction(text, reply(text.upper(), run=2)) for text in "cab"]
-    assert not record(three, *again, rewrite=True, is_shared=is_shared)
+    assert not record(three, *again, rewrite=True, keep_unused=keep_unused)
     assert three.read_bytes() == before
     assert three.stat().st_mtime == 1
 
@@ -916,9 +905,9 @@ def test_a_shared_file_does_not_grow_by_new_ids(path):
     record(path, interaction("a", "A"), *OLD, interaction("c", "C"))
     before = path.read_bytes()
     again = parallel_run("d1", "d2", ("d1", "20"), ("d2", "30"))
-    assert not record(path, *again, rewrite=True, is_shared=True)
+    assert not record(path, *again, rewrite=True, keep_unused=True)
     assert path.read_bytes() == before
-    assert record(path, *again, again[1], rewrite=True, is_shared=True)  # asked once more: one answer more
+    assert record(path, *again, again[1], rewrite=True, keep_unused=True)  # asked once more: one answer more
 
 
 def test_a_call_that_is_no_longer_asked_goes_with_its_ids(path):
@@ -967,7 +956,7 @@ def test_a_tool_loop_is_rewritten_beside_a_broken_interaction(path, broken):
     """In a file that tests share, what is broken of one stops no rewrite of another."""
     record(path, *tool_loop("call_z", "theirs", run=1, words="go"), *tool_loop("call_a", "ok", run=5))
     path.write_text(path.read_text().replace(*broken))
-    assert record(path, *tool_loop("call_b", "other", run=9), rewrite=True, is_shared=True)
+    assert record(path, *tool_loop("call_b", "other", run=9), rewrite=True, keep_unused=True)
     assert "other" in path.read_text()
 
 
@@ -978,7 +967,7 @@ def test_identical_calls_at_once_never_change_places(path):
     new = entry_of(interaction("new", "N"), path)
     Cassette(path, EXACT).save(
         [CallToSave(key, 1, None), CallToSave(key, 0, None), CallToSave(new.key, 0, new)],
-        is_shared=False,
+        keep_unused=False,
         rewrite=False,
     )
     assert contents(path) == ["first", "second", "N"]
@@ -1033,9 +1022,9 @@ def test_a_linked_cassette_stays_a_link(path, tmp_path):
     target = tmp_path / "elsewhere" / "real.yaml"
     record(target, interaction("a", "A"))
     path.symlink_to(target)
-    record(path, interaction("b", "B"))
+    record(path, interaction("b", "B"), keep_unused=True)
     assert path.is_symlink()
-    assert contents(target) == ["B", "A"]
+    assert contents(target) == ["A", "B"]
 
 
 WRITER = """
@@ -1045,7 +1034,7 @@ sys.path.insert(0, sys.argv[1])
 from helpers import *
 path, who = Path(sys.argv[2]), sys.argv[3]
 for number in range(15):
-    record(path, interaction(f"{who} {number}", f"{who} {number}"), is_shared=True)
+    record(path, interaction(f"{who} {number}", f"{who} {number}"), keep_unused=True)
 """
 
 
@@ -1067,7 +1056,7 @@ def test_threads_that_write_at_once_lose_nothing(path):
 
     def write(who):
         for number in range(5):
-            record(path, interaction(f"{who} {number}", f"{who} {number}"), is_shared=True)
+            record(path, interaction(f"{who} {number}", f"{who} {number}"), keep_unused=True)
 
     threads = [threading.Thread(target=write, args=(who,)) for who in range(6)]
     for thread in threads:

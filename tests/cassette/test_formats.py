@@ -81,7 +81,7 @@ def test_a_file_says_format_2_once_it_holds_a_stream_of_texts(format_1):
 recorded:"""
         in second
     )
-    assert record(format_1, interaction("another", "A"), rewrite=True, is_shared=True)
+    assert record(format_1, interaction("another", "A"), rewrite=True, keep_unused=True)
     assert "lmcache: 2\n" in format_1.read_text()
 
 

@@ -92,7 +92,7 @@ def assert_same(cassette, written):
     assert contents(cassette) == contents(written)
     assert main(["check", str(cassette)]) == 0
     added = interaction("one more", "yes")
-    assert record(cassette, added, is_shared=True)
+    assert record(cassette, added, keep_unused=True)
     assert contents(cassette)[:-1] == contents(written)
 
 

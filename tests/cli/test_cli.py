@@ -27,7 +27,7 @@ def write(path, *texts):
         asked.append(
             CallToSave(key, 0, entry_of(Interaction(key, call, answer, "2026-11-23T09:12:44Z"), path))
         )
-    assert Cassette(path, keys).save(asked, is_shared=False, rewrite=False)
+    assert Cassette(path, keys).save(asked, keep_unused=False, rewrite=False)
     return path
 
 

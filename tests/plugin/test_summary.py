@@ -46,7 +46,7 @@ def test_recorded_and_replayed(suite):
     assert lines[0] == "0 replayed, 3 recorded"
     spent = re.fullmatch(r"spent (\d+ tokens, \$0\.0000\d+)", lines[1])
     assert spent
-    assert lines[2:] == ["2 cassettes written: review and commit them"]
+    assert lines[2:] == ["2 cassettes written: review and commit them", "recordings: 3 added"]
     assert summary_lines(suite.run()) == ["3 replayed", f"saved {spent[1]}"]
 
 
@@ -246,7 +246,7 @@ def test_many(n):
     suite.test(text)
     recorded = summary_lines(suite.record("-n", "2"))
     assert recorded[0] == "0 replayed, 7 recorded"
-    assert recorded[-1] == "6 cassettes written: review and commit them"
+    assert recorded[-2:] == ["6 cassettes written: review and commit them", "recordings: 7 added"]
     assert suite.asked() == 7
     assert summary_lines(suite.run())[0] == "7 replayed"
     # One test asks for less than it did, one for something else, one is not marked.
