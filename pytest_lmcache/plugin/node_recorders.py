@@ -11,17 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_lmcache.cassette_folders import base_folder, cassette_folder, folders_between, relative
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.plugin.cassette_paths import (
-    Owner,
-    base_folder,
-    cassette_folder,
-    find_cassette,
-    folders_between,
-    hints,
-    relative,
-)
+from pytest_lmcache.plugin.cassette_paths import Owner, find_cassette, hints
 from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:

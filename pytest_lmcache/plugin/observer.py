@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lmcache import origins
+from pytest_lmcache.cassette_folders import relative
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
-from pytest_lmcache.plugin.cassette_paths import relative
 from pytest_lmcache.plugin.reports import calling_file
 from pytest_lmcache.plugin.run_notes import RunNotes
 from pytest_lmcache.settings import Mode

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lmcache import origins
+from pytest_lmcache.cassette_folders import below_rootdir
 from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, SettingsError
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
-from pytest_lmcache.plugin.cassette_paths import below_rootdir, find_cassette, hints, test_owner
+from pytest_lmcache.plugin.cassette_paths import find_cassette, hints, test_owner
 from pytest_lmcache.plugin.node_recorders import (
     NodeRecorders,
     check_names,

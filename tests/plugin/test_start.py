@@ -52,6 +52,7 @@ def test_light_without_model_calls(suite, monkeypatch):
     ours = {name for name in found["modules"] if name.startswith("pytest_lmcache")}
     light = {
         "",
+        ".cassette_folders",
         ".commands",
         ".environment",
         ".errors",
