@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_lmcache.answer_sources import from_layers
 from pytest_lmcache.errors import UnsupportedCall
 from pytest_lmcache.not_recorded import HEADINGS
 from pytest_lmcache.settings import Mode
+from pytest_lmcache.wording import counted, dollars
 
 if TYPE_CHECKING:
     from pytest_lmcache.call_record import CallRecord
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
 
 SHOWN = 10  # tests of a list
-TEN_CENTS = 0.1  # USD
 SHARED = ""  # in place of a test's name: the file is used by several tests
 REPLAYED, RECORDED, CACHED, LIVE = "replayed", "recorded", "cached", "live"
 SPENT = (RECORDED, CACHED, LIVE)
@@ -289,14 +288,14 @@ class Summary(Additive):
         total = _sum(facts.total for facts in self.tests.values())
         if total.cache_read_tokens or total.cache_written_tokens:
             usd = total.cache_saved_usd
-            price = f", {'saved' if usd > 0 else 'cost'} {_dollars(abs(usd))}" if usd else ""
+            price = f", {'saved' if usd > 0 else 'cost'} {dollars(abs(usd))}" if usd else ""
             yield (
                 f"the providers' prompt caches: {total.cache_read_tokens:,} tokens read, "
                 f"{total.cache_written_tokens:,} written{price}"
             )
         if twice := sum(self._by_test("sent_twice").values()):
             yield (
-                f"{_number(twice, 'call')} {'was' if twice == 1 else 'were'} sent by more than one process "
+                f"{counted(twice, 'call')} {'was' if twice == 1 else 'were'} sent by more than one process "
                 "(streams, and calls of more than a minute, are not de-duplicated)"
             )
         if verbose:
@@ -308,7 +307,7 @@ class Summary(Additive):
         title = "answers taken from the cache, with the test that first asked for them"
         yield from _list(title, {test: "; ".join(each) for test, each in from_layers.items()})
         if files := len(set(self.written)):
-            yield f"{_number(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
+            yield f"{counted(files, 'cassette')} written: review and commit {'them' if files > 1 else 'it'}"
         changes: dict[str, int] = {}
         for facts in self.tests.values():
             changes = _add(changes, facts.changes)
@@ -316,7 +315,7 @@ class Summary(Additive):
             yield f"recordings: {', '.join(found)}"
         if removed := sorted(self.removed):
             whose = "its test" if len(removed) == 1 else "their tests"
-            yield f"{_number(len(removed), 'cassette')} removed because {whose} made no calls:"
+            yield f"{counted(len(removed), 'cassette')} removed because {whose} made no calls:"
             yield from _shortened([f"  {file}" for file in removed])
 
     def _misses(self) -> Iterator[str]:
@@ -328,44 +327,44 @@ class Summary(Additive):
         ways = [way for place, way in (("test", "pytest --lm-record"), ("block", block)) if place in places]
         record = f"{', or '.join(ways)}{',' * (len(ways) > 1)}"
         yield from _list(
-            f"missed in {_number(len(missed), 'test')} ({record} records what is missing)", missed
+            f"missed in {counted(len(missed), 'test')} ({record} records what is missing)", missed
         )
         names = json.dumps(sorted({name for facts in mended.values() for name in facts.normalizers}))
         setting = f"{'' if 'block' in places else 'lm_'}normalize = {names}"
-        title = f"missed in {_number(len(mended), 'test')} ({setting} makes them replay)"
+        title = f"missed in {counted(len(mended), 'test')} ({setting} makes them replay)"
         yield from _list(title, {test: ", ".join(facts.normalizers) for test, facts in mended.items()})
         refused = self._by_test("refused")
-        title = f"{_number(len(refused), 'test')} failed for reasons that recording cannot fix; see their messages"
+        title = f"{counted(len(refused), 'test')} failed for reasons that recording cannot fix; see their messages"
         yield from _list(title, refused)
 
     def _tests(self) -> Iterator[str]:
         late = self._by_test("refused_late")
         yield from _list(
-            f"{_number(sum(late.values()), 'call')} refused because the test had ended; join its threads and await its "
+            f"{counted(sum(late.values()), 'call')} refused because the test had ended; join its threads and await its "
             "tasks, or start them in a fixture of scope module or session",
             late,
         )
         yield from _list(
-            f"{_number(sum(self.outside.values()), 'call')} refused outside of tests (lm_auto); "
+            f"{counted(sum(self.outside.values()), 'call')} refused outside of tests (lm_auto); "
             "make them in a test or a fixture, or in use_cassette",
             self.outside,
         )
         unused, old = self.unused, self._by_test("old")
-        title = _number(sum(unused.values()), "unused recording")
+        title = counted(sum(unused.values()), "unused recording")
         yield from _list(f"{title} (pytest --lm-rewrite removes recordings that no call asks for)", unused)
-        title = _number(sum(old.values()), "recording")
+        title = counted(sum(old.values()), "recording")
         yield from _list(f"{title} older than lm_max_age (pytest --lm-record asks again)", old)
         yield from _list("streams recorded only as far as the test read them", self._by_test("left_early"))
         title = "errors recorded because the test passed with them (pytest --lm-rewrite asks again)"
         yield from _list(title, _joined(self._by_test("errors")))
         moved = Counter(move for facts in self.tests.values() for move in set(facts.moved_models))
         title = "models that answered under another name than recorded"
-        yield from _list(title, {move: _number(count, "test") for move, count in moved.items()})
+        yield from _list(title, {move: counted(count, "test") for move, count in moved.items()})
         title = "caches that answer before a call can be recorded; switch them off in tests"
         yield from _list(title, _joined(self._by_test("caches_in_the_way")))
         unmarked = self._by_test("unmarked")
         yield from _list(
-            f"{_number(sum(unmarked.values()), 'live call')} in unmarked tests "
+            f"{counted(sum(unmarked.values()), 'live call')} in unmarked tests "
             "(add @pytest.mark.lm_cache, or set lm_auto = true)",
             unmarked,
         )
@@ -382,7 +381,7 @@ class Summary(Additive):
         if ranked:
             yield "slowest to record:"
         for cost, test in ranked[: most or None]:
-            price = _dollars(cost.usd) if cost.usd else ""
+            price = dollars(cost.usd) if cost.usd else ""
             yield f"  {cost.seconds:8.2f} s  {cost.tokens:8,} tokens  {price:>10}  {test}"
 
 
@@ -410,16 +409,7 @@ def _shortened(lines: Sequence[str], noun: str = "") -> Iterator[str]:
 def _price(usage: Usage) -> str:
     text = f"{usage.tokens:,} tokens"
     if usage.usd:
-        text += f", {_dollars(usage.usd)}"
+        text += f", {dollars(usage.usd)}"
         if usage.unpriced:
-            text += f" (the price of {_number(usage.unpriced, 'call')} is not known)"
+            text += f" (the price of {counted(usage.unpriced, 'call')} is not known)"
     return text
-
-
-def _dollars(usd: float) -> str:
-    """An amount to the cent, or to its first two digits if it is less than ten cents."""
-    return f"${usd:,.2f}" if usd >= TEN_CENTS else f"${Decimal(f'{usd:.2g}'):f}"
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

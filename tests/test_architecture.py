@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "cassette.reader": "cassette.document errors",
     "cassette.yaml_reader": "cassette.yaml_writer tags",
     "cassette.yaml_writer": "tags",
+    "cassette_folders": "cassette.reader",
     "children": "",
     "children.boot": "children.remote children.starts environment libraries libraries.import_hook session",
     "children.parent": "children.server children.starts environment errors origins recorder",
@@ -41,7 +42,15 @@ MAY_IMPORT = {
     "children.starts": "environment libraries.import_hook",
     "children.wire": "errors interaction layers.values",
     "cli": "",
-    "cli.main": "__init__ cassette.file errors keys.strategies",
+    "cli.check": "cassette.file cli.frame cli.output cli.project cli.targets errors keys.strategies wording",
+    "cli.frame": "errors",
+    "cli.main": "__init__ cli.frame",
+    "cli.output": "cli.frame",
+    "cli.project": "cassette_folders cli.frame settings",
+    "cli.targets": "cassette.names cassette_folders cli.frame cli.project errors wording",
+    "cli.upgrade": (
+        "cassette.file cli.frame cli.output cli.project cli.targets errors keys.strategies wording"
+    ),
     "clock": "",
     "commands": "",
     "conversation": "interaction joined_streams tags",
@@ -142,24 +151,26 @@ MAY_IMPORT = {
     "origins": "",
     "plugin": "errors plugin.hooks plugin.options",
     "plugin.call_limits": "call_assertions errors plugin.node_recorders",
-    "plugin.cassette_paths": "cassette.names cassette.reader errors settings",
+    "plugin.cassette_paths": "cassette.names cassette_folders errors settings",
     "plugin.hooks": (
         "children.boot environment errors fixture layers.redis origins plugin.call_limits "
         "plugin.cassette_paths plugin.import_warnings plugin.node_recorders plugin.options "
         "plugin.reports plugin.run plugin.shared_fixtures settings"
     ),
     "plugin.import_warnings": "",
-    "plugin.node_recorders": "cassette.names commands errors plugin.cassette_paths recorder session settings",
+    "plugin.node_recorders": (
+        "cassette.names cassette_folders commands errors plugin.cassette_paths recorder session settings"
+    ),
     "plugin.observer": (
-        "errors not_recorded observer origins plugin.cassette_paths plugin.reports plugin.run_notes "
-        "recorder settings summary"
+        "cassette_folders errors not_recorded observer origins plugin.reports plugin.run_notes recorder "
+        "settings summary"
     ),
     "plugin.options": "environment errors setting_kinds settings",
     "plugin.reports": "answer_sources errors not_recorded plugin.node_recorders recorder settings",
     "plugin.run": (
-        "children.starts errors keys.normalizers libraries libraries.import_hook origins "
-        "plugin.cassette_paths plugin.node_recorders plugin.observer plugin.options plugin.run_notes "
-        "recorder scopes session settings"
+        "cassette_folders children.starts errors keys.normalizers libraries libraries.import_hook "
+        "origins plugin.cassette_paths plugin.node_recorders plugin.observer plugin.options "
+        "plugin.run_notes recorder scopes session settings"
     ),
     "plugin.run_notes": "clock recorder run_record settings",
     "plugin.shared_fixtures": "origins plugin.cassette_paths plugin.node_recorders plugin.run recorder",
@@ -193,10 +204,11 @@ MAY_IMPORT = {
     "setting_kinds": "errors",
     "settings": "errors setting_kinds",
     "stream_chunks": "",
-    "summary": "answer_sources call_record errors layers.stack not_recorded recorder settings",
+    "summary": "answer_sources call_record errors layers.stack not_recorded recorder settings wording",
     "tags": "",
     "time_limit": "errors",
     "word_diff": "",
+    "wording": "",
 }
 # Their price at start: LiteLLM alone takes five seconds.
 HEAVY = {"litellm", "openai", "yaml", "diskcache", "cachetools", "redis", "dspy", "freezegun", "filelock"}
