@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_lmcache.call_record import described
 from pytest_lmcache.cassette.file import Cassette, NoCassette
-from pytest_lmcache.errors import CassetteError, CassetteMiss, MissCause, UnkeyableCallError
+from pytest_lmcache.commands import quoted
+from pytest_lmcache.errors import CassetteError, CassetteMiss, MissCause
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
-from pytest_lmcache.keys.normalizers import NORMALIZERS
 from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pytest_lmcache.cassette.document import Entry
     from pytest_lmcache.commands import Commands
     from pytest_lmcache.keys.strategies import KeyStrategy
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 # So many misses of a test are compared with all recordings: a program that goes on after a miss may have many more.
 MAX_COMPARED = 10
 _MAX_UNREADABLE = 3  # recordings that the message names
+_GONE = "           which is no more. It has this call."
 _MODES = {
     Mode.REPLAY: "records nothing",
     Mode.ONCE: "records only if there is no cassette yet",
@@ -32,6 +36,13 @@ _MODES = {
     Mode.REWRITE: "records everything again",
     Mode.LIVE: "sends every call to the provider",
 }
+
+
+class Elsewhere(NamedTuple):
+    """Where the recording of a call is, if it was made for a test that is no more: its file, and that test."""
+
+    cassette: str
+    test: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +54,8 @@ class MissDetails:
     name. ``nearest`` is the place of the nearest recording in the cassette, from 1, None if there is none;
     ``differences`` are those from it; ``tokens`` (input and output) and ``usd`` are what it cost (None: unknown).
     ``normalizers`` are all that have to be set for it to answer; ``folder_normalizers`` those that have to be set
-    before the call is recorded, since it names a folder of this machine.
+    before the call is recorded, since it names a folder of this machine. ``is_extra``: every recording of the
+    cassette had answered another call by then. ``reads_on``: a stream is read further than it was recorded.
     """
 
     cause: MissCause
@@ -60,13 +72,17 @@ class MissDetails:
     usd: float | None = None
     normalizers: tuple[str, ...] = ()
     folder_normalizers: tuple[str, ...] = ()
+    is_extra: bool = False
+    reads_on: bool = False
+    elsewhere: Elsewhere | None = None
 
 
 class Misses:
     """Makes the misses of one test, or of one ``use_cassette`` block.
 
     ``shown_path`` is the cassette's path as messages show it, ``hints`` says what else is known of a cassette that
-    does not exist, and ``configuration`` is the name of the run's configuration file.
+    does not exist, and ``configuration`` is the name of the run's configuration file. ``find_elsewhere`` looks for
+    a key in the cassettes of tests that are no more.
     """
 
     def __init__(
@@ -78,11 +94,13 @@ class Misses:
         shown_path: str,
         hints: Callable[[], Sequence[str]],
         configuration: str,
+        find_elsewhere: Callable[[str], Elsewhere | None],
     ) -> None:
         self._settings = settings
         self._details = partial(MissDetails, mode=mode, commands=commands, configuration=configuration)
         self._shown_path = shown_path
         self._hints = hints
+        self._find_elsewhere = find_elsewhere
         self._lock = threading.Lock()
         self._compared = 0
         self._recorded: list[tuple[int, Entry, Call]] | None = None
@@ -90,8 +108,16 @@ class Misses:
 
     def cut_off(self, name: str, answer: Answer, waited: float) -> CassetteMiss:
         """Return the miss of a call that goes on where its recording was cut off, after ``waited`` seconds."""
-        problem = _cut_off(name, answer, waited)
-        return _miss(self._details(cause=MissCause.CUT_OFF, problem=problem, cassette=self._shown_path))
+        return _miss(
+            self._details(
+                cause=MissCause.CUT_OFF,
+                problem=_cut_off(name, answer, waited),
+                cassette=self._shown_path,
+                tokens=sum(answer.tokens),
+                usd=answer.usd,
+                reads_on=answer.kind is Kind.STREAM and answer.ended is None,
+            )
+        )
 
     def expired(self, call: Call, strategy: KeyStrategy, recorded: str) -> CassetteMiss:
         """Return the miss of a call whose recording is older than ``max_age``; ``recorded`` is when it was made."""
@@ -101,9 +127,17 @@ class Misses:
         return _miss(details(cause=MissCause.EXPIRED, problem=problem, searched=(searched,)))
 
     def not_recorded(
-        self, call: Call, cassette: Cassette | NoCassette, strategy: KeyStrategy, *, used_up: bool
+        self,
+        call: Call,
+        key: str,
+        cassette: Cassette | NoCassette,
+        strategy: KeyStrategy,
+        used: Collection[tuple[str, int]],
     ) -> CassetteMiss:
-        """Return the miss of a call without a recording, or whose recordings are used up."""
+        """Return the miss of a call without a recording, or whose recordings are used up.
+
+        ``used`` has the recordings that have answered other calls: the key of each, and its number among its equals.
+        """
         path = None if isinstance(cassette, NoCassette) else self._shown_path
         details = partial(
             self._details,
@@ -115,19 +149,22 @@ class Misses:
             layers = "the cache layers; there is no cassette."
             return _miss(details(cause=MissCause.NO_CASSETTE, searched=(layers,)))
         if not cassette.exists:
-            missing = f"{path}: there is no such file yet."
-            return _miss(details(cause=MissCause.NO_CASSETTE, searched=(missing, *self._hints())))
-        if used_up:
+            missing, elsewhere = f"{path}: there is no such file yet.", self._find_elsewhere(key)
+            searched = (missing, *self._hints())
+            if elsewhere is not None:
+                searched += (f"Found      {elsewhere.cassette}, the cassette of {elsewhere.test},", _GONE)
+            return _miss(details(cause=MissCause.NO_CASSETTE, searched=searched, elsewhere=elsewhere))
+        if answers := cassette.answers(key):
             searched = (
                 f"{path}: its recordings of this call are used up, and repeat = error replays each once.",
             )
-            return _miss(details(cause=MissCause.USED_UP, searched=searched))
+            return _miss(details(cause=MissCause.USED_UP, searched=searched, **_cost(answers[-1])))
         size = len(cassette.entries)
         searched = (f"{path}: {size} recording{'s' if size != 1 else ''}, none with this key.",)
         self._compared += 1
         if self._compared > MAX_COMPARED:
             return _miss(details(cause=MissCause.NOT_RECORDED, searched=searched))
-        return _miss(self._compare(details, call, cassette, strategy, searched))
+        return _miss(self._compare(partial(details, searched=searched), call, cassette, strategy, used))
 
     def _compare(
         self,
@@ -135,29 +172,39 @@ class Misses:
         call: Call,
         cassette: Cassette,
         strategy: KeyStrategy,
-        searched: tuple[str, ...],
+        used: Collection[tuple[str, int]],
     ) -> MissDetails:
         """What is known of a miss by comparing the call with all recordings."""
         from pytest_lmcache.nearest import nearest
+        from pytest_lmcache.volatile_values import folder_normalizers, has_same_key, missing_normalizers
 
         recorded = self._readable(cassette)
-        searched = (*searched, *self._unreadable[:_MAX_UNREADABLE])
+        numbers: Counter[str] = Counter()
+        used_places = set()
+        for index, (_, entry, _) in enumerate(recorded):
+            if (entry.key, numbers[entry.key]) in used:
+                used_places.add(index)
+            numbers[entry.key] += 1
+        searched = (*details.keywords["searched"], *self._unreadable[:_MAX_UNREADABLE])
         if (more := len(self._unreadable) - _MAX_UNREADABLE) > 0:
             searched = (*searched, f"{more} more recordings cannot be read: pytest-lmcache check")
-        found = nearest(call, [each for *_, each in recorded], partial(_has_same_key, strategy, call))
+        calls = [each for *_, each in recorded]
+        found = nearest(call, calls, partial(has_same_key, strategy, call), used_places)
         if found is None:
             return details(cause=MissCause.NOT_RECORDED, searched=searched)
         place, entry, _ = recorded[found.index]
-        details = partial(details, searched=searched, nearest=place, differences=found.differences)
-        try:
-            answer = entry.answer()
-            details = partial(details, tokens=sum(answer.tokens), usd=answer.usd)
-        except CassetteError:
-            pass  # the message does not name what the recording cost
-        if found.differences and (more_set := _missing_normalizers(strategy, call, found.call)):
+        details = partial(
+            details, searched=searched, nearest=place, differences=found.differences, **_cost(entry)
+        )
+        more_set = missing_normalizers(strategy, call, found.call, found.differences)
+        if found.differences and more_set:
             return details(cause=MissCause.NOT_NORMALIZED, normalizers=self._with_set(more_set))
-        folders = _folder_normalizers(strategy, call, found.call)
-        return details(cause=MissCause.CHANGED, folder_normalizers=self._with_set(folders) if folders else ())
+        folders = folder_normalizers(strategy, call, found.call)
+        return details(
+            cause=MissCause.CHANGED,
+            folder_normalizers=self._with_set(folders) if folders else (),
+            is_extra=len(used_places) == len(cassette.entries),
+        )
 
     def _with_set(self, normalizers: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self._settings.normalize, *normalizers)))
@@ -175,52 +222,19 @@ class Misses:
             return self._recorded
 
 
+def _cost(entry: Entry) -> dict[str, Any]:
+    """What a recording cost, as fields of MissDetails; nothing if it cannot be read."""
+    try:
+        answer = entry.answer()
+    except CassetteError:
+        return {}
+    return {"tokens": sum(answer.tokens), "usd": answer.usd}
+
+
 def _miss(details: MissDetails) -> CassetteMiss:
     miss = CassetteMiss(message(details))
     miss.cause, miss.normalizers, miss.details = details.cause, details.normalizers, details
     return miss
-
-
-# ---- normalizers that would let a recording answer -----------------------------------------------------
-
-
-def _has_same_key(
-    strategy: KeyStrategy, call: Call, recorded: Call, more: Sequence[str] = NORMALIZERS
-) -> bool:
-    """Whether both calls have one key if the strategy has more normalizers, by default all there are."""
-    normalizing = strategy.with_normalizers(more)
-    try:
-        return normalizing.key(call) == normalizing.key(recorded)
-    except UnkeyableCallError:  # from a key function that cannot cope with placeholders
-        return False
-
-
-def _missing_normalizers(strategy: KeyStrategy, call: Call, recorded: Call) -> tuple[str, ...]:
-    """Return the fewest normalizers with which both calls have one key; none if not even all of them suffice."""
-    if not _has_same_key(strategy, call, recorded):
-        return ()
-    needed = list(NORMALIZERS)
-    for name in NORMALIZERS:
-        fewer = [other for other in needed if other != name]
-        if _has_same_key(strategy, call, recorded, fewer):
-            needed = fewer
-    return tuple(needed)
-
-
-def _folder_normalizers(strategy: KeyStrategy, call: Call, recorded: Call) -> tuple[str, ...]:
-    """Return those of ``tmp_path`` and ``rootdir`` that mask a folder in the call, but none in the recording."""
-    return tuple(
-        name
-        for name in ("tmp_path", "rootdir")
-        if _masks(strategy, name, call) and not _masks(strategy, name, recorded)
-    )
-
-
-def _masks(strategy: KeyStrategy, name: str, call: Call) -> bool:
-    try:
-        return strategy.with_normalizers([name]).text(call) != strategy.text(call)
-    except UnkeyableCallError:
-        return False
 
 
 # ---- the message ---------------------------------------------------------------------------------------
@@ -235,8 +249,16 @@ def message(miss: MissDetails) -> str:
     if miss.nearest is not None:
         from pytest_lmcache.nearest import explain
 
-        lines += ["", *explain(miss.differences)]
+        lines += ["", *_extra(miss), *explain(miss.differences)]
     return "\n".join([*lines, "", *_advice(miss)])
+
+
+def _extra(miss: MissDetails) -> list[str]:
+    if not miss.is_extra:
+        return []
+    return [
+        "All recordings have answered earlier calls: this is one call more than recorded. The nearest of them:"
+    ]
 
 
 def _advice(miss: MissDetails) -> list[str]:
@@ -246,6 +268,13 @@ def _advice(miss: MissDetails) -> list[str]:
         return [f"Record it:  {commands.rewrite}"]
     if miss.normalizers:
         return _normalizer_advice(miss)
+    if miss.elsewhere is not None:
+        move = f"pytest-lmcache move {quoted(miss.elsewhere.test)} {quoted(commands.test)}"
+        return [
+            f"Record it:  {commands.record}",
+            "or, if the test was renamed or moved, keep its recordings:",
+            f"Move them:  {move}",
+        ]
     lines = []
     if miss.cause is MissCause.NO_CASSETTE and miss.cassette is not None:
         lines.append(

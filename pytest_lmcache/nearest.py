@@ -16,7 +16,7 @@ from pytest_lmcache.keys.plain import canonical
 from pytest_lmcache.word_diff import bracketed, changed_lines, printable, shown, visible, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from pytest_lmcache.interaction import Call
     from pytest_lmcache.word_diff import Tag
@@ -34,11 +34,13 @@ class Difference:
     """One place where a recorded request (``before``) and a call's (``after``) differ; either may be ABSENT.
 
     ``path`` counts the items of lists as the call has them, or as the recording has them if only it has the item.
+    ``within`` is the role of the message, or the name of the tool, that the place is in; empty if it is in neither.
     """
 
     path: str
     before: Any
     after: Any
+    within: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +57,38 @@ class Nearest:
 _MAX_CHARACTERS = 4_000  # of each text that the first comparison reads, half of them at its end
 _FINALISTS = 12  # recordings that are compared leaf by leaf after it
 _MAX_ALIGNED = 400  # items: the items of longer lists are compared by their places
+_WEIGHT_OF_USE = 0.5  # as much as half of a message
 _QUESTION = frozenset({"messages", "input", "prompt", "system", "instructions"})
 
 
 def nearest(
-    call: Call, recorded: Iterable[Call], is_preferred: Callable[[Call], bool] = lambda _: False
+    call: Call,
+    recorded: Iterable[Call],
+    is_preferred: Callable[[Call], bool] = lambda _: False,
+    used: Collection[int] = (),
 ) -> Nearest | None:
     """Return the recording that is most like ``call``, the first of equals, or None if nothing is recorded.
 
     Recordings of another entry point count only if there are none of the same. All are compared by the words that
-    they share, the best dozen by their differences. A preferred one of these wins.
+    they share, the best dozen by their differences. A preferred one of these wins. One whose index is in ``used`` has
+    answered another call: it is nearest only if it is much nearer.
     """
     calls = list(enumerate(recorded))
     candidates = [pair for pair in calls if pair[1].name == call.name] or calls
     words = set(_words(call.request))
 
-    def overlap(candidate: tuple[int, Call]) -> float:
+    def overlap(candidate: tuple[int, Call]) -> tuple[float, bool]:
         other = set(_words(candidate[1].request))
-        return len(words & other) / (len(words | other) or 1)
+        return len(words & other) / (len(words | other) or 1), candidate[0] not in used
+
+    def distance(found: Nearest) -> tuple[bool, float, int]:
+        weight = sum(map(_weight, found.differences)) + _WEIGHT_OF_USE * (found.index in used)
+        return not is_preferred(found.call), weight, found.index
 
     finalists = heapq.nlargest(_FINALISTS, candidates, key=overlap)
     return min(
         (Nearest(index, other, tuple(_between(other, call))) for index, other in finalists),
-        key=lambda each: (not is_preferred(each.call), sum(map(_weight, each.differences)), each.index),
+        key=distance,
         default=None,
     )
 
@@ -121,17 +132,30 @@ def _between(recorded: Call, call: Call) -> Iterator[Difference]:
     yield from _differences("", recorded.request, call.request)
 
 
-def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
+def _differences(path: str, before: Any, after: Any, within: str = "") -> Iterator[Difference]:
     if isinstance(before, dict) and isinstance(after, dict):
         for name in {**after, **before}:
             inner = f"{path}.{name}" if name.isidentifier() else f"{path}[{json.dumps(name)}]"
-            yield from _differences(inner.lstrip("."), before.get(name, ABSENT), after.get(name, ABSENT))
+            one, other = before.get(name, ABSENT), after.get(name, ABSENT)
+            yield from _differences(inner.lstrip("."), one, other, within)
     elif all(isinstance(value, list) and not _is_vector(value) for value in (before, after)):
         for index, one, other in _aligned(before, after):
-            yield from _differences(f"{path}[{index}]", one, other)
+            item = one if other is ABSENT else other
+            yield from _differences(f"{path}[{index}]", one, other, within or _role_or_name(item))
     # Equal as a key sees it: 1, 1.0 and True are three things.
     elif before is ABSENT or after is ABSENT or canonical(before) != canonical(after):
-        yield Difference(path, before, after)
+        yield Difference(path, before, after, within)
+
+
+def _role_or_name(item: Any) -> str:
+    """The role of a message, or the name of a tool."""
+    if not isinstance(item, dict):
+        return ""
+    function = item.get("function")
+    found = (
+        item.get("role") or item.get("name") or (function.get("name") if isinstance(function, dict) else "")
+    )
+    return found if isinstance(found, str) else ""
 
 
 def _is_vector(value: list[Any]) -> bool:

@@ -19,7 +19,7 @@ from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.layers.answer_store import AnswerStore, Store
-from pytest_lmcache.miss import Misses
+from pytest_lmcache.miss import Elsewhere, Misses
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recordings import Recordings, answer_of
 from pytest_lmcache.settings import Mode, OnExpired, Repeat, Settings
@@ -38,6 +38,7 @@ class Subject(TypedDict, total=False):
     - ``is_shared``: other tests use the cassette too
     - ``created_this_run``: the file did not exist when the run began
     - ``where`` returns lines for a miss about a cassette that does not exist
+    - ``elsewhere`` looks for a key in the cassettes of tests that are no more
     """
 
     label: str
@@ -47,6 +48,7 @@ class Subject(TypedDict, total=False):
     is_shared: bool
     created_this_run: bool
     where: Callable[[], Sequence[str]]
+    elsewhere: Callable[[str], Elsewhere | None]
 
 
 class Recorder(CallLog):
@@ -108,6 +110,7 @@ class Recorder(CallLog):
             shown_path=self.shown_path,
             hints=subject.get("where", tuple),
             configuration=configuration,
+            find_elsewhere=subject.get("elsewhere", lambda _: None),
         )
         self._on_miss = on_miss
         self._open_cassette = NoCassette if self.mode is Mode.LIVE else open_cassette
@@ -213,9 +216,9 @@ class Recorder(CallLog):
         if self.path is None and self.may_ask and (answer := self.find_in_cache(record, call)) is not None:
             return answer
         if not (self._asks or renews):
-            self._raise(
-                self._misses.not_recorded(call, self.open_cassette(), self.strategy, used_up=bool(recorded))
-            )
+            used = {(each.key, each.nth) for each in self._calls if each.source == "cassette"}
+            cassette = self.open_cassette()
+            self._raise(self._misses.not_recorded(call, record.key, cassette, self.strategy, used))
         record.replaces = renews
         record.source, record.started = "provider", RealTime.seconds()
         self._unanswered[record] = call

@@ -142,8 +142,8 @@ MAY_IMPORT = {
     "libraries.stream_recording": "interaction stream_chunks",
     "locks": "clock errors",
     "miss": (
-        "call_record cassette.document cassette.file commands errors interaction keys.normalizers "
-        "keys.strategies nearest settings"
+        "call_record cassette.document cassette.file commands errors interaction keys.strategies nearest "
+        "settings volatile_values"
     ),
     "nearest": "errors interaction keys.plain word_diff",
     "not_recorded": "",
@@ -207,6 +207,7 @@ MAY_IMPORT = {
     "summary": "answer_sources call_record errors layers.stack not_recorded recorder settings wording",
     "tags": "",
     "time_limit": "errors",
+    "volatile_values": "errors interaction keys.normalizers keys.strategies nearest",
     "word_diff": "",
     "wording": "",
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lmcache.cassette_folders import base_folder, cassette_folder, folders_between, relative
-from pytest_lmcache.commands import Commands
+from pytest_lmcache.commands import Commands, quoted
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.plugin.cassette_paths import Owner, find_cassette, hints
 from pytest_lmcache.settings import Mode, Settings
@@ -190,9 +190,15 @@ def test_commands(config: pytest.Config, nodeid: str, path: Path) -> Commands:
     test = config.rootpath / file
     test = test if file and test.exists() else path
     shown = _relative(test, config) + separator + names
-    quoted = shlex.quote(shown) if any(sign in shown for sign in '"$`\\!') else f'"{shown}"'
-    arguments = f"{_rootdir_options(test, config)}{quoted}"
-    return Commands(f"pytest --lm-record {arguments}", f"pytest --lm-rewrite {arguments}")
+    options = _rootdir_options(test, config)
+    arguments = f"{options}{quoted(shown)}"
+    return Commands(
+        f"pytest --lm-record {arguments}",
+        f"pytest --lm-rewrite {arguments}",
+        options=options,
+        target=shown,
+        test=nodeid,
+    )
 
 
 def _rootdir_options(test: Path, config: pytest.Config) -> str:
