@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 from pytest_lmcache.answering_models import moved
 from pytest_lmcache.call_record import CallLog, CallNumbers, CallRecord, Failure
 from pytest_lmcache.cassette.file import Cassette, NoCassette
-from pytest_lmcache.cassette.merge import CallToSave, Changes
+from pytest_lmcache.cassette.merge import Changes
 from pytest_lmcache.clock import RealTime, seconds_since, utc_now
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
@@ -22,6 +22,7 @@ from pytest_lmcache.layers.answer_store import AnswerStore, Store
 from pytest_lmcache.miss import Elsewhere, Misses
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recordings import Recordings, answer_of
+from pytest_lmcache.saving import calls_to_save, is_partial, record_failures
 from pytest_lmcache.settings import Mode, OnExpired, Repeat, Settings
 
 if TYPE_CHECKING:
@@ -89,8 +90,10 @@ class Recorder(CallLog):
         self.bypassed_caches: list[Any] = []  # libraries' own, which would hide calls
         self.moved_models: Sequence[str] = ()  # those that answered under other names than recorded
         self.is_cut_short = False  # whether the test may not have come to all of its calls
-        self.keeps_unused = False  # whether mode record leaves recordings that no call asks for
+        # Whether recordings stay that no call asks for, except in mode rewrite.
+        self.keeps_unused = self.mode is Mode.ONCE
         self.changes: Changes | None = None  # of the file, when it has been written
+        self._has_dropped_unused = False
         self.store = AnswerStore(
             open_cache,
             settings,
@@ -344,8 +347,8 @@ class Recorder(CallLog):
         """Return how many recordings no call asked for; 0 if others may ask for them."""
         if self.is_shared or self.is_cut_short or self.mode is Mode.REWRITE or self.path is None:
             return 0
-        if self.settings.keep_unused or (self.changes is not None and not _keeps_unused(self)):
-            return 0  # they are wanted, or gone
+        if self.settings.keep_unused or self._has_dropped_unused:
+            return 0
         if self._cassette is None and not self.path.exists():
             return 0
         used = {(call.key, call.nth) for call in self._calls}
@@ -368,7 +371,7 @@ class Recorder(CallLog):
             record.failure = self._failure(record, call, answer, NotRecorded(Reason.NO_ANSWER, what))
         rewrite = self.mode is Mode.REWRITE
         if passed and any(record.failure and record.failure.entry for record in self._calls):
-            _record_failures(self._calls, self.open_cassette())
+            record_failures(self._calls, self.open_cassette())
         if not passed or self.mode is Mode.REPLAY or not (rewrite or self.recorded):
             return False
         self.moved_models = moved(self.calls, self.open_cassette().entries)
@@ -376,70 +379,22 @@ class Recorder(CallLog):
         if self.commands.rewrite and not self.is_shared:
             comment.append(f"record again: {self.commands.rewrite}")
         cassette = self.open_cassette()
+        keep = self.is_shared or self.settings.keep_unused or (self.keeps_unused and not rewrite)
+        keep = keep or self.is_cut_short or is_partial(self.calls, rewrite=rewrite)
         self.changes = cassette.save(
-            _calls_to_save(self.calls, cassette, rewrite=rewrite),
-            keep_unused=_keeps_unused(self),
+            calls_to_save(self.calls, cassette, rewrite=rewrite),
+            keep_unused=keep,
             rewrite=rewrite,
             comment=self.redact(comment),
         )
+        self._has_dropped_unused = self.changes is not None and not keep
         return self.changes is not None
-
-
-def _keeps_unused(recorder: Recorder) -> bool:
-    """Return whether recordings stay that no call has asked for: others may ask for them, or the test's next run."""
-    calls = recorder.calls
-    failures = [call for call in calls if call.failure and not _is_made_up_for(call.key, call.failure, calls)]
-    is_kept = recorder.is_shared or recorder.is_cut_short or recorder.settings.keep_unused
-    if recorder.mode is Mode.REWRITE:
-        return is_kept or any(
-            call.entry is None or not call.failure.replays for call in failures if call.failure
-        )
-    # After an error that may pass, the test may have left out the rest.
-    return is_kept or bool(failures) or recorder.keeps_unused or recorder.mode is Mode.ONCE
 
 
 def redacted(answer: Answer, redact: Redactor) -> Answer:
     """Return an answer without secrets."""
     clean = redact.stream if answer.kind is Kind.STREAM else redact
     return answer._replace(data=clean(answer.data), error=redact(answer.error), hidden=redact(answer.hidden))
-
-
-def _record_failures(calls: Sequence[CallRecord], cassette: Cassette | NoCassette) -> None:
-    """Have the errors of a test that passed recorded, unless a later identical call got an answer."""
-    nothing_answered = not any(call.is_answered and call.source != "cassette" for call in calls)
-    for call in calls:
-        failure = call.failure
-        if failure is None or failure.entry is None:
-            continue
-        recorded = cassette.answers(call.key)
-        if nothing_answered and call.nth < len(recorded) and recorded[call.nth].is_answered:
-            continue  # the provider may be down: the recorded answer stays
-        call.entry = None if _is_made_up_for(call.key, failure, calls) else failure.entry
-
-
-def _is_made_up_for(key: str, failure: Failure, calls: Iterable[CallRecord]) -> bool:
-    """Return whether an identical call that was made after a failed one got an answer."""
-    return any(other.is_answered and other.key == key and other.order > failure.at for other in calls)
-
-
-def _calls_to_save(
-    calls: Sequence[CallRecord], cassette: Cassette | NoCassette, *, rewrite: bool
-) -> list[CallToSave]:
-    """Return the calls that the cassette has or gets, in the order in which they started."""
-    new: Counter[str] = Counter()
-    found = []
-    for call in calls:
-        if not call.is_new or call.replaces:
-            if call.entry is not None:
-                found.append(
-                    CallToSave(call.key, call.nth, call.entry if call.is_new else None, call.replaces)
-                )
-        else:
-            # Counted anew: of two calls at once, the one that started first may have got the higher number.
-            recorded = 0 if rewrite else len(cassette.answers(call.key))
-            found.append(CallToSave(call.key, recorded + new[call.key], call.entry))
-            new[call.key] += 1
-    return found
 
 
 def _shown(path: Path) -> str:

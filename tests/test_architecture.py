@@ -176,7 +176,7 @@ MAY_IMPORT = {
     "plugin.shared_fixtures": "origins plugin.cassette_paths plugin.node_recorders plugin.run recorder",
     "recorder": (
         "answering_models call_record cassette.file cassette.merge clock commands errors interaction "
-        "keys.strategies layers.answer_store miss not_recorded recordings redact settings"
+        "keys.strategies layers.answer_store miss not_recorded recordings redact saving settings"
     ),
     "recorders": (
         "cassette.file errors keys.normalizers keys.strategies layers.caches layers.stack recorder "
@@ -195,6 +195,7 @@ MAY_IMPORT = {
     "redact.streams": "redact.placeholders redact.text stream_chunks",
     "redact.text": "errors redact.known_values redact.names redact.placeholders redact.scan time_limit",
     "run_record": "errors",
+    "saving": "call_record cassette.file cassette.merge",
     "scopes": "errors origins recorder settings",
     "session": (
         "children.parent children.remote children.starts environment keys.normalizers layers.caches "

@@ -125,7 +125,7 @@ class NodeRecorders:
                 owner.cassette_by_base(settings), owner.file, self.config.rootpath, self.config.inipath
             ),
         )
-        recorder.keeps_unused = path in self.used
+        recorder.keeps_unused |= path in self.used
         return recorder
 
     def cassette(self, owner: Owner, settings: Settings, source: str) -> tuple[Path, Path]:
