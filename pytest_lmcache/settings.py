@@ -250,6 +250,13 @@ class RunSettings(_Group):
         ini="",
         option="--lm-durations N",
     )
+    report: str | None = _setting(
+        None,
+        kinds.PATH,
+        "write an HTML page of the run's calls, misses and conversations to a file",
+        ini="",
+        option="--lm-report PATH",
+    )
 
 
 def _parsed(given: Mapping[str, Any], source: str, rows: Mapping[str, Setting]) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Facts(Additive):
         if call.source:
             usage = Usage(1, *call.tokens, call.usd or 0.0, 0, call.seconds, *call.cached, call.cached_usd)
             usage.unpriced = int(call.usd is None and usage.tokens > 0)
-            by_model = self.usage.setdefault(_outcome(call, passed=passed), {})
+            by_model = self.usage.setdefault(outcome_of(call, passed=passed), {})
             by_model[call.model] = by_model.get(call.model, Usage()) + usage
         self.sent_twice += call.asked_twice
         if call.is_new and passed:
@@ -132,7 +132,8 @@ class Facts(Additive):
             self.normalizers += [name for name in names if name not in self.normalizers]
 
 
-def _outcome(call: CallRecord, *, passed: bool) -> str:
+def outcome_of(call: CallRecord, *, passed: bool) -> str:
+    """The outcome of an answered call, as in `Facts.usage`; ``passed``: its test passed."""
     if call.source == "cassette":
         return REPLAYED
     if call.source != "provider":
@@ -281,10 +282,10 @@ class Summary(Additive):
             by_model = self.by_model(names)
             total = _sum(by_model.values())
             if total.tokens or total.usd:
-                yield f"{verb} {_price(total)}"
+                yield f"{verb} {price_of(total)}"
             if sum(part.tokens > 0 for part in by_model.values()) > 1 or verbose:
                 priced = {model: part for model, part in by_model.items() if part.tokens or part.usd}
-                yield from (f"  {model}: {_price(part)}" for model, part in priced.items())
+                yield from (f"  {model}: {price_of(part)}" for model, part in priced.items())
         total = _sum(facts.total for facts in self.tests.values())
         if total.cache_read_tokens or total.cache_written_tokens:
             usd = total.cache_saved_usd
@@ -406,7 +407,8 @@ def _shortened(lines: Sequence[str], noun: str = "") -> Iterator[str]:
         yield f"  … and {len(lines) - SHOWN} more{noun}"
 
 
-def _price(usage: Usage) -> str:
+def price_of(usage: Usage) -> str:
+    """Return tokens and USD for a person."""
     text = f"{usage.tokens:,} tokens"
     if usage.usd:
         text += f", {dollars(usage.usd)}"

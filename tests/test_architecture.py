@@ -162,15 +162,16 @@ MAY_IMPORT = {
         "cassette.names cassette_folders commands errors plugin.cassette_paths recorder session settings"
     ),
     "plugin.observer": (
-        "cassette_folders errors not_recorded observer origins plugin.reports plugin.run_notes recorder "
-        "settings summary"
+        "cassette_folders errors not_recorded observer origins plugin.report_page plugin.reports "
+        "plugin.run_notes recorder settings summary"
     ),
     "plugin.options": "environment errors setting_kinds settings",
+    "plugin.report_page": "clock recorder report.data report.page settings",
     "plugin.reports": "answer_sources errors not_recorded plugin.node_recorders recorder settings",
     "plugin.run": (
         "cassette_folders children.starts errors keys.normalizers libraries libraries.import_hook "
         "origins plugin.cassette_paths plugin.node_recorders plugin.observer plugin.options "
-        "plugin.run_notes recorder scopes session settings"
+        "plugin.report_page plugin.run_notes recorder scopes session settings"
     ),
     "plugin.run_notes": "clock recorder run_record settings",
     "plugin.shared_fixtures": "origins plugin.cassette_paths plugin.node_recorders plugin.run recorder",
@@ -194,6 +195,16 @@ MAY_IMPORT = {
     "redact.scan": "environment redact.formats redact.names redact.placeholders",
     "redact.streams": "redact.placeholders redact.text stream_chunks",
     "redact.text": "errors redact.known_values redact.names redact.placeholders redact.scan time_limit",
+    "report": "",
+    "report.changes": (
+        "call_record cassette.document conversation errors interaction keys.plain nearest recorder "
+        "settings tags word_diff"
+    ),
+    "report.data": (
+        "call_record cassette.document conversation errors interaction recorder report.changes "
+        "stream_chunks summary"
+    ),
+    "report.page": "__init__ report.data summary",
     "run_record": "errors",
     "saving": "call_record cassette.file cassette.merge",
     "scopes": "errors origins recorder settings",

@@ -86,9 +86,13 @@ def test_wheel_holds_the_package_alone(wheel):
         "pytest_lmcache.pth",
         f"pytest_lmcache-{pytest_lmcache.__version__}.dist-info",
     }
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pytest_lmcache").rglob("*.py")}
+    files = [
+        path for path in (ROOT / "pytest_lmcache").rglob("*") if path.is_file() and path.suffix != ".pyc"
+    ]
+    sources = {path.relative_to(ROOT).as_posix() for path in files}
+    assert {path.rpartition(".")[2] for path in sources} == {"py", "typed", "j2", "css", "js"}
     held = {path for path in wheel.namelist() if path.startswith("pytest_lmcache/")}
-    assert held == {*sources, "pytest_lmcache/py.typed"}
+    assert held == sources
 
 
 def test_entry_points(wheel):

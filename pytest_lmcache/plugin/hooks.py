@@ -65,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[run_key] = run
     config.pluginmanager.register(RunHooks(run), "lmcache-run")
     config.pluginmanager.register(run.notes, "lmcache-notes")
+    if run.observer.page is not None:
+        config.pluginmanager.register(run.observer.page, "lmcache-report")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -126,6 +128,8 @@ class RunHooks:
             self.run.end_test(observer.current, passed=False)
         self.run.finish(is_interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
         self.run.notes.finish(session)
+        if observer.page is not None:
+            observer.page.finish(self.run.notes.outcomes)
         if not observer.has_counted:
             return
         is_refused = observer.summary.has_refused_outside_tests

@@ -16,6 +16,7 @@ from pytest_lmcache import origins
 from pytest_lmcache.cassette_folders import relative
 from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
+from pytest_lmcache.plugin.report_page import ReportPage
 from pytest_lmcache.plugin.reports import calling_file
 from pytest_lmcache.plugin.run_notes import RunNotes
 from pytest_lmcache.settings import Mode
@@ -35,6 +36,7 @@ class RunObserver(Observer):
         self.config = config
         self.mode = mode
         self.notes = notes
+        self.page: ReportPage | None = None  # of --lm-report
         self.refuses_outside = refuses_outside  # whether to refuse calls that belong to no test
         self.current: pytest.Item | None = None
         self._alarm: Timer | None = None
@@ -82,10 +84,16 @@ class RunObserver(Observer):
     def block_ended(self, recorder: Recorder, *, passed: bool, written: bool, in_test: bool) -> None:
         """Count what a ``use_cassette`` block did."""
         with self._lock:
-            self.summary.add_recorder(
-                self._place, recorder, passed=passed, written=written, counted_by_test=in_test
-            )
-            self.notes.add_recorder(self._place, recorder, passed=passed)
+            self.recorder_ended(self._place, recorder, passed=passed, written=written, in_test=in_test)
+
+    def recorder_ended(
+        self, test: str, recorder: Recorder, *, passed: bool, written: bool, in_test: bool = False
+    ) -> None:
+        """Count what a test, a shared fixture or a block did; ``in_test``: a test counts the block's misses."""
+        self.summary.add_recorder(test, recorder, passed=passed, written=written, counted_by_test=in_test)
+        self.notes.add_recorder(test, recorder, passed=passed)
+        if self.page is not None:
+            self.page.add_recorder(test, recorder, passed=passed)
 
     def live_call(self, name: str) -> None:  # noqa: ARG002
         """Count a call that nothing records. Under ``lm_auto``, refuse one that is made outside of the tests."""

@@ -29,6 +29,7 @@ from pytest_lmcache.plugin.node_recorders import (
 )
 from pytest_lmcache.plugin.observer import RunObserver
 from pytest_lmcache.plugin.options import cache_settings, ini_values, option_values
+from pytest_lmcache.plugin.report_page import ReportPage
 from pytest_lmcache.plugin.run_notes import RunNotes
 from pytest_lmcache.settings import Mode, RunSettings, Settings
 
@@ -55,6 +56,8 @@ class Run:
         self.observer = RunObserver(
             config, self.mode, self.notes, refuses_outside=self.is_auto and self.mode.replays
         )
+        if for_run.report is not None:
+            self.observer.page = ReportPage(config, for_run.report, self.mode)
         self.recorders = NodeRecorders(
             config, self.settings, command_line, lambda: given_backend(self.observer.current)
         )
@@ -248,8 +251,7 @@ class Run:
         except LMCacheError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         finally:
-            self.observer.summary.add_recorder(test, recorder, passed=is_kept, written=written)
-            self.notes.add_recorder(test, recorder, passed=is_kept)
+            self.observer.recorder_ended(test, recorder, passed=is_kept, written=written)
 
 
 def _temporary_folders(config: pytest.Config) -> tuple[str, ...]:

@@ -70,6 +70,11 @@ class RunNotes:
             outcome = "xpassed"
         self._outcomes[report.nodeid] = outcome, seconds + report.duration
 
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """The outcome of each test that has run, as `run_record.RanTest` has it."""
+        return {test: outcome for test, (outcome, _) in self._outcomes.items()}
+
     # Whether all tests were collected.
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
