@@ -58,10 +58,10 @@ class ReportPage:
             return
         if self.config.getoption("collectonly", default=False):
             return
-        from pytest_lmcache.report.page import Report, write
+        from pytest_lmcache.report.page import Report, project_name, write
 
         about = _about(self.mode, outcomes)
-        name = self.config.rootpath.name
+        name = project_name(self.config.rootpath)
         try:
             write(Report(project=name, about=about, parts=self._parts, outcomes=outcomes), self.path)
         except OSError as problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,16 @@ class Report:
     outcomes: Mapping[str, str] = field(default_factory=dict)
     misses: Sequence[Json] = ()
     is_run: bool = True
+
+
+def project_name(rootdir: Path) -> str:
+    """Return the name that a project's pyproject.toml gives it, or that of its folder."""
+    try:
+        given = tomllib.loads((rootdir / "pyproject.toml").read_text(encoding="utf-8"))
+        name = given.get("project", {}).get("name")
+    except (OSError, ValueError, AttributeError):  # none, or one that is not pytest's to judge
+        name = None
+    return name if isinstance(name, str) and name else rootdir.name
 
 
 def write(report: Report, path: Path) -> None:
