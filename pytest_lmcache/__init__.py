@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from pytest_lmcache.errors import LMCacheWarning as LMCacheWarning
     from pytest_lmcache.errors import SettingsError as SettingsError
     from pytest_lmcache.errors import UnkeyableCallError as UnkeyableCallError
+    from pytest_lmcache.errors import UnrecordableError as UnrecordableError
     from pytest_lmcache.errors import UnsupportedCall as UnsupportedCall
     from pytest_lmcache.fixture import LMCacheFixture as LMCacheFixture
     from pytest_lmcache.layers.stack import Cache as Cache
+    from pytest_lmcache.remembered import recorded as recorded
     from pytest_lmcache.session import configure_cache as configure_cache
 
 __version__ = "0.1.0"
@@ -39,9 +41,11 @@ __all__ = [
     "SettingsError",
     "ToolCall",
     "UnkeyableCallError",
+    "UnrecordableError",
     "UnsupportedCall",
     "cache",
     "configure_cache",
+    "recorded",
     "use_cassette",
 ]
 
@@ -53,6 +57,7 @@ _FILES = {
     "Message": "conversation",
     "ToolCall": "conversation",
     "configure_cache": "session",
+    "recorded": "remembered",
     "use_cassette": "block",
 }
 """Where the public names are defined, those of ``errors`` aside."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.conversation import Conversation, Message, ToolCall, conversation
 from pytest_lmcache.errors import shorten
-from pytest_lmcache.interaction import Answer, Call, Interaction
+from pytest_lmcache.interaction import VALUES, Answer, Call, Interaction
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 
@@ -189,7 +189,14 @@ class CallRecord:
         request = self.request
         what = described(request) if request else f"model {self.model}"
         came_from = f"from {self.source}" if self.source else "missed"
+        if self.is_value:
+            return f"<{self.name} {came_from}: {_values(request)}>"
         return f"<{self.name}() {came_from}: {what}>"
+
+    @property
+    def is_value(self) -> bool:
+        """Whether it is no model's call, but a value that the test remembers or that a recorded function returned."""
+        return self.name.startswith(VALUES)
 
     @property
     def is_new(self) -> bool:
@@ -207,6 +214,18 @@ def _as_text(message: Message) -> str:
 
 def _arguments(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def question(call: Call) -> str:
+    """Describe a call in one line: what is called, and with what."""
+    kind, _, name = call.name.partition(" ")
+    if not call.is_value:
+        return f"{call.name}(): {described(call.request)}"
+    return f"remember({name!r})" if kind == "remember" else f"function {name}({_values(call.request)})"
+
+
+def _values(request: Mapping[str, Any]) -> str:
+    return shorten(", ".join(f"{name}={shorten(repr(value), 60)}" for name, value in request.items()))
 
 
 def described(request: Mapping[str, Any]) -> str:
@@ -237,19 +256,34 @@ class CallLog:
         return next(self._order)
 
     @property
-    def calls(self) -> Sequence[CallRecord]:
-        """The calls so far, in the order in which they started."""
+    def everything(self) -> Sequence[CallRecord]:
+        """The calls and the values so far, in the order in which they started."""
         return sorted(self._calls, key=lambda record: record.order)
 
     @property
+    def calls(self) -> Sequence[CallRecord]:
+        """The calls of models so far, in the order in which they started."""
+        return [record for record in self.everything if not record.is_value]
+
+    @property
+    def values(self) -> Sequence[CallRecord]:
+        """What was remembered and what recorded functions gave so far, in the order in which they started."""
+        return [record for record in self.everything if record.is_value]
+
+    @property
     def replayed(self) -> int:
-        """The number of calls that the cassette answered."""
-        return sum(record.source == "cassette" for record in self._calls)
+        """The number of calls of models that the cassette answered."""
+        return sum(record.source == "cassette" for record in self._calls if not record.is_value)
 
     @property
     def recorded(self) -> int:
-        """The number of new answers, which are written to the cassette if the test passes."""
-        return sum(record.is_new for record in self._calls)
+        """The number of models' new answers, which are written to the cassette if the test passes."""
+        return sum(record.is_new for record in self._calls if not record.is_value)
+
+    @property
+    def has_new(self) -> bool:
+        """Whether any answer or value is new."""
+        return any(record.is_new for record in self._calls)
 
     @property
     def old(self) -> int:
@@ -270,6 +304,6 @@ class CallLog:
         """The calls so far that are not recorded, or cannot be replayed, each with the reason."""
         return [
             failure.why if record.entry is None else failure.why._replace(reason=Reason.NO_ANSWER)
-            for record in self.calls
+            for record in self.everything
             if (failure := record.failure) is not None and (record.entry is None or not failure.replays)
         ]

@@ -23,6 +23,10 @@ class UnkeyableCallError(LMCacheError):
     """Raised by a call if its arguments cannot be turned into a key."""
 
 
+class UnrecordableError(LMCacheError):
+    """Raised while recording, if what a recorded function returned or raised cannot be stored."""
+
+
 class SettingsError(LMCacheError, ValueError):
     """Raised for a setting that does not exist, or for an invalid value."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar, Unpack
 
 from pytest_lmcache.call_assertions import assert_called
 from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.not_recorded import NotRecorded
 from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.remembered import Conversion, Options, record, remember
 from pytest_lmcache.settings import Mode, Settings
+
+T = TypeVar("T")
 
 
 class LMCacheFixture:
@@ -51,6 +55,28 @@ class LMCacheFixture:
         """Fail if a model was called; ``model`` and ``containing`` are those of `assert_called`."""
         __tracebackhide__ = True
         assert_called(self.calls, 0, model=model, containing=containing)
+
+    @property
+    def values(self) -> Sequence[CallRecord]:
+        """What was remembered and what recorded functions gave so far, in the order in which they started."""
+        return self._recorder.values
+
+    def remember(self, name: str, function: Callable[[], T], /, **conversion: Unpack[Conversion]) -> T:
+        """Return what a function returns, recorded in the cassette under a name; replay does not call it.
+
+        An async function gives an awaitable. The n-th value of a name is replayed for the n-th call. ``dump`` makes
+        plain data of the value, ``load`` the value of that data. Raises CassetteMiss if nothing is recorded, and
+        UnrecordableError for a value that is neither JSON data nor bytes.
+        """
+        return remember(self._recorder, name, function, **conversion)
+
+    def record(self, target: Any, name: str, /, **options: Unpack[Options]) -> None:
+        """Replace a function of a module, a class or an object by one that records and replays its results.
+
+        Until the test or block ends. Results are found by the function's name and arguments; replay does not call
+        it. The options are those of `recorded`. Raises SettingsError for what is not a function, and for generators.
+        """
+        self._recorder.at_end.callback(record(target, name, **options))
 
     @property
     def usage(self) -> dict[str, int]:

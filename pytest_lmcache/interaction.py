@@ -21,19 +21,29 @@ class Kind(StrEnum):
 
 ANSWERING_MODEL = "provider_response_model"
 """What the model that answered is called in `Answer.hidden`, if the answer itself has the one that was asked for."""
+
+VALUES = ("remember ", "function ")
+"""How the names of calls begin that ask no model: what a test remembers, and the functions that it records."""
+
 CANCELLED = "cancelled"
 """What `Answer.ended` is if the caller cancelled the call."""
 
 
 class Call(NamedTuple):
-    """One call of a language model.
+    """One call of a language model, or of a function that is recorded beside it.
 
-    ``name`` is LiteLLM's entry point without the ``a`` of its async form, such as ``completion``, or ``dspy``.
-    ``request`` has the call's arguments as plain data, normalized and redacted.
+    ``name`` is LiteLLM's entry point without the ``a`` of its async form, such as ``completion``, or ``dspy``; or one
+    of ``VALUES`` with the name of a value or a function. ``request`` has the call's arguments as plain data,
+    normalized and redacted.
     """
 
     name: str
     request: dict[str, Any]
+
+    @property
+    def is_value(self) -> bool:
+        """Whether it asks no model, but for a value that is recorded beside the calls of models."""
+        return self.name.startswith(VALUES)
 
 
 class Answer(NamedTuple):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_lmcache.call_record import described
+from pytest_lmcache.call_record import described, question
 from pytest_lmcache.cassette.file import Cassette, NoCassette
 from pytest_lmcache.commands import quoted
 from pytest_lmcache.errors import CassetteError, CassetteMiss, MissCause
@@ -141,7 +141,7 @@ class Misses:
         path = None if isinstance(cassette, NoCassette) else self._shown_path
         details = partial(
             self._details,
-            problem=f"No recording answers this call of {call.name}(): {described(call.request)}",
+            problem=f"No recording answers this call of {question(call)}",
             cassette=path,
             strategy=strategy.name,
         )

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
@@ -89,6 +90,7 @@ class Recorder(CallLog):
         self.caches_in_the_way: set[str] = set()
         self.bypassed_caches: list[Any] = []  # libraries' own, which would hide calls
         self.moved_models: Sequence[str] = ()  # those that answered under other names than recorded
+        self.at_end = ExitStack()  # what is undone when the test or block ends
         self.is_cut_short = False  # whether the test may not have come to all of its calls
         # Whether recordings stay that no call asks for, except in mode rewrite.
         self.keeps_unused = self.mode is Mode.ONCE
@@ -124,7 +126,7 @@ class Recorder(CallLog):
         self._unanswered: dict[CallRecord, Call] = {}
 
     def __repr__(self) -> str:
-        calls = len(self._calls)
+        calls = len(self.calls)
         return (
             f"<lm_cache: {calls} call{'' if calls == 1 else 's'}, {self.replayed} replayed, "
             f"{self.recorded} recorded; mode {self.mode}, {self.shown_path}>"
@@ -189,7 +191,7 @@ class Recorder(CallLog):
         with self._lock:
             key, equivalence = self._recordings.key(call, text, fast_path=fast_path)
             nth = self._numbers.take(key)
-            found = self._recordings.find(key, nth)
+            found = self._recordings.find(key, nth, ages=not call.is_value)
             record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
             if fast_path and (found is None or not found[1].is_answered):
                 self._numbers.give_back(key, nth)
@@ -200,7 +202,7 @@ class Recorder(CallLog):
             self._calls.append(record)
         if found is None:
             return record, self._unrecorded(record, call)
-        if self.settings.max_age is not None:
+        if self.settings.max_age is not None and not call.is_value:
             record.is_old = seconds_since(found[1].recorded()) > self.settings.max_age
             if record.is_old and self.settings.on_expired is OnExpired.FAIL and self.mode.replays:
                 self._raise(self._misses.expired(call, self.strategy, found[1].recorded()))
@@ -361,6 +363,7 @@ class Recorder(CallLog):
         Recordings that a whole test no longer asks for go. Returns whether the file changed. Raises CassetteError
         if it cannot be written.
         """
+        self.at_end.close()
         for record in self._calls:
             if record.open_stream is not None:
                 record.open_stream.left()
@@ -372,7 +375,7 @@ class Recorder(CallLog):
         rewrite = self.mode is Mode.REWRITE
         if passed and any(record.failure and record.failure.entry for record in self._calls):
             record_failures(self._calls, self.open_cassette())
-        if not passed or self.mode is Mode.REPLAY or not (rewrite or self.recorded):
+        if not passed or self.mode is Mode.REPLAY or not (rewrite or self.has_new):
             return False
         self.moved_models = moved(self.calls, self.open_cassette().entries)
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]
@@ -380,9 +383,9 @@ class Recorder(CallLog):
             comment.append(f"record again: {self.commands.rewrite}")
         cassette = self.open_cassette()
         keep = self.is_shared or self.settings.keep_unused or (self.keeps_unused and not rewrite)
-        keep = keep or self.is_cut_short or is_partial(self.calls, rewrite=rewrite)
+        keep = keep or self.is_cut_short or is_partial(self.everything, rewrite=rewrite)
         self.changes = cassette.save(
-            calls_to_save(self.calls, cassette, rewrite=rewrite),
+            calls_to_save(self.everything, cassette, rewrite=rewrite),
             keep_unused=keep,
             rewrite=rewrite,
             comment=self.redact(comment),

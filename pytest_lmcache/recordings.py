@@ -84,11 +84,14 @@ class Recordings:
                     return other, equivalence
         return key, None
 
-    def find(self, key: str, nth: int) -> tuple[int, Entry] | None:
-        """Return the recording for the n-th call with a key (from 0), and its own number; None if there is none."""
+    def find(self, key: str, nth: int, *, ages: bool = True) -> tuple[int, Entry] | None:
+        """Return the recording for the n-th call with a key (from 0), and its own number; None if there is none.
+
+        ``ages`` False: the recording may be of any age.
+        """
         answers = self._cassette.answers(key)
         if nth < len(answers):
-            oldest = self._max_age
+            oldest = self._max_age if ages else None
             is_old = oldest is not None and seconds_since(answers[nth].recorded()) > oldest
             return None if is_old else (nth, answers[nth])
         if not answers or self._repeat is Repeat.ERROR:

@@ -119,7 +119,7 @@ def late_policy(recorder: Recorder) -> Late:
     if recorder.mode is Mode.LIVE:
         return Late.ALLOWED
     # In mode once, a test that has just recorded was not replaying.
-    return Late.REFUSED if recorder.is_offline and not recorder.recorded else Late.NOT_RECORDED
+    return Late.REFUSED if recorder.is_offline and not recorder.has_new else Late.NOT_RECORDED
 
 
 def late_origin(*, is_inside: bool) -> Origin | None:

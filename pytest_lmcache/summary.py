@@ -98,6 +98,7 @@ class Facts(Additive):
     )  # those that answered under other names than recorded
     changes: dict[str, int] = field(default_factory=dict)  # recordings of its file, by what happened to them
     from_layers: list[str] = field(default_factory=list)  # where the layers' answers are from
+    values: dict[str, int] = field(default_factory=dict)  # remembered, and of recorded functions, by outcome
 
     @property
     def total(self) -> Usage:
@@ -167,6 +168,10 @@ class Summary(Additive):
         facts = Facts(old=recorder.old, caches_in_the_way=sorted(recorder.caches_in_the_way))
         for call in recorder.calls:
             facts.add_call(call, passed=passed)
+        for value in recorder.values:
+            if value.source:
+                outcome = outcome_of(value, passed=passed)
+                facts.values[outcome] = facts.values.get(outcome, 0) + 1
         for fault in recorder.faults:
             facts.add_fault(fault, "block" if recorder.commands.block else "test", counted=counted_by_test)
         if recorder.mode is not Mode.LIVE:
@@ -278,6 +283,11 @@ class Summary(Additive):
             f"{sum(self._by_test('refused').values())} refused",
         ]
         yield ", ".join(text for number, text in enumerate(counts) if not (number and text.startswith("0 ")))
+        values: Counter[str] = Counter()
+        for counts_of_test in self._by_test("values").values():
+            values.update(counts_of_test)
+        if values:
+            yield f"values: {', '.join(f'{count:,} {outcome}' for outcome, count in sorted(values.items()))}"
         for verb, names in (("saved", [REPLAYED, *layers]), ("spent", SPENT)):
             by_model = self.by_model(names)
             total = _sum(by_model.values())

@@ -12,7 +12,7 @@ import pytest_lmcache
 ROOT = Path(pytest_lmcache.__file__).parent
 # Each file and what it may know of this package. Nothing below `recorder` knows of what is above it.
 MAY_IMPORT = {
-    "__init__": "block call_record conversation errors fixture layers.stack session",
+    "__init__": "block call_record conversation errors fixture layers.stack remembered session",
     "address": "",
     "answer_sources": "call_record recorder settings",
     "answering_models": "call_record cassette.document conversation errors",
@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "conversation": "interaction joined_streams tags",
     "environment": "",
     "errors": "",
-    "fixture": "call_assertions call_record not_recorded recorder settings",
+    "fixture": "call_assertions call_record not_recorded recorder remembered settings",
     "interaction": "stream_chunks",
     "joined_streams": "",
     "keys": "keys.strategies",
@@ -195,6 +195,7 @@ MAY_IMPORT = {
     "redact.scan": "environment redact.formats redact.names redact.placeholders",
     "redact.streams": "redact.placeholders redact.text stream_chunks",
     "redact.text": "errors redact.known_values redact.names redact.placeholders redact.scan time_limit",
+    "remembered": "errors interaction keys.plain libraries.recorded_call recorder session settings",
     "report": "",
     "report.changes": (
         "call_record cassette.document conversation errors interaction keys.plain nearest recorder "

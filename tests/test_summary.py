@@ -54,6 +54,8 @@ class Recorder:
     is_shared: bool = False
     old: int = 0
     changes: Changes = field(default_factory=lambda: Changes(1, 2, 0))
+    moved_models: list[str] = field(default_factory=list)
+    values: list[Call] = field(default_factory=list)
 
     def unused(self):
         return self.spare

@@ -29,7 +29,9 @@ class Child:
         if self._membership().is_offline:
             replace_keys()
         starts.watch(self._membership)
-        self._watches = [ImportWatch(name, self._library_is_there) for name in LIBRARIES]
+        # The last one is imported by whoever decorates a function with `recorded`.
+        names = (*LIBRARIES, "pytest_lmcache.remembered")
+        self._watches = [ImportWatch(name, self._library_is_there) for name in names]
 
     def stop(self) -> None:
         """From here on, belong to no test."""

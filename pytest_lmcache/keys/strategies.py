@@ -161,7 +161,8 @@ def strategy(
 
     A function takes a request and returns a text; requests with equal texts are the same question.
     ``normalizers`` are names of ``NORMALIZERS``, or patterns, compiled or as ``re:<pattern>``: what they match is
-    masked. Patterns act first, in the order given, then the named ones in a fixed order. ``folders`` are those
+    masked. Patterns act first, in the order given, then the named ones in a fixed order. Calls of recorded functions
+    are always compared by all of their arguments. ``folders`` are those
     that ``tmp_path`` and ``rootdir`` mask. Raises SettingsError.
     """
     rules = rules_of(normalizers, folders)
@@ -170,7 +171,8 @@ def strategy(
         scope = f"{spec}/{_VERSION}"
 
         def text(call: Call) -> str:
-            return _text(masked(pick(call.request), rules, call.request))
+            picked = call.request if call.is_value else pick(call.request)
+            return _text(masked(picked, rules, call.request))
 
     else:
         function: Any = _imported(spec) if isinstance(spec, str) else spec
@@ -179,6 +181,8 @@ def strategy(
         scope = f"own:{_qualified_name(function)}"
 
         def text(call: Call) -> str:
+            if call.is_value:
+                return _text(masked(call.request, rules, call.request))
             request = to_plain(call.request)  # a copy, so that the function cannot change what is stored
             return _call_key_function(function, masked(request, rules, request), call.name)
 

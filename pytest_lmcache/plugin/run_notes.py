@@ -185,7 +185,7 @@ def _unused(recorder: Recorder) -> list[tuple[str, int]]:
     """The recordings that a recorder's calls did not ask for; none if it wrote the file anew."""
     if recorder.mode is Mode.REWRITE:
         return []
-    asked = {(call.key, call.nth) for call in recorder.calls}
+    asked = {(call.key, call.nth) for call in recorder.everything}
     recorded = Counter(entry.key for entry in recorder.open_cassette().entries)
     return [(key, nth) for key, size in recorded.items() for nth in range(size) if (key, nth) not in asked]
 
