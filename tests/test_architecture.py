@@ -198,8 +198,8 @@ MAY_IMPORT = {
     "remembered": "errors interaction keys.plain libraries.recorded_call recorder session settings",
     "report": "",
     "report.changes": (
-        "call_record cassette.document conversation errors interaction keys.plain nearest recorder "
-        "settings tags word_diff"
+        "cassette.document cassette.file cassette.merge conversation errors interaction keys.plain "
+        "nearest recorder saving settings tags word_diff"
     ),
     "report.data": (
         "call_record cassette.document conversation errors interaction recorder report.changes "

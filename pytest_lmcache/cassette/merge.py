@@ -84,7 +84,7 @@ def merge(
         )
     gone = {place: entry for place, entry in before.items() if place in unused}
     added = {place: chosen[place] for place in asked if place in chosen.keys() - before.keys()}
-    in_place_of = _most_similar(added, gone)
+    in_place_of = most_similar(added, gone)
     order = _order([*before], [place for place in asked if place in chosen], in_place_of)
     changed = sum(chosen[place] is not entry for place, entry in before.items() if place not in gone)
     replaced = len(in_place_of)
@@ -107,7 +107,7 @@ def _order(
     return sorted(at, key=at.__getitem__)
 
 
-def _most_similar(new: Mapping[Place, Entry], old: Mapping[Place, Entry]) -> dict[Place, Place]:
+def most_similar(new: Mapping[Place, Entry], old: Mapping[Place, Entry]) -> dict[Place, Place]:
     """Return for each new interaction the old one whose question has most lines in common, each old one once.
 
     Calls at once may start in another order than they did; of equally similar ones the first is taken.

@@ -6,29 +6,38 @@ import json
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_lmcache.cassette.file import Cassette
+from pytest_lmcache.cassette.merge import most_similar, places
 from pytest_lmcache.conversation import Message, conversation
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call
 from pytest_lmcache.keys.plain import canonical
 from pytest_lmcache.nearest import ABSENT, Difference, nearest
+from pytest_lmcache.saving import calls_to_save
 from pytest_lmcache.settings import Mode
 from pytest_lmcache.tags import to_json
 from pytest_lmcache.word_diff import words
 
 if TYPE_CHECKING:
-    from pytest_lmcache.call_record import CallRecord
     from pytest_lmcache.cassette.document import Entry
     from pytest_lmcache.recorder import Recorder
 
 LONGEST: Final = 50_000  # characters of a text that is compared word by word
 
 
-def replaced(record: CallRecord, recorder: Recorder) -> Entry | None:
-    """The recording whose place a new answer takes."""
-    if not record.is_new or not (record.replaces or recorder.mode is Mode.REWRITE):
-        return None
-    recorded = recorder.open_cassette().answers(record.key)
-    return recorded[record.nth] if record.nth < len(recorded) else None
+def replaced(recorder: Recorder) -> dict[int, Entry]:
+    """Return the recordings whose places new ones took when a test ended, by the ``id()`` of the new one."""
+    before = recorder.open_cassette()
+    if recorder.changes is None or recorder.path is None or not isinstance(before, Cassette):
+        return {}
+    saved = calls_to_save(recorder.calls, before, rewrite=recorder.mode is Mode.REWRITE)
+    old = places(before.entries)
+    new = {(each.key, each.nth): each.new for each in saved if each.new is not None}
+    kept = places(Cassette(recorder.path, before.strategy).entries)
+    gone = {place: entry for place, entry in old.items() if place not in kept}
+    added = {place: entry for place, entry in new.items() if place not in old}
+    pairs = {place: place for place in new if place in old} | most_similar(added, gone)
+    return {id(new[place]): old[other] for place, other in pairs.items()}
 
 
 def before(old: Entry, call: Call, answer: Answer) -> dict[str, Any] | None:
@@ -64,7 +73,8 @@ def before(old: Entry, call: Call, answer: Answer) -> dict[str, Any] | None:
 def difference_data(difference: Difference) -> dict[str, Any]:
     """One place where two requests differ, as its path and a word diff."""
     texts = ["" if value is ABSENT else as_text(value) for value in (difference.before, difference.after)]
-    return {"path": difference.path, "words": _words(*texts)}
+    within = f" ({difference.within})" if difference.within else ""
+    return {"path": f"{difference.path}{within}", "words": _words(*texts)}
 
 
 def _words(before: str, after: str) -> list[tuple[str, str]]:

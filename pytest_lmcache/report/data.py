@@ -40,7 +40,8 @@ class Part(TypedDict):
 
 def of_recorder(test: str, recorder: Recorder, *, passed: bool) -> Part:
     """What a recorder did, after its end; ``passed``: the test passed, and its cassette is written."""
-    calls = [_of_record(record, recorder, passed=passed) for record in recorder.calls]
+    old = replaced(recorder) if passed else {}
+    calls = [_of_record(record, old.get(id(record.entry)), passed=passed) for record in recorder.calls]
     if passed:
         calls += [entry_data(UNUSED, entry) for entry in _unused(recorder)]
     return Part(test=test, cassette="" if recorder.path is None else recorder.shown_path, calls=calls)
@@ -71,7 +72,7 @@ def _unused(recorder: Recorder) -> list[Entry]:
     ]
 
 
-def _of_record(record: CallRecord, recorder: Recorder, *, passed: bool) -> Json:
+def _of_record(record: CallRecord, old: Entry | None, *, passed: bool) -> Json:
     if not record.source:
         return {**_empty(), "outcome": MISSED, "name": record.name, "model": record.model}
     outcome = outcome_of(record, passed=passed)
@@ -94,8 +95,8 @@ def _of_record(record: CallRecord, recorder: Recorder, *, passed: bool) -> Json:
     }
     if record.failure is not None and record.entry is None:
         data["problem"] = f"not recorded: {record.failure.why.what}"
-    if passed and answer is not None and (old := replaced(record, recorder)) is not None:
-        data["before"] = before(old, call, answer)
+    if old is not None and answer is not None and (found := before(old, call, answer)) is not None:
+        data["before"] = found
     return data
 
 

@@ -182,3 +182,45 @@ def test_nothing_is_imported_unless_asked_for(suite):
     )
     suite.file("test_it.py", "def test_one():\n    pass\n")
     subprocess.run([sys.executable, "-c", code], cwd=suite.folder, check=True, timeout=60)
+
+
+def changed(data):
+    """The differences of questions and answers, by the id of the call."""
+    return {
+        call["id"]: ([each["words"] for each in call["before"]["question"]], call["before"]["answers"])
+        for call in data["calls"]
+        if "before" in call
+    }
+
+
+def test_before_and_after_of_a_changed_prompt(suite):
+    """A call whose prompt changed shows the recording whose place it took beside the new one, word by word."""
+    suite.test(MARKED)
+    suite.record()
+    suite.test(MARKED.replace("What is <b>one</b>?", "What was <b>one</b>?"))
+    suite.run("--lm-record", "--lm-report=report.html")
+    data = data_of(suite)
+    answer = [
+        ["same", "You said: What "],
+        ["removed", "is"],
+        ["added", "was"],
+        ["same", " <b>one</b>?"],
+    ]
+    question = [["same", "What "], *answer[1:]]
+    assert changed(data) == {"test_it.py::test_one/1": ([question], [answer])}
+    assert 'href="#/conversations?changed=yes"' in page_of(suite)
+    path = next(call["before"]["question"][0]["path"] for call in data["calls"] if "before" in call)
+    assert path == "messages[0].content (user)"
+
+
+def test_before_and_after_of_a_rewrite(suite, loopback, monkeypatch):
+    """A rewrite shows which answers changed; recording the same answer again shows nothing."""
+    suite.test(MARKED)
+    suite.record()
+    monkeypatch.setattr(
+        loopback, "answer", lambda request: f"You said: {request.prompt}{'!' * (request.prompt == 'two')}"
+    )
+    suite.run("--lm-rewrite", "--lm-report=report.html")
+    assert changed(data_of(suite)) == {
+        "test_it.py::test_two/1": ([], [[["same", "You said: two"], ["added", "!"]]])
+    }

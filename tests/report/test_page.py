@@ -3,11 +3,14 @@
 import base64
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from helpers import call, interaction, reply
 
+from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.report.changes import before
 from pytest_lmcache.stream_chunks import pack
 
 pytestmark = pytest.mark.slow
@@ -415,3 +418,28 @@ def test_five_thousand_conversations(read, recorded):
     assert reader.text(".found span") == "11 of 5,000 conversations"
     reader.open("#/")
     assert reader.page.locator("#overview *").count() < 500
+
+
+def test_before_and_after(read, recorded):
+    """A recording that was made again shows what it said before and says now, with tokens, USD and seconds."""
+    old = Answer(
+        Kind.RESPONSE, {"choices": [{"message": {"content": "In Paris <today>."}}]}, seconds=2.0, usd=0.5
+    )
+    new = Answer(
+        Kind.RESPONSE, {"choices": [{"message": {"content": "In Rome <today>."}}]}, seconds=1.0, usd=0.25
+    )
+    part = recorded(interaction("Where is my parcel?", new), chat("other"), outcome="recorded")
+    entry = entry_of(interaction("Where was my parcel?", old), Path())
+    part["calls"][0]["before"] = before(entry, call("Where is my parcel?"), new)
+    reader = read([part])
+    reader.page.get_by_role("link", name="Re-recorded").click()
+    assert reader.rows() == ["Where is my parcel?"]
+    assert reader.text(".found span") == "1 of 2 conversations · re-recorded"
+    assert reader.page.locator(".compare .diff del").all_inner_texts() == ["was"]
+    sides = reader.page.locator(".sides > div")
+    assert sides.nth(0).inner_text() == "Answer before\nIn Paris <today>."
+    assert sides.nth(1).inner_text() == "Answer now\nIn Rome <today>."
+    assert sides.nth(1).locator("ins").inner_text() == "Rome"
+    reader.page.get_by_text("Tokens, USD, seconds").click()
+    assert "USD\t$0.50\t$0.25" in reader.text(".compare table")
+    assert reader.page.get_attribute("nav a[aria-current]", "data-view") == "changed"
