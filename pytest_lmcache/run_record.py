@@ -28,12 +28,14 @@ class RanTest:
     """One test of a run.
 
     ``outcome`` is ``passed``, ``failed``, ``error`` (in set-up or teardown), ``skipped``, ``xfailed`` or ``xpassed``.
-    ``seconds`` is how long it took, with its fixtures. ``cassettes`` are relative to rootdir.
+    ``seconds`` is how long it took, with its fixtures. ``cassettes`` are relative to rootdir. ``missed`` are the keys of
+    its calls that no recording answered.
     """
 
     outcome: str
     seconds: float
     cassettes: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class RunRecord:
     def from_plain(cls, data: Mapping[str, Any]) -> Self:
         """The record that was written. Raises KeyError, TypeError or ValueError if it is none."""
         tests = {
-            test: RanTest(**{**each, "cassettes": tuple(each["cassettes"])})
+            test: RanTest(**{**each, "cassettes": tuple(each["cassettes"]), "missed": tuple(each["missed"])})
             for test, each in data["tests"].items()
         }
         cassettes = {}

@@ -42,11 +42,16 @@ MAY_IMPORT = {
     "children.starts": "environment libraries.import_hook",
     "children.wire": "errors interaction layers.values",
     "cli": "",
-    "cli.check": "cassette.file cli.frame cli.output cli.project cli.targets errors keys.strategies wording",
+    "cli.check": (
+        "cassette.file cli.frame cli.output cli.project cli.suite cli.targets errors keys.strategies "
+        "maintenance.check maintenance.usage wording"
+    ),
     "cli.frame": "errors",
     "cli.main": "__init__ cli.frame",
     "cli.output": "cli.frame",
     "cli.project": "cassette_folders cli.frame settings",
+    "cli.scan": "cli.frame cli.output cli.project cli.suite cli.targets errors maintenance.secrets wording",
+    "cli.suite": "cli.project maintenance.suite settings",
     "cli.targets": "cassette.names cassette_folders cli.frame cli.project errors wording",
     "cli.upgrade": (
         "cassette.file cli.frame cli.output cli.project cli.targets errors keys.strategies wording"
@@ -141,6 +146,24 @@ MAY_IMPORT = {
     ),
     "libraries.stream_recording": "interaction stream_chunks",
     "locks": "clock errors",
+    "maintenance": "",
+    "maintenance.check": "maintenance.findings maintenance.secrets maintenance.suite maintenance.usage",
+    "maintenance.findings": (
+        "cassette.document cassette.file cassette.reader clock errors keys.normalizers keys.strategies "
+        "maintenance.secrets redact"
+    ),
+    "maintenance.header": "",
+    "maintenance.move": (
+        "cassette.document cassette.file cassette.reader errors keys.strategies maintenance.header "
+        "maintenance.suite maintenance.usage run_record"
+    ),
+    "maintenance.prune": (
+        "cassette.document cassette.file errors keys.strategies maintenance.suite maintenance.usage"
+    ),
+    "maintenance.rekey": "cassette.document cassette.file keys.strategies",
+    "maintenance.secrets": "cassette.document cassette.reader errors recorder redact",
+    "maintenance.suite": "errors",
+    "maintenance.usage": "cassette.reader errors maintenance.header maintenance.suite run_record",
     "miss": (
         "call_record cassette.document cassette.file commands errors interaction keys.strategies nearest "
         "settings volatile_values"
@@ -158,6 +181,9 @@ MAY_IMPORT = {
         "plugin.reports plugin.run plugin.shared_fixtures settings"
     ),
     "plugin.import_warnings": "",
+    "plugin.listing": (
+        "errors plugin.cassette_paths plugin.hooks plugin.node_recorders plugin.run run_record settings"
+    ),
     "plugin.node_recorders": (
         "cassette.names cassette_folders commands errors plugin.cassette_paths recorder session settings"
     ),

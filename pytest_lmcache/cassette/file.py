@@ -129,6 +129,26 @@ class Cassette:
         """
         return self._rewrite(lambda entry: b"\nchunks:" in entry.text)
 
+    def edit(self, change: Callable[[bytes, list[Entry]], tuple[bytes, list[Entry]]]) -> bool:
+        """Write the file anew with the header and the interactions that ``change`` makes of those on disk.
+
+        The interactions have the keys that the file has. Without any, the file is removed. Returns whether the file
+        changed. Raises CassetteError, as ``save`` does.
+        """
+        with self._writing():
+            data = reader.read_bytes(self.path) or b""
+            reader.read_header(self.path, data)
+            old = reader.read_documents(self.path, data)
+            for entry in old:
+                entry.key = entry.key or entry.stored_key()
+            before = data[: data.find(b"\n---") + 1]
+            head, new = change(before, old)
+            if head == before and new == old:
+                return False
+            pieces = [b"--- # %d\n%b" % (number, entry.text) for number, entry in enumerate(new, 1)]
+            self._replace(head + b"".join(pieces) if new else b"")
+        return True
+
     def _rewrite(self, is_outdated: Callable[[Entry], bool]) -> bool:
         with self._writing():
             data = reader.read_bytes(self.path) or b""

@@ -1,83 +1,124 @@
-"""The command ``check``: reads every cassette, and names what is broken."""
+"""The command ``check``: what is wrong with cassettes, and what to do about it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
 from pytest_lmcache.cli.frame import FINE, FOUND, Command
-from pytest_lmcache.cli.output import finish
+from pytest_lmcache.cli.output import finish, json_option, print_json, safe
 from pytest_lmcache.cli.project import shown
-from pytest_lmcache.cli.targets import Selection, takes_targets
+from pytest_lmcache.cli.suite import suite_of
+from pytest_lmcache.cli.targets import Selection, is_of_vcrpy, takes_targets
 from pytest_lmcache.errors import LMCacheError
+from pytest_lmcache.maintenance.check import Report, check
+from pytest_lmcache.maintenance.usage import collect_all
 from pytest_lmcache.wording import counted
+
+LARGEST = "5MB"
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
+
+
+def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
+    found = _SIZE.fullmatch(text.lower())
+    if found is None or found[2] not in _UNITS:
+        raise click.BadParameter(f"{text!r} is no size; it takes bytes, or a size such as 500kB or 5MB.")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 @click.command("check", cls=Command, example="pytest-lmcache check --fix tests/test_agent.py")
 @takes_targets
 @click.option("--fix", is_flag=True, help="Rewrite the texts that formatters and editors would change.")
-def command(selection: Selection, *, fix: bool) -> int:
-    """Read all cassettes, and list the broken ones.
+@click.option(
+    "--files-only",
+    is_flag=True,
+    help="Look at the files alone, which is fast: find no orphans and nothing unused.",
+)
+@click.option(
+    "--max-size",
+    default=LARGEST,
+    show_default=True,
+    metavar="SIZE",
+    callback=_size,
+    help="The largest size of a cassette, such as 500kB.",
+)
+@json_option
+def command(selection: Selection, *, fix: bool, files_only: bool, max_size: float, as_json: bool) -> int:
+    """Find what is wrong with cassettes, and say what to do about it.
 
-    It exits with 1 if a cassette is broken, has a key that belongs to another request, or a text that formatters
-    would change, and if there is no cassette.
+    It finds broken files, keys that belong to another request, texts that formatters would change, secrets, files that
+    are too large, and recordings older than lm_max_age. It collects the tests and finds cassettes that no test has.
+    By the last full run of pytest it finds recordings that no test asks for. It exits with 1 if it finds anything, and
+    if there is no cassette.
     """
-    interactions = size = 0
-    broken: list[str] = []
-    fragile: list[str] = []
-    for path in selection.paths:
-        count, problems, risks = _read(path, fix=fix)
-        size += path.stat().st_size
-        interactions += count
-        broken += problems
-        fragile += risks
-    if not selection.paths:
-        others = selection.of_vcrpy
-        vcrpy = (
-            f"; it has {counted(len(others), 'file')} of vcrpy, such as {shown(others[0])}" if others else ""
-        )
-        finish([f"{selection.place} has no cassette of pytest-lmcache{vcrpy}."])
-        return FOUND
-    finish([*broken, *fragile])
-    totals = [
-        counted(len(selection.paths), "cassette"),
-        counted(interactions, "interaction"),
-        counted(size, "byte"),
-    ]
-    if broken:
-        totals.append(f"{len(broken)} broken")
-    if fragile:
-        totals.append(f"{len(fragile)} that formatters would change")
-    click.echo(", ".join(totals))
-    return FOUND if broken or fragile else FINE
+    # pre-commit names all changed files, also those of another recorder in a folder of the same name.
+    paths = [path for path in selection.paths if not (files_only and is_of_vcrpy(path))]
+    if not paths:
+        return _none(selection, is_fine=files_only and bool(selection.paths), as_json=as_json)
+    suite = suite_of(selection.project)
+    problems = _fix(paths) if fix else []
+    if not files_only:
+        suite = collect_all(suite, paths)
+    report = check(paths, suite, max_size=max_size, shown=shown, knows_usage=not files_only)
+    if as_json:
+        _print_json(report)
+    else:
+        for finding in report.findings:
+            click.echo(safe(str(finding)))
+        click.echo(", ".join(_totals(report)))
+    for note in report.notes:
+        click.echo(safe(f"note: {note}"), err=True)
+    return FOUND if finish(problems) or report.findings else FINE
 
 
-def _read(path: Path, *, fix: bool) -> tuple[int, list[str], list[str]]:
-    """The number of valid interactions of a cassette, its faults, and what formatters would change."""
+def _none(selection: Selection, *, is_fine: bool, as_json: bool) -> int:
+    if as_json:
+        _print_json(Report((), (), 0, 0, 0))
+    others = selection.of_vcrpy
+    vcrpy = f"; it has {counted(len(others), 'file')} of vcrpy, such as {shown(others[0])}" if others else ""
+    return FINE if is_fine else finish([f"{selection.place} has no cassette of pytest-lmcache{vcrpy}."])
+
+
+def _fix(paths: list[Path]) -> list[str]:
+    """Make the files robust; returns what could not be written."""
     from pytest_lmcache.cassette.file import Cassette
     from pytest_lmcache.keys.strategies import strategy
 
-    exact = strategy("exact")
-    try:
-        cassette = Cassette(path, exact)
-        entries = cassette.entries
-    except LMCacheError as problem:
-        return 0, [str(problem)], []
     problems = []
-    for entry in entries:
+    for path in paths:
         try:
-            call = entry.interaction().call
-            # If the file has keys of another strategy, `entry.key` was computed anew, and fits.
-            if exact.key(call, exact.text(call)) != entry.key:
-                raise entry.broken("`key:` belongs to another request: was the request edited by hand?")
-        except LMCacheError as problem:
-            problems.append(str(problem))
-    fragile = [] if problems else cassette.fragile()
-    if fragile and fix:
-        try:
-            cassette.make_robust()
-            fragile = []
-        except LMCacheError as problem:
-            problems.append(str(problem))
-    return len(entries) - len(problems), problems, [str(risk) for risk in fragile]
+            cassette = Cassette(path, strategy("exact"))
+            is_fragile = bool(cassette.fragile())
+        except LMCacheError:
+            continue  # a finding
+        if is_fragile:
+            try:
+                cassette.make_robust()
+            except LMCacheError as problem:
+                problems.append(str(problem))
+    return problems
+
+
+def _totals(report: Report) -> list[str]:
+    totals = [
+        counted(report.files, "cassette"),
+        counted(report.interactions, "interaction"),
+        counted(report.size, "byte"),
+    ]
+    return [*totals, *(f"{number} {kind}" for kind, number in report.by_kind.items())]
+
+
+def _print_json(report: Report) -> None:
+    print_json(
+        {
+            "cassettes": report.files,
+            "interactions": report.interactions,
+            "bytes": report.size,
+            "found": report.by_kind,
+            "findings": [finding.to_plain() for finding in report.findings],
+            "notes": [*report.notes],
+        }
+    )

@@ -12,6 +12,7 @@ from pytest_lmcache.cli.frame import FINE, Group
 # In the order of the help. Each module has a `command`.
 COMMANDS = {
     "check": "pytest_lmcache.cli.check",
+    "scan": "pytest_lmcache.cli.scan",
     "upgrade": "pytest_lmcache.cli.upgrade",
 }
 PROGRAM = "pytest-lmcache"

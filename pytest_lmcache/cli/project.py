@@ -10,7 +10,7 @@ import os
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
@@ -48,12 +48,14 @@ _Group = TypeVar("_Group", Settings, CacheSettings, RunSettings)
 class Project:
     """Where pytest runs the tests, and what its configuration says.
 
-    ``inipath`` is the configuration file, None if there is none; ``ini`` has its values, as they are written.
+    ``inipath`` is the configuration file, None if there is none; ``ini`` has its values, as they are written, with those that
+    ``overrides`` puts in their place.
     """
 
     rootdir: Path
     inipath: Path | None
     ini: Mapping[str, Any]
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def find(
@@ -87,7 +89,7 @@ class Project:
             if not found.is_dir():
                 raise Misuse(f"there is no folder {rootdir}; --rootdir needs one")
         overrides = dict(_override(text) for text in [*given.override_ini, *override_ini])
-        return cls(Path(os.path.normpath(found)), inipath, {**ini, **overrides})
+        return cls(Path(os.path.normpath(found)), inipath, {**ini, **overrides}, overrides)
 
     def settings(self, group: type[_Group]) -> _Group:
         """The settings of the configuration file; those of marks are not known. Raises SettingsError."""

@@ -34,6 +34,7 @@ class RunNotes:
         self._outcomes: dict[str, tuple[str, float]] = {}
         # By cassette and user: what no call asked for.
         self._cassettes: dict[str, dict[str, _Unused]] = {}
+        self._missed: dict[str, list[str]] = {}  # by test: the keys of calls that no recording answered
         self._deselected = 0
         self._not_collected: list[str] = []
         self._skipped: list[str] = []  # whole files and classes
@@ -52,6 +53,8 @@ class RunNotes:
         from pytest_lmcache.run_record import path_from
 
         users = self._cassettes.setdefault(path_from(self.config.rootpath, recorder.path), {})
+        if missed := [call.key for call in recorder.calls if not call.source and call.key]:
+            self._missed[test] = missed
         is_known = passed and not recorder.is_cut_short
         _add(users, test, _unused(recorder) if is_known else None)
 
@@ -99,6 +102,7 @@ class RunNotes:
         self._deselected = max(self._deselected, data["deselected"])
         self._not_collected += data["not_collected"]
         self._skipped += data["skipped"]
+        self._missed |= data["missed"]
         self._partial += data["partial"]
         for path, users in data["cassettes"].items():
             for user, unused in users.items():
@@ -115,6 +119,7 @@ class RunNotes:
                 "deselected": self._deselected,
                 "not_collected": self._not_collected,
                 "skipped": self._skipped,
+                "missed": self._missed,
                 "partial": self._partial,
                 "cassettes": self._cassettes,
             }
@@ -146,7 +151,9 @@ class RunNotes:
                 by_test.setdefault(user, []).append(path)
             cassettes[path] = _used(rootdir / path, users)
         tests = {
-            test: RanTest(outcome, round(seconds, 3), tuple(by_test.get(test, ())))
+            test: RanTest(
+                outcome, round(seconds, 3), tuple(by_test.get(test, ())), tuple(self._missed.get(test, ()))
+            )
             for test, (outcome, seconds) in self._outcomes.items()
         }
         tests |= {nodeid: RanTest("skipped", 0.0) for nodeid in self._skipped}

@@ -87,6 +87,17 @@ def test_unused_recordings(recorded, more):
         assert each.digest == digest_of(recorded.folder / path)
 
 
+def test_missed_calls_have_their_keys(recorded):
+    """The key of a call that was not recorded under the test's name tells which recording it was, after a renaming."""
+    test = recorded.folder / "test_it.py"
+    test.write_text(test.read_text().replace("def test_two", "def test_second"))
+    recorded.run()
+    found = full(recorded).tests
+    [key] = found["test_it.py::test_second"].missed
+    assert f"\nkey: {key}\n" in (recorded.folder / "cassettes/test_it/test_two.yaml").read_text()
+    assert found["test_it.py::test_one"].missed == ()
+
+
 def test_a_failed_test_says_nothing_of_its_recordings(recorded):
     """It may not have come to all of its calls."""
     test = recorded.folder / "test_it.py"

@@ -1,0 +1,1 @@
+"""What keeps cassettes in order between runs: check, scan, compare, prune, move, change keys; without pytest."""

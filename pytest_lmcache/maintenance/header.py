@@ -1,0 +1,58 @@
+"""What the comments above a cassette say of it: whose it is, and the command that records it again."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+LABEL = re.compile(rb"^# pytest-lmcache cassette of (.*)$", re.MULTILINE)
+COMMAND = re.compile(rb"^# record again: (.*)$", re.MULTILINE)
+_FIXTURE = re.compile(r"the (?:class|module|package|session) fixture \S+ of (.*)")
+_LONGEST_HEADER = 8192  # bytes
+
+
+class Owner(StrEnum):
+    """What a cassette was recorded by."""
+
+    TEST = "test"
+    FIXTURE = "shared fixture"
+    SEVERAL = "several tests"
+    BLOCK = "use_cassette block"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The comments above a cassette. ``label`` names its owner: the node id of a test, a fixture, or a block's path."""
+
+    owner: Owner
+    label: str = ""
+    command: str = ""
+
+    @property
+    def test_file(self) -> str:
+        """The path of the test file, as a node id has it; empty if the label names none."""
+        fixture = _FIXTURE.fullmatch(self.label)
+        nodeid = fixture[1] if fixture else self.label if self.owner is Owner.TEST else ""
+        return nodeid.partition("::")[0]
+
+
+def read_header(path: Path) -> Header:
+    """The comments of a cassette; unknown if it has none of ours. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_HEADER).partition(b"\nlmcache:")[0]
+    label, command = (
+        found[1].decode(errors="replace").strip() if (found := pattern.search(head)) else ""
+        for pattern in (LABEL, COMMAND)
+    )
+    if command.startswith("use_cassette("):
+        return Header(Owner.BLOCK, label, command)
+    if label == Owner.SEVERAL:
+        return Header(Owner.SEVERAL, label, command)
+    if _FIXTURE.fullmatch(label):
+        return Header(Owner.FIXTURE, label, command)
+    if "::" in label:
+        return Header(Owner.TEST, label, command)
+    return Header(Owner.BLOCK if label else Owner.UNKNOWN, label, command)
