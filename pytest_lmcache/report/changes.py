@@ -30,7 +30,7 @@ def replaced(recorder: Recorder) -> dict[int, Entry]:
     before = recorder.open_cassette()
     if recorder.changes is None or recorder.path is None or not isinstance(before, Cassette):
         return {}
-    saved = calls_to_save(recorder.calls, before, rewrite=recorder.mode is Mode.REWRITE)
+    saved = calls_to_save(recorder.everything, before, rewrite=recorder.mode is Mode.REWRITE)
     old = places(before.entries)
     new = {(each.key, each.nth): each.new for each in saved if each.new is not None}
     kept = places(Cassette(recorder.path, before.strategy).entries)

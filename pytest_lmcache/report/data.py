@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.cassette.document import Entry
     from pytest_lmcache.recorder import Recorder
 
-MISSED, UNUSED, SAVED = "missed", "unused", "saved"
+MISSED, UNUSED, SAVED, VALUE = "missed", "unused", "saved", "value"
 # Images that a browser shows without running anything; an SVG may hold a script.
 IMAGE: Final = re.compile(r"data:image/(?:png|jpeg|gif|webp|avif);base64,[A-Za-z0-9+/=\s]+")
 LONGEST_IMAGE: Final = 3_000_000  # characters; larger ones are only named
@@ -41,7 +41,7 @@ class Part(TypedDict):
 def of_recorder(test: str, recorder: Recorder, *, passed: bool) -> Part:
     """What a recorder did, after its end; ``passed``: the test passed, and its cassette is written."""
     old = replaced(recorder) if passed else {}
-    calls = [_of_record(record, old.get(id(record.entry)), passed=passed) for record in recorder.calls]
+    calls = [_of_record(record, old.get(id(record.entry)), passed=passed) for record in recorder.everything]
     if passed:
         calls += [entry_data(UNUSED, entry) for entry in _unused(recorder)]
     return Part(test=test, cassette="" if recorder.path is None else recorder.shown_path, calls=calls)
@@ -64,7 +64,7 @@ def _unused(recorder: Recorder) -> list[Entry]:
     """The recordings that no call asked for."""
     if not recorder.unused():
         return []
-    used = {(call.key, call.nth) for call in recorder.calls}
+    used = {(call.key, call.nth) for call in recorder.everything}
     cassette = recorder.open_cassette()
     keys = dict.fromkeys(entry.key for entry in cassette.entries)
     return [
@@ -75,7 +75,7 @@ def _unused(recorder: Recorder) -> list[Entry]:
 def _of_record(record: CallRecord, old: Entry | None, *, passed: bool) -> Json:
     if not record.source:
         return {**_empty(), "outcome": MISSED, "name": record.name, "model": record.model}
-    outcome = outcome_of(record, passed=passed)
+    outcome = VALUE if record.is_value else outcome_of(record, passed=passed)
     try:
         if record.interaction is not None:
             interaction = record.interaction
@@ -103,7 +103,9 @@ def _of_record(record: CallRecord, old: Entry | None, *, passed: bool) -> Json:
 def entry_data(outcome: str, entry: Entry) -> Json:
     """A recording; one that cannot be read is data too, with its problem."""
     try:
-        return call_data(outcome, entry.call(), entry.answer(), entry.recorded())
+        call = entry.call()
+        outcome = VALUE if call.is_value and outcome == SAVED else outcome
+        return call_data(outcome, call, entry.answer(), entry.recorded())
     except CassetteError as fault:
         return {**_empty(), "outcome": outcome, "problem": str(fault)}
 

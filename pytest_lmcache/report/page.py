@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from pytest_lmcache import __version__
-from pytest_lmcache.report.data import MISSED, SAVED, UNUSED, Json, Part
+from pytest_lmcache.report.data import MISSED, SAVED, UNUSED, VALUE, Json, Part
 from pytest_lmcache.summary import CACHED, LIVE, RECORDED, REPLAYED, SPENT, Usage, price_of
 
 # In this order; the first ones are shown even if there are none.
@@ -26,6 +26,7 @@ LABELS: Final = {
     UNUSED: "unused",
     CACHED: "asked and only cached",
     LIVE: "live and not recorded",
+    VALUE: "remembered values",
 }
 ALWAYS: Final = (REPLAYED, RECORDED, MISSED, UNUSED)
 SCRIPTS: Final = ("dom", "data", "state", "overview", "conversation", "list", "misses", "main")
@@ -169,7 +170,7 @@ def _glance(report: Report, calls: Sequence[Json]) -> Json:
     labels = {**LABELS, **{name: f"from {name}" for name in counts if name not in {*LABELS, SAVED}}}
     always: Sequence[str] = ALWAYS
     if not report.is_run:
-        labels = {SAVED: "recordings", UNUSED: "unused in the last run"}
+        labels = {SAVED: "recordings", UNUSED: "unused in the last run", VALUE: LABELS[VALUE]}
         always = (SAVED,)
     shown = [name for name in labels if counts[name] or name in always]
     return {
@@ -189,7 +190,7 @@ def _costs(calls: Sequence[Json]) -> Iterable[str]:
     totals = {"saved": Usage(), "spent": Usage(), "recorded for": Usage()}
     for call in calls:
         outcome, tokens = call["outcome"], sum(call["tokens"])
-        if outcome in {MISSED, UNUSED}:
+        if outcome in {MISSED, UNUSED, VALUE}:
             continue
         verb = "recorded for" if outcome == SAVED else "spent" if outcome in SPENT else "saved"
         usage = Usage(

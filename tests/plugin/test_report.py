@@ -224,3 +224,17 @@ def test_before_and_after_of_a_rewrite(suite, loopback, monkeypatch):
     assert changed(data_of(suite)) == {
         "test_it.py::test_two/1": ([], [[["same", "You said: two"], ["added", "!"]]])
     }
+
+
+def test_values_are_told_from_calls(suite):
+    """What a test remembers is in the page, and counts as no call of a model."""
+    suite.test("""
+        def test_one(lm_cache):
+            ask(lm_cache.remember("city", lambda: "Paris"))
+    """)
+    for mode, outcome in {"record": "recorded", "replay": "replayed"}.items():
+        suite.run(f"--lm-mode={mode}", "--lm-report=report.html")
+        data = data_of(suite)
+        assert outcomes(data) == {"test_it.py::test_one/1": "value", "test_it.py::test_one/2": outcome}
+        assert data["calls"][0]["name"] == "remember city"
+        assert re.search(rf"<b>1</b> <span>{outcome}</span>", page_of(suite))

@@ -137,7 +137,7 @@ function conversation(call, query) {
     make(`span.tone.${call.outcome}`, {}, make("span.dot", { "aria-hidden": "true" }), outcomeOf(call)),
     test.outcome && make("span", {}, `test ${test.outcome}`),
     call.model && make("span", {}, call.model),
-    make("span", {}, `${call.name}()`),
+    make("span", {}, called(call)),
     tokens && make("span", {}, tokens),
     cached && make("span", {}, cached),
     call.usd !== null && make("span", {}, dollars(call.usd)),

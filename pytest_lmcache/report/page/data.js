@@ -7,15 +7,16 @@ const OUTCOMES = {
   replayed: "replayed",
   recorded: "recorded",
   missed: "missed",
-  refused: "refused",
   unused: "unused",
   cached: "asked and only cached",
   live: "live and not recorded",
+  value: "value",
   saved: "in a cassette",
 };
 const outcomeOf = (call) => OUTCOMES[call.outcome] || `from ${call.outcome}`;
 const testOf = (call) => tests[call.test];
 const fileOf = (call) => testOf(call).id.split("::")[0];
+const called = (call) => (call.name.includes(" ") ? call.name : `${call.name}()`); // "remember run id" is no function
 const shortName = (test) => test.replace(/^[^[]*\//, ""); // without folders
 const tokensOf = (call) => call.tokens[0] + call.tokens[1];
 
@@ -23,7 +24,7 @@ const tokensOf = (call) => call.tokens[0] + call.tokens[1];
 function preview(call) {
   const asked = call.asked.map((index) => messages[index]);
   const last = asked.findLast((message) => message.role === "user" && message.text) || asked.findLast((message) => message.text);
-  return last ? last.text.slice(0, 300).replace(/\s+/g, " ").trim() : `${call.name}()`;
+  return last ? last.text.slice(0, 300).replace(/\s+/g, " ").trim() : called(call);
 }
 
 // ---- search
