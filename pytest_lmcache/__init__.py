@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.errors import LMCacheError as LMCacheError
     from pytest_lmcache.errors import LMCacheWarning as LMCacheWarning
     from pytest_lmcache.errors import SettingsError as SettingsError
+    from pytest_lmcache.errors import StagedAnswerError as StagedAnswerError
     from pytest_lmcache.errors import UnkeyableCallError as UnkeyableCallError
     from pytest_lmcache.errors import UnrecordableError as UnrecordableError
     from pytest_lmcache.errors import UnsupportedCall as UnsupportedCall
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_lmcache.layers.stack import Cache as Cache
     from pytest_lmcache.remembered import recorded as recorded
     from pytest_lmcache.session import configure_cache as configure_cache
+    from pytest_lmcache.staged_answers import Reply as Reply
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,7 +40,9 @@ __all__ = [
     "LMCacheFixture",
     "LMCacheWarning",
     "Message",
+    "Reply",
     "SettingsError",
+    "StagedAnswerError",
     "ToolCall",
     "UnkeyableCallError",
     "UnrecordableError",
@@ -55,6 +59,7 @@ _FILES = {
     "CallRecord": "call_record",
     "LMCacheFixture": "fixture",
     "Message": "conversation",
+    "Reply": "staged_answers",
     "ToolCall": "conversation",
     "configure_cache": "session",
     "recorded": "remembered",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_lmcache.settings import Mode
+from pytest_lmcache.staged_answers import STAGED
 
 if TYPE_CHECKING:
     from pytest_lmcache.call_record import CallRecord
@@ -30,7 +31,7 @@ def advice(recorder: Recorder) -> str:
     """Return where a failed test's answers came from, and the command that asks again; empty if none was recorded."""
     if recorder.mode not in {Mode.RECORD, Mode.ONCE} or recorder.faults:
         return ""
-    answered = [call for call in recorder.calls if call.answer is not None]
+    answered = [call for call in recorder.calls if call.answer is not None and call.source not in STAGED]
     counts = {word: sum(call.source == source for call in answered) for source, word in WORDS.items()}
     if len(answered) == counts[WORDS["cassette"]]:
         return ""

@@ -80,6 +80,8 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             with _lock:
                 _uses[recorder.path] += 1
                 recorder.is_shared = _uses[recorder.path] > 1
+        if kind is None:
+            recorder.check_staged()
         faults = [*recorder.faults, *recorder.inner_faults]
         unraised = [fault for fault in faults if not getattr(fault, REPORTED, False)]
         passed = kind is None and not recorder.faults and not unraised

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.conversation import Conversation, Message, ToolCall, conversation
-from pytest_lmcache.errors import shorten
+from pytest_lmcache.errors import StagedAnswerError, shorten
 from pytest_lmcache.interaction import VALUES, Answer, Call, Interaction
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
+
+if TYPE_CHECKING:
+    from pytest_lmcache.staged_answers import AnswerBuilder, Cut, Rule
+    from pytest_lmcache.staged_delay import Delay
 
 SYSTEM_ROLES = frozenset({"system", "developer"})
 UNIT = "\x1f"  # ASCII's unit separator, which no prompt holds
@@ -47,6 +52,33 @@ class OpenStream(Protocol):
         """End the recording: the stream is read no further."""
 
 
+class Staged(Protocol):
+    """The faults and replies that a test has set up; see `StagedCalls`."""
+
+    def add(self, rule: Rule) -> None:
+        """Set up a fault or a reply."""
+
+    def begin(
+        self,
+        order: int,
+        call: Call,
+        builder: AnswerBuilder,
+        *,
+        fast_path: bool = False,
+        address: str = "",
+    ) -> tuple[CallRecord, Answer | None]:
+        """Begin a call in the place of the recorder."""
+
+    def cut_recorded(self, record: CallRecord, call: Call, builder: AnswerBuilder) -> Answer | None:
+        """Cut the stream that the provider gave just now."""
+
+    def close(self) -> None:
+        """End."""
+
+    def unmet(self) -> StagedAnswerError | None:
+        """The error for a fault or a reply that met no call."""
+
+
 class Failure(NamedTuple):
     """Why a call got no answer, and the recording of that, if there is a cassette.
 
@@ -67,7 +99,7 @@ class CallRecord:
     - ``name``: the entry point, such as ``completion``, without the ``a`` of its async form
     - ``model``: the model that the call names
     - ``source``: where the answer came from: ``cassette``, ``memory``, ``disk``, ``redis``, ``cache`` (the
-      user's own), ``provider``, or empty for a miss
+      user's own), ``provider``, ``fault`` or ``reply`` (of the test), or empty for a miss
     - ``key``, ``nth``: the call's key, and which of the key's answers it got, from 0
     - ``seconds``: how long the provider took, now or when the answer was recorded
     - ``tokens``: input and output tokens, as the provider counted them
@@ -107,6 +139,8 @@ class CallRecord:
     open_stream: OpenStream | None = None
     is_answered: bool = False
     failure: Failure | None = None
+    delay: Delay | None = None
+    cut: Cut | None = None
 
     def cache_key(self, nth: int | None = None) -> str:
         """Return the key of this answer in the cache, or of the n-th one (from 0) to an identical call.
@@ -250,10 +284,30 @@ class CallLog:
     def __init__(self) -> None:
         self._calls: list[CallRecord] = []
         self._order = count()
+        self._lock = threading.RLock()
+        self._numbers = CallNumbers()
+        self.faults: list[BaseException] = []
+        self.staged: Staged | None = None  # the faults and replies that the test has set up
 
     def number(self) -> int:
         """Return the place of a call that starts now among all calls of the test."""
         return next(self._order)
+
+    def check_staged(self) -> StagedAnswerError | None:
+        """Return the error for faults and replies that no call has met, and add it to ``faults``."""
+        unmet = self.staged.unmet() if self.staged is not None and not self.faults else None
+        if unmet is not None:
+            self.faults.append(unmet)
+        return unmet
+
+    def add(self, record: CallRecord) -> None:
+        """Add a call that began elsewhere."""
+        self._calls.append(record)
+
+    def give_back(self, record: CallRecord) -> None:
+        """Let the next identical call have the number of a call."""
+        with self._lock:
+            self._numbers.give_back(record.key, record.nth)
 
     @property
     def everything(self) -> Sequence[CallRecord]:

@@ -35,6 +35,10 @@ class CacheError(LMCacheError):
     """Raised if the cache cannot store an answer, or if a stored value was not written by this package."""
 
 
+class StagedAnswerError(LMCacheError):
+    """Raised at the end of a test that has set up a fault or a reply which no call has met."""
+
+
 class LayerError(CacheError):
     """Raised by a layer of the cache if its store cannot be used; `Cache` turns it into a warning."""
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, Unpack
 
 from pytest_lmcache.call_assertions import assert_called
 from pytest_lmcache.call_record import CallRecord
+from pytest_lmcache.faults import Faults
 from pytest_lmcache.not_recorded import NotRecorded
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.remembered import Conversion, Options, record, remember
@@ -16,8 +17,8 @@ from pytest_lmcache.settings import Mode, Settings
 T = TypeVar("T")
 
 
-class LMCacheFixture:
-    """The calls of one test, or of one ``use_cassette`` block."""
+class LMCacheFixture(Faults):
+    """The calls of one test, or of one ``use_cassette`` block, with the faults and replies that it sets up."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
 from pytest_lmcache.answering_models import moved
-from pytest_lmcache.call_record import CallLog, CallNumbers, CallRecord, Failure
+from pytest_lmcache.call_record import CallLog, CallRecord, Failure
 from pytest_lmcache.cassette.file import Cassette, NoCassette
 from pytest_lmcache.cassette.merge import Changes
 from pytest_lmcache.clock import RealTime, seconds_since, utc_now
@@ -85,7 +84,6 @@ class Recorder(CallLog):
         self.is_shared = subject.get("is_shared", False)
         self.created_this_run = subject.get("created_this_run", False)
         self.shown_path = "no cassette" if path is None else _shown(path)
-        self.faults: list[BaseException] = []
         self.inner_faults: list[BaseException] = []  # those of a `use_cassette` within this one
         self.caches_in_the_way: set[str] = set()
         self.bypassed_caches: list[Any] = []  # libraries' own, which would hide calls
@@ -121,8 +119,6 @@ class Recorder(CallLog):
         self._open_cassette = NoCassette if self.mode is Mode.LIVE else open_cassette
         self._open_strategy = open_strategy
         self._cassette: Cassette | NoCassette | None = None
-        self._lock = threading.RLock()
-        self._numbers = CallNumbers()
         self._unanswered: dict[CallRecord, Call] = {}
 
     def __repr__(self) -> str:
@@ -367,6 +363,8 @@ class Recorder(CallLog):
         for record in self._calls:
             if record.open_stream is not None:
                 record.open_stream.left()
+        if self.staged is not None:
+            self.staged.close()
         for record, call in list(self._unanswered.items()):
             answer = Answer(Kind.UNANSWERED, None, ended="the test, still unanswered")
             what = f"{record.name}() had no answer yet when the test ended"

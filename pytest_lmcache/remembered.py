@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from pytest_lmcache.errors import LMCacheError, SettingsError, UnrecordableError, shorten
-from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.keys.plain import to_plain
 from pytest_lmcache.libraries.recorded_call import RecordedCall
 from pytest_lmcache.recorder import Recorder
@@ -153,6 +153,9 @@ class Value:
     def saved_by_prompt_cache(self, _cached: tuple[int, int]) -> float:
         """Nothing."""
         return 0.0
+
+    def builder(self, _call: Call) -> None:
+        """Nothing: faults and replies are for the calls of models."""
 
 
 def _fault(value: Any, place: str = "") -> str | None:

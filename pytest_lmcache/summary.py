@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHOWN = 10  # tests of a list
 SHARED = ""  # in place of a test's name: the file is used by several tests
 REPLAYED, RECORDED, CACHED, LIVE = "replayed", "recorded", "cached", "live"
+BY_TEST = {"fault": "given a fault by the test", "reply": "given a reply by the test"}
 SPENT = (RECORDED, CACHED, LIVE)
 
 
@@ -74,7 +75,8 @@ class Facts(Additive):
     """What one test, or one shared fixture, did.
 
     ``usage`` is by outcome and model; an outcome is ``replayed``, ``recorded``, ``cached`` (answered by the provider
-    and only cached), ``live`` (not stored at all), or the name of the cache layer that answered. ``replayable``
+    and only cached), ``live`` (not stored at all), ``fault`` and
+    ``reply`` (of the test), or the name of the cache layer that answered. ``replayable``
     counts the misses that ``normalizers`` would replay. ``missed_in`` counts misses by where they are recorded from:
     pytest's command line (``test``), or the code of a ``use_cassette`` (``block``). ``not_recorded`` is by reason.
     """
@@ -271,14 +273,16 @@ class Summary(Additive):
 
     def _calls(self, *, verbose: bool) -> Iterator[str]:
         outcomes = dict.fromkeys(name for facts in self.tests.values() for name in facts.usage)
-        layers = [name for name in outcomes if name != REPLAYED and name not in SPENT]
-        calls = {name: _sum(self.by_model([name]).values()).calls for name in (REPLAYED, *layers, *SPENT)}
+        layers = [name for name in outcomes if name not in {REPLAYED, *SPENT, *BY_TEST}]
+        named = (REPLAYED, *layers, *SPENT, *BY_TEST)
+        calls = {name: _sum(self.by_model([name]).values()).calls for name in named}
         counts = [
             f"{calls[REPLAYED]} replayed",
             *(f"{calls[name]} from {name}" for name in layers),
             f"{calls[RECORDED]} recorded",
             f"{calls[CACHED]} asked and only cached",
             f"{calls[LIVE]} live and not recorded",
+            *(f"{calls[name]} {words}" for name, words in BY_TEST.items()),
             f"{sum(self._by_test('missed').values())} missed",
             f"{sum(self._by_test('refused').values())} refused",
         ]

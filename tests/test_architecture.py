@@ -12,13 +12,17 @@ import pytest_lmcache
 ROOT = Path(pytest_lmcache.__file__).parent
 # Each file and what it may know of this package. Nothing below `recorder` knows of what is above it.
 MAY_IMPORT = {
-    "__init__": "block call_record conversation errors fixture layers.stack remembered session",
+    "__init__": (
+        "block call_record conversation errors fixture layers.stack remembered session staged_answers"
+    ),
     "address": "",
-    "answer_sources": "call_record recorder settings",
+    "answer_sources": "call_record recorder settings staged_answers",
     "answering_models": "call_record cassette.document conversation errors",
     "block": "answer_sources cassette.names commands errors fixture recorder session settings",
     "call_assertions": "call_record",
-    "call_record": "cassette.document conversation errors interaction locks not_recorded",
+    "call_record": (
+        "cassette.document conversation errors interaction locks not_recorded staged_answers staged_delay"
+    ),
     "cassette": "",
     "cassette.document": "cassette.yaml_reader cassette.yaml_writer errors interaction stream_chunks",
     "cassette.file": (
@@ -37,7 +41,8 @@ MAY_IMPORT = {
         "call_record children.starts children.wire errors interaction not_recorded redact settings"
     ),
     "children.server": (
-        "call_record children.starts children.wire errors interaction not_recorded recorder settings"
+        "call_record children.starts children.wire errors interaction libraries.staged not_recorded "
+        "recorder settings"
     ),
     "children.starts": "environment libraries.import_hook",
     "children.wire": "errors interaction layers.values",
@@ -61,7 +66,8 @@ MAY_IMPORT = {
     "conversation": "interaction joined_streams tags",
     "environment": "",
     "errors": "",
-    "fixture": "call_assertions call_record not_recorded recorder remembered settings",
+    "faults": "conversation errors recorder staged_answers staged_calls",
+    "fixture": "call_assertions call_record faults not_recorded recorder remembered settings",
     "interaction": "stream_chunks",
     "joined_streams": "",
     "keys": "keys.strategies",
@@ -89,12 +95,17 @@ MAY_IMPORT = {
         "libraries.litellm.usage libraries.plain_data stream_chunks"
     ),
     "libraries.dspy.call": (
-        "interaction keys.plain libraries.dspy.answers libraries.recorded_call "
-        "libraries.stream_recording recorder recordings stream_chunks"
+        "interaction keys.plain libraries.dspy.answers libraries.dspy.staged libraries.recorded_call "
+        "libraries.stream_recording recorder recordings staged_answers stream_chunks"
     ),
     "libraries.dspy.compat": "",
     "libraries.dspy.intercept": (
         "errors libraries.dspy.call libraries.dspy.compat libraries.recorded_call recorder recordings"
+    ),
+    "libraries.dspy.staged": (
+        "errors interaction libraries.dspy.answers libraries.litellm.staged_errors "
+        "libraries.litellm.staged_replies libraries.plain_data libraries.provider_errors staged_answers "
+        "stream_chunks"
     ),
     "libraries.import_hook": "",
     "libraries.interceptions": (
@@ -105,8 +116,9 @@ MAY_IMPORT = {
     "libraries.litellm.call": (
         "address interaction keys.plain libraries.dspy.compat libraries.litellm.answers "
         "libraries.litellm.callbacks libraries.litellm.compat libraries.litellm.entry_points "
-        "libraries.litellm.exceptions libraries.litellm.usage libraries.recorded_call "
-        "libraries.stream_recording recorder settings stream_chunks"
+        "libraries.litellm.exceptions libraries.litellm.staged libraries.litellm.usage "
+        "libraries.recorded_call libraries.stream_recording recorder settings staged_answers "
+        "stream_chunks"
     ),
     "libraries.litellm.callbacks": (
         "interaction libraries.litellm.compat libraries.litellm.entry_points libraries.stream_recording"
@@ -132,6 +144,14 @@ MAY_IMPORT = {
         "libraries.litellm.compat libraries.litellm.entry_points libraries.litellm.fast_path "
         "libraries.litellm.streams libraries.recorded_call recorder settings"
     ),
+    "libraries.litellm.staged": (
+        "interaction libraries.litellm.staged_errors libraries.litellm.staged_replies "
+        "libraries.litellm.usage staged_answers stream_chunks"
+    ),
+    "libraries.litellm.staged_errors": (
+        "errors libraries.litellm.exceptions libraries.plain_data libraries.provider_errors staged_answers"
+    ),
+    "libraries.litellm.staged_replies": "conversation errors staged_answers",
     "libraries.litellm.streams": (
         "interaction libraries.litellm.answers libraries.litellm.chunks libraries.litellm.compat "
         "libraries.recorded_call libraries.stream_recording"
@@ -140,9 +160,13 @@ MAY_IMPORT = {
         "interaction libraries.litellm.answers libraries.litellm.chunks libraries.plain_data stream_chunks"
     ),
     "libraries.plain_data": "",
+    "libraries.provider_errors": "",
     "libraries.recorded_call": (
         "call_record errors interaction libraries.bypassed_caches libraries.stream_recording "
-        "not_recorded recorder settings"
+        "not_recorded recorder settings staged_answers"
+    ),
+    "libraries.staged": (
+        "interaction libraries.dspy.staged libraries.litellm.call libraries.litellm.staged staged_answers"
     ),
     "libraries.stream_recording": "interaction stream_chunks",
     "locks": "clock errors",
@@ -242,6 +266,11 @@ MAY_IMPORT = {
     ),
     "setting_kinds": "errors",
     "settings": "errors setting_kinds",
+    "staged_answers": "conversation errors interaction",
+    "staged_calls": (
+        "call_record clock conversation errors interaction recorder settings staged_answers staged_delay"
+    ),
+    "staged_delay": "clock",
     "stream_chunks": "",
     "summary": "answer_sources call_record errors layers.stack not_recorded recorder settings wording",
     "tags": "",

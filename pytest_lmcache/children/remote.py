@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from pytest_lmcache import errors
-from pytest_lmcache.call_record import CallRecord
+from pytest_lmcache.call_record import CallRecord, Staged
 from pytest_lmcache.children.starts import Membership
 from pytest_lmcache.children.wire import Lines, connect, error_named, from_json, to_json
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, MissInChild, UnsupportedInChild
@@ -41,6 +41,7 @@ class RemoteRecorder:
         self.bypassed_caches: list[Any] = []
         self.is_offline = membership.is_offline
         self.may_ask = False
+        self.staged: Staged | None = None  # the test's process has the faults and replies
         self.settings = Settings(mode=Mode(membership.mode))
 
     @property

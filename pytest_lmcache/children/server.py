@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -219,7 +220,12 @@ class Peer:
             self._live_call(self._scope, self._process, name)
             return {"number": None, "key": "", "nth": 0, "streamed": False}
         call = Call(name, recorder.redact.request(from_json(request).data))
-        record, answer = recorder.begin(recorder.number(), call, fast_path=fast_path, address=address)
+        begin = recorder.begin
+        if recorder.staged is not None:
+            from pytest_lmcache.libraries.staged import builder
+
+            begin = partial(recorder.staged.begin, builder=builder(call))
+        record, answer = begin(recorder.number(), call, fast_path=fast_path, address=address)
         record.model = str(call.request.get("model", ""))
         number = None
         if answer is not None or not fast_path:

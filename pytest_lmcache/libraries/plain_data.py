@@ -7,6 +7,14 @@ from enum import Enum
 from typing import Any
 
 
+class LiveError(dict[str, Any]):
+    """The plain data of an error that a test has set up, with the exception itself, which may be of any class."""
+
+    def __init__(self, error: Exception, data: Mapping[str, Any]) -> None:
+        super().__init__(data)
+        self.error = error
+
+
 def to_plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     """Convert a value to plain data; an object that is neither data nor a pydantic model becomes its ``str``."""
     kind = type(value)

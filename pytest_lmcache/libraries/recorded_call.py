@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, NoReturn, Protocol, final
 
 from pytest_lmcache import errors
@@ -23,6 +24,7 @@ from pytest_lmcache.libraries.stream_recording import (
 from pytest_lmcache.not_recorded import NotRecorded, reason_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
+from pytest_lmcache.staged_answers import AnswerBuilder
 
 POLL_INTERVAL = 0.02  # seconds between two attempts to claim a call, or two looks for a cancellation
 MOST_ATTEMPTS = 3000  # in a minute
@@ -75,6 +77,9 @@ class LibraryCall(Protocol):
     def saved_by_prompt_cache(self, cached: tuple[int, int]) -> float:
         """What the provider's own prompt cache saved, in USD, for the tokens that it read and wrote."""
 
+    def builder(self, call: Call) -> AnswerBuilder | None:
+        """What makes the faults and the replies of the test; None if these are not for such a call."""
+
 
 @final
 class RecordedCall:
@@ -97,7 +102,10 @@ class RecordedCall:
         with self._remembering_faults():
             self.call = Call(library.name, _request(recorder, library))
             address = library.address() if recorder.may_ask else ""
-            self.record, self.stored = recorder.begin(order, self.call, fast_path=fast_path, address=address)
+            begin = recorder.begin
+            if recorder.staged is not None and (builder := library.builder(self.call)) is not None:
+                begin = partial(recorder.staged.begin, builder=builder)
+            self.record, self.stored = begin(order, self.call, fast_path=fast_path, address=address)
             self.record.model = library.model
             self._add_savings()
 
@@ -106,27 +114,49 @@ class RecordedCall:
     def run(self, ask: Callable[[], Any]) -> Any:
         """Replay the recorded answer, or record the one that ``ask`` gets from the provider."""
         __tracebackhide__ = True
+        if self.record.delay is not None:
+            self.record.delay.pass_time()
         for _ in self._wait_for_other_process(blocks=True):
             time.sleep(POLL_INTERVAL)
         if self.stored is not None:
             return self.replay(self.stored)
         with self._recording_errors():
             result = ask()
-        return self._record(result)
+        if self.record.cut is None:
+            return self._record(result)
+        for _ in self._record(result):
+            pass
+        return self._cut()
 
     async def arun(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Do the same as `run` in an event loop. A call that was cancelled is replayed by waiting for it."""
         __tracebackhide__ = True
+        if self.record.delay is not None:
+            await self.record.delay.apass_time()
         if self.stored is None:
             with self._recording_errors():
                 for _ in self._wait_for_other_process(blocks=False):
                     await asyncio.sleep(POLL_INTERVAL)
                 result = await ask() if self.stored is None else None
         if self.stored is None:
-            return self._record(result)
+            if self.record.cut is None:
+                return self._record(result)
+            async for _ in self._record(result):
+                pass
+            return self._cut()
         if self.stored.kind is Kind.UNANSWERED:
             await self.wait_to_be_cancelled(self.stored)
         return self.replay(self.stored)
+
+    def _cut(self) -> Any:
+        """Give the part of the provider's stream, recorded by now, that the test wants its caller to see."""
+        staged, builder = self.recorder.staged, self.library.builder(self.call)
+        stored = None
+        if staged is not None and builder is not None:
+            stored = staged.cut_recorded(self.record, self.call, builder)
+        if stored is None:
+            raise TypeError("the provider gave no stream")
+        return self.replay(stored)
 
     def replay(self, stored: Answer) -> Any:
         """Give a recorded answer as the library would have given it; raise a recorded error."""

@@ -25,6 +25,7 @@ from pytest_lmcache.plugin.node_recorders import (
     missed_key,
     passed_key,
     raise_fault,
+    raise_unmet,
 )
 from pytest_lmcache.plugin.options import MARKER, ini_values
 from pytest_lmcache.plugin.reports import complete_report, shorten_traceback
@@ -183,6 +184,7 @@ class RunHooks:
         result = yield
         raise_fault(item)
         call_limits.check_calls(item)
+        raise_unmet(item)
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

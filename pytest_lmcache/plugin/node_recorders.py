@@ -58,6 +58,13 @@ def raise_fault(item: pytest.Item) -> None:
         raise recorder.faults[0]
 
 
+def raise_unmet(item: pytest.Item) -> None:
+    """Fail a test for a fault or a reply that it has set up and that no call has met."""
+    recorder = item.stash.get(recorder_key, None)
+    if recorder is not None and (unmet := recorder.check_staged()) is not None:
+        raise pytest.fail.Exception(str(unmet), pytrace=False)
+
+
 class NodeRecorders:
     """Makes the recorders of tests and shared fixtures in one run of pytest.
 

@@ -12,7 +12,7 @@ from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.libraries.litellm.exceptions import LASTING_STATUS, unknown_exception
 from pytest_lmcache.libraries.litellm.headers import kept_headers
 from pytest_lmcache.libraries.litellm.usage import rounded, saved_at
-from pytest_lmcache.libraries.plain_data import to_plain
+from pytest_lmcache.libraries.plain_data import LiveError, to_plain
 from pytest_lmcache.stream_chunks import Chunk, whole
 
 HOME = "dspy.lm15."
@@ -60,11 +60,17 @@ def _content(parts: str | list[dict[str, Any]]) -> Any:
 
 def address(request: Any, engine: Any) -> str:
     """Where an engine sends a request: the URL of its configuration, else the provider's name."""
+    name = provider(request, engine)
+    return without_secrets((engine.config.base_urls or {}).get(name) or name)
+
+
+def provider(request: Any, engine: Any) -> str:
+    """The provider of a request as an engine names it."""
     try:
-        provider: str = engine.resolve(request.model).provider
+        name: str = engine.resolve(request.model).provider
     except Exception:  # noqa: BLE001 - the call itself will raise it
-        provider = request.model.partition("/")[0]
-    return without_secrets((engine.config.base_urls or {}).get(provider) or provider)
+        return str(request.model.partition("/")[0])
+    return name
 
 
 # ---------------------------------------------------------------- responses
@@ -204,6 +210,8 @@ def error_to_plain(error: BaseException, keep_headers: Sequence[str] = ()) -> di
 
 def error_from_plain(data: Mapping[str, Any]) -> Exception:
     """Build the exception of a stored error. Raises CassetteError for a class that DSPy does not have."""
+    if isinstance(data, LiveError):
+        return data.error
     fields = dict(data)
     home, message = fields.pop("class"), fields.pop("message")
     if not isinstance(message, str):

@@ -15,6 +15,7 @@ from pytest_lmcache.libraries.recorded_call import RecordedCall, wait_to_be_canc
 from pytest_lmcache.libraries.stream_recording import StreamCodec
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.recordings import Equivalence
+from pytest_lmcache.staged_answers import AnswerBuilder
 from pytest_lmcache.stream_chunks import Chunk, packer, whole
 
 NAME, LITELLM = "dspy", "completion"
@@ -97,6 +98,12 @@ class EngineCall:
     ) -> tuple[dict[str, Any] | None, bool]:
         """Convert an error of the engine's; and whether asking again would raise it again."""
         return answers.error_to_plain(error, keep_headers), answers.is_lasting(error)
+
+    def builder(self, call: Call) -> AnswerBuilder:
+        """What makes the faults and the replies of the test."""
+        from pytest_lmcache.libraries.dspy.staged import Builder
+
+        return Builder(call, answers.provider(self._request, self._engine))
 
     def saved_by_prompt_cache(self, cached: tuple[int, int]) -> float:
         """What the provider's own prompt cache saved, in USD."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple
 
 from pytest_lmcache.address import without_secrets
-from pytest_lmcache.interaction import ANSWERING_MODEL, Answer, Kind
+from pytest_lmcache.interaction import ANSWERING_MODEL, Answer, Call, Kind
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries.dspy.compat import after_dspy_call
 from pytest_lmcache.libraries.litellm import answers, callbacks, compat, exceptions, usage
@@ -18,6 +18,7 @@ from pytest_lmcache.libraries.recorded_call import RecordedCall
 from pytest_lmcache.libraries.stream_recording import StreamCodec, is_stream
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Usage
+from pytest_lmcache.staged_answers import AnswerBuilder
 from pytest_lmcache.stream_chunks import Chunk
 
 # LiteLLM logs in to find out which of these a model belongs to.
@@ -37,6 +38,7 @@ class LiteLLMCall:
 
     __slots__ = (
         "_args",
+        "_is_async",
         "_is_heard",
         "_kwargs",
         "_parameters",
@@ -58,6 +60,7 @@ class LiteLLMCall:
         self._kwargs = kwargs
         self._resolved: tuple[str, str | None] | None = None
         self._is_heard = False
+        self._is_async = function.name == function.entry.async_name
 
     # ---- the question
 
@@ -81,7 +84,7 @@ class LiteLLMCall:
     def model_and_provider(self) -> tuple[str, str | None]:
         """The model and its provider as LiteLLM names them."""
         if self._resolved is None:
-            model, provider = _model_and_provider(self.model, self._kwargs)
+            model, provider = model_and_provider(self.model, self._kwargs)
             self._resolved = model, self.entry.provider(model, provider)
         return self._resolved
 
@@ -191,6 +194,20 @@ class LiteLLMCall:
         """What the provider's own prompt cache saved, in USD."""
         return usage.saved_by_prompt_cache(cached, self.model, self._provider)
 
+    def builder(self, call: Call) -> AnswerBuilder:
+        """What makes the faults and the replies of the test."""
+        from pytest_lmcache.libraries.litellm.staged import builder_of
+
+        model, provider = self.model_and_provider()
+        return builder_of(
+            call,
+            model,
+            provider,
+            asked=self.model,
+            is_async=self._is_async,
+            timeout=self._kwargs.get("timeout"),
+        )
+
     def _logging_obj(self) -> Any:
         return self._kwargs.get("litellm_logging_obj")
 
@@ -202,7 +219,8 @@ class LiteLLMCall:
         return self._kwargs.get("custom_llm_provider")
 
 
-def _model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str | None]:
+def model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str | None]:
+    """A model and its provider as LiteLLM names them, for the arguments of a call."""
     import litellm
 
     provider = kwargs.get("custom_llm_provider") or model.rpartition("/")[0]

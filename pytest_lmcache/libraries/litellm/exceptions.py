@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.libraries.litellm.headers import kept_headers, without_prefix
-from pytest_lmcache.libraries.plain_data import is_plain, to_plain
+from pytest_lmcache.libraries.plain_data import LiveError, is_plain, to_plain
 
 # Attributes that hold whole prompts, keys or connections; never stored.
 UNSAFE = frozenset(
@@ -55,6 +55,8 @@ def error_from_plain(data: Mapping[str, Any]) -> Exception:
     """
     import httpx
 
+    if isinstance(data, LiveError):
+        return data.error
     fields = dict(data)
     name = fields.pop("class")
     kind = _find_class(name)
