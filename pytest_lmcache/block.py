@@ -18,7 +18,7 @@ from pytest_lmcache.errors import REPORTED, SettingsError
 from pytest_lmcache.fixture import LMCacheFixture
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
-from pytest_lmcache.settings import Mode, Settings
+from pytest_lmcache.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,13 +53,8 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         configuration = session.configuration
         place = None if self._path is None else configuration.locate(self._path)
         block = Commands(block="None" if self._path is None else f'"{self._path}"')
-        settings = configuration.block_settings.updated(self._given, "use_cassette()")
-        if "keep_unused" not in self._given and settings.mode is not Mode.REWRITE:
-            settings = settings.with_values(
-                {"keep_unused": True}
-            )  # a program may ask the rest in its next run
         recorder = session.recorders.make(
-            settings,
+            configuration.block_settings.updated(self._given, "use_cassette()"),
             None if place is None else place.path,
             label="" if self._path is None else str(self._path),
             identity="" if place is None else identity_of(place.path, place.folder),
@@ -68,6 +63,8 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             ),
             where=tuple if place is None else place.hints,
         )
+        # A program may ask for the rest in its next run.
+        recorder.keeps_unused |= "keep_unused" not in self._given
         session.open(recorder, is_block=True)
         self._open.append(recorder)
         return LMCacheFixture(recorder)

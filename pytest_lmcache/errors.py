@@ -89,6 +89,16 @@ class CassetteMiss(Outcome):
         vars(self).update(msg=self.args[0], pytrace=False)  # from these pytest shows a failure
 
 
+class BudgetExceeded(CassetteMiss):
+    """Raised by a call that is not sent because the run's budget is spent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        vars(self).update(
+            msg=message, pytrace=False
+        )  # pytest shows no traceback: the test's code is not at fault
+
+
 class UnsupportedCall(CassetteMiss):
     """Raised by a call that cannot be recorded, in a mode in which nothing may reach a provider."""
 

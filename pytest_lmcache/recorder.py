@@ -16,7 +16,7 @@ from pytest_lmcache.cassette.file import Cassette, NoCassette
 from pytest_lmcache.cassette.merge import Changes
 from pytest_lmcache.clock import RealTime, seconds_since, utc_now
 from pytest_lmcache.commands import Commands
-from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
+from pytest_lmcache.errors import BudgetExceeded, CassetteMiss, UnsupportedCall
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind, copied
 from pytest_lmcache.layers.answer_store import AnswerStore, Store
 from pytest_lmcache.miss import Elsewhere, Misses
@@ -24,6 +24,7 @@ from pytest_lmcache.not_recorded import NotRecorded, Reason
 from pytest_lmcache.recordings import Recordings, answer_of
 from pytest_lmcache.saving import calls_to_save, is_partial, record_failures
 from pytest_lmcache.settings import Mode, OnExpired, Repeat, Settings
+from pytest_lmcache.spending import Spending
 
 if TYPE_CHECKING:
     from pytest_lmcache.keys.strategies import KeyStrategy
@@ -57,7 +58,8 @@ class Recorder(CallLog):
 
     ``path`` None: there is no cassette, and the cache answers. ``open_cassette``, ``open_strategy`` and
     ``open_cache`` are called when the first call needs them. ``on_miss`` is called with each miss before it is
-    raised. ``configuration`` is the name of the file that has the settings of all tests.
+    raised. ``configuration`` is the name of the file that has the settings of all tests, ``spending`` counts what
+    calls cost.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Recorder(CallLog):
         open_cache: Callable[[], Store],
         on_miss: Callable[[CassetteMiss], None],
         configuration: str,
+        spending: Spending,
         **subject: Unpack[Subject],
     ) -> None:
         super().__init__()
@@ -93,7 +96,7 @@ class Recorder(CallLog):
         # Whether recordings stay that no call asks for, except in mode rewrite.
         self.keeps_unused = self.mode is Mode.ONCE
         self.changes: Changes | None = None  # of the file, when it has been written
-        self._has_dropped_unused = False
+        self.has_dropped_unused = False
         self.store = AnswerStore(
             open_cache,
             settings,
@@ -116,6 +119,7 @@ class Recorder(CallLog):
             find_elsewhere=subject.get("elsewhere", lambda _: None),
         )
         self._on_miss = on_miss
+        self._spending = spending
         self._open_cassette = NoCassette if self.mode is Mode.LIVE else open_cassette
         self._open_strategy = open_strategy
         self._cassette: Cassette | NoCassette | None = None
@@ -251,20 +255,28 @@ class Recorder(CallLog):
 
         Returns whether it is claimed, False while another process asks the same, and the answer if the layers have
         it by now. ``waited`` says that this is not the first attempt, ``can_wait`` that the caller can make another
-        one.
+        one. Raises BudgetExceeded if the provider would have to be asked, and the budget is spent.
         """
-        if self.mode not in {Mode.RECORD, Mode.ONCE}:
-            return True, None
-        single_flight = getattr(self.store.cache, "single_flight", None)
-        if single_flight is not None:
-            record.may_be_asked_twice = record.streamed or not can_wait
-            if not record.may_be_asked_twice:
-                lock = single_flight.claim(record.cache_key())
-                if lock is None:
-                    return False, None
-                record.lock = lock
-        answer = self.find_in_cache(record, call) if waited or self.path is not None else None
-        if answer is not None:
+        answer = None
+        if self.mode in {Mode.RECORD, Mode.ONCE}:
+            single_flight = getattr(self.store.cache, "single_flight", None)
+            if single_flight is not None:
+                record.may_be_asked_twice = record.streamed or not can_wait
+                if not record.may_be_asked_twice:
+                    lock = single_flight.claim(record.cache_key())
+                    if lock is None:
+                        return False, None
+                    record.lock = lock
+            answer = self.find_in_cache(record, call) if waited or self.path is not None else None
+        if answer is None:
+            try:
+                self._spending.start(record, call)
+            except BudgetExceeded as refusal:
+                self._unanswered.pop(record, None)
+                record.source = ""
+                record.lock.release()
+                self._raise(refusal)
+        else:
             record.lock.release()
         record.started = RealTime.seconds()
         return True, answer
@@ -275,6 +287,7 @@ class Recorder(CallLog):
         record.seconds = RealTime.seconds() - record.started
         record.open_stream, record.left_early = None, not (answer.complete or answer.ended)
         record.copy_usage(answer)
+        self._spending.end(record, answer)
         try:
             answer, now = redacted(answer, self.redact)._replace(seconds=record.seconds), utc_now()
             self._record(record, call, answer, now)
@@ -306,13 +319,17 @@ class Recorder(CallLog):
             record.lock.release()
 
     def _failure(self, record: CallRecord, call: Call, answer: Answer, why: NotRecorded) -> Failure:
+        self._spending.end(record, answer)
         seconds = RealTime.seconds() - record.started
         answer = redacted(answer, self.redact)._replace(seconds=seconds)
         entry = self.open_cassette().entry_of(Interaction(record.key, call, answer, utc_now()))
         return Failure(why, entry, self.number(), replays=answer.ended is None)
 
     def refuse(self, name: str) -> None:
-        """Let the call of an entry point that is not recorded pass; raises UnsupportedCall in a replaying mode."""
+        """Let the call of an entry point that is not recorded pass.
+
+        Raises UnsupportedCall in a replaying mode, and BudgetExceeded if the budget is spent.
+        """
         if self.mode.replays:
             called = name if name.startswith("dspy.") else f"litellm.{name}"
             miss = UnsupportedCall(
@@ -322,6 +339,10 @@ class Recorder(CallLog):
                 "in the test."
             )
             self._raise(miss)
+        try:
+            self._spending.let_pass(name)
+        except BudgetExceeded as refusal:
+            self._raise(refusal)
         record = CallRecord(self.number(), name, "", 0, "provider")
         why = NotRecorded(Reason.UNSUPPORTED, f"{name}()")
         record.failure = Failure(why, None, record.order, replays=False)
@@ -345,7 +366,7 @@ class Recorder(CallLog):
         """Return how many recordings no call asked for; 0 if others may ask for them."""
         if self.is_shared or self.is_cut_short or self.mode is Mode.REWRITE or self.path is None:
             return 0
-        if self.settings.keep_unused or self._has_dropped_unused:
+        if self.settings.keep_unused or self.has_dropped_unused:
             return 0
         if self._cassette is None and not self.path.exists():
             return 0
@@ -388,7 +409,7 @@ class Recorder(CallLog):
             rewrite=rewrite,
             comment=self.redact(comment),
         )
-        self._has_dropped_unused = self.changes is not None and not keep
+        self.has_dropped_unused = self.changes is not None and not keep
         return self.changes is not None
 
 

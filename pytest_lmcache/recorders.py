@@ -16,19 +16,21 @@ from pytest_lmcache.layers.stack import Cache
 from pytest_lmcache.recorder import Recorder, Subject
 from pytest_lmcache.redact import Redactor
 from pytest_lmcache.settings import Mode, Settings
+from pytest_lmcache.spending import Spending
 
 
 class Recorders:
     """Makes the recorders of a session.
 
     ``on_miss`` is called with each miss. ``folders`` gives those that the normalizers replace,
-    ``settings_file`` is the name of the file that has the settings of all tests.
+    ``settings_file`` is the name of the file that has the settings of all tests, ``spending`` counts what calls cost.
     """
 
     def __init__(self, caches: Caches) -> None:
         self.on_miss: Callable[[CassetteMiss], None] = lambda _: None
         self.folders: Callable[[], Folders] = folders_here
         self.settings_file = "pyproject.toml"
+        self.spending = Spending()
         self._caches = caches
         self._redactors: dict[Any, Redactor] = {}
         self._strategies: dict[Any, KeyStrategy] = {}
@@ -68,6 +70,7 @@ class Recorders:
             open_cache=lambda: self._caches.find(settings, backend),
             on_miss=self.on_miss,
             configuration=self.settings_file,
+            spending=self.spending,
             **subject,
         )
         return recorder

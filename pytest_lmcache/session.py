@@ -25,6 +25,7 @@ from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.recorders import Recorders
 from pytest_lmcache.scopes import Kind, Scope, Scopes, enter_context, late_origin, late_policy, refusal
 from pytest_lmcache.settings import CacheSettings, Mode, Settings
+from pytest_lmcache.spending import Spending
 
 
 class Place(NamedTuple):
@@ -47,7 +48,7 @@ class Configuration(NamedTuple):
 
     ``block_settings`` are the defaults of a block, ``layers`` those of the cache. ``locate`` finds a block's
     cassette, ``folders`` returns those that the normalizers replace. ``settings_file`` is the name of the file
-    with the settings of all tests.
+    with the settings of all tests. ``spending`` counts what calls cost, None for a new count.
     """
 
     block_settings: Settings = Settings()
@@ -55,6 +56,7 @@ class Configuration(NamedTuple):
     locate: Callable[[Path], Place] = from_current_folder
     folders: Callable[[], Folders] = folders_here
     settings_file: str = "pyproject.toml"
+    spending: Spending | None = None
 
 
 class Session:
@@ -89,6 +91,7 @@ class Session:
         self.recorders.on_miss = observer.call_missed
         self.recorders.folders = configuration.folders
         self.recorders.settings_file = configuration.settings_file
+        self.recorders.spending = configuration.spending or Spending()
 
     @contextmanager
     def watched(self) -> Iterator[None]:

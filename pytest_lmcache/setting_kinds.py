@@ -114,6 +114,13 @@ def _count(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else _refuse(value)
 
 
+def _usd(value: Any) -> Any:
+    """An amount in USD, given as a number or as a text such as ``2.50`` or ``$2.50``."""
+    usd = float(value.strip().removeprefix("$")) if isinstance(value, str) else value
+    is_number = isinstance(usd, int | float) and not isinstance(usd, bool)
+    return float(usd) if is_number and 0 <= usd < math.inf else _refuse(value)
+
+
 def _or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else parse(value)
 
@@ -152,4 +159,5 @@ URL = Kind(
     shown=_without_password,
     is_secret=True,
 )
+USD = Kind(_usd, "a number of USD, 0 or more, such as 2.50", "float", "a number of USD, 0 or more")
 COUNT = Kind(_count, "a whole number, 0 or more")

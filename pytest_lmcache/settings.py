@@ -257,6 +257,16 @@ class RunSettings(_Group):
         ini="",
         option="--lm-report PATH",
     )
+    budget: float | None = _setting(
+        None,
+        kinds.USD,
+        "send no more calls once so many USD are spent",
+        ini="",
+        option="--lm-budget USD",
+    )
+    unknown_price: float | None = _setting(
+        None, kinds.USD, "what a call without a known price takes from the budget, in USD"
+    )
 
 
 def _parsed(given: Mapping[str, Any], source: str, rows: Mapping[str, Setting]) -> dict[str, Any]:

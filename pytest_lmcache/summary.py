@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_lmcache.answer_sources import from_layers
-from pytest_lmcache.errors import UnsupportedCall
+from pytest_lmcache.errors import BudgetExceeded, UnsupportedCall
 from pytest_lmcache.not_recorded import HEADINGS
 from pytest_lmcache.settings import Mode
 from pytest_lmcache.wording import counted, dollars
@@ -88,6 +88,7 @@ class Facts(Additive):
     normalizers: list[str] = field(default_factory=list)
     refused: int = 0  # calls that no recording can answer
     refused_late: int = 0  # calls made after the test had ended
+    over_budget: int = 0  # calls that were not sent because the budget was spent
     unmarked: int = 0  # live calls of a test that is not marked
     sent_twice: int = 0  # calls that another process sent too
     left_early: int = 0  # recorded streams that were not read to their end
@@ -122,6 +123,9 @@ class Facts(Additive):
 
     def add_fault(self, fault: BaseException, place: str, *, counted: bool) -> None:
         """Count a miss or a refused call; ``counted``: the test's own facts have it already."""
+        if isinstance(fault, BudgetExceeded):
+            self.over_budget += not counted
+            return
         # No miss is an Exception; no recording answers an unsupported call.
         is_miss = not isinstance(fault, Exception | UnsupportedCall)
         if is_miss:
@@ -230,6 +234,11 @@ class Summary(Additive):
         return bool(self.outside or self._by_test("refused_late"))
 
     @property
+    def over_budget(self) -> dict[str, int]:
+        """The number of calls by test that were not sent because the budget was spent."""
+        return self._by_test("over_budget")
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show."""
         return not (self.tests or self.outside or self.unseen or self.removed or self.unused)
@@ -285,6 +294,7 @@ class Summary(Additive):
             *(f"{calls[name]} {words}" for name, words in BY_TEST.items()),
             f"{sum(self._by_test('missed').values())} missed",
             f"{sum(self._by_test('refused').values())} refused",
+            f"{sum(self.over_budget.values())} not sent for lack of budget",
         ]
         yield ", ".join(text for number, text in enumerate(counts) if not (number and text.startswith("0 ")))
         values: Counter[str] = Counter()

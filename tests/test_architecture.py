@@ -197,6 +197,9 @@ MAY_IMPORT = {
     "observer": "errors recorder",
     "origins": "",
     "plugin": "errors plugin.hooks plugin.options",
+    "plugin.budget": (
+        "commands plugin.cassette_paths plugin.node_recorders plugin.observer settings spending wording"
+    ),
     "plugin.call_limits": "call_assertions errors plugin.node_recorders",
     "plugin.cassette_paths": "cassette.names cassette_folders errors settings",
     "plugin.hooks": (
@@ -220,18 +223,19 @@ MAY_IMPORT = {
     "plugin.reports": "answer_sources errors not_recorded plugin.node_recorders recorder settings",
     "plugin.run": (
         "cassette_folders children.starts errors keys.normalizers libraries libraries.import_hook "
-        "origins plugin.cassette_paths plugin.node_recorders plugin.observer plugin.options "
-        "plugin.report_page plugin.run_notes recorder scopes session settings"
+        "origins plugin.budget plugin.cassette_paths plugin.node_recorders plugin.observer "
+        "plugin.options plugin.report_page plugin.run_notes recorder scopes session settings"
     ),
     "plugin.run_notes": "clock recorder run_record settings",
     "plugin.shared_fixtures": "origins plugin.cassette_paths plugin.node_recorders plugin.run recorder",
     "recorder": (
         "answering_models call_record cassette.file cassette.merge clock commands errors interaction "
-        "keys.strategies layers.answer_store miss not_recorded recordings redact saving settings"
+        "keys.strategies layers.answer_store miss not_recorded recordings redact saving settings "
+        "spending"
     ),
     "recorders": (
         "cassette.file errors keys.normalizers keys.strategies layers.caches layers.stack recorder "
-        "redact settings"
+        "redact settings spending"
     ),
     "recordings": "cassette.document cassette.file clock errors interaction keys.strategies redact settings",
     "redact": "environment redact.names redact.placeholders redact.redactor redact.scan",
@@ -262,10 +266,11 @@ MAY_IMPORT = {
     "session": (
         "children.parent children.remote children.starts environment keys.normalizers layers.caches "
         "libraries.bypassed_caches libraries.interceptions observer origins recorder recorders scopes "
-        "settings"
+        "settings spending"
     ),
     "setting_kinds": "errors",
     "settings": "errors setting_kinds",
+    "spending": "call_record errors interaction wording",
     "staged_answers": "conversation errors interaction",
     "staged_calls": (
         "call_record clock conversation errors interaction recorder settings staged_answers staged_delay"

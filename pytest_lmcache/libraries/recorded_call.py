@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, final
 
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
-from pytest_lmcache.errors import CacheError, CassetteError, UnkeyableCallError
+from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, UnkeyableCallError
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.bypassed_caches import call_seen
 from pytest_lmcache.libraries.stream_recording import (
@@ -217,6 +217,8 @@ class RecordedCall:
         __tracebackhide__ = True
         try:
             yield
+        except CassetteMiss:
+            raise  # the call was not sent
         except BaseException as error:
             self.failed(error)
             raise

@@ -68,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(run.notes, "lmcache-notes")
     if run.observer.page is not None:
         config.pluginmanager.register(run.observer.page, "lmcache-report")
+    config.pluginmanager.register(run.budget, "lmcache-budget")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

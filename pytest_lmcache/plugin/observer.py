@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from pytest_lmcache import origins
 from pytest_lmcache.cassette_folders import relative
-from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
+from pytest_lmcache.errors import BudgetExceeded, CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
 from pytest_lmcache.plugin.report_page import ReportPage
 from pytest_lmcache.plugin.reports import calling_file
@@ -39,6 +40,9 @@ class RunObserver(Observer):
         self.page: ReportPage | None = None  # of --lm-report
         self.refuses_outside = refuses_outside  # whether to refuse calls that belong to no test
         self.current: pytest.Item | None = None
+        self.send_unseen: Callable[[str], None] = lambda _: (
+            None
+        )  # raises to refuse a call that nothing records
         self._alarm: Timer | None = None
         self._lock = threading.RLock()
 
@@ -95,8 +99,11 @@ class RunObserver(Observer):
         if self.page is not None:
             self.page.add_recorder(test, recorder, passed=passed)
 
-    def live_call(self, name: str) -> None:  # noqa: ARG002
-        """Count a call that nothing records. Under ``lm_auto``, refuse one that is made outside of the tests."""
+    def live_call(self, name: str) -> None:
+        """Count a call that nothing records.
+
+        Refuses it if the budget is spent, and under ``lm_auto`` if it is made outside of the tests.
+        """
         origin = origins.current()
         is_late = origin is not None and origin.late is not None
         if self.current is None and self.refuses_outside and not is_late:
@@ -113,6 +120,12 @@ class RunObserver(Observer):
             )
         from pytest_lmcache.summary import Facts
 
+        try:
+            self.send_unseen(name)
+        except BudgetExceeded:
+            with self._lock:
+                self.summary.add(self._place, Facts(over_budget=1))
+            raise
         with self._lock:
             self.summary.add(self._place, Facts(unmarked=1))
 

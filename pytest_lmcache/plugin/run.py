@@ -18,6 +18,7 @@ from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, Setting
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
+from pytest_lmcache.plugin.budget import Budget
 from pytest_lmcache.plugin.cassette_paths import find_cassette, hints, test_owner
 from pytest_lmcache.plugin.node_recorders import (
     NodeRecorders,
@@ -58,6 +59,7 @@ class Run:
         )
         if for_run.report is not None:
             self.observer.page = ReportPage(config, for_run.report, self.mode)
+        self.budget = Budget(config, self.observer, for_run.budget, for_run.unknown_price)
         self.recorders = NodeRecorders(
             config, self.settings, command_line, lambda: given_backend(self.observer.current)
         )
@@ -102,7 +104,9 @@ class Run:
             locate=self._locate_block,
             folders=lambda: folders,
             settings_file="pyproject.toml" if self.config.inipath is None else self.config.inipath.name,
+            spending=self.budget.spending,
         )
+        self.observer.send_unseen = self.budget.spending.let_pass
         self._undo.enter_context(session.configured(configuration, self.observer))
         self._undo.callback(session.children.close)
         self._undo.callback(session.caches.close)

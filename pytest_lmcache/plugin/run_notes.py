@@ -189,8 +189,8 @@ def _add(users: dict[str, _Unused], user: str, unused: _Unused) -> None:
 
 
 def _unused(recorder: Recorder) -> list[tuple[str, int]]:
-    """The recordings that a recorder's calls did not ask for; none if it wrote the file anew."""
-    if recorder.mode is Mode.REWRITE:
+    """The recordings that a recorder's calls did not ask for, except those that are gone or are to be kept."""
+    if recorder.mode is Mode.REWRITE or recorder.has_dropped_unused or recorder.settings.keep_unused:
         return []
     asked = {(call.key, call.nth) for call in recorder.everything}
     recorded = Counter(entry.key for entry in recorder.open_cassette().entries)
