@@ -55,6 +55,10 @@ MAY_IMPORT = {
     "cli.main": "__init__ cli.frame",
     "cli.output": "cli.frame",
     "cli.project": "cassette_folders cli.frame settings",
+    "cli.report": (
+        "cassette.reader cli.frame cli.output cli.project cli.suite cli.targets errors report.data "
+        "report.page report.page_path run_record wording"
+    ),
     "cli.scan": "cli.frame cli.output cli.project cli.suite cli.targets errors maintenance.secrets wording",
     "cli.suite": "cli.project maintenance.suite settings",
     "cli.targets": "cassette.names cassette_folders cli.frame cli.project errors wording",
@@ -219,7 +223,7 @@ MAY_IMPORT = {
         "plugin.run_notes recorder settings summary"
     ),
     "plugin.options": "environment errors setting_kinds settings",
-    "plugin.report_page": "clock recorder report.data report.page settings",
+    "plugin.report_page": "clock recorder report.data report.page report.page_path settings",
     "plugin.reports": "answer_sources errors not_recorded plugin.node_recorders recorder settings",
     "plugin.run": (
         "cassette_folders children.starts errors keys.normalizers libraries libraries.import_hook "
@@ -260,6 +264,7 @@ MAY_IMPORT = {
         "stream_chunks summary"
     ),
     "report.page": "__init__ report.data summary",
+    "report.page_path": "",
     "run_record": "errors",
     "saving": "call_record cassette.file cassette.merge",
     "scopes": "errors origins recorder settings",

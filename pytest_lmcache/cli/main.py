@@ -13,6 +13,7 @@ from pytest_lmcache.cli.frame import FINE, Group
 COMMANDS = {
     "check": "pytest_lmcache.cli.check",
     "scan": "pytest_lmcache.cli.scan",
+    "report": "pytest_lmcache.cli.report",
     "upgrade": "pytest_lmcache.cli.upgrade",
 }
 PROGRAM = "pytest-lmcache"

@@ -86,18 +86,20 @@ class TargetType(_ParamType):
         return [CompletionItem(each) for each in sorted(ids) if each.startswith(incomplete)]
 
 
-def takes_targets(function: Callable[..., Any]) -> Callable[..., Any]:
+def takes_targets(
+    function: Callable[..., Any], *, override: Sequence[str] = ("-o", "--override-ini")
+) -> Callable[..., Any]:
     """Give a command the argument ``[TARGETS]...`` and the options that find the project.
 
-    The function gets a `Selection` as its first argument.
+    The function gets a `Selection` as its first argument. ``override`` are the names of the option for a value in
+    place of the configuration's.
     """
 
     @click.argument("targets", nargs=-1, type=TargetType())
     @click.option("--rootdir", metavar="FOLDER", help="pytest's rootdir, as for pytest.")
     @click.option("-c", "--config-file", metavar="FILE", help="pytest's configuration file, as for pytest.")
     @click.option(
-        "-o",
-        "--override-ini",
+        *override,
         metavar="NAME=VALUE",
         multiple=True,
         help="A value in place of the configuration's.",

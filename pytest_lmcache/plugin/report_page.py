@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +32,12 @@ class ReportPage:
         self._problem = ""
         self._is_worker = hasattr(config, "workerinput")
         if not self._is_worker:
-            _check(self.path)
+            from pytest_lmcache.report.page_path import problem_of
+
+            if problem := problem_of(self.path):
+                raise pytest.UsageError(
+                    f"{OPTION}: the page cannot be written to {self.path}: {problem}. Name a file, such as report.html."
+                )
 
     def add_recorder(self, test: str, recorder: Recorder, *, passed: bool) -> None:
         """Collect what a test, a shared fixture or a block did; ``passed``: its cassette is written."""
@@ -84,19 +88,3 @@ def _about(mode: Mode, outcomes: Mapping[str, str]) -> str:
     )
     when = utc_now().replace("T", " ")[:16]
     return " · ".join(filter(None, (f"mode {mode}", counts, f"{when} UTC")))
-
-
-def _check(path: Path) -> None:
-    """Make the folder of a page. Raises UsageError if no file can be written there."""
-    there = next(parent for parent in path.parents if parent.exists())
-    problem = f"{there} is no folder" if not there.is_dir() else "it is a folder" if path.is_dir() else ""
-    try:
-        if not problem:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            problem = "" if os.access(path.parent, os.W_OK) else "its folder is not writable"
-    except OSError as error:
-        problem = error.strerror or str(error)
-    if problem:
-        raise pytest.UsageError(
-            f"{OPTION}: the page cannot be written to {path}: {problem}. Name a file, such as report.html."
-        )
