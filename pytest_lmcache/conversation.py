@@ -114,6 +114,21 @@ def tool_name(tool: Mapping[str, Any]) -> str:
     return _text(named.get("name") or tool.get("type"))
 
 
+def repeated(earlier: Iterable[Conversation], asked: tuple[Message, ...]) -> int:
+    """How many messages at the start of a question stand in an earlier conversation, with its answer."""
+    longest = 0
+    for each in earlier:
+        same = 0
+        for one, other in zip(each.asked, asked, strict=False):
+            if one != other:
+                break
+            same += 1
+        if same == len(each.asked) < len(asked) and asked[same] in each.answered:
+            same += 1
+        longest = max(longest, same)
+    return longest
+
+
 # ---- what was asked ------------------------------------------------------------------------------------
 
 

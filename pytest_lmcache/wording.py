@@ -19,6 +19,13 @@ def dollars(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= TEN_CENTS else f"${Decimal(f'{usd:.2g}'):f}"
 
 
+def price(usd: float, unpriced: int) -> str:
+    """An amount for a table; a plus if the price of some answers is not known, a dash if that of none is."""
+    if not usd:
+        return "-" if unpriced else dollars(0)
+    return dollars(usd) + "+" * bool(unpriced)
+
+
 def size(number: int) -> str:
     """A number of bytes: ``512 B``, ``4.1 kB``, ``12 MB``."""
     if number < KILO:

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     ),
     "cassette": "",
     "cassette.document": "cassette.yaml_reader cassette.yaml_writer errors interaction stream_chunks",
+    "cassette.facts": "cassette.document cassette.reader interaction",
     "cassette.file": (
         "cassette.document cassette.merge cassette.reader errors interaction keys.strategies locks"
     ),
@@ -52,16 +53,29 @@ MAY_IMPORT = {
         "maintenance.check maintenance.usage wording"
     ),
     "cli.frame": "errors",
+    "cli.list_": "cassette.facts cli.frame cli.output cli.reading cli.targets clock wording",
     "cli.main": "__init__ cli.frame",
-    "cli.output": "cli.frame",
+    "cli.output": "cli.frame tags",
     "cli.project": "cassette_folders cli.frame settings",
+    "cli.reading": "cassette.facts cli.project cli.targets errors interaction",
     "cli.report": (
         "cassette.reader cli.frame cli.output cli.project cli.suite cli.targets errors report.data "
         "report.page report.page_path run_record wording"
     ),
     "cli.scan": "cli.frame cli.output cli.project cli.suite cli.targets errors maintenance.secrets wording",
+    "cli.search": (
+        "cassette.facts cli.frame cli.output cli.project cli.reading cli.targets conversation errors "
+        "interaction tags"
+    ),
+    "cli.show": (
+        "cassette.facts cli.frame cli.output cli.project cli.reading cli.targets clock conversation "
+        "interaction tags wording"
+    ),
+    "cli.stats": (
+        "call_record cassette.facts cli.frame cli.output cli.reading cli.targets clock interaction wording"
+    ),
     "cli.suite": "cli.project maintenance.suite settings",
-    "cli.targets": "cassette.names cassette_folders cli.frame cli.project errors wording",
+    "cli.targets": "cassette.facts cassette.names cassette_folders cli.frame cli.project errors wording",
     "cli.upgrade": (
         "cassette.file cli.frame cli.output cli.project cli.targets errors keys.strategies wording"
     ),

@@ -77,9 +77,11 @@ def command(selection: Selection, *, fix: bool, files_only: bool, max_size: floa
 def _none(selection: Selection, *, is_fine: bool, as_json: bool) -> int:
     if as_json:
         _print_json(Report((), (), 0, 0, 0))
-    others = selection.of_vcrpy
-    vcrpy = f"; it has {counted(len(others), 'file')} of vcrpy, such as {shown(others[0])}" if others else ""
-    return FINE if is_fine else finish([f"{selection.place} has no cassette of pytest-lmcache{vcrpy}."])
+    return (
+        FINE
+        if is_fine
+        else finish([selection.emptiness or f"{selection.place} has no cassette of pytest-lmcache."])
+    )
 
 
 def _fix(paths: list[Path]) -> list[str]:

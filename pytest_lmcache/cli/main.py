@@ -11,6 +11,10 @@ from pytest_lmcache.cli.frame import FINE, Group
 
 # In the order of the help. Each module has a `command`.
 COMMANDS = {
+    "list": "pytest_lmcache.cli.list_",
+    "show": "pytest_lmcache.cli.show",
+    "search": "pytest_lmcache.cli.search",
+    "stats": "pytest_lmcache.cli.stats",
     "check": "pytest_lmcache.cli.check",
     "scan": "pytest_lmcache.cli.scan",
     "report": "pytest_lmcache.cli.report",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_lmcache.cli.frame import FINE, FOUND
+from pytest_lmcache.tags import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,8 +83,27 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, foot: 
         click.echo("  ".join(padded).rstrip())
 
 
+def write(text: str = "", *, indent: int = 0, style: str = "", marked: tuple[int, int] | None = None) -> None:
+    """Print a text of one or more lines, which a terminal wraps at its edge, with an indentation.
+
+    ``style`` is rich's, such as ``bold`` or ``red``; ``marked`` is the part of the text that stands out.
+    """
+    if not sys.stdout.isatty():
+        for line in text.split("\n"):
+            click.echo((" " * indent + safe(line)).rstrip())
+        return
+    from rich.padding import Padding
+    from rich.text import Text
+
+    pieces = Text(style=style)
+    start, end = marked or (0, 0)
+    pieces.append(safe(text[:start])).append(safe(text[start:end]), "bold reverse").append(safe(text[end:]))
+    console().print(Padding(pieces, (0, 0, 0, indent)))
+
+
 def print_json(value: Any) -> None:
-    """Print plain data as indented JSON."""
+    """Print plain data as indented JSON. Bytes and what else JSON does not have are tagged, as in `tags`."""
+    value = to_json(value)
     text = json.dumps(value, ensure_ascii=False, indent=2)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -92,9 +112,14 @@ def print_json(value: Any) -> None:
     click.echo(text)
 
 
-def finish(problems: Iterable[object]) -> int:
-    """Print the problems on standard error, each of one or more lines. Returns the exit code."""
+def finish(problems: Iterable[object], notes: Iterable[str] = ()) -> int:
+    """Print notes and problems on standard error, each of one or more lines. Returns the exit code.
+
+    A problem is something that was found, a note is not.
+    """
     code = FINE
+    for note in filter(None, notes):
+        click.echo(safe(note), err=True)
     for problem in problems:
         click.echo(safe(str(problem)), err=True)
         code = FOUND

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
+from pytest_lmcache.cassette.facts import named_owner
 from pytest_lmcache.cassette.names import own_cassette
 from pytest_lmcache.cassette_folders import (
     TEST_DIR,
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 else:
     _ParamType = click.ParamType  # older versions of click have no type of the value here
 
-HEADER = b"# pytest-lmcache cassette of "
-
 
 class Selection(NamedTuple):
     """The cassettes that the arguments of a command name, sorted.
@@ -44,6 +43,18 @@ class Selection(NamedTuple):
     paths: Sequence[Path]
     place: str
     of_vcrpy: Sequence[Path]
+
+    @property
+    def emptiness(self) -> str:
+        """What to say if there is no cassette; empty if there is one."""
+        if self.paths:
+            return ""
+        vcrpy = ""
+        if self.of_vcrpy:
+            vcrpy = (
+                f"; it has {counted(len(self.of_vcrpy), 'file')} of vcrpy, such as {shown(self.of_vcrpy[0])}"
+            )
+        return f"{self.place} has no cassette of pytest-lmcache{vcrpy}."
 
 
 class NodeId(NamedTuple):
@@ -81,7 +92,7 @@ class TargetType(_ParamType):
             return []
         file = incomplete.partition("::")[0]
         ids = {
-            f"{file}::{node_id.partition('::')[2]}" for path in found if "::" in (node_id := test_of(path))
+            f"{file}::{node_id.partition('::')[2]}" for path in found if "::" in (node_id := owner_of(path))
         }
         return [CompletionItem(each) for each in sorted(ids) if each.startswith(incomplete)]
 
@@ -138,14 +149,13 @@ def select(project: Project, targets: Sequence[str]) -> Selection:
     return Selection(project, sorted(paths), ", ".join(targets) or shown(default), of_vcrpy)
 
 
-def test_of(path: Path) -> str:
+def owner_of(path: Path) -> str:
     """The test or fixture that the first line of a cassette names; empty if it names none."""
     try:
         with path.open("rb") as file:
-            line = file.readline(8192).removeprefix(b"\xef\xbb\xbf").rstrip()
+            return named_owner(file.readline(8192))
     except OSError:
         return ""  # whoever reads the file reports the error
-    return line.removeprefix(HEADER).decode(errors="replace") if line.startswith(HEADER) else ""
 
 
 def is_of_vcrpy(path: Path) -> bool:
@@ -185,7 +195,7 @@ def _named(project: Project, target: str, folders: Sequence[Path]) -> list[Path]
         # Tests with `cassette=` share a file, and items of other plugins have names of their own.
         known = NodeId(node.file, node.names)
         everything = _all(project, folders)
-        found = [path for path in everything if _is_within(test_of(path), known, project.rootdir)]
+        found = [path for path in everything if _is_within(owner_of(path), known, project.rootdir)]
     if not found:
         where = ", ".join(dict.fromkeys(shown(folder) for folder in looked))
         raise Misuse(
