@@ -14,7 +14,7 @@ from pytest_lmcache.cli.frame import Command, Misuse
 from pytest_lmcache.cli.output import finish, json_option, print_json
 from pytest_lmcache.cli.project import Project, shown
 from pytest_lmcache.cli.suite import suite_of
-from pytest_lmcache.cli.targets import Selection, takes_targets, test_of
+from pytest_lmcache.cli.targets import Selection, owner_of, takes_targets
 from pytest_lmcache.errors import LMCacheError
 from pytest_lmcache.run_record import RunRecord, digest_of, last_run, path_from
 from pytest_lmcache.wording import counted
@@ -81,7 +81,7 @@ def _part(path: Path, project: Project, run: RunRecord | None, problems: list[st
     """What a cassette holds; one that cannot be read is a problem, and a part that says so."""
     from pytest_lmcache.report.data import of_cassette
 
-    test = test_of(path)
+    test = owner_of(path)
     test = shown(path) if test in {"", SHARED} else test
     try:
         data = reader.read_bytes(path) or b""
