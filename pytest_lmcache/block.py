@@ -16,6 +16,8 @@ from pytest_lmcache.cassette.names import identity_of
 from pytest_lmcache.commands import Commands
 from pytest_lmcache.errors import REPORTED, SettingsError
 from pytest_lmcache.fixture import LMCacheFixture
+from pytest_lmcache.frozen_time import freeze
+from pytest_lmcache.random_seed import seeded
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.session import session
 from pytest_lmcache.settings import Settings
@@ -65,7 +67,14 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
         )
         # A program may ask for the rest in its next run.
         recorder.keeps_unused |= "keep_unused" not in self._given
-        session.open(recorder, is_block=True)
+        freeze(recorder)
+        if (seed := seeded(recorder)) is not None:
+            seed.begin()
+        try:
+            session.open(recorder, is_block=True)
+        except BaseException:
+            recorder.at_end.close()
+            raise
         self._open.append(recorder)
         return LMCacheFixture(recorder)
 

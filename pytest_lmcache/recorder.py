@@ -91,6 +91,7 @@ class Recorder(CallLog):
         self.caches_in_the_way: set[str] = set()
         self.bypassed_caches: list[Any] = []  # libraries' own, which would hide calls
         self.moved_models: Sequence[str] = ()  # those that answered under other names than recorded
+        self.frozen_at = ""  # when the test runs, if its clock is stopped
         self.at_end = ExitStack()  # what is undone when the test or block ends
         self.is_cut_short = False  # whether the test may not have come to all of its calls
         # Whether recordings stay that no call asks for, except in mode rewrite.
@@ -408,6 +409,7 @@ class Recorder(CallLog):
             keep_unused=keep,
             rewrite=rewrite,
             comment=self.redact(comment),
+            frozen_at=self.frozen_at,
         )
         self.has_dropped_unused = self.changes is not None and not keep
         return self.changes is not None

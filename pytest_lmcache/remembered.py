@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from pytest_lmcache.errors import LMCacheError, SettingsError, UnrecordableError, shorten
+from pytest_lmcache.frozen_time import real_time
 from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.keys.plain import to_plain
 from pytest_lmcache.libraries.recorded_call import RecordedCall
@@ -185,7 +186,8 @@ def _running(recorder: Recorder, value: Value) -> Iterator[Callable[[R], R]]:
 
     token = _is_inside.set(True)
     try:
-        yield checked
+        with real_time(is_seen=False):
+            yield checked
     except Exception as error:
         try:
             if isinstance(error, UnrecordableError):

@@ -15,6 +15,7 @@ from pytest_lmcache.errors import shorten
 
 LONGEST_NAME = 250  # bytes of a file's name without its suffix; file systems take 255
 SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
+LARGEST_SEED = 2**32  # and no more: numpy takes no larger one
 AGE = r"\s*(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?|)\s*"
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -121,6 +122,11 @@ def _usd(value: Any) -> Any:
     return float(usd) if is_number and 0 <= usd < math.inf else _refuse(value)
 
 
+def _seed(value: Any) -> Any:
+    seed = int(value) if isinstance(value, float) and value.is_integer() else value  # as pytest reads it
+    return seed if type(seed) is int and 0 <= seed < LARGEST_SEED else _refuse(value)
+
+
 def _or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else parse(value)
 
@@ -160,4 +166,10 @@ URL = Kind(
     is_secret=True,
 )
 USD = Kind(_usd, "a number of USD, 0 or more, such as 2.50", "float", "a number of USD, 0 or more")
+SEED = Kind(
+    _or_none(_seed),
+    "a whole number from 0 to 4294967295, or None for no seed",
+    "float",
+    "a whole number from 0 to 4294967295",
+)
 COUNT = Kind(_count, "a whole number, 0 or more")

@@ -218,6 +218,8 @@ class Settings(_Group):
     keep_unused: bool = _setting(
         False, kinds.FLAG, "keep the recordings that a passing test no longer asks for"
     )
+    freeze_time: bool = _setting(False, kinds.FLAG, "run the test at the moment of its recording")
+    seed: int | None = _setting(None, kinds.SEED, "seed of the test's random numbers, Python's and numpy's")
     share: bool = _setting(False, kinds.FLAG, "let tests use answers that the cache keeps for other tests")
     cache: Any = _setting(None, kinds.CACHE, "the cache behind the cassette", ini="")
     redact: tuple[str, ...] = _setting(

@@ -18,7 +18,10 @@ MAY_IMPORT = {
     "address": "",
     "answer_sources": "call_record recorder settings staged_answers",
     "answering_models": "call_record cassette.document conversation errors",
-    "block": "answer_sources cassette.names commands errors fixture recorder session settings",
+    "block": (
+        "answer_sources cassette.names commands errors fixture frozen_time random_seed recorder session "
+        "settings"
+    ),
     "call_assertions": "call_record",
     "call_record": (
         "cassette.document conversation errors interaction locks not_recorded staged_answers staged_delay"
@@ -86,6 +89,7 @@ MAY_IMPORT = {
     "errors": "",
     "faults": "conversation errors recorder staged_answers staged_calls",
     "fixture": "call_assertions call_record faults not_recorded recorder remembered settings",
+    "frozen_time": "cassette.reader clock recorder settings",
     "interaction": "stream_chunks",
     "joined_streams": "",
     "keys": "keys.strategies",
@@ -180,7 +184,7 @@ MAY_IMPORT = {
     "libraries.plain_data": "",
     "libraries.provider_errors": "",
     "libraries.recorded_call": (
-        "call_record errors interaction libraries.bypassed_caches libraries.stream_recording "
+        "call_record errors frozen_time interaction libraries.bypassed_caches libraries.stream_recording "
         "not_recorded recorder settings staged_answers"
     ),
     "libraries.staged": (
@@ -222,10 +226,11 @@ MAY_IMPORT = {
     "plugin.cassette_paths": "cassette.names cassette_folders errors settings",
     "plugin.hooks": (
         "children.boot environment errors fixture layers.redis origins plugin.call_limits "
-        "plugin.cassette_paths plugin.import_warnings plugin.node_recorders plugin.options "
+        "plugin.cassette_paths plugin.import_warnings plugin.inputs plugin.node_recorders plugin.options "
         "plugin.reports plugin.run plugin.shared_fixtures settings"
     ),
     "plugin.import_warnings": "",
+    "plugin.inputs": "frozen_time random_seed recorder",
     "plugin.listing": (
         "errors plugin.cassette_paths plugin.hooks plugin.node_recorders plugin.run run_record settings"
     ),
@@ -241,11 +246,14 @@ MAY_IMPORT = {
     "plugin.reports": "answer_sources errors not_recorded plugin.node_recorders recorder settings",
     "plugin.run": (
         "cassette_folders children.starts errors keys.normalizers libraries libraries.import_hook "
-        "origins plugin.budget plugin.cassette_paths plugin.node_recorders plugin.observer "
+        "origins plugin.budget plugin.cassette_paths plugin.inputs plugin.node_recorders plugin.observer "
         "plugin.options plugin.report_page plugin.run_notes recorder scopes session settings"
     ),
     "plugin.run_notes": "clock recorder run_record settings",
-    "plugin.shared_fixtures": "origins plugin.cassette_paths plugin.node_recorders plugin.run recorder",
+    "plugin.shared_fixtures": (
+        "origins plugin.cassette_paths plugin.inputs plugin.node_recorders plugin.run recorder"
+    ),
+    "random_seed": "recorder",
     "recorder": (
         "answering_models call_record cassette.file cassette.merge clock commands errors interaction "
         "keys.strategies layers.answer_store miss not_recorded recordings redact saving settings "
@@ -267,7 +275,9 @@ MAY_IMPORT = {
     "redact.scan": "environment redact.formats redact.names redact.placeholders",
     "redact.streams": "redact.placeholders redact.text stream_chunks",
     "redact.text": "errors redact.known_values redact.names redact.placeholders redact.scan time_limit",
-    "remembered": "errors interaction keys.plain libraries.recorded_call recorder session settings",
+    "remembered": (
+        "errors frozen_time interaction keys.plain libraries.recorded_call recorder session settings"
+    ),
     "report": "",
     "report.changes": (
         "cassette.document cassette.file cassette.merge conversation errors interaction keys.plain "

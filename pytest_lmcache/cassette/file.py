@@ -60,6 +60,7 @@ class Cassette:
         self.exists = data is not None
         self._data = data or b""
         self._format = reader.OLDEST_FORMAT
+        self._frozen_at = reader.frozen_at(self._data)
         if data is None:
             return
         self._format, key_name = reader.read_header(path, data)
@@ -85,12 +86,14 @@ class Cassette:
         keep_unused: bool,
         rewrite: bool,
         comment: Sequence[str] = (),
+        frozen_at: str = "",
     ) -> Changes | None:
         """Merge the calls of a test into the file; returns what changed, None if nothing did.
 
         Without ``keep_unused``, the interactions that were there when the file was opened and that no call has
         asked for go, and the file with the last of them. The file is read anew under a lock, since other
-        processes may have written to it. Raises CassetteError if it is broken or cannot be written.
+        processes may have written to it. ``frozen_at`` is when the test ran, if its clock was stopped; a file keeps
+        the moment that it has, except in a rewrite. Raises CassetteError if it is broken or cannot be written.
         """
         if not any(call.new for call in calls) and not (rewrite and self.exists):
             return None
@@ -99,6 +102,8 @@ class Cassette:
 
         def merged() -> tuple[bytes, Changes] | None:
             on_disk = Cassette(self.path, self.strategy, replaces=self._replaces)
+            if frozen_at and (rewrite or on_disk._frozen_at is None):
+                on_disk._frozen_at = frozen_at.encode()
             entries, changes = merge(on_disk.entries, calls, unused=unused, rewrite=rewrite)
             return (
                 None if entries == on_disk.entries else (b"".join(on_disk._file(entries, comment)), changes)
@@ -217,6 +222,8 @@ class Cassette:
             ):
                 yield line
         yield f"lmcache: {self._format_of(entries)}\nkey: {scalar(self.strategy.name)}\n".encode()
+        if self._frozen_at is not None:
+            yield b"frozen_at: %s\n" % self._frozen_at
         for number, entry in zip(count(1), entries):
             yield b"--- # %d\n" % number
             yield entry.text

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 
-from pytest_lmcache.cassette.document import Entry, conflict_error
-from pytest_lmcache.errors import CassetteError
+from pytest_lmcache.cassette.document import RECORDED, Entry, conflict_error
+from pytest_lmcache.errors import CassetteError, shorten
 
 OLDEST_FORMAT, NEWEST_FORMAT = 1, 2
 # The pattern begins with a newline, which is found ten times faster than the start of a line. It matches the line
@@ -18,6 +19,7 @@ DOCUMENT = re.compile(
 )
 END_MARK = re.compile(rb"\n\.\.\.(?=\s|\Z)")
 VERSION = re.compile(rb"^lmcache: *([0-9]{1,9}) *(?:#.*)?$", re.MULTILINE)
+FROZEN_AT = re.compile(rb"^frozen_at: *([^\n]*)$", re.MULTILINE)
 COMPLETE = re.compile(rb"\nseconds: [0-9]+\.[0-9]{3}\Z")
 
 
@@ -77,6 +79,31 @@ def read_header(path: Path, data: bytes) -> tuple[int, str]:
     if version is None or fields["lmcache"] not in range(OLDEST_FORMAT, NEWEST_FORMAT + 1):
         raise head.broken(f"there is no cassette format {fields['lmcache']!r}")
     return fields["lmcache"], str(fields.get("key"))
+
+
+def frozen_at(data: bytes) -> bytes | None:
+    """Return when the test of a cassette ran, as the header has it; None if it does not say."""
+    found = FROZEN_AT.search(data, 0, data.find(b"\n---") + 1)
+    return None if found is None else found[1]
+
+
+def read_frozen_at(path: Path) -> str:
+    """Return when the test of a cassette ran, in ISO 8601; empty if there is no such file.
+
+    If the clock was not stopped then, it is when the first call was answered. Raises CassetteError if it is no time.
+    """
+    data = read_bytes(path) or b""
+    text = frozen_at(data)
+    if text is None:
+        text = found[1] if (found := RECORDED.search(data)) is not None else b""
+    shown = text.decode("ascii", "replace").strip("\"' ")
+    try:
+        if shown:
+            datetime.fromisoformat(shown)
+    except ValueError:
+        problem = f"{shorten(shown)} is no time, such as 2026-11-23T09:12:44Z"
+        raise _broken(path, data, problem, data.find(text)) from None
+    return shown
 
 
 def read_documents(path: Path, data: bytes) -> list[Entry]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, final
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, UnkeyableCallError
+from pytest_lmcache.frozen_time import real_time
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.bypassed_caches import call_seen
 from pytest_lmcache.libraries.stream_recording import (
@@ -120,7 +121,7 @@ class RecordedCall:
             time.sleep(POLL_INTERVAL)
         if self.stored is not None:
             return self.replay(self.stored)
-        with self._recording_errors():
+        with self._recording_errors(), real_time():
             result = ask()
         if self.record.cut is None:
             return self._record(result)
@@ -134,7 +135,7 @@ class RecordedCall:
         if self.record.delay is not None:
             await self.record.delay.apass_time()
         if self.stored is None:
-            with self._recording_errors():
+            with self._recording_errors(), real_time():
                 for _ in self._wait_for_other_process(blocks=False):
                     await asyncio.sleep(POLL_INTERVAL)
                 result = await ask() if self.stored is None else None

@@ -14,7 +14,7 @@ import pytest
 from pytest_lmcache.environment import PARENT_VARIABLE
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning, SettingsError, UnsupportedCall
 from pytest_lmcache.origins import coroutine_of
-from pytest_lmcache.plugin import call_limits, import_warnings
+from pytest_lmcache.plugin import call_limits, import_warnings, inputs
 from pytest_lmcache.plugin.cassette_paths import test_owner
 from pytest_lmcache.plugin.node_recorders import (
     BACKEND,
@@ -182,7 +182,8 @@ class RunHooks:
         if (missed := item.stash.get(missed_key, None)) is not None:
             raise missed.with_traceback(None)
         raise_fault(item)
-        result = yield
+        with inputs.test_runs(item):
+            result = yield
         raise_fault(item)
         call_limits.check_calls(item)
         raise_unmet(item)
@@ -222,6 +223,8 @@ class RunHooks:
         try:
             is_plan = self.config.getoption("setupplan", default=False)  # fixtures are not executed
             if fixturedef.scope == "function" or test is None or is_plan:
+                if test is not None:
+                    inputs.fixture_begins(test)
                 return (yield)
             return (yield from set_up_shared(self.run, fixturedef, request))
         except (CassetteMiss, LMCacheError, LMCacheWarning) as fault:

@@ -18,6 +18,7 @@ from pytest_lmcache.errors import CassetteMiss, DoorError, LMCacheError, Setting
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.import_hook import ImportWatch
 from pytest_lmcache.origins import Late, Origin
+from pytest_lmcache.plugin import inputs
 from pytest_lmcache.plugin.budget import Budget
 from pytest_lmcache.plugin.cassette_paths import find_cassette, hints, test_owner
 from pytest_lmcache.plugin.node_recorders import (
@@ -190,10 +191,18 @@ class Run:
         self.observer.current = item
         self._origin = Origin(item.nodeid)
         self._origin_before = origins.replace(self._origin)
-        if is_marked(item):
+        if is_marked(item) or (self.is_auto and self._has_inputs(item)):
             self.recorder_of(item)
         elif any(name in sys.modules for name in LIBRARIES) or (self.is_auto and self._has_engine):
             self._library_is_imported()
+
+    def _has_inputs(self, item: pytest.Item) -> bool:
+        """Whether the settings of a test set its clock or its random numbers."""
+        try:
+            settings = self.recorders.settings_of(item)
+        except SettingsError:
+            return True  # the recorder fails the test with it
+        return settings.freeze_time or settings.seed is not None
 
     def recorder_of(self, item: pytest.Item) -> Recorder:
         """The recorder of a test, opened on first need."""
@@ -202,7 +211,12 @@ class Run:
             try:
                 recorder = self.recorders.make(self.engine(), item, test_owner(item))
                 self.follow()
-                self.engine().open(recorder)
+                inputs.begin(item, recorder)
+                try:
+                    self.engine().open(recorder)
+                except BaseException:
+                    recorder.at_end.close()
+                    raise
             except LMCacheError as error:
                 raise pytest.fail.Exception(str(error), pytrace=False) from None
             item.stash[recorder_key] = recorder

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_lmcache import origins
 from pytest_lmcache.origins import Origin
+from pytest_lmcache.plugin import inputs
 from pytest_lmcache.plugin.cassette_paths import fixture_owner
 from pytest_lmcache.plugin.node_recorders import recorder_key
 from pytest_lmcache.plugin.run import Run
@@ -32,7 +34,8 @@ def set_up_shared(
     run.set_ups.append(shared.open)
     request.addfinalizer(shared.close)
     try:
-        result = yield
+        with inputs.left_out(test):
+            result = yield
         shared.is_set_up = True
     finally:
         origins.replace(origin)
@@ -69,6 +72,7 @@ class SharedFixture:
         self._recorder: Recorder | None = None
         self._is_open = False
         self._origin: Origin | None = None
+        self._left_out = ExitStack()
 
     def open(self) -> None:
         """Calls belong to the fixture from here on."""
@@ -91,10 +95,12 @@ class SharedFixture:
     def tear_down(self) -> None:
         """Calls belong to the fixture again, since its teardown begins."""
         self._origin = origins.replace(None)
+        self._left_out.enter_context(inputs.left_out(self.run.observer.current))
         self._resume()
 
     def close(self) -> None:
         """Write the cassette if the fixture was set up. Raises a miss that its teardown swallowed."""
+        self._left_out.close()
         if self.is_set_up:
             origins.replace(self._origin)
         if self._recorder is None:
