@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from pytest_lmcache.conversation import Attachment, Message, conversation, tool_name
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.recorder import redacted
 from pytest_lmcache.report.changes import as_text, before, replaced
 from pytest_lmcache.stream_chunks import Chunk, text_path, whole
-from pytest_lmcache.summary import outcome_of
+from pytest_lmcache.summary import BY_TEST, outcome_of
 
 if TYPE_CHECKING:
     from pytest_lmcache.call_record import CallRecord
     from pytest_lmcache.cassette.document import Entry
     from pytest_lmcache.recorder import Recorder
+    from pytest_lmcache.redact import Redactor
 
 MISSED, UNUSED, SAVED, VALUE = "missed", "unused", "saved", "value"
 # Images that a browser shows without running anything; an SVG may hold a script.
@@ -41,7 +43,10 @@ class Part(TypedDict):
 def of_recorder(test: str, recorder: Recorder, *, passed: bool) -> Part:
     """What a recorder did, after its end; ``passed``: the test passed, and its cassette is written."""
     old = replaced(recorder) if passed else {}
-    calls = [_of_record(record, old.get(id(record.entry)), passed=passed) for record in recorder.everything]
+    calls = [
+        _of_record(record, old.get(id(record.entry)), recorder.redact, passed=passed)
+        for record in recorder.everything
+    ]
     if passed:
         calls += [entry_data(UNUSED, entry) for entry in _unused(recorder)]
     return Part(test=test, cassette="" if recorder.path is None else recorder.shown_path, calls=calls)
@@ -72,7 +77,7 @@ def _unused(recorder: Recorder) -> list[Entry]:
     ]
 
 
-def _of_record(record: CallRecord, old: Entry | None, *, passed: bool) -> Json:
+def _of_record(record: CallRecord, old: Entry | None, redact: Redactor, *, passed: bool) -> Json:
     if not record.source:
         return {**_empty(), "outcome": MISSED, "name": record.name, "model": record.model}
     outcome = VALUE if record.is_value else outcome_of(record, passed=passed)
@@ -80,6 +85,8 @@ def _of_record(record: CallRecord, old: Entry | None, *, passed: bool) -> Json:
         if record.interaction is not None:
             interaction = record.interaction
             call, answer, recorded = interaction.call, interaction.answer, interaction.recorded
+            if outcome in BY_TEST:
+                answer, recorded = redacted(answer, redact), ""
         elif record.entry is not None:
             call, answer, recorded = record.entry.call(), record.entry.answer(), record.entry.recorded()
         else:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pytest_lmcache import __version__
 from pytest_lmcache.report.data import MISSED, SAVED, UNUSED, VALUE, Json, Part
-from pytest_lmcache.summary import CACHED, LIVE, RECORDED, REPLAYED, SPENT, Usage, price_of
+from pytest_lmcache.summary import BY_TEST, CACHED, LIVE, RECORDED, REPLAYED, SPENT, Usage, price_of
 
 # In this order; the first ones are shown even if there are none.
 LABELS: Final = {
@@ -26,6 +26,7 @@ LABELS: Final = {
     UNUSED: "unused",
     CACHED: "asked and only cached",
     LIVE: "live and not recorded",
+    **BY_TEST,
     VALUE: "remembered values",
 }
 ALWAYS: Final = (REPLAYED, RECORDED, MISSED, UNUSED)
@@ -190,7 +191,7 @@ def _costs(calls: Sequence[Json]) -> Iterable[str]:
     totals = {"saved": Usage(), "spent": Usage(), "recorded for": Usage()}
     for call in calls:
         outcome, tokens = call["outcome"], sum(call["tokens"])
-        if outcome in {MISSED, UNUSED, VALUE}:
+        if outcome in {MISSED, UNUSED, VALUE, *BY_TEST}:
             continue
         verb = "recorded for" if outcome == SAVED else "spent" if outcome in SPENT else "saved"
         usage = Usage(

@@ -238,3 +238,25 @@ def test_values_are_told_from_calls(suite):
         assert outcomes(data) == {"test_it.py::test_one/1": "value", "test_it.py::test_one/2": outcome}
         assert data["calls"][0]["name"] == "remember city"
         assert re.search(rf"<b>1</b> <span>{outcome}</span>", page_of(suite))
+
+
+def test_faults_and_replies_of_the_test(suite):
+    """What a test gives its calls itself is in the page, told from recordings, and without secrets."""
+    key = "sk-proj-" + "a1B2c3D4" * 6
+    suite.test(f"""
+        def test_one(lm_cache):
+            lm_cache.fail(litellm.RateLimitError)
+            with pytest.raises(litellm.RateLimitError):
+                ask("one")
+            ask("two")
+            lm_cache.reply("The key is {key}")
+            ask("three")
+    """)
+    suite.run("--lm-record", "--lm-report=report.html")
+    data = data_of(suite)
+    assert [call["outcome"] for call in data["calls"]] == ["fault", "recorded", "reply"]
+    assert "RateLimitError" in data["calls"][0]["error"]
+    assert "The key is <redacted:openai-key" in page_of(suite).replace("\\u003c", "<")
+    assert key not in page_of(suite)
+    assert "<b>1</b> <span>given a reply by the test</span>" in page_of(suite)
+    assert not re.search(r"saved \d", page_of(suite))

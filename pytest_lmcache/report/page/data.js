@@ -10,6 +10,8 @@ const OUTCOMES = {
   unused: "unused",
   cached: "asked and only cached",
   live: "live and not recorded",
+  fault: "given a fault by the test",
+  reply: "given a reply by the test",
   value: "value",
   saved: "in a cassette",
 };

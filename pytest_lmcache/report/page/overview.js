@@ -7,7 +7,7 @@ const MEASURES = {
   calls: { label: "Calls", of: () => 1, show: (value) => count(value, "call") },
 };
 const FEW = 8;
-const asked = calls.filter((call) => !["unused", "missed", "value"].includes(call.outcome));
+const asked = calls.filter((call) => !["unused", "missed", "value", "fault", "reply"].includes(call.outcome));
 let measure = asked.some((call) => tokensOf(call)) ? "tokens" : "calls";
 
 function sums(key) {
