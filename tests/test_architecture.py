@@ -284,7 +284,7 @@ MAY_IMPORT = {
         "nearest recorder saving settings tags word_diff"
     ),
     "report.data": (
-        "call_record cassette.document conversation errors interaction recorder report.changes "
+        "call_record cassette.document conversation errors interaction recorder redact report.changes "
         "stream_chunks summary"
     ),
     "report.page": "__init__ report.data summary",
