@@ -58,9 +58,20 @@ MAY_IMPORT = {
     "cli.frame": "errors",
     "cli.list_": "cassette.facts cli.frame cli.output cli.reading cli.targets clock wording",
     "cli.main": "__init__ cli.frame",
+    "cli.move": (
+        "cli.frame cli.output cli.project cli.suite cli.targets maintenance.move maintenance.suite "
+        "maintenance.usage wording"
+    ),
     "cli.output": "cli.frame tags",
     "cli.project": "cassette_folders cli.frame settings",
+    "cli.prune": (
+        "cli.frame cli.output cli.project cli.suite cli.targets maintenance.prune maintenance.usage wording"
+    ),
     "cli.reading": "cassette.facts cli.project cli.targets errors interaction",
+    "cli.rekey": (
+        "cli.frame cli.output cli.project cli.suite cli.targets errors keys.normalizers keys.strategies "
+        "maintenance.rekey maintenance.suite wording"
+    ),
     "cli.report": (
         "cassette.reader cli.frame cli.output cli.project cli.suite cli.targets errors report.data "
         "report.page report.page_path run_record wording"
@@ -232,7 +243,8 @@ MAY_IMPORT = {
     "plugin.import_warnings": "",
     "plugin.inputs": "frozen_time random_seed recorder",
     "plugin.listing": (
-        "errors plugin.cassette_paths plugin.hooks plugin.node_recorders plugin.run run_record settings"
+        "errors maintenance.suite plugin.cassette_paths plugin.hooks plugin.node_recorders plugin.run "
+        "run_record settings"
     ),
     "plugin.node_recorders": (
         "cassette.names cassette_folders commands errors plugin.cassette_paths recorder session settings"

@@ -18,6 +18,9 @@ COMMANDS = {
     "check": "pytest_lmcache.cli.check",
     "scan": "pytest_lmcache.cli.scan",
     "report": "pytest_lmcache.cli.report",
+    "prune": "pytest_lmcache.cli.prune",
+    "move": "pytest_lmcache.cli.move",
+    "rekey": "pytest_lmcache.cli.rekey",
     "upgrade": "pytest_lmcache.cli.upgrade",
 }
 PROGRAM = "pytest-lmcache"

@@ -20,6 +20,7 @@ from pytest_lmcache.maintenance.usage import Orphan, find_usage
 from pytest_lmcache.run_record import last_run
 
 _LEAST_ALIKE = 0.6  # of two names of tests in one file
+_PREFIX = re.compile(r"(?:(?<=::)|\A)[Tt]est_?")  # which all names have
 _REST = re.compile(r"\[.*\]\Z", re.DOTALL)  # the parameters in a node id
 
 
@@ -179,7 +180,7 @@ def _by_new_name(orphan: Orphan, test: ListedTest) -> str:
 
     if _file(orphan.label) != _file(test.nodeid) or _parameters(orphan.label) != _parameters(test.nodeid):
         return ""
-    old, new = (_REST.sub("", _names(each)) for each in (orphan.label, test.nodeid))
+    old, new = (_PREFIX.sub("", _REST.sub("", _names(each))) for each in (orphan.label, test.nodeid))
     alike = SequenceMatcher(None, old, new, autojunk=False).ratio()
     return "similar name in the same file" if alike >= _LEAST_ALIKE else ""
 

@@ -17,6 +17,8 @@ from pytest_lmcache.errors import LMCacheError
 
 _PLUGINS = ("-p", "lmcache", "-p", "pytest_lmcache.plugin.listing")
 _VARIABLE = "PYTEST_LMCACHE_LISTING"
+UNNAMED = "<function>"
+"""In place of the dotted path of a function that has none, such as a lambda."""
 _SHOWN = 15  # lines of what pytest says if it fails
 
 
@@ -24,7 +26,7 @@ _SHOWN = 15  # lines of what pytest says if it fails
 class SuiteSettings:
     """The settings of some tests, as far as they say what is right of a cassette.
 
-    ``key`` is None for the default, and for a function that no dotted path names. ``max_age`` is in seconds.
+    Functions are dotted paths, `UNNAMED` if they have none. ``key`` is None for the default. ``max_age`` is in seconds.
     """
 
     key: str | None = None
@@ -183,7 +185,7 @@ def _with_tests(suite: Suite, data: Mapping[str, Any]) -> Suite:
 
 
 def _settings(data: Mapping[str, Any]) -> SuiteSettings:
-    functions = tuple(each for each in data["redact_with"] if each is not None)
+    functions = tuple(each for each in data["redact_with"] if each != UNNAMED)
     return SuiteSettings(
         data["key"], tuple(data["normalize"]), data["max_age"], tuple(data["redact"]), functions
     )

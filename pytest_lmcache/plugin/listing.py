@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_lmcache.errors import SettingsError
+from pytest_lmcache.maintenance.suite import UNNAMED
 from pytest_lmcache.plugin.cassette_paths import Owner, fixture_owner, test_owner
 from pytest_lmcache.plugin.hooks import run_key
 from pytest_lmcache.plugin.node_recorders import is_marked
@@ -129,7 +130,7 @@ def _scope_node(fixturedef: Any, item: pytest.Item) -> Any:
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON; a function as its dotted path, None for one that has none."""
+    """The settings as JSON; a function as its dotted path."""
     values = {each.name: getattr(settings, each.name) for each in fields(settings) if each.name in _USED}
     values["key"] = _path_of(settings.key)
     values["redact_with"] = [_path_of(each) for each in settings.redact_with]
@@ -140,7 +141,7 @@ def _path_of(function: Any) -> str | None:
     if function is None or isinstance(function, str):
         return function
     name = getattr(function, "__qualname__", "<")
-    return None if "<" in name else f"{function.__module__}:{name}"
+    return UNNAMED if "<" in name else f"{function.__module__}:{name}"
 
 
 def _shown(path: Path, rootdir: Path) -> str:

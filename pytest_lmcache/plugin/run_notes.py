@@ -165,17 +165,24 @@ class RunNotes:
         yield from self._partial
         if not _covers_suite(self.config):
             yield f"only {' '.join(self.config.args)} was run"
+        by = " (by addopts)" if _addopts_select(self.config) else ""
         for name, option in SELECTING.items():
             if self.config.getoption(name, default=None):
-                yield f"{option} was given"
+                yield f"{option} was given{by}"
         if self._deselected:
-            yield _were(self._deselected, "deselected")
+            yield _were(self._deselected, f"deselected{by}")
         for nodeid in self._not_collected:
             yield f"{nodeid} could not be collected"
         if session.exitstatus in STOPPED or session.shouldstop or session.shouldfail:
             yield "the run was stopped"
         elif len(self._outcomes) < session.testscollected:
             yield _were(session.testscollected - len(self._outcomes), "not run")
+
+
+def _addopts_select(config: pytest.Config) -> bool:
+    """Whether the configuration itself leaves tests out of each run."""
+    options = ("-k", "-m", "--deselect", "--ignore", "--lf", "--last-failed")
+    return any(each.startswith(options) for each in config.getini("addopts"))
 
 
 def _were(count: int, what: str) -> str:

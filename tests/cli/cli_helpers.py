@@ -86,3 +86,20 @@ def on_terminal(folder, *arguments, columns=80, **environment):
         pass  # Linux says so at the end
     os.close(leader)
     return text.decode().replace("\r\n", "\n"), process.wait()
+
+
+def labelled(path, label, *texts):
+    """A cassette whose first lines name its owner, as a run writes them."""
+    write(path, *(texts or ("x",)))
+    head = f"# pytest-lmcache cassette of {label}\n"
+    if "::" in label:
+        head += f'# record again: pytest --lm-rewrite "{label}"\n'
+    path.write_text(head + path.read_text())
+    return path
+
+
+def with_cache_folder(suite):
+    """Let the runs of a suite keep pytest's cache folder, which has the record of the last run."""
+    at = suite.options.index("no:cacheprovider")
+    suite.options = (*suite.options[: at - 1], *suite.options[at + 1 :])
+    return suite

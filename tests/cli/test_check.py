@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cli_helpers import write
+from cli_helpers import labelled, with_cache_folder, write
 
 from pytest_lmcache.cli.main import main
 from pytest_lmcache.keys.strategies import strategy
@@ -229,13 +229,6 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def labelled(path, label):
-    """A cassette whose first line names its owner."""
-    write(path, "x")
-    path.write_text(f"# pytest-lmcache cassette of {label}\n{path.read_text()}")
-    return path
-
-
 def findings(capsys, *arguments):
     """What the command finds, by kind, path and text, and its notes."""
     capsys.readouterr()
@@ -295,9 +288,9 @@ def test_tests_that_are_not_known_have_no_orphans(project, capsys, how):
 @pytest.mark.slow
 def test_what_the_last_full_run_did_not_use(suite, capsys, monkeypatch):
     """Recordings that no test asked for are found after a full run, not after a partial one, nor if the file changed."""
-    at = suite.options.index("no:cacheprovider")
-    suite.options = (*suite.options[: at - 1], *suite.options[at + 1 :])
-    suite.test("def test_one(lm_cache): ask('one'), ask('two')\ndef test_two(lm_cache): ask('three')\n")
+    with_cache_folder(suite).test(
+        "def test_one(lm_cache): ask('one'), ask('two')\ndef test_two(lm_cache): ask('three')\n"
+    )
     suite.record()
     monkeypatch.chdir(suite.folder)
     test = suite.folder / "test_it.py"

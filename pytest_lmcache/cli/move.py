@@ -1,0 +1,114 @@
+"""The command ``move``: gives cassettes to the tests that have new names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pytest_lmcache.cli.frame import FINE, FOUND, Command, Misuse
+from pytest_lmcache.cli.output import json_option, print_json, safe
+from pytest_lmcache.cli.project import Project, files_below, shown
+from pytest_lmcache.cli.suite import suite_of
+from pytest_lmcache.cli.targets import NodeId, is_of_vcrpy
+from pytest_lmcache.maintenance.move import Candidates, Move, candidates, move, moves_between
+from pytest_lmcache.maintenance.suite import Suite
+from pytest_lmcache.maintenance.usage import collect_all
+from pytest_lmcache.wording import counted
+
+_PAIR = 2
+
+
+@click.command(
+    "move",
+    cls=Command,
+    example="pytest-lmcache move tests/test_a.py::test_plan tests/test_a.py::test_route\npytest-lmcache move --yes",
+)
+@click.argument("names", nargs=-1, metavar="[OLD NEW]")
+@click.option("--yes", is_flag=True, help="Without OLD and NEW: move what was found.")
+@json_option
+def command(names: tuple[str, ...], *, yes: bool, as_json: bool) -> int:
+    """Move the cassettes of renamed tests, classes, files or folders from OLD to NEW.
+
+    OLD and NEW are node ids, test files or folders; the tests have their new names already. Without them the command
+    finds cassettes without a test that fit tests without a cassette, and moves them with --yes. It never overwrites a
+    cassette, and it writes the new names into the comments above.
+    """
+    if len(names) not in {0, _PAIR}:
+        raise click.UsageError("move takes OLD and NEW, or neither of them.")
+    project = Project.find([NodeId.parse(name, Path.cwd()).file for name in names])
+    paths = [
+        path for folder in project.cassette_folders() for path in files_below(folder) if not is_of_vcrpy(path)
+    ]
+    suite = collect_all(suite_of(project), paths)
+    if names:
+        old, new = (_from_rootdir(name, suite) for name in names)
+        found = Candidates(tuple(moves_between(old, new, paths, suite)), ())
+    else:
+        found = candidates(paths, suite)
+    is_done = bool(names) or yes
+    if is_done:
+        move(found.moves, shown)
+    if as_json:
+        _print_json(found, done=is_done)
+    else:
+        _print(found, done=is_done)
+    for note in found.notes:
+        click.echo(safe(f"note: {note}"), err=True)
+    return FOUND if found.undecided or (found.moves and not is_done) else FINE
+
+
+def _from_rootdir(name: str, suite: Suite) -> str:
+    """A node id or a path, seen from rootdir as in a cassette."""
+    file, separator, rest = name.partition("::")
+    path = Path(os.path.normpath(Path.cwd() / file))
+    if not path.is_relative_to(suite.rootdir):
+        raise Misuse(f"{name} is outside of rootdir, {suite.rootdir}.")
+    return f"{path.relative_to(suite.rootdir).as_posix()}{separator}{rest}"
+
+
+def _print(found: Candidates, *, done: bool) -> None:
+    verb = "moved" if done else "would move"
+    for each in found.moves:
+        why = f" ({each.why})" if each.why else ""
+        click.echo(safe(f"{verb} {each.old}\n   to {each.new}{why}"))
+    for orphan, why in found.undecided:
+        click.echo(safe(f"not moved: {orphan.label}: {why}"))
+    click.echo(_total(found.moves, done=done))
+    if found.moves and not done:
+        click.echo("To move them: pytest-lmcache move --yes")
+    if found.undecided:
+        click.echo(
+            "To move one by hand: pytest-lmcache move OLD NEW. To remove those of deleted tests: pytest-lmcache prune"
+        )
+
+
+def _total(moves: Sequence[Move], *, done: bool) -> str:
+    if not moves:
+        return "nothing to move"
+    return f"{counted(len(moves), 'cassette')} {'moved' if done else 'to move'}"
+
+
+def _print_json(found: Candidates, *, done: bool) -> None:
+    print_json(
+        {
+            "moved": done,
+            "moves": [
+                {
+                    "from": shown(each.path),
+                    "to": shown(each.target),
+                    "old": each.old,
+                    "new": each.new,
+                    "why": each.why,
+                }
+                for each in found.moves
+            ],
+            "undecided": [
+                {"path": shown(orphan.path), "test": orphan.label, "why": why}
+                for orphan, why in found.undecided
+            ],
+            "notes": [*found.notes],
+        }
+    )
