@@ -54,8 +54,9 @@ class MissDetails:
     name. ``nearest`` is the place of the nearest recording in the cassette, from 1, None if there is none;
     ``differences`` are those from it; ``tokens`` (input and output) and ``usd`` are what it cost (None: unknown).
     ``normalizers`` are all that have to be set for it to answer; ``folder_normalizers`` those that have to be set
-    before the call is recorded, since it names a folder of this machine. ``is_extra``: every recording of the
-    cassette had answered another call by then. ``reads_on``: a stream is read further than it was recorded.
+    before the call is recorded, since it names a folder of this machine. ``is_compared``: False for a later miss
+    of a test with many. ``is_extra``: every recording of the cassette had answered another call by then. ``reads_on``:
+    a stream is read further than it was recorded.
     """
 
     cause: MissCause
@@ -72,6 +73,7 @@ class MissDetails:
     usd: float | None = None
     normalizers: tuple[str, ...] = ()
     folder_normalizers: tuple[str, ...] = ()
+    is_compared: bool = True
     is_extra: bool = False
     reads_on: bool = False
     elsewhere: Elsewhere | None = None
@@ -163,7 +165,7 @@ class Misses:
         searched = (f"{path}: {size} recording{'s' if size != 1 else ''}, none with this key.",)
         self._compared += 1
         if self._compared > MAX_COMPARED:
-            return _miss(details(cause=MissCause.NOT_RECORDED, searched=searched))
+            return _miss(details(cause=MissCause.NOT_RECORDED, searched=searched, is_compared=False))
         return _miss(self._compare(partial(details, searched=searched), call, cassette, strategy, used))
 
     def _compare(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +16,7 @@ from pytest_lmcache.wording import counted, dollars
 if TYPE_CHECKING:
     from pytest_lmcache.call_record import CallRecord
     from pytest_lmcache.layers.stack import Stats
+    from pytest_lmcache.miss_causes import Miss
     from pytest_lmcache.recorder import Recorder
 
 SHOWN = 10  # tests of a list
@@ -75,17 +75,14 @@ class Facts(Additive):
     """What one test, or one shared fixture, did.
 
     ``usage`` is by outcome and model; an outcome is ``replayed``, ``recorded``, ``cached`` (answered by the provider
-    and only cached), ``live`` (not stored at all), ``fault`` and
-    ``reply`` (of the test), or the name of the cache layer that answered. ``replayable``
-    counts the misses that ``normalizers`` would replay. ``missed_in`` counts misses by where they are recorded from:
-    pytest's command line (``test``), or the code of a ``use_cassette`` (``block``). ``not_recorded`` is by reason.
+    and only cached), ``live`` (not stored at all), ``fault`` and ``reply`` (of the test), or the name of the cache
+    layer that answered. ``misses`` has the misses as data, see `pytest_lmcache.miss_causes.Miss`. ``not_recorded`` is
+    by reason.
     """
 
     usage: dict[str, dict[str, Usage]] = field(default_factory=dict)
     missed: int = 0
-    missed_in: dict[str, int] = field(default_factory=dict)
-    replayable: int = 0
-    normalizers: list[str] = field(default_factory=list)
+    misses: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0  # calls that no recording can answer
     refused_late: int = 0  # calls made after the test had ended
     over_budget: int = 0  # calls that were not sent because the budget was spent
@@ -121,22 +118,15 @@ class Facts(Additive):
             if call.failure is not None and call.failure.replays:
                 self.errors.append(call.failure.why.what)
 
-    def add_fault(self, fault: BaseException, place: str, *, counted: bool) -> None:
-        """Count a miss or a refused call; ``counted``: the test's own facts have it already."""
+    def add_fault(self, fault: BaseException) -> None:
+        """Count a miss, a refused call, or one that the budget did not allow."""
         if isinstance(fault, BudgetExceeded):
-            self.over_budget += not counted
+            self.over_budget += 1
             return
         # No miss is an Exception; no recording answers an unsupported call.
         is_miss = not isinstance(fault, Exception | UnsupportedCall)
-        if is_miss:
-            self.missed_in[place] = self.missed_in.get(place, 0) + 1
-        if counted:
-            return
         self.missed += is_miss
         self.refused += not is_miss
-        if names := getattr(fault, "normalizers", ()):
-            self.replayable += 1
-            self.normalizers += [name for name in names if name not in self.normalizers]
 
 
 def outcome_of(call: CallRecord, *, passed: bool) -> str:
@@ -178,8 +168,13 @@ class Summary(Additive):
             if value.source:
                 outcome = outcome_of(value, passed=passed)
                 facts.values[outcome] = facts.values.get(outcome, 0) + 1
-        for fault in recorder.faults:
-            facts.add_fault(fault, "block" if recorder.commands.block else "test", counted=counted_by_test)
+        for fault in () if counted_by_test else recorder.faults:
+            facts.add_fault(fault)
+        if recorder.faults:
+            from pytest_lmcache.miss_causes import misses_of
+
+            found = misses_of(recorder, test, counted_by_test=counted_by_test)
+            facts.misses = [miss.to_plain() for miss in found]
         if recorder.mode is not Mode.LIVE:
             for reason, what in recorder.not_recorded:
                 facts.not_recorded.setdefault(reason.value, []).append(what)
@@ -265,17 +260,26 @@ class Summary(Additive):
         """A fact of the tests that have it."""
         return {test: value for test, facts in self.tests.items() if (value := getattr(facts, name))}
 
+    @property
+    def misses(self) -> list[Miss]:
+        """The misses of all tests."""
+        from pytest_lmcache.miss_causes import Miss
+
+        return [Miss.from_plain(miss) for facts in self.tests.values() for miss in facts.misses]
+
     # ------------------------------------------------------------ text
 
-    def render(self, *, durations: int | None = None, verbose: bool = False) -> Iterator[str]:
-        """The lines of the summary.
+    def render(
+        self, *, misses: Iterable[str] = (), durations: int | None = None, verbose: bool = False
+    ) -> Iterator[str]:
+        """The lines of the summary, with the lines of the misses among them.
 
         ``durations`` is how many of the tests are listed that are slowest to record, 0 for all. ``verbose`` adds each
         model, and the requests to each layer.
         """
         yield from self._calls(verbose=verbose)
         yield from self._files()
-        yield from self._misses()
+        yield from misses
         yield from self._tests()
         if durations is not None:
             yield from self._slowest(durations)
@@ -343,26 +347,10 @@ class Summary(Additive):
             yield f"{counted(len(removed), 'cassette')} removed because {whose} made no calls:"
             yield from _shortened([f"  {file}" for file in removed])
 
-    def _misses(self) -> Iterator[str]:
-        # Normalizers would replay all that missed.
-        mended = {test: facts for test, facts in self.tests.items() if 0 < facts.replayable == facts.missed}
-        missed = {test: number for test, number in self._by_test("missed").items() if test not in mended}
-        places = {place for facts in self.tests.values() for place in facts.missed_in}
-        block = 'use_cassette(…, mode="record")'
-        ways = [way for place, way in (("test", "pytest --lm-record"), ("block", block)) if place in places]
-        record = f"{', or '.join(ways)}{',' * (len(ways) > 1)}"
-        yield from _list(
-            f"missed in {counted(len(missed), 'test')} ({record} records what is missing)", missed
-        )
-        names = json.dumps(sorted({name for facts in mended.values() for name in facts.normalizers}))
-        setting = f"{'' if 'block' in places else 'lm_'}normalize = {names}"
-        title = f"missed in {counted(len(mended), 'test')} ({setting} makes them replay)"
-        yield from _list(title, {test: ", ".join(facts.normalizers) for test, facts in mended.items()})
+    def _tests(self) -> Iterator[str]:
         refused = self._by_test("refused")
         title = f"{counted(len(refused), 'test')} failed for reasons that recording cannot fix; see their messages"
         yield from _list(title, refused)
-
-    def _tests(self) -> Iterator[str]:
         late = self._by_test("refused_late")
         yield from _list(
             f"{counted(sum(late.values()), 'call')} refused because the test had ended; join its threads and await its "

@@ -66,6 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[run_key] = run
     config.pluginmanager.register(RunHooks(run), "lmcache-run")
     config.pluginmanager.register(run.notes, "lmcache-notes")
+    config.pluginmanager.register(run.misses, "lmcache-misses")
+    config.pluginmanager.register(run.recorders.renamed, "lmcache-renamed")
     if run.observer.page is not None:
         config.pluginmanager.register(run.observer.page, "lmcache-report")
     config.pluginmanager.register(run.budget, "lmcache-budget")
@@ -114,12 +116,16 @@ class RunHooks:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the summary of the run's calls."""
-        observer = self.run.observer
+        observer, misses = self.run.observer, self.run.misses
+        misses.show_all(terminalreporter)
         if not observer.has_counted or observer.summary.is_empty:
             return
         terminalreporter.write_sep("=", "language-model calls")
         durations, verbose = self.run.durations, self.config.get_verbosity() > 0
-        for line in observer.summary.render(durations=durations, verbose=verbose):
+        lines = observer.summary.render(
+            misses=misses.lines(verbose=verbose), durations=durations, verbose=verbose
+        )
+        for line in [*lines, *misses.commands(terminalreporter)]:
             terminalreporter.write_line(line)
 
     @pytest.hookimpl(trylast=True)

@@ -15,6 +15,7 @@ from pytest_lmcache.cassette_folders import base_folder, cassette_folder, folder
 from pytest_lmcache.commands import Commands, quoted
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.plugin.cassette_paths import Owner, find_cassette, hints
+from pytest_lmcache.plugin.renamed_tests import RenamedTests
 from pytest_lmcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class NodeRecorders:
         self.settings = settings
         self.command_line = command_line
         self.backend = backend
+        self.renamed = RenamedTests(config, self)
         self.created: set[Path | None] = set()  # cassettes that did not exist before this run
         self.existed: dict[Path, bool] = {}  # which named cassettes existed when the tests were collected
         self.of_fixtures: set[Path | None] = set()  # cassettes of shared fixtures that were set up
@@ -128,6 +130,7 @@ class NodeRecorders:
             commands=test_commands(self.config, owner.nodeid, node.path),
             created_this_run=path in self.created,
             backend=self.backend,
+            elsewhere=self.renamed.finder(owner, settings),
             where=lambda: hints(
                 owner.cassette_by_base(settings), owner.file, self.config.rootpath, self.config.inipath
             ),

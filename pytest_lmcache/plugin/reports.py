@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_lmcache.errors import REPORTED, CassetteMiss, LMCacheError
+from pytest_lmcache.plugin.miss_reports import note_miss
 from pytest_lmcache.plugin.node_recorders import missed_key, passed_key, recorder_key
 from pytest_lmcache.settings import Mode
 
@@ -66,6 +67,9 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
         item.stash[passed_key] = False
         del report.wasxfail
         report.outcome, report.longrepr = "failed", str(faults[0])
+        note_miss(report, faults[0])
+    # An error of a child process is another exception with the same text.
+    note_miss(report, next((fault for fault in faults if str(fault) == str(failure)), failure))
     if failure is not None and recorder is not None:
         if recorder.mode is not Mode.LIVE and recorder.not_recorded:
             from pytest_lmcache.not_recorded import advice
@@ -77,7 +81,6 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
 
         if sources := answer_sources.advice(recorder):
             report.sections.append(("language-model calls of this failure", sources))
-    # An error of a child process is another exception with the same text.
     if report.failed and faults and str(failure) not in map(str, faults):
         report.sections.append(("language-model calls that missed", "\n\n".join(map(str, faults))))
 

@@ -21,6 +21,7 @@ from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.plugin import inputs
 from pytest_lmcache.plugin.budget import Budget
 from pytest_lmcache.plugin.cassette_paths import find_cassette, hints, test_owner
+from pytest_lmcache.plugin.miss_reports import MissReports
 from pytest_lmcache.plugin.node_recorders import (
     NodeRecorders,
     check_names,
@@ -61,6 +62,7 @@ class Run:
         if for_run.report is not None:
             self.observer.page = ReportPage(config, for_run.report, self.mode)
         self.budget = Budget(config, self.observer, for_run.budget, for_run.unknown_price)
+        self.misses = MissReports(config, self.observer)
         self.recorders = NodeRecorders(
             config, self.settings, command_line, lambda: given_backend(self.observer.current)
         )
