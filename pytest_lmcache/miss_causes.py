@@ -9,10 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 from pytest_lmcache.clock import seconds_since
-from pytest_lmcache.errors import CassetteError, CassetteMiss, MissCause, UnsupportedCall, shorten
+from pytest_lmcache.errors import (
+    BudgetExceeded,
+    CassetteError,
+    CassetteMiss,
+    MissCause,
+    UnsupportedCall,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from pytest_lmcache.cassette.document import Entry
@@ -189,6 +196,11 @@ def _plain(value: Any) -> Any:
 # ---- made from a recorder ------------------------------------------------------------------------------
 
 
+def is_miss(fault: BaseException | None) -> TypeGuard[CassetteMiss]:
+    """Whether a fault is a call that a recording would answer."""
+    return isinstance(fault, CassetteMiss) and not isinstance(fault, UnsupportedCall | BudgetExceeded)
+
+
 def misses_of(recorder: Recorder, test: str, *, counted_by_test: bool = False) -> list[Miss]:
     """Return the misses of a test, or of a block in it, as data.
 
@@ -197,7 +209,7 @@ def misses_of(recorder: Recorder, test: str, *, counted_by_test: bool = False) -
     """
     found = []
     for fault in recorder.faults:
-        if isinstance(fault, CassetteMiss) and not isinstance(fault, UnsupportedCall):
+        if is_miss(fault):
             details: MissDetails | None = fault.details
             if details is None:
                 if not counted_by_test:
@@ -346,8 +358,9 @@ def _with_costs(misses: list[Miss], recorder: Recorder) -> Iterator[Miss]:
         ]
     elif misses[0].mend is not Mend.REWRITE:
         entries = list(_not_asked(entries, recorder))
-    cost = sum(map(_cost_of_entry, entries), start=Cost())
-    unknown = max(0, len(misses) - len(entries))
+    costs = [cost for entry in entries if (cost := _cost_of_entry(entry)) is not None]
+    cost = sum(costs, start=Cost())
+    unknown = max(0, len(misses) - len(costs))
     yield replace(misses[0], cost=cost + Cost(unknown=unknown))
     for miss in misses[1:]:
         yield replace(miss, cost=Cost())
@@ -355,7 +368,7 @@ def _with_costs(misses: list[Miss], recorder: Recorder) -> Iterator[Miss]:
 
 def _not_asked(entries: Iterable[Entry], recorder: Recorder) -> Iterator[Entry]:
     """The recordings that answered none of the recorder's calls."""
-    used = {(call.key, call.nth) for call in recorder.calls if call.source == "cassette"}
+    used = {(call.key, call.nth) for call in recorder.everything if call.source == "cassette"}
     numbers: Counter[str] = Counter()
     for entry in entries:
         if (entry.key, numbers[entry.key]) not in used:
@@ -363,8 +376,11 @@ def _not_asked(entries: Iterable[Entry], recorder: Recorder) -> Iterator[Entry]:
         numbers[entry.key] += 1
 
 
-def _cost_of_entry(entry: Entry) -> Cost:
+def _cost_of_entry(entry: Entry) -> Cost | None:
+    """The cost of a recording, None for a value that is no call of a model."""
     try:
+        if entry.call().is_value:
+            return None
         answer = entry.answer()
     except CassetteError:
         return Cost(unknown=1)

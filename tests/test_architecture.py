@@ -225,6 +225,8 @@ MAY_IMPORT = {
         "call_record cassette.document cassette.file commands errors interaction keys.strategies nearest "
         "settings volatile_values"
     ),
+    "miss_causes": "cassette.document clock errors miss nearest recorder word_diff",
+    "miss_groups": "commands miss_causes word_diff wording",
     "nearest": "errors interaction keys.plain word_diff",
     "not_recorded": "",
     "observer": "errors recorder",
@@ -246,20 +248,28 @@ MAY_IMPORT = {
         "errors maintenance.suite plugin.cassette_paths plugin.hooks plugin.node_recorders plugin.run "
         "run_record settings"
     ),
+    "plugin.miss_reports": "commands errors miss_causes miss_groups plugin.observer word_diff wording",
     "plugin.node_recorders": (
-        "cassette.names cassette_folders commands errors plugin.cassette_paths recorder session settings"
+        "cassette.names cassette_folders commands errors plugin.cassette_paths plugin.renamed_tests "
+        "recorder session settings"
     ),
     "plugin.observer": (
         "cassette_folders errors not_recorded observer origins plugin.report_page plugin.reports "
         "plugin.run_notes recorder settings summary"
     ),
     "plugin.options": "environment errors setting_kinds settings",
+    "plugin.renamed_tests": (
+        "cassette_folders errors miss plugin.cassette_paths plugin.node_recorders settings"
+    ),
     "plugin.report_page": "clock recorder report.data report.page report.page_path settings",
-    "plugin.reports": "answer_sources errors not_recorded plugin.node_recorders recorder settings",
+    "plugin.reports": (
+        "answer_sources errors not_recorded plugin.miss_reports plugin.node_recorders recorder settings"
+    ),
     "plugin.run": (
         "cassette_folders children.starts errors keys.normalizers libraries libraries.import_hook "
-        "origins plugin.budget plugin.cassette_paths plugin.inputs plugin.node_recorders plugin.observer "
-        "plugin.options plugin.report_page plugin.run_notes recorder scopes session settings"
+        "origins plugin.budget plugin.cassette_paths plugin.inputs plugin.miss_reports "
+        "plugin.node_recorders plugin.observer plugin.options plugin.report_page plugin.run_notes "
+        "recorder scopes session settings"
     ),
     "plugin.run_notes": "clock recorder run_record settings",
     "plugin.shared_fixtures": (
@@ -318,7 +328,9 @@ MAY_IMPORT = {
     ),
     "staged_delay": "clock",
     "stream_chunks": "",
-    "summary": "answer_sources call_record errors layers.stack not_recorded recorder settings wording",
+    "summary": (
+        "answer_sources call_record errors layers.stack miss_causes not_recorded recorder settings wording"
+    ),
     "tags": "",
     "time_limit": "errors",
     "volatile_values": "errors interaction keys.normalizers keys.strategies nearest",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lmcache.errors import CassetteMiss, UnsupportedCall
+from pytest_lmcache.errors import CassetteMiss
 from pytest_lmcache.wording import counted
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ MOST_TESTS_OF_FILE = 3  # more are recorded by naming the file
 
 def note_miss(report: pytest.TestReport, fault: BaseException | None) -> None:
     """Have a report tell which miss its test failed with, also in another process."""
-    if isinstance(fault, CassetteMiss) and not isinstance(fault, UnsupportedCall):
-        from pytest_lmcache.miss_causes import miss_of
+    if isinstance(fault, CassetteMiss):
+        from pytest_lmcache.miss_causes import is_miss, miss_of
 
-        report.lmcache_miss = miss_of(fault, "").digest  # type: ignore[attr-defined]
+        if is_miss(fault):
+            report.lmcache_miss = miss_of(fault, "").digest  # type: ignore[attr-defined]
 
 
 def _digest(report: Any) -> str:

@@ -278,7 +278,7 @@ def test_miss_in_a_task_group(suite):
     """)
     result = suite.run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E*CassetteMiss: No recording*", "FAILED *CassetteMiss: No recordin*"])
+    result.stdout.fnmatch_lines(["E*CassetteMiss: No recording*", "FAILED *CassetteMiss: never recorded*"])
 
 
 WEB = """
@@ -311,7 +311,7 @@ def test_miss_in_an_endpoint(suite, way):
     result = suite.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["test_it.py:*: *", "E*CassetteMiss: No recording answers*", "FAILED *CassetteMiss: No recordin*"]
+        ["test_it.py:*: *", "E*CassetteMiss: No recording answers*", "FAILED *CassetteMiss: never recorded*"]
     )
     lines = result.stdout.lines
     assert len([line for line in lines if line.startswith("E") and "No recording answers" in line]) == 1

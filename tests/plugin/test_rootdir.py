@@ -63,7 +63,7 @@ def test_each_package_has_its_own(monorepo, monkeypatch):
 
 def test_the_command_of_a_miss_mends_the_full_run(monorepo):
     """It records with the rootdir of the run that missed, so that the same run passes next."""
-    text = monorepo.run().stdout.str()
+    text = monorepo.run("-vv").stdout.str()
     assert f"rootdir    {monorepo.folder}, from pyproject.toml" in text
     commands = {
         line.partition("Record it:  pytest ")[2] for line in text.splitlines() if "Record it:" in line
@@ -180,6 +180,6 @@ def test_blocks_have_one_cassette_too(suite, monkeypatch):
             f"*rootdir    {suite.folder}/pkg, from pyproject.toml",
             f"*Found      {suite.folder}/cassettes/one.yaml: recorded with another rootdir.*",
             '*set lm_cassette_dir = "{test_dir}/cassettes" and record again.*',
-            'missed in 1 test (use_cassette(…, mode="record") records what is missing):',
+            'Record:     use_cassette("cassettes/one.yaml", mode="record")',
         ]
     )

@@ -30,7 +30,9 @@ def test_a_miss_belongs_to_its_own_test(suite):
     result.stdout.fnmatch_lines(
         [
             "*1 recorded, 1 missed*",
-            'missed in 1 test (use_cassette(…, mode="record") records what is missing):',
+            "never recorded, 1 call in 1 test",
+            "  test_it.py::test_2",
+            'Record:     use_cassette("other.yaml", mode="record")',
         ]
     )
     result.stdout.no_fnmatch_line("*test_3*")
