@@ -248,7 +248,7 @@ MAY_IMPORT = {
         "errors maintenance.suite plugin.cassette_paths plugin.hooks plugin.node_recorders plugin.run "
         "run_record settings"
     ),
-    "plugin.miss_reports": "commands errors miss_causes miss_groups plugin.observer word_diff wording",
+    "plugin.miss_reports": "commands miss_causes miss_groups plugin.observer word_diff wording",
     "plugin.node_recorders": (
         "cassette.names cassette_folders commands errors plugin.cassette_paths plugin.renamed_tests "
         "recorder session settings"
@@ -258,12 +258,10 @@ MAY_IMPORT = {
         "plugin.run_notes recorder settings summary"
     ),
     "plugin.options": "environment errors setting_kinds settings",
-    "plugin.renamed_tests": (
-        "cassette_folders errors miss plugin.cassette_paths plugin.node_recorders settings"
-    ),
+    "plugin.renamed_tests": "cassette_folders errors miss plugin.cassette_paths settings",
     "plugin.report_page": "clock recorder report.data report.page report.page_path settings",
     "plugin.reports": (
-        "answer_sources errors not_recorded plugin.miss_reports plugin.node_recorders recorder settings"
+        "answer_sources errors miss_causes not_recorded plugin.node_recorders recorder settings"
     ),
     "plugin.run": (
         "cassette_folders children.starts errors keys.normalizers libraries libraries.import_hook "

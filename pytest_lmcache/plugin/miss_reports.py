@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lmcache.errors import CassetteMiss
 from pytest_lmcache.wording import counted
 
 if TYPE_CHECKING:
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
 SHOWN_LATER = 5  # later failures of a cause that FAILURES shows
 ALL_IN_FULL = 2  # as -vv
 MOST_TESTS_OF_FILE = 3  # more are recorded by naming the file
-
-
-def note_miss(report: pytest.TestReport, fault: BaseException | None) -> None:
-    """Have a report tell which miss its test failed with, also in another process."""
-    if isinstance(fault, CassetteMiss):
-        from pytest_lmcache.miss_causes import is_miss, miss_of
-
-        if is_miss(fault):
-            report.lmcache_miss = miss_of(fault, "").digest  # type: ignore[attr-defined]
 
 
 def _digest(report: Any) -> str:

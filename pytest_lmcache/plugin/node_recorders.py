@@ -14,7 +14,7 @@ import pytest
 from pytest_lmcache.cassette_folders import base_folder, cassette_folder, folders_between, relative
 from pytest_lmcache.commands import Commands, quoted
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.plugin.cassette_paths import Owner, find_cassette, hints
+from pytest_lmcache.plugin.cassette_paths import Owner, find_cassette, hints, test_owner
 from pytest_lmcache.plugin.renamed_tests import RenamedTests
 from pytest_lmcache.settings import Mode, Settings
 
@@ -84,7 +84,7 @@ class NodeRecorders:
         self.settings = settings
         self.command_line = command_line
         self.backend = backend
-        self.renamed = RenamedTests(config, self)
+        self.renamed = RenamedTests(config, self._cassette_of)
         self.created: set[Path | None] = set()  # cassettes that did not exist before this run
         self.existed: dict[Path, bool] = {}  # which named cassettes existed when the tests were collected
         self.of_fixtures: set[Path | None] = set()  # cassettes of shared fixtures that were set up
@@ -137,6 +137,9 @@ class NodeRecorders:
         )
         recorder.keeps_unused |= path in self.used
         return recorder
+
+    def _cassette_of(self, item: pytest.Item) -> Path:
+        return self.cassette(test_owner(item), self.settings_of(item), item.nodeid)[1]
 
     def cassette(self, owner: Owner, settings: Settings, source: str) -> tuple[Path, Path]:
         """The base folder and the path of the owner's cassette, or of the one that the settings name.

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from pytest_lmcache.cassette_folders import TEST_DIR, base_folder, cassette_folder, relative
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.plugin.cassette_paths import Owner, test_owner
+from pytest_lmcache.plugin.cassette_paths import Owner
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_lmcache.miss import Elsewhere
-    from pytest_lmcache.plugin.node_recorders import NodeRecorders
     from pytest_lmcache.settings import Settings
 
 MOST_FILES = 10_000  # cassettes that are searched
@@ -28,11 +27,14 @@ SKIPPED = frozenset({"node_modules", "build", "dist", "__pycache__", "site-packa
 
 
 class RenamedTests:
-    """The cassettes that no collected test owns, by the keys of their recordings; read when a call first misses."""
+    """The cassettes that no collected test owns, by the keys of their recordings; read when a call first misses.
 
-    def __init__(self, config: pytest.Config, recorders: NodeRecorders) -> None:
+    ``cassette_of`` gives the path of a test's cassette.
+    """
+
+    def __init__(self, config: pytest.Config, cassette_of: Callable[[pytest.Item], Path]) -> None:
         self.config = config
-        self.recorders = recorders
+        self.cassette_of = cassette_of
         self.collected: list[pytest.Item] = []  # the deselected too
         self._by_key: dict[Path, dict[str, list[Elsewhere]]] = {}
 
@@ -107,11 +109,7 @@ class RenamedTests:
         owned = set()
         for item in self.collected:
             try:
-                owned.add(
-                    self.recorders.cassette(test_owner(item), self.recorders.settings_of(item), item.nodeid)[
-                        1
-                    ]
-                )
+                owned.add(self.cassette_of(item))
             except SettingsError:  # the test fails with it
                 continue
         return owned

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_lmcache.errors import REPORTED, CassetteMiss, LMCacheError
-from pytest_lmcache.plugin.miss_reports import note_miss
 from pytest_lmcache.plugin.node_recorders import missed_key, passed_key, recorder_key
 from pytest_lmcache.settings import Mode
 
@@ -67,9 +66,9 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
         item.stash[passed_key] = False
         del report.wasxfail
         report.outcome, report.longrepr = "failed", str(faults[0])
-        note_miss(report, faults[0])
+        _note_miss(report, faults[0])
     # An error of a child process is another exception with the same text.
-    note_miss(report, next((fault for fault in faults if str(fault) == str(failure)), failure))
+    _note_miss(report, next((fault for fault in faults if str(fault) == str(failure)), failure))
     if failure is not None and recorder is not None:
         if recorder.mode is not Mode.LIVE and recorder.not_recorded:
             from pytest_lmcache.not_recorded import advice
@@ -83,6 +82,15 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
             report.sections.append(("language-model calls of this failure", sources))
     if report.failed and faults and str(failure) not in map(str, faults):
         report.sections.append(("language-model calls that missed", "\n\n".join(map(str, faults))))
+
+
+def _note_miss(report: pytest.TestReport, fault: BaseException | None) -> None:
+    """Have a report tell which miss its test failed with, also in another process."""
+    if isinstance(fault, CassetteMiss):
+        from pytest_lmcache.miss_causes import is_miss, miss_of
+
+        if is_miss(fault):
+            report.lmcache_miss = miss_of(fault, "").digest  # type: ignore[attr-defined]
 
 
 def _note_outcome(

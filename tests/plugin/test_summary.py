@@ -228,7 +228,7 @@ def test_many_tests_are_not_all_listed(suite):
     """)
     lines = summary_lines(suite.run())
     assert lines[0] == "0 replayed"
-    assert len(lines) == 3 + 10 + 1
+    assert len(lines) == 2 + 10 + 1
     assert lines[-1] == "  … and 2 more tests"
 
 
