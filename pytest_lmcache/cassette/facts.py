@@ -98,9 +98,10 @@ def facts_of(path: Path) -> CassetteFacts:
 
 
 def named_owner(data: bytes) -> str:
-    """The test or fixture that the beginning of a cassette names; empty if it names none."""
+    """The test or shared fixture that the beginning of a cassette names; empty if it names none, or several."""
     found = NAMED.match(data)
-    return found[1].decode(errors="replace").strip() if found is not None else ""
+    label = found[1].decode(errors="replace").strip() if found is not None else ""
+    return label if "::" in label or " fixture " in label else ""
 
 
 def _call_facts(entry: Entry) -> CallFacts:

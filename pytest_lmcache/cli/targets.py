@@ -192,15 +192,15 @@ def _named(project: Project, target: str, folders: Sequence[Path]) -> list[Path]
     looked = [*_own_folders(project, node.file)]
     found = [path for folder in looked for path in _of_node(folder, node)]
     if not found:
-        # Tests with `cassette=` share a file, and items of other plugins have names of their own.
-        known = NodeId(node.file, node.names)
+        # Items of other plugins have names of their own; a marker may name a file, or another folder.
         everything = _all(project, folders)
-        found = [path for path in everything if _is_within(owner_of(path), known, project.rootdir)]
+        found = [path for path in everything if _is_within(owner_of(path), node, project.rootdir)]
+        found = found or _collected(project, node)
     if not found:
-        where = ", ".join(dict.fromkeys(shown(folder) for folder in looked))
         raise Misuse(
-            f"{target} has no cassette. Looked in {where}, and for its name in the first lines of "
-            f'{counted(len(_all(project, folders)), "cassette")}.\nTo record it: pytest --lm-record "{target}"'
+            f"{target} has no cassette. Looked in {', '.join(dict.fromkeys(map(shown, looked)))}, for its name in the "
+            f"first lines of {counted(len(everything), 'cassette')}, and in what pytest collects.\n"
+            f'To record it: pytest --lm-record "{target}"'
         )
     return found
 
@@ -223,7 +223,7 @@ def _own_folders(project: Project, file: Path) -> Iterator[Path]:
     """Where the cassettes of a test file may be: below rootdir, or below a folder between that and the file."""
     setting = project.cassette_dir
     base = base_folder(file, project.rootdir)
-    for each in (base, *folders_between(base, file)):
+    for each in (base, *folders_between(base, file.parent)):
         seen_from = test_folder(file) if TEST_DIR in setting else each
         folder = cassette_folder(each, setting, file)
         parts = Path(relative(file, seen_from).removesuffix(".py")).parts
@@ -244,6 +244,18 @@ def _of_node(folder: Path, node: NodeId) -> list[Path]:
         for path in files_below(folder)
         if path == exact or path.name.startswith((f"{exact.stem}.", f"{exact.stem}["))
     ]
+
+
+def _collected(project: Project, node: NodeId) -> list[Path]:
+    """The cassettes of tests as pytest collects them, which takes a while. Raises LMCacheError if pytest fails."""
+    from pytest_lmcache.cli.suite import suite_of
+    from pytest_lmcache.maintenance.suite import collect
+
+    if not node.file.is_file():
+        return []
+    tests = collect(suite_of(project), [str(node.file)]).tests
+    own = (test.cassette for test in tests if _is_within(test.nodeid, node, project.rootdir))
+    return [path for path in own if path is not None and path.is_file()]
 
 
 def _is_within(node_id: str, node: NodeId, rootdir: Path) -> bool:

@@ -99,10 +99,11 @@ def test_from_a_folder_below(suite, monkeypatch):
     assert len(suite()) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("tests/test_a.py::test_none", "tests/test_a.py::test_none has no cassette. Looked in cassettes/tests/test_a"),
+        ("tests/test_a.py::test_none", "tests/test_a.py::test_none has no cassette. Looked in cassettes/tests/test_a, tests/cassettes/test_a, for its name in the first lines of 12 cassettes"),
         ("tests/test_a.py::test_none", 'To record it: pytest --lm-record "tests/test_a.py::test_none"'),
         ("none.yaml", "there is no cassette none.yaml"),
         ("tests/test_a.py::test_o", "has no cassette"),
@@ -113,6 +114,16 @@ def test_what_has_no_cassette(suite, target, said):
     with pytest.raises(Misuse) as error:
         suite(target)
     assert said in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_cassette_that_a_marker_names(suite, tmp_path):
+    """A file that several tests share is found by each of them, since pytest says what their markers name."""
+    text = "import pytest\n\n@pytest.mark.lm_cache(cassette='odes')\ndef test_ode():\n    pass\n"
+    (tmp_path / "tests/test_odes.py").write_text(text)
+    odes = write(tmp_path / "cassettes/odes.yaml", "x")
+    odes.write_text(f"# pytest-lmcache cassette of several tests\n{odes.read_text()}")
+    assert suite("tests/test_odes.py::test_ode") == suite("tests/test_odes.py") == ["odes.yaml"]
 
 
 def test_beside_the_tests(tmp_path, monkeypatch):
