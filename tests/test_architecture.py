@@ -55,6 +55,10 @@ MAY_IMPORT = {
         "cassette.file cli.frame cli.output cli.project cli.suite cli.targets errors keys.strategies "
         "maintenance.check maintenance.usage wording"
     ),
+    "cli.explain": (
+        "cassette.facts cli.frame cli.output cli.project cli.reading cli.suite cli.targets errors "
+        "explanation keys.normalizers keys.strategies settings"
+    ),
     "cli.frame": "errors",
     "cli.list_": "cassette.facts cli.frame cli.output cli.reading cli.targets clock wording",
     "cli.main": "__init__ cli.frame",
@@ -89,7 +93,10 @@ MAY_IMPORT = {
         "call_record cassette.facts cli.frame cli.output cli.reading cli.targets clock interaction wording"
     ),
     "cli.suite": "cli.project maintenance.suite settings",
-    "cli.targets": "cassette.facts cassette.names cassette_folders cli.frame cli.project errors wording",
+    "cli.targets": (
+        "cassette.facts cassette.names cassette_folders cli.frame cli.project cli.suite errors "
+        "maintenance.suite wording"
+    ),
     "cli.upgrade": (
         "cassette.file cli.frame cli.output cli.project cli.targets errors keys.strategies wording"
     ),
@@ -98,6 +105,7 @@ MAY_IMPORT = {
     "conversation": "interaction joined_streams tags",
     "environment": "",
     "errors": "",
+    "explanation": "errors interaction keys.normalizers keys.strategies redact.placeholders",
     "faults": "conversation errors recorder staged_answers staged_calls",
     "fixture": "call_assertions call_record faults not_recorded recorder remembered settings",
     "frozen_time": "cassette.reader clock recorder settings",

@@ -15,6 +15,7 @@ COMMANDS = {
     "show": "pytest_lmcache.cli.show",
     "search": "pytest_lmcache.cli.search",
     "stats": "pytest_lmcache.cli.stats",
+    "explain": "pytest_lmcache.cli.explain",
     "check": "pytest_lmcache.cli.check",
     "scan": "pytest_lmcache.cli.scan",
     "report": "pytest_lmcache.cli.report",
