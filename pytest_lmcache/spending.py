@@ -79,8 +79,10 @@ class Spending:
     def start(self, record: CallRecord, call: Call) -> None:
         """Count a call that is about to be sent. Raises BudgetExceeded if the budget is spent.
 
-        The calls in flight count as what calls of their models have cost on average.
+        The calls in flight count as what calls of their models have cost on average. Values cost nothing.
         """
+        if record.is_value:
+            return
         with self._changing() as ledger:
             self._check(ledger, f"{call.name}()", described(call.request))
             self._expected[record] = ledger.average(record.model)
@@ -88,6 +90,8 @@ class Spending:
 
     def end(self, record: CallRecord, answer: Answer) -> None:
         """Count what a call has cost. One that failed costs nothing, one that was cut off as much as expected."""
+        if record.is_value:
+            return
         with self._changing() as ledger:
             expected = self._expected.pop(record, 0.0)
             self._count_in_flight(ledger)

@@ -63,6 +63,20 @@ def test_values_come_back_as_they_were(path, value):
     assert (type(again), again) == (type(value), value)
 
 
+def test_values_cost_nothing(suite):
+    """A value counts against no budget, and is recorded after the budget is spent."""
+    suite.test(
+        """
+        def test_report(lm_cache):
+            assert lm_cache.remember("a", lambda: 1) == 1
+            ask("hello", model="openai/of-no-known-price")
+            assert lm_cache.remember("b", lambda: 2) == 2
+        """
+    )
+    suite.record("--lm-budget=10", "-o", "lm_unknown_price=10").assert_outcomes(passed=1)
+    assert suite.asked() == 1
+
+
 def test_each_call_gets_its_own_value(path):
     """The n-th value of a name is the n-th recorded one; then ``repeat`` decides; names are apart."""
     numbers = count()
