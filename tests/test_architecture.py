@@ -248,7 +248,7 @@ MAY_IMPORT = {
     "plugin.hooks": (
         "children.boot environment errors fixture layers.redis origins plugin.call_limits "
         "plugin.cassette_paths plugin.import_warnings plugin.inputs plugin.node_recorders plugin.options "
-        "plugin.reports plugin.run plugin.shared_fixtures settings"
+        "plugin.progress plugin.reports plugin.run plugin.shared_fixtures settings"
     ),
     "plugin.import_warnings": "",
     "plugin.inputs": "frozen_time random_seed recorder",
@@ -266,6 +266,7 @@ MAY_IMPORT = {
         "plugin.run_notes recorder settings summary"
     ),
     "plugin.options": "environment errors setting_kinds settings",
+    "plugin.progress": "clock plugin.budget plugin.node_recorders wording",
     "plugin.renamed_tests": "cassette_folders errors miss plugin.cassette_paths settings",
     "plugin.report_page": "clock recorder report.data report.page report.page_path settings",
     "plugin.reports": (

@@ -35,6 +35,7 @@ class Budget:
         self, config: pytest.Config, observer: RunObserver, usd: float | None, unknown_price: float | None
     ) -> None:
         self.usd = usd
+        self.is_watched = False  # whether somebody wants to know what all workers do, without a limit too
         self._config = config
         self._observer = observer
         self._unknown_price = unknown_price
@@ -48,7 +49,8 @@ class Budget:
         return Spending(self.usd, self._unknown_price, self._command_of_test)
 
     @property
-    def _is_used(self) -> bool:
+    def is_used(self) -> bool:
+        """Whether anything may have been counted."""
         return "spending" in vars(self)
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -60,7 +62,7 @@ class Budget:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Give a worker of xdist the file in which all count."""
-        if self.usd is None:
+        if self.usd is None and not self.is_watched:
             return
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="lmcache-"))
@@ -93,7 +95,7 @@ class Budget:
     def _lines(self) -> Iterator[str]:
         from pytest_lmcache.wording import counted, dollars
 
-        if self.usd is None or not self._observer.has_counted or not self._is_used:
+        if self.usd is None or not self._observer.has_counted or not self.is_used:
             return
         ledger, refused = self.spending.ledger(), self._observer.summary.over_budget
         if not (ledger.usd or ledger.unpriced or refused):

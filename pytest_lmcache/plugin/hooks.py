@@ -28,6 +28,7 @@ from pytest_lmcache.plugin.node_recorders import (
     raise_unmet,
 )
 from pytest_lmcache.plugin.options import MARKER, ini_values
+from pytest_lmcache.plugin.progress import Progress
 from pytest_lmcache.plugin.reports import complete_report, shorten_traceback
 from pytest_lmcache.plugin.run import Run
 from pytest_lmcache.plugin.shared_fixtures import set_up_shared
@@ -71,6 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if run.observer.page is not None:
         config.pluginmanager.register(run.observer.page, "lmcache-report")
     config.pluginmanager.register(run.budget, "lmcache-budget")
+    if run.mode is not Mode.REPLAY:
+        config.pluginmanager.register(Progress(config, run.budget), "lmcache-progress")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
