@@ -46,6 +46,10 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
                 raise SettingsError(
                     f"use_cassette() does not take {name}: its first argument is the path of the cassette."
                 )
+        if settings.get("samples") is not None and not settings.get("in_turn"):
+            raise SettingsError(
+                "use_cassette() runs its block once, so it takes samples only in turn: add in_turn=True."
+            )
         self._path = None if path is None else Path(_checked(path))
         self._given = settings
         Settings().updated(settings, "use_cassette()")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.conversation import Conversation, Message, ToolCall, conversation
 from pytest_lmcache.errors import StagedAnswerError, shorten
-from pytest_lmcache.interaction import VALUES, Answer, Call, Interaction
+from pytest_lmcache.interaction import VALUES, Answer, Call, Interaction, copied
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
 
@@ -303,6 +303,23 @@ class CallLog:
     def add(self, record: CallRecord) -> None:
         """Add a call that began elsewhere."""
         self._calls.append(record)
+
+    def earlier_answer(self, record: CallRecord, call: Call) -> Answer | None:
+        """Return the new answer to an earlier identical call with the same number, None if there is none."""
+        same = (record.key, record.nth)
+        earlier = (each for each in self._calls if (each.key, each.nth) == same and each is not record)
+        found = next((each for each in earlier if each.is_answered), None)
+        if found is None:
+            return None
+        answer: Answer | None = found.entry.answer() if found.entry is not None else None
+        if found.interaction is not None:
+            answer = found.interaction.answer
+        if answer is None:
+            return None
+        record.source, record.seconds = "cassette", answer.seconds
+        record.interaction = Interaction(record.key, call, answer, "")
+        record.copy_usage(answer)
+        return answer._replace(data=copied(answer.data))
 
     def give_back(self, record: CallRecord) -> None:
         """Let the next identical call have the number of a call."""

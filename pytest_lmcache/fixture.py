@@ -20,8 +20,10 @@ T = TypeVar("T")
 class LMCacheFixture(Faults):
     """The calls of one test, or of one ``use_cassette`` block, with the faults and replies that it sets up."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, *, sample: int | None = None) -> None:
         self._recorder = recorder
+        self.sample = sample
+        """The number of the sample that the test runs with, from 1; None without ``samples``."""
 
     def __repr__(self) -> str:
         return repr(self._recorder)

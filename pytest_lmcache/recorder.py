@@ -119,6 +119,7 @@ class Recorder(CallLog):
             configuration=configuration,
             find_elsewhere=subject.get("elsewhere", lambda _: None),
         )
+        self._turns = settings.samples if settings.in_turn else None
         self._on_miss = on_miss
         self._spending = spending
         self._open_cassette = NoCassette if self.mode is Mode.LIVE else open_cassette
@@ -169,7 +170,7 @@ class Recorder(CallLog):
             NoCassette() if self.mode is Mode.REWRITE else cassette,
             self.strategy,
             self.redact,
-            repeat=Repeat.ERROR if self._asks else self.settings.repeat,
+            repeat=Repeat.ERROR if self._asks else Repeat.CYCLE if self._turns else self.settings.repeat,
             max_age=self.settings.max_age if self._renews else None,
         )
 
@@ -192,6 +193,8 @@ class Recorder(CallLog):
         with self._lock:
             key, equivalence = self._recordings.key(call, text, fast_path=fast_path)
             nth = self._numbers.take(key)
+            if self._turns and not call.is_value:
+                nth %= self._turns
             found = self._recordings.find(key, nth, ages=not call.is_value)
             record = CallRecord(order, call.name, key, nth, streamed=bool(call.request.get("stream")))
             if fast_path and (found is None or not found[1].is_answered):
@@ -202,7 +205,8 @@ class Recorder(CallLog):
                 self.store.assign_key(record, address, text if is_custom else None)
             self._calls.append(record)
         if found is None:
-            return record, self._unrecorded(record, call)
+            again = self.earlier_answer(record, call) if self._turns else None
+            return record, self._unrecorded(record, call) if again is None else again
         if self.settings.max_age is not None and not call.is_value:
             record.is_old = seconds_since(found[1].recorded()) > self.settings.max_age
             if record.is_old and self.settings.on_expired is OnExpired.FAIL and self.mode.replays:

@@ -127,6 +127,11 @@ def _seed(value: Any) -> Any:
     return seed if type(seed) is int and 0 <= seed < LARGEST_SEED else _refuse(value)
 
 
+def _samples(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and value >= 1 else _refuse(value)
+
+
 def _or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else parse(value)
 
@@ -172,4 +177,5 @@ SEED = Kind(
     "float",
     "a whole number from 0 to 4294967295",
 )
+SAMPLES = Kind(_or_none(_samples), "a whole number, 1 or more, or None for no samples")
 COUNT = Kind(_count, "a whole number, 0 or more")

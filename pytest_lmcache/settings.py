@@ -220,6 +220,12 @@ class Settings(_Group):
     )
     freeze_time: bool = _setting(False, kinds.FLAG, "run the test at the moment of its recording")
     seed: int | None = _setting(None, kinds.SEED, "seed of the test's random numbers, Python's and numpy's")
+    samples: int | None = _setting(
+        None, kinds.SAMPLES, "how many answers to each prompt to record; the test runs once for each", ini=""
+    )
+    in_turn: bool = _setting(
+        False, kinds.FLAG, "let the identical calls of one test take the samples in turn", ini=""
+    )
     share: bool = _setting(False, kinds.FLAG, "let tests use answers that the cache keeps for other tests")
     cache: Any = _setting(None, kinds.CACHE, "the cache behind the cassette", ini="")
     redact: tuple[str, ...] = _setting(

@@ -21,6 +21,7 @@ from pytest_lmcache.cassette_folders import (
     test_folder,
 )
 from pytest_lmcache.errors import SettingsError
+from pytest_lmcache.plugin.samples import PARAMETER
 from pytest_lmcache.settings import Settings
 
 ADVICE = 'For cassettes that no rootdir moves, set lm_cassette_dir = "{test_dir}/cassettes" and record again.'
@@ -82,7 +83,7 @@ def _name(item: pytest.Item) -> str:
     if not isinstance(item, pytest.Function) or callspec is None:
         return item.name
     info: Any = item._fixtureinfo
-    taken = {*info.initialnames, *info.argnames}
+    taken = {PARAMETER, *info.initialnames, *info.argnames}
     taken.update(name for found in info.name2fixturedefs.values() for each in found for name in each.argnames)
     names, ids = list(callspec.params), list(callspec._idlist)
     while names and ids and names[-1] not in taken:

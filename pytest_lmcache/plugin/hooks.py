@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pytest
 from pytest_lmcache.environment import PARENT_VARIABLE
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning, SettingsError, UnsupportedCall
 from pytest_lmcache.origins import coroutine_of
-from pytest_lmcache.plugin import call_limits, import_warnings, inputs
+from pytest_lmcache.plugin import call_limits, import_warnings, inputs, samples
 from pytest_lmcache.plugin.cassette_paths import test_owner
 from pytest_lmcache.plugin.node_recorders import (
     BACKEND,
@@ -84,6 +85,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         run.stop()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize a test over its samples, after its own parameters."""
+    if metafunc.definition.get_closest_marker("lm_cache") is not None:
+        with suppress(SettingsError):  # `check_collected` raises it
+            samples.parametrize(
+                metafunc, metafunc.config.stash[run_key].recorders.settings_of(metafunc.definition)
+            )
+
+
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Show a miss with a traceback of the user's own lines."""
     # Not a wrapper: pytest gives the exception of a unittest.TestCase to the call only in its own hook.
@@ -97,7 +108,7 @@ def lm_cache(request: pytest.FixtureRequest, lm_cache_backend: Any) -> LMCacheFi
     recorder = request.config.stash[run_key].recorder_of(request.node)
     from pytest_lmcache.fixture import LMCacheFixture
 
-    return LMCacheFixture(recorder)
+    return LMCacheFixture(recorder, sample=samples.sample_of(request.node))
 
 
 @pytest.fixture(scope="session")
@@ -285,6 +296,7 @@ def _check_recorded(run: Run, item: pytest.Item, checked: list[Settings]) -> Non
     if names is not None and BACKEND not in names and has_own_backend(item):
         names.insert(0, BACKEND)  # first, since other fixtures may call a model
     settings = run.recorders.settings_of(item)
+    samples.check(item, settings)
     _check_redis(run, item, settings)
     if settings in checked:
         return

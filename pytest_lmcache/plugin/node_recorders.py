@@ -102,7 +102,10 @@ class NodeRecorders:
                     f"cassette={marker.args[0]!r}."
                 )
             settings = settings.updated(marker.kwargs, f"{node.nodeid}: @pytest.mark.lm_cache")
-        return settings.with_values(self.command_line)
+        settings = settings.with_values(self.command_line)
+        # Another sample's answer would be no other answer.
+        is_sampled = settings.samples is not None and not settings.in_turn
+        return settings.with_values({"share": False}) if is_sampled and settings.share else settings
 
     def make(self, session: Session, node: pytest.Item | pytest.Collector, owner: Owner) -> Recorder:
         """A recorder with the settings of a node. Raises SettingsError."""

@@ -21,3 +21,16 @@ def frozen():
 def default_layers(suite):
     """The suite has the layers that there are by default."""
     suite.options = ALONE
+
+
+@pytest.fixture
+def numbered(suite, monkeypatch):
+    """The provider numbers its answers to identical requests."""
+    numbers = {}
+
+    def answer(request):
+        numbers[request.prompt] = numbers.get(request.prompt, 0) + 1
+        return f"answer {numbers[request.prompt]}"
+
+    monkeypatch.setattr(suite.provider, "answer", answer)
+    return suite
