@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from pytest_lmcache.staged_answers import AnswerBuilder, Cut, Rule
     from pytest_lmcache.staged_delay import Delay
 
+# What a call's record says of its answer.
+OF_ANSWER = (
+    *("entry", "interaction", "source", "seconds", "tokens", "cached", "cached_usd", "usd", "is_answered"),
+    *("is_cached", "replaces", "asked_by", "asked_at", "asked_twice", "left_early"),
+)
 SYSTEM_ROLES = frozenset({"system", "developer"})
 UNIT = "\x1f"  # ASCII's unit separator, which no prompt holds
 
@@ -286,6 +291,7 @@ class CallLog:
         self._order = count()
         self._lock = threading.RLock()
         self._numbers = CallNumbers()
+        self._unanswered: dict[CallRecord, Call] = {}
         self.faults: list[BaseException] = []
         self.staged: Staged | None = None  # the faults and replies that the test has set up
 
@@ -303,6 +309,12 @@ class CallLog:
     def add(self, record: CallRecord) -> None:
         """Add a call that began elsewhere."""
         self._calls.append(record)
+
+    def take_over(self, record: CallRecord, other: CallRecord) -> None:
+        """Give a call, which is to be asked, the new answer of an identical call that is not among the calls."""
+        self._unanswered.pop(record, None)
+        for name in OF_ANSWER:
+            setattr(record, name, getattr(other, name))
 
     def earlier_answer(self, record: CallRecord, call: Call) -> Answer | None:
         """Return the new answer to an earlier identical call with the same number, None if there is none."""

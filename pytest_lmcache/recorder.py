@@ -125,7 +125,6 @@ class Recorder(CallLog):
         self._open_cassette = NoCassette if self.mode is Mode.LIVE else open_cassette
         self._open_strategy = open_strategy
         self._cassette: Cassette | NoCassette | None = None
-        self._unanswered: dict[CallRecord, Call] = {}
 
     def __repr__(self) -> str:
         calls = len(self.calls)

@@ -144,10 +144,8 @@ class StagedCalls:
             with self._lock:
                 kept = self._kept.pop((record.key, record.nth), None)
             if kept is not None:
-                before, answer = kept
-                self._recorder.finish(record, call, answer)
-                record.seconds = before.seconds
-                answer = _used_up(answer)
+                self._recorder.take_over(record, kept[0])
+                answer = _used_up(kept[1])
         return record, answer
 
     def _answered(

@@ -244,11 +244,11 @@ MAY_IMPORT = {
         "commands plugin.cassette_paths plugin.node_recorders plugin.observer settings spending wording"
     ),
     "plugin.call_limits": "call_assertions errors plugin.node_recorders",
-    "plugin.cassette_paths": "cassette.names cassette_folders errors settings",
+    "plugin.cassette_paths": "cassette.names cassette_folders errors plugin.samples settings",
     "plugin.hooks": (
         "children.boot environment errors fixture layers.redis origins plugin.call_limits "
         "plugin.cassette_paths plugin.import_warnings plugin.inputs plugin.node_recorders plugin.options "
-        "plugin.progress plugin.reports plugin.run plugin.shared_fixtures settings"
+        "plugin.progress plugin.reports plugin.run plugin.samples plugin.shared_fixtures settings"
     ),
     "plugin.import_warnings": "",
     "plugin.inputs": "frozen_time random_seed recorder",
@@ -279,6 +279,7 @@ MAY_IMPORT = {
         "recorder scopes session settings"
     ),
     "plugin.run_notes": "clock recorder run_record settings",
+    "plugin.samples": "errors settings",
     "plugin.shared_fixtures": (
         "origins plugin.cassette_paths plugin.inputs plugin.node_recorders plugin.run recorder"
     ),
