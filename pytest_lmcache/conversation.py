@@ -48,9 +48,10 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one side says. ``role`` is ``system``, ``developer``, ``user``, ``assistant`` or ``tool``.
+    """What one side says.
 
-    ``tool_call_id`` names the call that a message of role ``tool`` answers.
+    ``role`` is ``system``, ``developer``, ``user``, ``assistant`` or ``tool``; ``value`` for what a test remembered, or
+    a recorded function returned. ``tool_call_id`` names the call that a message of role ``tool`` answers.
     """
 
     role: str
@@ -93,6 +94,8 @@ def conversation(call: Call, answer: Answer | None) -> Conversation:
     request = call.request
     response, error = _answered(answer)
     messages, reasons = _answers(response)
+    if call.is_value:
+        messages, reasons = [Message("value", _text(response["value"]))] if "value" in response else [], []
     if answer is not None and not answer.complete and answer.ended is None:
         reasons = [LEFT_EARLY]
     return Conversation(

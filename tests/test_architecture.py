@@ -89,9 +89,7 @@ MAY_IMPORT = {
         "cassette.facts cli.frame cli.output cli.project cli.reading cli.targets clock conversation "
         "interaction tags wording"
     ),
-    "cli.stats": (
-        "call_record cassette.facts cli.frame cli.output cli.reading cli.targets clock interaction wording"
-    ),
+    "cli.stats": "call_record cassette.facts cli.frame cli.output cli.reading cli.targets clock wording",
     "cli.suite": "cli.project maintenance.suite settings",
     "cli.targets": (
         "cassette.facts cassette.names cassette_folders cli.frame cli.project cli.suite errors "

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from pytest_lmcache.cassette import reader
 from pytest_lmcache.cassette.document import ANSWER, Entry
-from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.interaction import VALUES, Answer, Kind
 
 NAMED = re.compile(rb"\A(?:\xef\xbb\xbf)?# pytest-lmcache cassette of ([^\r\n]*)")
 # As `yaml_writer` and formatters write them; anything else is parsed.
-CALL = re.compile(rb"^call: ([\w.-]+)$", re.MULTILINE)
+CALL = re.compile(rb"^call: ([A-Za-z][\w.-]*)$", re.MULTILINE)
 MODEL = re.compile(rb"^request:\n +model: ([\w./:@+-]*[A-Za-z][\w./@+-]*)$", re.MULTILINE)
 STREAMED = re.compile(rb"^chunks:", re.MULTILINE)
 RESPONSE = re.compile(rb"^response:\n", re.MULTILINE)
@@ -44,6 +44,16 @@ class CallFacts(NamedTuple):
     recorded: str
     entry: Entry
 
+    @property
+    def is_value(self) -> bool:
+        """Whether it asks no model: what a test remembered, or a recorded function returned."""
+        return self.name.startswith(VALUES)
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether it is an answer of a model whose price is not known."""
+        return self.usd is None and self.kind in {Kind.RESPONSE, Kind.STREAM} and not self.is_value
+
 
 @dataclass(frozen=True, slots=True)
 class CassetteFacts:
@@ -57,9 +67,14 @@ class CassetteFacts:
     calls: tuple[CallFacts, ...]
 
     @property
+    def model_calls(self) -> tuple[CallFacts, ...]:
+        """The calls that ask a model."""
+        return tuple(call for call in self.calls if not call.is_value)
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The models that were asked, each once."""
-        return tuple(dict.fromkeys(call.model for call in self.calls))
+        return tuple(dict.fromkeys(call.model for call in self.model_calls))
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -74,7 +89,7 @@ class CassetteFacts:
     @property
     def unpriced(self) -> int:
         """The number of answers whose price is not known."""
-        return sum(call.usd is None and call.kind in {Kind.RESPONSE, Kind.STREAM} for call in self.calls)
+        return sum(call.is_unpriced for call in self.calls)
 
     @property
     def oldest(self) -> str:

@@ -18,7 +18,7 @@ from pytest_lmcache.wording import age, counted, price, size
 # The largest number and the oldest recording come first.
 SORTS: dict[str, Callable[[CassetteFacts], Any]] = {
     "test": lambda facts: facts.path,
-    "calls": lambda facts: -len(facts.calls),
+    "calls": lambda facts: -len(facts.model_calls),
     "models": lambda facts: facts.models,
     "tokens": lambda facts: -sum(facts.tokens),
     "usd": lambda facts: -facts.usd,
@@ -57,7 +57,7 @@ def command(selection: Selection, *, sort: str, reverse: bool, as_json: bool) ->
 def _row(facts: CassetteFacts) -> list[str]:
     return [
         named(facts),
-        f"{len(facts.calls):,}",
+        f"{len(facts.model_calls):,}",
         ", ".join(facts.models),
         f"{sum(facts.tokens):,}",
         price(facts.usd, facts.unpriced),
@@ -69,7 +69,7 @@ def _row(facts: CassetteFacts) -> list[str]:
 def _total(found: list[CassetteFacts]) -> list[str]:
     return [
         counted(len(found), "cassette"),
-        f"{sum(len(facts.calls) for facts in found):,}",
+        f"{sum(len(facts.model_calls) for facts in found):,}",
         "",
         f"{sum(sum(facts.tokens) for facts in found):,}",
         price(sum(facts.usd for facts in found), sum(facts.unpriced for facts in found)),
@@ -81,7 +81,8 @@ def _total(found: list[CassetteFacts]) -> list[str]:
 def _as_json(facts: CassetteFacts) -> dict[str, Any]:
     return {
         **place(facts),
-        "calls": len(facts.calls),
+        "calls": len(facts.model_calls),
+        "values": len(facts.calls) - len(facts.model_calls),
         "models": [*facts.models],
         "input_tokens": facts.tokens[0],
         "output_tokens": facts.tokens[1],

@@ -48,7 +48,7 @@ class Match(NamedTuple):
 @click.option("-i", "--ignore-case", is_flag=True, help="Upper and lower case are the same.")
 @click.option(
     "--role",
-    type=click.Choice(["system", "developer", "user", "assistant", "tool"]),
+    type=click.Choice(["system", "developer", "user", "assistant", "tool", "value"]),
     help="Only what this role says.",
 )
 @click.option("--model", metavar="NAME", help="Only calls of models with this in their name.")

@@ -20,7 +20,14 @@ from pytest_lmcache.interaction import Kind
 from pytest_lmcache.tags import to_json
 from pytest_lmcache.wording import age, counted, dollars
 
-ROLES = {"system": "magenta", "developer": "magenta", "user": "green", "assistant": "cyan", "tool": "yellow"}
+ROLES = {
+    "system": "magenta",
+    "developer": "magenta",
+    "user": "green",
+    "assistant": "cyan",
+    "tool": "yellow",
+    "value": "cyan",
+}
 
 
 @click.command(
@@ -85,7 +92,7 @@ def _show_call(at: int, call: CallFacts, said: Conversation, earlier: list[tuple
         "streamed" if call.kind is Kind.STREAM else "",
         f"{age(seconds_since(call.recorded))} ago",
     ]
-    write(f"\n#{at} {call.name}  {said.model}{other}", style="bold")
+    write(f"\n#{at} {call.name}  {said.model}{other}".rstrip(), style="bold")
     write(", ".join(filter(None, facts)), indent=3, style="dim")
     if said.parameters:
         write(

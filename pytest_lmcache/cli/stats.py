@@ -15,7 +15,6 @@ from pytest_lmcache.cli.output import finish, json_option, print_json, print_tab
 from pytest_lmcache.cli.reading import Problem, each_cassette, named, parsed, place
 from pytest_lmcache.cli.targets import Selection, takes_targets
 from pytest_lmcache.clock import seconds_since
-from pytest_lmcache.interaction import Kind
 from pytest_lmcache.wording import age, counted, dollars, price, size
 
 
@@ -89,7 +88,7 @@ def _totals(calls: Iterable[CallFacts]) -> Totals:
         sum(call.tokens[0] for call in known),
         sum(call.tokens[1] for call in known),
         sum(call.usd or 0 for call in known),
-        sum(call.usd is None and call.kind in {Kind.RESPONSE, Kind.STREAM} for call in known),
+        sum(call.is_unpriced for call in known),
         sum(call.seconds for call in known),
     )
 
@@ -97,7 +96,7 @@ def _totals(calls: Iterable[CallFacts]) -> Totals:
 def _by_model(found: Sequence[CassetteFacts]) -> dict[str, Totals]:
     calls = defaultdict(list)
     for facts in found:
-        for call in facts.calls:
+        for call in facts.model_calls:
             calls[call.model].append(call)
     totals = {model: _totals(each) for model, each in calls.items()}
     return dict(sorted(totals.items(), key=lambda item: (-item[1].usd, -item[1].calls, item[0])))
@@ -106,7 +105,7 @@ def _by_model(found: Sequence[CassetteFacts]) -> dict[str, Totals]:
 def _duplicates(found: Sequence[CassetteFacts]) -> list[Duplicate]:
     questions = defaultdict(list)
     for facts in found:
-        for call in facts.calls:
+        for call in facts.model_calls:
             questions[facts.key, call.name, call.entry.key].append((facts, call))
     return [Duplicate(calls) for calls in questions.values() if len({facts.path for facts, _ in calls}) > 1]
 
@@ -119,10 +118,12 @@ def _outstanding(found: Sequence[CassetteFacts], name: str, top: int) -> list[Ca
 def _show(
     found: Sequence[CassetteFacts], duplicates: Sequence[Duplicate], top: int, problems: list[Problem]
 ) -> None:
-    total = _totals(call for facts in found for call in facts.calls)
+    total = _totals(call for facts in found for call in facts.model_calls)
+    values = sum(len(facts.calls) for facts in found) - total.calls
     counts = [
         counted(len(found), "cassette"),
         counted(total.calls, "call"),
+        *([counted(values, "remembered value")] if values else []),
         size(sum(facts.size for facts in found)),
     ]
     write(", ".join(counts), style="bold")
@@ -183,10 +184,11 @@ def _totals_of(duplicates: Sequence[Duplicate]) -> Totals:
 def _as_json(found: Sequence[CassetteFacts], duplicates: Sequence[Duplicate], top: int) -> dict[str, Any]:
     return {
         "cassettes": len(found),
+        "values": sum(len(facts.calls) - len(facts.model_calls) for facts in found),
         "bytes": sum(facts.size for facts in found),
         "oldest": min((facts.oldest for facts in found), default=None),
         "newest": max((facts.newest for facts in found), default=None),
-        "total": _totals(call for facts in found for call in facts.calls)._asdict(),
+        "total": _totals(call for facts in found for call in facts.model_calls)._asdict(),
         "models": [{"model": model, **each._asdict()} for model, each in _by_model(found).items()],
         **{
             field: [

@@ -78,6 +78,7 @@ def test_json(project, capsys):
                 "file": "cassettes/test_a/test_two.yaml",
                 "test": "test_a.py::test_two",
                 "calls": 3,
+                "values": 0,
                 "models": ["gpt-4o", "local"],
                 "input_tokens": 9000,
                 "output_tokens": 15,
@@ -117,6 +118,22 @@ def test_a_broken_file(project, capsys, command):
     [problem] = found["broken"]
     assert problem["file"] == "cassettes/test_a/test_broken.yaml"
     assert problem["problem"].startswith(f"{broken}:4: ")
+
+
+def test_values_are_no_calls(tmp_path, monkeypatch, capsys):
+    """What a test remembered is counted apart from calls of models, and shown as a value."""
+    from pytest_lmcache import use_cassette
+
+    monkeypatch.chdir(tmp_path)
+    with use_cassette("cassettes/a.yaml", mode="record") as tape:
+        tape.remember("run id", lambda: "abc")
+    out, _, _ = run(capsys, "list", "--json")
+    [found] = json.loads(out)["cassettes"]
+    assert (found["calls"], found["values"], found["models"], found["unpriced"]) == (0, 1, [], 0)
+    assert "\n   value\n     abc\n" in run(capsys, "show")[0]
+    assert "1 cassette, 0 calls, 1 remembered value, " in run(capsys, "stats")[0]
+    assert run(capsys, "search", "abc", "--role=value")[0].endswith("value: abc\n")
+    assert "remember run id" in run(capsys, "explain")[0]
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_json(project, capsys):
         {"file": "cassettes/b.yaml", "test": "test_x.py::test_b", "bytes": size, "oldest": "2026-11-10T09:12:44Z", "usd": 1.0}
     ]  # fmt: skip
     assert found.keys() == {
-        "cassettes", "bytes", "oldest", "newest", "total", "models", "biggest", "most_expensive", "duplicates", "broken",
+        "cassettes", "values", "bytes", "oldest", "newest", "total", "models", "biggest", "most_expensive", "duplicates", "broken",
     } | {"oldest_cassettes"}  # fmt: skip
     [first, second] = found["duplicates"]
     assert (first["model"], first["recordings"], first["excess"]["calls"]) == ("gpt-4o", 4, 3)
