@@ -111,6 +111,7 @@ class CallRecord:
     - ``cached``: input tokens that the provider read from its prompt cache, and that it wrote to it
     - ``usd``: the price in USD, None if LiteLLM knows none
     - ``is_old``: whether the recording is older than ``max_age``
+    - ``is_asked_again``: whether mode verify asks the provider too, to compare the answers
     """
 
     order: int
@@ -131,6 +132,7 @@ class CallRecord:
     asked_twice: bool = False
     lock: Lock = NO_LOCK
     is_old: bool = False
+    is_asked_again: bool = False
     started: float = 0.0
     streamed: bool = False
     custom_key: str | None = None

@@ -34,6 +34,7 @@ _MODES = {
     Mode.ONCE: "records only if there is no cassette yet",
     Mode.RECORD: "records what is missing",
     Mode.REWRITE: "records everything again",
+    Mode.VERIFY: "records nothing, and asks again what is recorded",
     Mode.LIVE: "sends every call to the provider",
 }
 

@@ -29,6 +29,7 @@ from pytest_lmcache.spending import Spending
 if TYPE_CHECKING:
     from pytest_lmcache.keys.strategies import KeyStrategy
     from pytest_lmcache.redact import Redactor
+    from pytest_lmcache.verify import Verification
 
 
 class Subject(TypedDict, total=False):
@@ -59,7 +60,7 @@ class Recorder(CallLog):
     ``path`` None: there is no cassette, and the cache answers. ``open_cassette``, ``open_strategy`` and
     ``open_cache`` are called when the first call needs them. ``on_miss`` is called with each miss before it is
     raised. ``configuration`` is the name of the file that has the settings of all tests, ``spending`` counts what
-    calls cost.
+    calls cost, ``verification`` compares recorded answers with new ones.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Recorder(CallLog):
         on_miss: Callable[[CassetteMiss], None],
         configuration: str,
         spending: Spending,
+        verification: Verification | None = None,
         **subject: Unpack[Subject],
     ) -> None:
         super().__init__()
@@ -106,7 +108,9 @@ class Recorder(CallLog):
             faults=self.faults,
         )
         # Whether a provider or the cache may answer a call, so that its address matters.
-        self.may_ask = self.mode is not Mode.LIVE and not (has_cassette and self.mode is Mode.REPLAY)
+        self.may_ask = self.mode is not Mode.LIVE and not (
+            has_cassette and self.mode in {Mode.REPLAY, Mode.VERIFY}
+        )
         # Whether a call whose recording is older than `max_age` is asked again.
         by_setting = self.mode is Mode.ONCE and settings.on_expired is OnExpired.RECORD
         self._renews = settings.max_age is not None and (by_setting or self.mode is Mode.RECORD)
@@ -120,6 +124,7 @@ class Recorder(CallLog):
             find_elsewhere=subject.get("elsewhere", lambda _: None),
         )
         self._turns = settings.samples if settings.in_turn else None
+        self.verification = verification
         self._on_miss = on_miss
         self._spending = spending
         self._open_cassette = NoCassette if self.mode is Mode.LIVE else open_cassette
@@ -160,7 +165,7 @@ class Recorder(CallLog):
         """Whether a call that is not found in the cassette goes to the cache or the provider; if not, it misses."""
         if self.mode is Mode.ONCE:
             return self.created_this_run or not self.open_cassette().exists
-        return self.mode is not Mode.REPLAY
+        return not self.mode.replays
 
     @cached_property
     def _recordings(self) -> Recordings:
@@ -187,6 +192,8 @@ class Recorder(CallLog):
         if self.mode is Mode.LIVE:
             record = CallRecord(order, call.name, "", self._numbers.take(""), live_request=call.request)
             self._calls.append(record)
+            if self.verification is not None:
+                self.verification.look_up(record, call)
             return record, self._unrecorded(record, call)
         text = self.strategy.text(call)
         with self._lock:
@@ -216,6 +223,8 @@ class Recorder(CallLog):
         answer = answer_of(entry, call, equivalence)
         record.seconds = answer.seconds
         record.copy_usage(answer)
+        if self.verification is not None and not call.is_value:
+            self.verification.begin(record, call, answer)
         return record, answer
 
     def _unrecorded(self, record: CallRecord, call: Call) -> Answer | None:
@@ -297,6 +306,8 @@ class Recorder(CallLog):
             self._record(record, call, answer, now)
             if self.mode is not Mode.LIVE:
                 self.store.put(record, answer, now)
+            elif self.verification is not None:
+                self.verification.answered(record, record.model, answer)
         finally:
             record.lock.release()
 
@@ -315,6 +326,8 @@ class Recorder(CallLog):
         record.open_stream = None
         try:
             record.failure = self._failure(record, call, answer, why)
+            if self.verification is not None:
+                self.verification.answered(record, record.model, answer, why.what)
         finally:
             with self._lock:
                 self._numbers.give_back(record.key, record.nth)
@@ -398,7 +411,9 @@ class Recorder(CallLog):
         rewrite = self.mode is Mode.REWRITE
         if passed and any(record.failure and record.failure.entry for record in self._calls):
             record_failures(self._calls, self.open_cassette())
-        if not passed or self.mode is Mode.REPLAY or not (rewrite or self.has_new):
+        if self.verification is not None:
+            self.verification.compare()
+        if not passed or self.mode in {Mode.REPLAY, Mode.VERIFY} or not (rewrite or self.has_new):
             return False
         self.moved_models = moved(self.calls, self.open_cassette().entries)
         comment = [f"pytest-lmcache cassette of {self.label}"] if self.label else ["pytest-lmcache cassette"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pytest_lmcache.cassette.file import Cassette, NoCassette
 from pytest_lmcache.errors import CassetteMiss, SettingsError
@@ -13,10 +13,14 @@ from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.keys.strategies import KeyStrategy, strategy
 from pytest_lmcache.layers.caches import Caches
 from pytest_lmcache.layers.stack import Cache
-from pytest_lmcache.recorder import Recorder, Subject
+from pytest_lmcache.recorder import Recorder, Subject, redacted
+from pytest_lmcache.recordings import Recordings
 from pytest_lmcache.redact import Redactor
-from pytest_lmcache.settings import Mode, Settings
+from pytest_lmcache.settings import Mode, Repeat, Settings
 from pytest_lmcache.spending import Spending
+
+if TYPE_CHECKING:
+    from pytest_lmcache.verify import Verification
 
 
 class Recorders:
@@ -60,20 +64,42 @@ class Recorders:
                 key = "exact" if is_default else users.cache_key
             return self._strategy(key, settings.normalize)
 
+        redactor = self._redactor(settings).fresh()
         recorder = Recorder(
             settings,
             lambda: self._cassette(recorder),
             path,
             keys,
-            # Its own: the key that one test passes is no secret of another's.
-            self._redactor(settings).fresh(),
+            redactor,  # its own: the key that one test passes is no secret of another's
             open_cache=lambda: self._caches.find(settings, backend),
             on_miss=self.on_miss,
             configuration=self.settings_file,
             spending=self.spending,
+            verification=self._verification(settings, path, keys, redactor),
             **subject,
         )
         return recorder
+
+    def _verification(
+        self, settings: Settings, path: Path | None, keys: Callable[[], KeyStrategy], redactor: Redactor
+    ) -> Verification | None:
+        """What compares the answers in mode verify, and in mode live if another model is asked. Raises SettingsError."""
+        is_live = settings.mode is Mode.LIVE and bool(settings.model)
+        if path is None or not (is_live or settings.mode is Mode.VERIFY):
+            return None
+        from pytest_lmcache.same_text import same_text
+        from pytest_lmcache.verify import Verification
+
+        def open_recordings() -> Recordings:
+            return Recordings(Cassette(path, keys()), keys(), redactor, repeat=Repeat.ERROR, max_age=None)
+
+        return Verification(
+            same_text(settings.compare),
+            clean=lambda answer: redacted(answer, redactor),
+            redact=redactor,
+            open_recordings=open_recordings if is_live else None,
+            key_text=lambda call: keys().text(call),
+        )
 
     def _strategy(self, key: Any, normalize: Sequence[str]) -> KeyStrategy:
         folders = self.folders()

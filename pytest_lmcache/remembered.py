@@ -155,6 +155,17 @@ class Value:
         """Nothing."""
         return 0.0
 
+    @property
+    def asked_with(self) -> tuple[Any, ...]:
+        """Nothing: the function has its arguments."""
+        return ()
+
+    def again(self, _model: str) -> Value:
+        """The same: mode verify does not run functions."""
+        return self
+
+    to_model = again
+
     def builder(self, _call: Call) -> None:
         """Nothing: faults and replies are for the calls of models."""
 

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from pytest_lmcache.errors import shorten
 
 LONGEST_NAME = 250  # bytes of a file's name without its suffix; file systems take 255
+SIMILARITY, EMBEDDING = "similarity", "embedding"
+COMPARISONS = (SIMILARITY, EMBEDDING)
 SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 LARGEST_SEED = 2**32  # and no more: numpy takes no larger one
 AGE = r"\s*(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?|)\s*"
@@ -132,6 +134,25 @@ def _samples(value: Any) -> Any:
     return value if is_number and value >= 1 else _refuse(value)
 
 
+def _compare(value: Any) -> Any:
+    """A function, its dotted path, or a name with a threshold from 0 to 1."""
+    name, *rest = value.split(":") if isinstance(value, str) else ("",)
+    if name not in COMPARISONS:
+        return _function(value)
+    threshold = rest[-1] if len(rest) > (name == EMBEDDING) and all(rest) else ""
+    if not re.fullmatch(r"0?\.\d+|1(\.0*)?|0", threshold) or (name == SIMILARITY and len(rest) > 1):
+        _refuse(value)
+    return value
+
+
+def _models(value: Any) -> Any:
+    for text in _texts(value):
+        old, _, new = text.partition("=")
+        if not (old.strip() and new.strip()):
+            _refuse(value)
+    return tuple("=".join(part.strip() for part in text.split("=", 1)) for text in _texts(value))
+
+
 def _or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else parse(value)
 
@@ -144,6 +165,12 @@ def one_of(choices: type[StrEnum]) -> Kind:
 FLAG = Kind(_flag, "True or False", "bool", "true or false")
 TEXTS = Kind(_texts, "a string or a list of strings", "linelist", "a list of strings")
 KEY = Kind(_or_none(_function), "a name, a dotted path or a function", ini_takes="a name or a dotted path")
+COMPARE = Kind(
+    _or_none(_compare),
+    "similarity:0.8, embedding:MODEL:0.9 (thresholds from 0 to 1), a dotted path or a function",
+    ini_takes="similarity:0.8, embedding:MODEL:0.9 (thresholds from 0 to 1), or a dotted path",
+)
+MODELS = Kind(_models, "OLD=NEW, two names of models", "linelist")
 FUNCTION = Kind(_functions, KEY.takes, ini_takes="a dotted path")
 FILE = Kind(_or_none(_file), "the path of a file, or None for no cassette")
 PATH = Kind(_path, "a path")

@@ -26,11 +26,12 @@ class Mode(StrEnum):
     RECORD = "record"
     REWRITE = "rewrite"
     LIVE = "live"
+    VERIFY = "verify"
 
     @property
     def replays(self) -> bool:
-        """Whether the mode asks no provider if there is a cassette."""
-        return self in {Mode.REPLAY, Mode.ONCE}
+        """Whether the calls of a test that has a cassette get recorded answers only."""
+        return self in {Mode.REPLAY, Mode.ONCE, Mode.VERIFY}
 
 
 class Repeat(StrEnum):
@@ -226,6 +227,20 @@ class Settings(_Group):
     in_turn: bool = _setting(
         False, kinds.FLAG, "let the identical calls of one test take the samples in turn", ini=""
     )
+    compare: str | Callable[[str, str], bool | float] | None = _setting(
+        None,
+        kinds.COMPARE,
+        "when mode verify takes a new text for the same: similarity:0.8, embedding:MODEL:0.9, or your own function",
+        "equal texts",
+    )
+    model: tuple[str, ...] = _setting(
+        (),
+        kinds.MODELS,
+        "in modes verify and live, ask another model; may be given several times",
+        ini="",
+        option="--lm-model OLD=NEW",
+        in_children=True,
+    )
     share: bool = _setting(False, kinds.FLAG, "let tests use answers that the cache keeps for other tests")
     cache: Any = _setting(None, kinds.CACHE, "the cache behind the cassette", ini="")
     redact: tuple[str, ...] = _setting(
@@ -235,6 +250,11 @@ class Settings(_Group):
         (), kinds.FUNCTION, "a function str -> str that removes your own secrets", adds_up=True
     )
     layers: tuple[tuple[str, Any], ...] = ()
+
+    def asked_model(self, model: str) -> str:
+        """The model that is asked in the place of one, itself if none is."""
+        pairs = (pair.split("=", 1) for pair in self.model)
+        return next((new for old, new in pairs if old == model), model)
 
     def updated(self, given: Mapping[str, Any], source: str) -> Self:
         """As in `_Group`; the settings of the cache's layers may be given too."""

@@ -23,7 +23,8 @@ SHOWN = 10  # tests of a list
 SHARED = ""  # in place of a test's name: the file is used by several tests
 REPLAYED, RECORDED, CACHED, LIVE = "replayed", "recorded", "cached", "live"
 BY_TEST = {"fault": "given a fault by the test", "reply": "given a reply by the test"}
-SPENT = (RECORDED, CACHED, LIVE)
+ASKED_AGAIN = "asked again"
+SPENT = (RECORDED, CACHED, LIVE, ASKED_AGAIN)
 
 
 # ---------------------------------------------------------------- facts
@@ -93,9 +94,7 @@ class Facts(Additive):
     errors: list[str] = field(default_factory=list)  # recorded because the test passed with them
     not_recorded: dict[str, list[str]] = field(default_factory=dict)
     caches_in_the_way: list[str] = field(default_factory=list)
-    moved_models: list[str] = field(
-        default_factory=list
-    )  # those that answered under other names than recorded
+    moved_models: list[str] = field(default_factory=list)  # that answered under other names than recorded
     changes: dict[str, int] = field(default_factory=dict)  # recordings of its file, by what happened to them
     from_layers: list[str] = field(default_factory=list)  # where the layers' answers are from
     values: dict[str, int] = field(default_factory=dict)  # remembered, and of recorded functions, by outcome
@@ -146,7 +145,8 @@ class Summary(Additive):
 
     ``files`` has the number of unused recordings by cassette and test, one for each use. ``layers`` has the requests
     to each layer. ``outside`` has the refused calls of no test, by file. ``unseen`` says why calls of unmarked tests
-    could not be counted.
+    could not be counted. ``comparisons`` has the answers that modes verify and live have compared, see
+    `verify.Verification.rows`; each with its test, the test's cassette, and whether the test passed.
     """
 
     tests: dict[str, Facts] = field(default_factory=dict)
@@ -156,14 +156,18 @@ class Summary(Additive):
     removed: list[str] = field(default_factory=list)
     outside: dict[str, int] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
 
     def add_recorder(
         self, test: str, recorder: Recorder, *, passed: bool, written: bool, counted_by_test: bool = False
     ) -> None:
         """Count what a test, or a block of it, did; ``counted_by_test``: the test counts the block's misses."""
         facts = Facts(old=recorder.old, caches_in_the_way=sorted(recorder.caches_in_the_way))
-        for call in recorder.calls:
+        compared = recorder.verification
+        for call in (*recorder.calls, *(compared.sent if compared else ())):
             facts.add_call(call, passed=passed)
+        more = {"test": test, "cassette": recorder.shown_path, "passed": passed}
+        self.comparisons += compared.rows(recorder.calls, **more) if compared else ()
         for value in recorder.values:
             if value.source:
                 outcome = outcome_of(value, passed=passed)
@@ -182,8 +186,8 @@ class Summary(Additive):
         facts.moved_models = [*recorder.moved_models]
         if written and recorder.changes is not None:
             facts.changes = recorder.changes._asdict()
-        self.add(test, facts)
         file = recorder.shown_path
+        self.add(test, facts)
         # The last run of a test counts; each worker process has its own.
         user = SHARED if recorder.is_shared else test
         self.files.setdefault(file, {})[user] = [recorder.unused() if passed else 0]
@@ -295,6 +299,7 @@ class Summary(Additive):
             f"{calls[RECORDED]} recorded",
             f"{calls[CACHED]} asked and only cached",
             f"{calls[LIVE]} live and not recorded",
+            f"{calls[ASKED_AGAIN]} asked again",
             *(f"{calls[name]} {words}" for name, words in BY_TEST.items()),
             f"{sum(self._by_test('missed').values())} missed",
             f"{sum(self._by_test('refused').values())} refused",
@@ -306,7 +311,8 @@ class Summary(Additive):
             values.update(counts_of_test)
         if values:
             yield f"values: {', '.join(f'{count:,} {outcome}' for outcome, count in sorted(values.items()))}"
-        for verb, names in (("saved", [REPLAYED, *layers]), ("spent", SPENT)):
+        saved = layers if calls[ASKED_AGAIN] else [REPLAYED, *layers]
+        for verb, names in (("saved", saved), ("spent", SPENT)):
             by_model = self.by_model(names)
             total = _sum(by_model.values())
             if total.tokens or total.usd:

@@ -27,7 +27,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -60,6 +60,7 @@ class Reply:
 
     text: str | None = None  # the words of an otherwise default answer
     model: str | None = None  # the model that answers, by another name than it was asked for
+    edit: Callable[[Json], object] | None = None  # changes an otherwise default answer, in place
     body: Any = None  # the whole body instead: JSON, str or bytes as they are, or a list of Event to stream
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -333,6 +334,8 @@ def render(request, reply):
     shape, events_of = endpoint
     body = request.body | ({"model": reply.model} if reply.model else {})
     content = shape(body, request.prompt, reply.text)
+    if reply.edit:
+        reply.edit(content)
     if body.get("stream") and events_of:
         content = events_of(body, content)
         if reply.cut is not None:

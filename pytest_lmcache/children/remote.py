@@ -43,6 +43,7 @@ class RemoteRecorder:
         self.may_ask = False
         self.staged: Staged | None = None  # the test's process has the faults and replies
         self.settings = Settings(mode=Mode(membership.mode))
+        self.verification = _Verification(self._ask)
 
     @property
     def mode(self) -> Mode:
@@ -63,6 +64,7 @@ class RemoteRecorder:
         request = to_json(Answer(Kind.RESPONSE, call.request))
         got = self._ask("begin", name=call.name, request=request, fast_path=fast_path, address=address)
         record = CallRecord(order, call.name, got["key"], got["nth"], streamed=got["streamed"])
+        record.is_asked_again = got["ask_again"]
         answer, number = _answer(record, got), got["number"]
         if answer is not None:
             record.entry = _Entry(number, partial(self._ask, "broken", number))  # type: ignore[assignment]
@@ -232,6 +234,18 @@ class _Entry:
     def broken(self, problem: str) -> LMCacheError:
         """The error of a recording that cannot be read, with its file and line."""
         return errors.CassetteError(self._ask(problem=problem)["text"])
+
+
+class _Verification:
+    """In the place of a Verification: passes new answers on to the test's."""
+
+    def __init__(self, ask: Callable[..., dict[str, Any]]) -> None:
+        self._ask = ask
+
+    def answered(self, record: CallRecord, asked: str, new: Answer, why: str = "") -> None:
+        """As `Verification.answered`."""
+        number = getattr(record.entry, "number", None)
+        self._ask("asked_again", number, model=asked, answer=to_json(new), why=why)
 
 
 class _SecretFinder:

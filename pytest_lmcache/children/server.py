@@ -154,6 +154,7 @@ class Peer:
             "discard": self._discard,
             "cut_off": self._cut_off,
             "broken": self._broken,
+            "asked_again": self._asked_again,
         }
 
     def serve(self, lock: AbstractContextManager[Any]) -> bool:
@@ -218,7 +219,7 @@ class Peer:
     ) -> dict[str, Any]:
         if recorder is None:
             self._live_call(self._scope, self._process, name)
-            return {"number": None, "key": "", "nth": 0, "streamed": False}
+            return {"number": None, "key": "", "nth": 0, "streamed": False, "ask_again": False}
         call = Call(name, recorder.redact.request(from_json(request).data))
         begin = recorder.begin
         if recorder.staged is not None:
@@ -236,6 +237,7 @@ class Peer:
             if len(self._replayed) > KEPT_REPLAYS:
                 self._calls.pop(self._replayed.popleft(), None)
         begun = {"number": number, "key": record.key, "nth": record.nth, "streamed": record.streamed}
+        begun["ask_again"] = record.is_asked_again
         return begun | _answer(record, answer)
 
     def _refuse(self, recorder: Recorder | None, *, name: str) -> None:
@@ -268,6 +270,11 @@ class Peer:
     def _broken(self, number: int, *, problem: str) -> dict[str, Any]:
         entry = self._calls[number][1].entry
         return {"text": problem if entry is None else str(entry.broken(problem))}
+
+    def _asked_again(self, number: int, *, model: str, answer: Any, why: str) -> None:
+        recorder, record, _ = self._calls[number]
+        if recorder.verification is not None:
+            recorder.verification.answered(record, model, from_json(answer), why)
 
 
 def _answer(record: CallRecord, answer: Answer | None) -> dict[str, Any]:

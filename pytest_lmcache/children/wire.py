@@ -6,12 +6,13 @@ Each message has ``do``, ``number`` (of a call that has begun, else null) and, i
 |----------|-----------------------------|---------------------------------------------------------|
 | hello    | scope, token, pid, name     |                                                         |
 | settings |                             | mode, may_ask, is_offline, and what is ``in_children`` |
-| begin    | name, request, fast_path, address | number, key, nth, streamed; answer, source if it is replayed |
+| begin    | name, request, fast_path, address | number, key, nth, streamed, ask_again; answer, source if it is replayed |
 | claim    | waited, can_wait            | is_claimed; answer, source if another process asked     |
 | finish   | answer                      |                                                         |
 | discard  | answer, reason, text        |                                                         |
 | cut_off  | answer, waited              | always raised                                           |
 | refuse   | name                        |                                                         |
+| asked_again | model, answer, why       |                                                         |
 | broken   | problem                     | text                                                    |
 | fault    | kind, text                  |                                                         |
 

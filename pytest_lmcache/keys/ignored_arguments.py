@@ -47,6 +47,16 @@ Source: the arguments that reach LiteLLM's functions, plain and through a Router
 ``is_ignored`` adds the names that follow a pattern.
 """
 
+_OF_PROVIDER = frozenset(
+    """
+    api_base api_key api_type api_version base_url client client_id custom_llm_provider organization region_name
+    tenant_id http_client shared_session default_headers extra_headers headers provider_specific_header
+    """.split()
+)
+_OF_PROVIDER_PATTERN = re.compile(
+    r"(?:aws|azure|vertex|watsonx)_.*|(?:anthropic|openai)_(?:.*_)?(?:identity|account|issuer|federation)_.*"
+    r"|(?:.*_)?(?:token|api_key|api_base|access_key|access_key_id|credentials|password|secret|secret_key)"
+)
 _IGNORED_PATTERN = re.compile(
     r"_.*"
     r"|litellm_.*"
@@ -72,3 +82,10 @@ def is_ignored(argument: str) -> bool:
         return True
     # A name such as stop_token is a word of the model's.
     return argument.endswith("_token") and is_secret_name(argument)
+
+
+def belongs_to_provider(argument: str) -> bool:
+    """Whether an argument says where a provider is, or who asks it: another provider must not get it."""
+    return argument in _OF_PROVIDER or (
+        is_ignored(argument) and _OF_PROVIDER_PATTERN.fullmatch(argument) is not None
+    )

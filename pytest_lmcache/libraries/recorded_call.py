@@ -15,6 +15,7 @@ from pytest_lmcache.call_record import CallRecord
 from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, UnkeyableCallError
 from pytest_lmcache.frozen_time import real_time
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
+from pytest_lmcache.libraries.asking_again import NewAnswer, aask_again, ask_again
 from pytest_lmcache.libraries.bypassed_caches import call_seen
 from pytest_lmcache.libraries.stream_recording import (
     StreamCodec,
@@ -42,6 +43,16 @@ class LibraryCall(Protocol):
     """The name under which the call is recorded, such as ``completion``."""
     model: str
     """The model that is asked, as the caller named it."""
+
+    @property
+    def asked_with(self) -> tuple[Any, ...]:
+        """What the function that asks the provider takes."""
+
+    def again(self, model: str) -> LibraryCall:
+        """The same question to a model, about which nobody hears but us."""
+
+    def to_model(self, model: str) -> LibraryCall:
+        """The same call, but of another model."""
 
     def request(self, recorder: Recorder) -> dict[str, Any]:
         """The normalized request, not redacted; the recorder's redactor learns the secrets of the call."""
@@ -112,39 +123,53 @@ class RecordedCall:
 
     # ---- ask or replay
 
-    def run(self, ask: Callable[[], Any]) -> Any:
-        """Replay the recorded answer, or record the one that ``ask`` gets from the provider."""
+    def run(self, ask: Callable[..., Any]) -> Any:
+        """Replay the recorded answer, or record the one that ``ask`` gets from the provider.
+
+        ``ask`` takes the arguments of the library's call.
+        """
         __tracebackhide__ = True
         if self.record.delay is not None:
             self.record.delay.pass_time()
         for _ in self._wait_for_other_process(blocks=True):
             time.sleep(POLL_INTERVAL)
         if self.stored is not None:
+            if self.record.is_asked_again:
+                with real_time():
+                    new = ask_again(self._question_again(), ask)
+                self._note_new(new)
             return self.replay(self.stored)
+        self._replace_model()
         with self._recording_errors(), real_time():
-            result = ask()
+            result = ask(*self.library.asked_with)
         if self.record.cut is None:
             return self._record(result)
         for _ in self._record(result):
             pass
         return self._cut()
 
-    async def arun(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def arun(self, ask: Callable[..., Awaitable[Any]]) -> Any:
         """Do the same as `run` in an event loop. A call that was cancelled is replayed by waiting for it."""
         __tracebackhide__ = True
         if self.record.delay is not None:
             await self.record.delay.apass_time()
         if self.stored is None:
+            self._replace_model()
             with self._recording_errors(), real_time():
                 for _ in self._wait_for_other_process(blocks=False):
                     await asyncio.sleep(POLL_INTERVAL)
-                result = await ask() if self.stored is None else None
+                result = await ask(*self.library.asked_with) if self.stored is None else None
         if self.stored is None:
             if self.record.cut is None:
                 return self._record(result)
             async for _ in self._record(result):
                 pass
             return self._cut()
+        if self.record.is_asked_again:
+            # Not in a task of its own: that might outlive the test's event loop, and ask more at once than the test.
+            with real_time():
+                new = await aask_again(self._question_again(), ask)
+            self._note_new(new)
         if self.stored.kind is Kind.UNANSWERED:
             await self.wait_to_be_cancelled(self.stored)
         return self.replay(self.stored)
@@ -158,6 +183,26 @@ class RecordedCall:
         if stored is None:
             raise TypeError("the provider gave no stream")
         return self.replay(stored)
+
+    # ---- mode verify, other models
+
+    def _question_again(self) -> LibraryCall:
+        return self.library.again(self.recorder.settings.asked_model(self.library.model))
+
+    def _note_new(self, new: NewAnswer) -> None:
+        """Have the new answer of a replayed call compared with the recorded one when the test has ended."""
+        with self._remembering_faults():
+            asked = self.recorder.settings.asked_model(self.library.model)
+            if self.recorder.verification is not None:
+                self.recorder.verification.answered(self.record, asked, *new)
+
+    def _replace_model(self) -> None:
+        """In mode live, have the call ask the model that stands in for its own."""
+        if self.recorder.mode is Mode.LIVE:
+            model = self.recorder.settings.asked_model(self.library.model)
+            if model != self.library.model:
+                self.library = self.library.to_model(model)
+                self.record.model = model
 
     def replay(self, stored: Answer) -> Any:
         """Give a recorded answer as the library would have given it; raise a recorded error."""

@@ -17,6 +17,7 @@ from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning, Se
 from pytest_lmcache.origins import coroutine_of
 from pytest_lmcache.plugin import call_limits, import_warnings, inputs, samples
 from pytest_lmcache.plugin.cassette_paths import test_owner
+from pytest_lmcache.plugin.comparisons import ComparisonHooks
 from pytest_lmcache.plugin.node_recorders import (
     BACKEND,
     backend_key,
@@ -67,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     run = config.stash.get(run_key, None) or _run(config, config.option)
     config.stash[run_key] = run
     config.pluginmanager.register(RunHooks(run), "lmcache-run")
+    config.pluginmanager.register(ComparisonHooks(run), "lmcache-comparisons")
     config.pluginmanager.register(run.notes, "lmcache-notes")
     config.pluginmanager.register(run.misses, "lmcache-misses")
     config.pluginmanager.register(run.recorders.renamed, "lmcache-renamed")

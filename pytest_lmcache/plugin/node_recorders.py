@@ -185,12 +185,14 @@ class NodeRecorders:
 def check_names(settings: Settings) -> None:
     """Reject names that do not exist, as far as that is possible without importing the user's modules."""
     is_path = isinstance(settings.key, str) and bool({".", ":"} & set(settings.key))
-    check_settings(replace(settings, key=None if is_path else settings.key, redact_with=()), "ini")
+    key = None if is_path else settings.key
+    check_settings(replace(settings, key=key, redact_with=(), compare=None), "ini")
 
 
 def check_settings(settings: Settings, source: str) -> None:
     """Reject names and patterns that only the engine can check; ``source`` has them. Raises SettingsError."""
-    if settings.key or settings.normalize or settings.redact or settings.redact_with:
+    named = (settings.key, settings.normalize, settings.redact, settings.redact_with, settings.compare)
+    if any(named):
         from pytest_lmcache.session import session
 
         try:

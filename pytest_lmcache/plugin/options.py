@@ -43,7 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for row in SETTINGS.values():
         if row.option:
             option, metavar = row.option.split()
-            group.addoption(option, metavar=metavar, help=row.full_help)
+            action = "append" if row.kind.ini == "linelist" else "store"
+            group.addoption(option, action=action, metavar=metavar, help=row.full_help)
         for key in _ini_keys(row):
             text = row.full_help if key == row.ini else f"another spelling of {row.ini}"
             kind: Any = row.kind.ini

@@ -54,6 +54,12 @@ class Run:
         self.is_auto, self.durations = for_run.auto, for_run.durations
         command_line = option_values(options, Settings)
         self.mode = command_line.get("mode") or self.settings.mode or Mode.REPLAY
+        self.models: tuple[str, ...] = command_line.get("model", ())
+        if self.models and self.mode not in {Mode.VERIFY, Mode.LIVE}:
+            raise SettingsError(
+                f"--lm-model asks another model, and mode {self.mode} asks none. Give it with --lm-mode=verify, which "
+                "compares its answers with the recorded ones, or with --lm-mode=live, in which the tests get them."
+            )
         check_names(self.settings)
         self.notes = RunNotes(config, self.mode)
         self.observer = RunObserver(
@@ -240,6 +246,10 @@ class Run:
                 item.stash[missed_key] = fault
         self.engine().close(recorder)
         self.write(item.nodeid, recorder, passed=passed)
+        if recorder.verification is not None:
+            from pytest_lmcache.comparison_report import properties
+
+            item.user_properties.extend(properties(recorder.verification.rows(recorder.calls)))
 
     def _late_policy(self, item: pytest.Item) -> Late:
         """What happens to the calls that a test leaves running."""

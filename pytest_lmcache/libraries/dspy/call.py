@@ -6,6 +6,7 @@ DSPy asks the same by its own engine and by LiteLLM: a recorded response of the 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pytest_lmcache.interaction import Answer, Call, Kind, copied
@@ -36,6 +37,20 @@ class EngineCall:
         self._request = request
         self._is_stream = is_stream
         self._is_async = is_async
+
+    @property
+    def asked_with(self) -> tuple[Any, ...]:
+        """What the engine's method takes."""
+        return self._engine, self._request
+
+    def again(self, model: str) -> EngineCall:
+        """The same question to a model; an engine reports to nobody."""
+        return self if model == self.model else self.to_model(model)
+
+    def to_model(self, model: str) -> EngineCall:
+        """The same call, but of another model, which the same engine asks."""
+        request = replace(self._request, model=model)
+        return EngineCall(self._engine, request, is_stream=self._is_stream, is_async=self._is_async)
 
     def request(self, recorder: Recorder) -> dict[str, Any]:
         """The normalized request, not redacted."""

@@ -7,7 +7,7 @@ import inspect
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, ExitStack, aclosing, closing
 from types import ModuleType
 from typing import Any
 
@@ -120,8 +120,7 @@ def _complete(begin: Begin, original: Any) -> Any:
     def complete(engine: Any, request: Any) -> Any:
         __tracebackhide__ = True
         call = begin(engine, request, is_stream=False, is_async=False)
-        ask = functools.partial(original, engine, request)
-        return ask() if call is None else call.run(ask)
+        return original(engine, request) if call is None else call.run(original)
 
     return complete
 
@@ -130,8 +129,7 @@ def _acomplete(begin: Begin, original: Any) -> Any:
     async def complete(engine: Any, request: Any) -> Any:
         __tracebackhide__ = True
         call = begin(engine, request, is_stream=False, is_async=True)
-        ask = functools.partial(original, engine, request)
-        return await (ask() if call is None else call.arun(ask))
+        return await (original(engine, request) if call is None else call.arun(original))
 
     return complete
 
@@ -140,8 +138,12 @@ def _stream(begin: Begin, original: Any) -> Any:
     def stream(engine: Any, request: Any) -> Iterator[Any]:
         __tracebackhide__ = True
         call = begin(engine, request, is_stream=True, is_async=False)
-        with closing(original(engine, request)) as source:
-            yield from source if call is None else call.run(lambda: source)
+        with ExitStack() as stack:
+
+            def ask(engine: Any, request: Any) -> Any:
+                return stack.enter_context(closing(original(engine, request)))
+
+            yield from ask(engine, request) if call is None else call.run(ask)
 
     return stream
 
@@ -150,12 +152,13 @@ def _astream(begin: Begin, original: Any) -> Any:
     async def stream(engine: Any, request: Any) -> AsyncIterator[Any]:
         __tracebackhide__ = True
         call = begin(engine, request, is_stream=True, is_async=True)
-        source = original(engine, request)
+        async with AsyncExitStack() as stack:
 
-        async def ask() -> Any:
-            return source
+            async def ask(engine: Any, request: Any) -> Any:
+                return await stack.enter_async_context(aclosing(original(engine, request)))
 
-        async with aclosing(source), aclosing(source if call is None else await call.arun(ask)) as events:
+            events = await (ask(engine, request) if call is None else call.arun(ask))
+            await stack.enter_async_context(aclosing(events))
             async for event in events:
                 yield event
 

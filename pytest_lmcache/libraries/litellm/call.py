@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple
 
 from pytest_lmcache.address import without_secrets
-from pytest_lmcache.interaction import ANSWERING_MODEL, Answer, Call, Kind
+from pytest_lmcache.interaction import ANSWERING_MODEL, Answer, Call, Kind, copied
+from pytest_lmcache.keys.ignored_arguments import belongs_to_provider
 from pytest_lmcache.keys.plain import request_of
 from pytest_lmcache.libraries.dspy.compat import after_dspy_call
 from pytest_lmcache.libraries.litellm import answers, callbacks, compat, exceptions, usage
@@ -44,6 +46,7 @@ class LiteLLMCall:
         "_parameters",
         "_resolved",
         "entry",
+        "function",
         "model",
         "name",
     )
@@ -52,6 +55,7 @@ class LiteLLMCall:
     error_from_plain = staticmethod(exceptions.error_from_plain)
 
     def __init__(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.function = function
         self.entry = function.entry
         self.name = function.entry.name
         self.model = str(kwargs.get("model") or (args[0] if args else ""))
@@ -63,6 +67,43 @@ class LiteLLMCall:
         self._is_async = function.name == function.entry.async_name
 
     # ---- the question
+
+    @property
+    def asked_with(self) -> tuple[Any, ...]:
+        """The positional and the named arguments."""
+        return self._args, self._kwargs
+
+    def again(self, model: str) -> LiteLLMCall:
+        """The same question to a model, with a logging object of its own that reports to nobody.
+
+        Its arguments are copies, since LiteLLM changes some.
+        """
+        call = self if model == self.model else self.to_model(model)
+        args, kwargs = call.asked_with
+        args, kwargs = tuple(map(copied, args)), copied(kwargs)
+        kwargs.pop("litellm_logging_obj", None)
+        call_id = str(uuid.uuid4())
+        quiet = {
+            name: value for name, value in kwargs.items() if not name.endswith(("callback", "callbacks"))
+        }
+        logging_obj = callbacks.logging_object(self.function.name, args, quiet, call_id)
+        callbacks.deafen(logging_obj)
+        kwargs.update(litellm_logging_obj=logging_obj, litellm_call_id=call_id)
+        return LiteLLMCall(self.function, args, kwargs)
+
+    def to_model(self, model: str) -> LiteLLMCall:
+        """The same call, but of another model; one of another provider gets no address and no key of the old one's."""
+        args, kwargs = self._args, {**self._kwargs}
+        if "model" in kwargs or not args:
+            kwargs["model"] = model
+        else:
+            args = model, *args[1:]
+        _, provider = model_and_provider(model, {})
+        is_other = provider != self.model_and_provider()[1]
+        for name in [*kwargs]:
+            if name == "model_info" or "cost_per" in name or (is_other and belongs_to_provider(name)):
+                del kwargs[name]
+        return LiteLLMCall(self.function, args, kwargs)
 
     def request(self, recorder: Recorder) -> dict[str, Any]:
         """The normalized request, not redacted."""

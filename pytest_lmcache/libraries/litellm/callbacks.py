@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from pytest_lmcache.clock import RealTime
 from pytest_lmcache.interaction import Answer, Kind
 from pytest_lmcache.libraries.litellm.compat import COST_CALCULATORS
 from pytest_lmcache.libraries.litellm.entry_points import EntryPoint
@@ -143,7 +144,33 @@ def _cost_at_the_end(calculate: Callable[..., float | None], result: Any = None,
     return 0.0 if is_stream(result) else calculate(result=result, **more)
 
 
+# ---- logging objects of our own
+
+
+def logging_object(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], call_id: str) -> Any:
+    """A logging object as LiteLLM's wrapper makes one for a call of a function."""
+    from litellm.utils import function_setup
+
+    made, _ = function_setup(
+        function, _NoRules(), RealTime.now(), *args, **{**kwargs, "litellm_call_id": call_id}
+    )
+    return made
+
+
+class _NoRules:
+    """LiteLLM's rules of a call that was made when there were none."""
+
+    def pre_call_rules(self, **_: Any) -> bool:
+        """Let every call pass."""
+        return True
+
+
 # ---- silence
+
+
+def deafen(logging_obj: Any) -> None:
+    """Have LiteLLM report nothing of a call, to nobody."""
+    vars(logging_obj).update(_SILENT, **_DEAF)
 
 
 def silence(logging_obj: Any) -> None:
@@ -196,6 +223,10 @@ class _NothingToAwait(Coroutine[None, None, None]):
         pass
 
 
+_DEAF: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("pre_call", "post_call", "failure_handler"), _nothing),
+    "async_failure_handler": _NothingToAwait,
+}
 _SILENT: dict[str, Callable[..., Any]] = {
     "success_handler": _nothing,
     "async_success_handler": _NothingToAwait,

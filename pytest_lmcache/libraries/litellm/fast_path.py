@@ -17,6 +17,7 @@ from pytest_lmcache.libraries.litellm import callbacks, compat
 from pytest_lmcache.libraries.litellm.call import Function, LiteLLMCall
 from pytest_lmcache.libraries.recorded_call import RecordedCall
 from pytest_lmcache.recorder import Recorder
+from pytest_lmcache.settings import Mode
 
 # Arguments that the wrapper passes on without looking at them.
 PASSED_ON = frozenset(
@@ -29,6 +30,7 @@ PASSED_ON = frozenset(
     base_url api_base api_version api_key api_type custom_llm_provider max_retries headers extra_headers
     """.split()
 )
+REPLAYING = frozenset({Mode.REPLAY, Mode.ONCE})  # not `verify`, which asks too
 # LiteLLM's settings that make the wrapper look at a call or change its answer, apart from callbacks.
 SETTINGS = (
     *("pre_call_rules", "post_call_rules", "max_budget", "num_retries_per_request", "modify_params"),
@@ -41,7 +43,7 @@ def replay(
 ) -> Any:
     """The recorded answer, None if the call has to go through the wrapper."""
     __tracebackhide__ = True
-    if recorder is None or not recorder.mode.replays or not _wrapper_adds_nothing(kwargs):
+    if recorder is None or recorder.mode not in REPLAYING or not _wrapper_adds_nothing(kwargs):
         return None
     call = RecordedCall(recorder, FastPathCall(function, args, kwargs), fast_path=True)
     return None if call.stored is None else call.replay(call.stored)
@@ -67,12 +69,11 @@ def _validates(response_format: Any) -> bool:
 class FastPathCall(LiteLLMCall):
     """A call for which we do what LiteLLM's wrapper does, except for what callbacks hear."""
 
-    __slots__ = ("_answer", "_began", "_function", "_id", "_recorded")
+    __slots__ = ("_answer", "_began", "_id", "_recorded")
 
     def __init__(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(function, args, kwargs)
         self._began = RealTime.seconds()
-        self._function = function.name
         self._id = str(uuid.uuid4())
 
     def prepare_replay(self, answer: Answer, recorded: RecordedCall) -> None:
@@ -80,10 +81,7 @@ class FastPathCall(LiteLLMCall):
         self._answer, self._recorded = answer, recorded
 
     def _logging_obj(self) -> Any:
-        from litellm.utils import function_setup
-
-        kwargs = {**self._kwargs, "litellm_call_id": self._id}
-        made, _ = function_setup(self._function, _NoRules(), RealTime.now(), *self._args, **kwargs)
+        made = callbacks.logging_object(self.function.name, self._args, self._kwargs, self._id)
         self.report(made, self._answer, self._recorded, is_heard=False)
         return made
 
@@ -120,14 +118,6 @@ class FastPathCall(LiteLLMCall):
 
     def _cost(self, result: Any, answer: Answer) -> float | None:
         return self.price(result, self._logging_obj()) if answer.usd is None else answer.usd
-
-
-class _NoRules:
-    """LiteLLM's rules of a call that was made when there were none."""
-
-    def pre_call_rules(self, **_: Any) -> bool:
-        """Let every call pass."""
-        return True
 
 
 def _snapshot(value: Any) -> Any:

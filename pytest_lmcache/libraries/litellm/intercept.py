@@ -194,12 +194,12 @@ class Interception:
                     return await original(*args, **kwargs)
                 call = self._begin(function, args, kwargs)
 
-                async def ask() -> Any:
+                async def ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                     with within_call(kwargs):
                         result = await original(*args, **kwargs)
                     return _quiet(call, kwargs, result)
 
-                return await (ask() if call is None else call.arun(ask))
+                return await (ask(args, kwargs) if call is None else call.arun(ask))
 
             return areplacement
 
@@ -209,12 +209,12 @@ class Interception:
                 return original(*args, **kwargs)
             call = self._begin(function, args, kwargs)
 
-            def ask() -> Any:
+            def ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 with within_call(kwargs):
                     result = original(*args, **kwargs)
                 return _quiet(call, kwargs, result)
 
-            return ask() if call is None else call.run(ask)
+            return ask(args, kwargs) if call is None else call.run(ask)
 
         return replacement
 
