@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from pytest_lmcache.call_assertions import assert_called
 from pytest_lmcache.call_record import CallRecord
@@ -13,6 +13,9 @@ from pytest_lmcache.not_recorded import NotRecorded
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.remembered import Conversion, Options, record, remember
 from pytest_lmcache.settings import Mode, Settings
+
+if TYPE_CHECKING:
+    from pytest_lmcache.verify import Comparison
 
 T = TypeVar("T")
 
@@ -32,6 +35,12 @@ class LMCacheFixture(Faults):
     def calls(self) -> Sequence[CallRecord]:
         """The calls so far, in the order in which they started."""
         return self._recorder.calls
+
+    @property
+    def comparisons(self) -> Sequence[Comparison]:
+        """What mode verify compared, and mode live if it asks another model, once the test or block has ended."""
+        verification = self._recorder.verification
+        return () if verification is None else [*verification.comparisons.values()]
 
     @property
     def replayed(self) -> int:

@@ -97,6 +97,8 @@ class Recorders:
             same_text(settings.compare),
             clean=lambda answer: redacted(answer, redactor),
             redact=redactor,
+            asked_model=settings.asked_model,
+            spending=self.spending,
             open_recordings=open_recordings if is_live else None,
             key_text=lambda call: keys().text(call),
         )

@@ -10,9 +10,10 @@ from typing import Any
 from pytest_lmcache.answer_comparison import Difference, SameText, differences, is_comparable
 from pytest_lmcache.call_record import CallRecord, described
 from pytest_lmcache.conversation import Message, conversation
-from pytest_lmcache.errors import CassetteError, shorten
-from pytest_lmcache.interaction import Answer, Call
+from pytest_lmcache.errors import BudgetExceeded, CassetteError, shorten
+from pytest_lmcache.interaction import Answer, Call, Kind
 from pytest_lmcache.recordings import Recordings, answer_of
+from pytest_lmcache.spending import Spending
 
 
 class Verdict(StrEnum):
@@ -62,8 +63,9 @@ class Verification:
     """Notes the new answers of one test, or of one ``use_cassette`` block, and compares them when it has ended.
 
     ``same_text`` decides whether two texts are the same; without it they have to be equal. ``clean`` takes the secrets
-    out of an answer, ``redact`` out of a text. ``open_recordings`` finds the recordings in mode live, in which the
-    recorder reads none; None in mode verify.
+    out of an answer, ``redact`` out of a text. ``asked_model`` gives the model that is asked in the place of one, and
+    ``spending`` counts what that costs. ``open_recordings`` finds the recordings in mode live, in which the recorder
+    reads none; None in mode verify.
     """
 
     def __init__(
@@ -72,17 +74,22 @@ class Verification:
         *,
         clean: Callable[[Answer], Answer],
         redact: Callable[[str], str],
+        asked_model: Callable[[str], str],
+        spending: Spending,
         open_recordings: Callable[[], Recordings] | None,
         key_text: Callable[[Call], str],
     ) -> None:
         self._same_text = same_text
         self._clean = clean
         self._redact = redact
+        self._asked_model = asked_model
+        self._spending = spending
         self._open_recordings = open_recordings
         self._key_text = key_text
         self._recordings: Recordings | None = None
         self._numbers: dict[str, int] = {}
         self._asked: set[tuple[str, int]] = set()
+        self._in_flight: dict[CallRecord, CallRecord] = {}
         self.sent: list[CallRecord] = []  # what was asked beside the replay
         self.comparisons: dict[CallRecord, Comparison] = {}
 
@@ -100,9 +107,18 @@ class Verification:
             return
         self._asked.add(place)
         self.comparisons[record] = found = Comparison(call, str(call.request.get("model", "")), recorded)
-        record.is_asked_again = is_comparable(recorded)
-        if not record.is_asked_again:
+        if not is_comparable(recorded):
             found.why = "the call was cut off when it was recorded"
+            return
+        sent = CallRecord(record.order, call.name, record.key, record.nth, source="asked again")
+        sent.model = found.asked = self._asked_model(found.asked)
+        try:
+            self._spending.start(sent, call)
+        except BudgetExceeded:
+            found.verdict, found.why = Verdict.UNAVAILABLE, "the budget of this run is spent"
+            return
+        record.is_asked_again = True
+        self._in_flight[record] = sent
 
     def look_up(self, record: CallRecord, call: Call) -> None:
         """Find the recording of a live call, to compare its answer with."""
@@ -130,16 +146,21 @@ class Verification:
             return
         found.asked, found.new = asked, self._clean(new)
         found.why = found.why or self._redact(why)
-        if not self.is_live:
-            sent = CallRecord(record.order, record.name, record.key, record.nth, source="asked again")
-            sent.model, sent.seconds = asked, new.seconds
+        sent = self._in_flight.pop(record, None)
+        if sent is not None:
+            sent.seconds = new.seconds
             sent.copy_usage(new)
+            self._spending.end(sent, new)
             self.sent.append(sent)
 
     # What came of it.
 
     def compare(self) -> None:
         """Compare all answers; asks an embedding model, if the setting names one."""
+        for record, sent in self._in_flight.items():
+            self._spending.end(sent, Answer(Kind.UNANSWERED, None, complete=False))
+            self.comparisons[record].why = "the test was cancelled while the call was asked again"
+        self._in_flight.clear()
         for found in self.comparisons.values():
             found.compare(self._same_text)
 

@@ -16,6 +16,7 @@ MAY_IMPORT = {
         "block call_record conversation errors fixture layers.stack remembered session staged_answers"
     ),
     "address": "",
+    "answer_comparison": "conversation interaction joined_streams",
     "answer_sources": "call_record recorder settings staged_answers",
     "answering_models": "call_record cassette.document conversation errors",
     "block": (
@@ -100,12 +101,14 @@ MAY_IMPORT = {
     ),
     "clock": "",
     "commands": "",
+    "comparison_report": "answer_comparison answering_models verify word_diff wording",
+    "comparison_table": "verify wording",
     "conversation": "interaction joined_streams tags",
     "environment": "",
     "errors": "",
     "explanation": "errors interaction keys.normalizers keys.strategies redact.placeholders",
     "faults": "conversation errors recorder staged_answers staged_calls",
-    "fixture": "call_assertions call_record faults not_recorded recorder remembered settings",
+    "fixture": "call_assertions call_record faults not_recorded recorder remembered settings verify",
     "frozen_time": "cassette.reader clock recorder settings",
     "interaction": "stream_chunks",
     "joined_streams": "",
@@ -127,6 +130,7 @@ MAY_IMPORT = {
     ),
     "layers.values": "clock errors interaction layers.contract stream_chunks tags",
     "libraries": "",
+    "libraries.asking_again": "clock interaction libraries.stream_recording stream_chunks verify",
     "libraries.bypassed_caches": "",
     "libraries.dspy": "",
     "libraries.dspy.answers": (
@@ -153,14 +157,14 @@ MAY_IMPORT = {
     "libraries.litellm": "",
     "libraries.litellm.answers": "interaction libraries.litellm.headers libraries.plain_data",
     "libraries.litellm.call": (
-        "address interaction keys.plain libraries.dspy.compat libraries.litellm.answers "
-        "libraries.litellm.callbacks libraries.litellm.compat libraries.litellm.entry_points "
-        "libraries.litellm.exceptions libraries.litellm.staged libraries.litellm.usage "
-        "libraries.recorded_call libraries.stream_recording recorder settings staged_answers "
-        "stream_chunks"
+        "address interaction keys.ignored_arguments keys.plain libraries.dspy.compat "
+        "libraries.litellm.answers libraries.litellm.callbacks libraries.litellm.compat "
+        "libraries.litellm.entry_points libraries.litellm.exceptions libraries.litellm.staged "
+        "libraries.litellm.usage libraries.recorded_call libraries.stream_recording recorder settings "
+        "staged_answers stream_chunks"
     ),
     "libraries.litellm.callbacks": (
-        "interaction libraries.litellm.compat libraries.litellm.entry_points libraries.stream_recording"
+        "clock interaction libraries.litellm.compat libraries.litellm.entry_points libraries.stream_recording"
     ),
     "libraries.litellm.chunks": (
         "interaction libraries.litellm.answers libraries.litellm.compat libraries.litellm.exceptions "
@@ -168,6 +172,7 @@ MAY_IMPORT = {
     ),
     "libraries.litellm.code_swap": "",
     "libraries.litellm.compat": "",
+    "libraries.litellm.embedding": "libraries.litellm.callbacks",
     "libraries.litellm.entry_points": (
         "libraries.litellm.answers libraries.litellm.chunks libraries.litellm.compat "
         "libraries.litellm.streams"
@@ -175,7 +180,7 @@ MAY_IMPORT = {
     "libraries.litellm.exceptions": "errors libraries.litellm.headers libraries.plain_data",
     "libraries.litellm.fast_path": (
         "clock interaction libraries.litellm.call libraries.litellm.callbacks libraries.litellm.compat "
-        "libraries.recorded_call recorder"
+        "libraries.recorded_call recorder settings"
     ),
     "libraries.litellm.headers": "",
     "libraries.litellm.intercept": (
@@ -201,8 +206,8 @@ MAY_IMPORT = {
     "libraries.plain_data": "",
     "libraries.provider_errors": "",
     "libraries.recorded_call": (
-        "call_record errors frozen_time interaction libraries.bypassed_caches libraries.stream_recording "
-        "not_recorded recorder settings staged_answers"
+        "call_record errors frozen_time interaction libraries.asking_again libraries.bypassed_caches "
+        "libraries.stream_recording not_recorded recorder settings staged_answers"
     ),
     "libraries.staged": (
         "interaction libraries.dspy.staged libraries.litellm.call libraries.litellm.staged staged_answers"
@@ -243,10 +248,12 @@ MAY_IMPORT = {
     ),
     "plugin.call_limits": "call_assertions errors plugin.node_recorders",
     "plugin.cassette_paths": "cassette.names cassette_folders errors plugin.samples settings",
+    "plugin.comparisons": "comparison_report comparison_table plugin.run word_diff",
     "plugin.hooks": (
         "children.boot environment errors fixture layers.redis origins plugin.call_limits "
-        "plugin.cassette_paths plugin.import_warnings plugin.inputs plugin.node_recorders plugin.options "
-        "plugin.progress plugin.reports plugin.run plugin.samples plugin.shared_fixtures settings"
+        "plugin.cassette_paths plugin.comparisons plugin.import_warnings plugin.inputs "
+        "plugin.node_recorders plugin.options plugin.progress plugin.reports plugin.run plugin.samples "
+        "plugin.shared_fixtures settings"
     ),
     "plugin.import_warnings": "",
     "plugin.inputs": "frozen_time random_seed recorder",
@@ -271,10 +278,10 @@ MAY_IMPORT = {
         "answer_sources errors miss_causes not_recorded plugin.node_recorders recorder settings"
     ),
     "plugin.run": (
-        "cassette_folders children.starts errors keys.normalizers libraries libraries.import_hook "
-        "origins plugin.budget plugin.cassette_paths plugin.inputs plugin.miss_reports "
-        "plugin.node_recorders plugin.observer plugin.options plugin.report_page plugin.run_notes "
-        "recorder scopes session settings"
+        "cassette_folders children.starts comparison_report errors keys.normalizers libraries "
+        "libraries.import_hook origins plugin.budget plugin.cassette_paths plugin.inputs "
+        "plugin.miss_reports plugin.node_recorders plugin.observer plugin.options plugin.report_page "
+        "plugin.run_notes recorder scopes session settings"
     ),
     "plugin.run_notes": "clock recorder run_record settings",
     "plugin.samples": "errors settings",
@@ -285,11 +292,11 @@ MAY_IMPORT = {
     "recorder": (
         "answering_models call_record cassette.file cassette.merge clock commands errors interaction "
         "keys.strategies layers.answer_store miss not_recorded recordings redact saving settings "
-        "spending"
+        "spending verify"
     ),
     "recorders": (
         "cassette.file errors keys.normalizers keys.strategies layers.caches layers.stack recorder "
-        "redact settings spending"
+        "recordings redact same_text settings spending verify"
     ),
     "recordings": "cassette.document cassette.file clock errors interaction keys.strategies redact settings",
     "redact": "environment redact.names redact.placeholders redact.redactor redact.scan",
@@ -318,6 +325,7 @@ MAY_IMPORT = {
     "report.page": "__init__ report.data summary",
     "report.page_path": "",
     "run_record": "errors",
+    "same_text": "answer_comparison errors libraries.litellm.embedding setting_kinds",
     "saving": "call_record cassette.file cassette.merge",
     "scopes": "errors origins recorder settings",
     "session": (
@@ -339,6 +347,7 @@ MAY_IMPORT = {
     ),
     "tags": "",
     "time_limit": "errors",
+    "verify": "answer_comparison call_record conversation errors interaction recordings spending",
     "volatile_values": "errors interaction keys.normalizers keys.strategies nearest",
     "word_diff": "",
     "wording": "",

@@ -35,7 +35,7 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("name", "value", "becomes"),
     [
-        *[("mode", mode, Mode(mode)) for mode in ("replay", "once", "record", "rewrite", "live")],
+        *[("mode", mode, Mode(mode)) for mode in ("replay", "once", "record", "rewrite", "live", "verify")],
         pytest.param("mode", Mode.ONCE, Mode.ONCE, id="mode-itself"),
         *[("repeat", repeat, Repeat(repeat)) for repeat in ("last", "cycle", "error")],
         *[("record_errors", which, RecordErrors(which)) for which in ("lasting", "all")],
@@ -82,7 +82,11 @@ def test_values(name, value, becomes):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("mode", "reply", "mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live."),
+        (
+            "mode",
+            "reply",
+            "mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live, verify.",
+        ),
         ("mode", None, "mode cannot be None; it takes one of: "),
         ("mode", ["replay"], "mode cannot be ['replay']; it takes one of: "),
         ("repeat", "first", "repeat cannot be 'first'; it takes one of: last, cycle, error."),

@@ -49,7 +49,7 @@ BAD = [
     (
         "lm_mode",
         "reply",
-        "*ini: lm_mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live.",
+        "*ini: lm_mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live, verify.",
     ),
     ("lm_repeat", "first", "*ini: lm_repeat cannot be 'first'; it takes one of: last, cycle, error."),
     ("lm_record_errors", "some", "*ini: lm_record_errors cannot be 'some'; it takes one of: lasting, all."),

@@ -132,7 +132,7 @@ def test_near_beats_far_setting_by_setting(suite):
 BAD = {
     "cassete='x'": "*there is no setting 'cassete'. Did you mean 'cassette'? *",
     "'x.yaml'": "*takes its settings by name, such as cassette='x.yaml'.",
-    "mode='reply'": "*mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live.",
+    "mode='reply'": "*mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live, verify.",
     "key='exakt'": "*There is no key strategy 'exakt'. Use exact, messages, content, *",
     "key=3": "*key cannot be 3; it takes *",
     "redact='('": "*regular expression*",

@@ -22,6 +22,7 @@ def test_one():
         ("record", 2, 0, 1),
         ("rewrite", 2, 1, 2),
         ("live", 2, 1, 2),
+        ("verify", 0, 1, 1),
     ],
 )
 def test_table_of_modes(suite, mode, without, found, missing):
@@ -56,7 +57,7 @@ def test_live_stores_nothing(suite):
     [
         (
             ["--lm-mode=reply"],
-            "*--lm-mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live.",
+            "*--lm-mode cannot be 'reply'; it takes one of: replay, once, record, rewrite, live, verify.",
         ),
         (["--lm-mode="], "*--lm-mode cannot be ''; it takes one of: *"),
         (["--lm-record", "--lm-rewrite"], "*--lm-record and --lm-rewrite exclude each other*"),

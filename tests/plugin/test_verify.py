@@ -463,6 +463,22 @@ def test_secrets_are_not_shown(suite, drift):
     result.stdout.fnmatch_lines(["*The key is <redacted:*"])
 
 
+def test_block_without_pytest(tmp_path, provider):
+    """Outside of pytest the block's ``comparisons`` have what differs, when it has ended."""
+    import litellm
+
+    from pytest_lmcache import use_cassette
+
+    asked = {"model": "openai/gpt-4o-mini", "api_base": provider.url, "api_key": "sk-x"}
+    for mode in ("record", "verify"):
+        with use_cassette(tmp_path / "x.yaml", mode=mode) as tape:
+            litellm.completion(messages=[{"role": "user", "content": "one"}], **asked)
+        provider.script("Otherwise.")
+    [found] = tape.comparisons
+    assert found.verdict == "different"
+    assert [tuple(each) for each in found.differences] == [("text", "", "You said: one", "Otherwise.")]
+
+
 def test_block(suite, drift):
     """``use_cassette(mode="verify")`` compares too, and its calls show the comparison; the run tells it."""
     suite.test(
@@ -482,6 +498,28 @@ def test_block(suite, drift):
     result.assert_outcomes(passed=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["1 answer asked again: 1 different"])
+
+
+def test_budget(suite, drift):
+    """What verify asks counts for ``--lm-budget``: once it is spent, nothing more is asked, and the run fails."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        @pytest.mark.parametrize("number", range(3))
+        def test_one(number):
+            ask(f"number {number}")
+    """)
+    suite.record()
+    suite.asked()
+    result = suite.run("--lm-mode=verify", "--lm-budget=0.000001")
+    result.assert_outcomes(passed=3)
+    assert suite.asked() == 1
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "3 answers asked again: 1 as recorded, 2 could not be asked",
+            "could not be asked, 2 calls in 2 tests: the budget of this run is spent",
+        ]
+    )
 
 
 @pytest.mark.slow
