@@ -1,5 +1,6 @@
 """What is read of a cassette without parsing it is what parsing gives."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,21 @@ def test_every_kind_of_answer(tmp_path, name, model):
     path.write_bytes(b"lmcache: 1\nkey: exact/1\n---\n" + text)
     quick, parsed = read_both_ways(path)
     assert quick == parsed
+
+
+@pytest.mark.parametrize("kind", ["hidden", "response"])
+def test_a_usage_that_was_written_by_hand(tmp_path, kind):
+    """In another form of YAML it is parsed, and the usage of the response does not take the place of a hidden one."""
+    answer = ANSWERS["hidden usage"] if kind == "hidden" else ANSWERS["response"]
+    interaction = Interaction("k1", Call("completion", {"model": "m"}), answer, "2026-11-23T09:12:44Z")
+    text = Cassette(tmp_path / "x.yaml", strategy("exact")).entry_of(interaction).text.decode()
+    edited = re.sub(r"  usage:\n    (\w+): 3\n    (\w+): 4", r"  usage: {\1: 3, \2: 4}", text)
+    edited = re.sub(r"  usage:\n    (\w+): 5\n    (\w+): 2", r"  usage: {\1: 5, \2: 2}", edited)
+    assert edited != text
+    (tmp_path / "x.yaml").write_text(f"lmcache: 1\nkey: exact/1\n---\n{edited}")
+    quick, parsed = read_both_ways(tmp_path / "x.yaml")
+    assert quick == parsed
+    assert quick[0][3] == answer.tokens
 
 
 def test_sums(tmp_path):
