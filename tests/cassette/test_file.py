@@ -1214,3 +1214,15 @@ def test_damage_among_many_interactions_is_told_when_the_file_is_opened(path, da
 def test_the_module_under_test_is_the_projects():
     """These tests read this checkout's code, not an installed copy."""
     assert Path(file.__file__).is_relative_to(Path(__file__).parents[2])
+
+
+def test_the_moment_of_a_test(path):
+    """A file keeps the moment at which its test ran when others are recorded into it; a rewrite sets its own."""
+    record(path, interaction("one", "1"), frozen_at="2001-01-01T00:00:00Z")
+    assert path.read_text().index("frozen_at: 2001-01-01T00:00:00Z\n") < path.read_text().index("--- # 1")
+    record(path, interaction("two", "2"), keep_unused=True, frozen_at="2002-01-01T00:00:00Z")
+    assert path.read_text().count("frozen_at: 2001") == 1
+    record(path, interaction("two", "3"), rewrite=True, frozen_at="2003-01-01T00:00:00Z")
+    assert path.read_text().count("frozen_at: 2003") == path.read_text().count("frozen_at") == 1
+    record(path, interaction("three", "3"))
+    assert path.read_text().count("frozen_at: 2003") == 1

@@ -86,9 +86,11 @@ def test_other_tests_are_left_alone(suite):
             random.seed(1)
 
         @pytest.mark.lm_cache(seed=7)
-        def test_seeded(shared):
-            assert shared == random.Random(1).random()
-            assert random.random() == random.Random(7).random()
+        def test_seeded(request):
+            own = random.Random(7)
+            assert random.random() == own.random()
+            assert request.getfixturevalue("shared") == random.Random(1).random()
+            assert random.random() == own.random()
 
         def test_last():
             again = random.Random(1)
