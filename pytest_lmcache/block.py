@@ -101,6 +101,9 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
             is_kept = passed
         finally:
             session.report_block(recorder, passed=is_kept, written=written)
+        raised = unraised[0] if kind is None and unraised else error
+        if raised is not None and recorder.faults and not session.observer.has_summary:
+            _add_causes(raised, recorder)
         if kind is None and unraised:
             raise unraised[0]
         if isinstance(error, Exception) and (advice := answer_sources.advice(recorder)):
@@ -148,6 +151,15 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
                 return result
 
         return called
+
+
+def _add_causes(error: BaseException, recorder: Recorder) -> None:
+    """Have an error say, in a paragraph below it, why the block's calls missed and what recording them costs."""
+    from pytest_lmcache.miss_causes import misses_of
+    from pytest_lmcache.miss_groups import paragraph
+
+    if misses := misses_of(recorder, recorder.label):
+        error.add_note(f"\n{paragraph(misses, recorder.commands.record, recorder.commands.rewrite)}")
 
 
 def _not_decorable(function: Any, kind: str) -> SettingsError:

@@ -339,7 +339,7 @@ def cost_lines(cost: Cost) -> Iterator[str]:
         yield f"{what}: what the {'recording' if cost.calls == 1 else 'recordings'} to be replaced cost"
     missing = []
     if cost.unknown:
-        missing.append(f"{counted(cost.unknown, 'call')} without a recording, and what follows from them")
+        missing.append(f"{counted(cost.unknown, 'call')} without a recording, and what follows from {"it" if cost.unknown == 1 else "them"}")
     if cost.unpriced:
         missing.append(f"the price of {counted(cost.unpriced, 'call')}")
     if missing:
@@ -348,15 +348,19 @@ def cost_lines(cost: Cost) -> Iterator[str]:
 
 def paragraph(misses: Sequence[Miss], record: str, rewrite: str) -> str:
     """Return what is said of the misses of one block: their causes, what mends them, and what that costs."""
-    sentences = []
     groups = grouped(misses)
+    causes = []
     for group in groups:
         changed = " / ".join(line.strip() for line in changed_lines(group))
-        size = "" if len(misses) == 1 else f" ({counted(len(group.misses), 'call')})"
-        sentences.append(f"{group.title[0].upper()}{group.title[1:]}{size}{': ' * bool(changed)}{changed}.")
-    sentences += [f"{line}." for line in mends(groups)]
+        size = "" if len(misses) == 1 else f", {counted(len(group.misses), 'call')}"
+        causes.append(f"{group.title}{size}{f' ({changed})' if changed else ''}")
+    sentences = [f"Why: {'; '.join(causes)}."]
+    for block in sorted({miss.block for miss in misses if miss.mend is Mend.NORMALIZE}):
+        names = json.dumps(_names(miss for miss in misses if miss.block == block), ensure_ascii=False)
+        sentences.append(f"If that is no part of the question: use_cassette({block}, normalize={names}).")
     for mend, command in ((Mend.RECORD, record), (Mend.REWRITE, rewrite)):
-        cost = sum((group.cost for group in groups if group.mend is mend), start=Cost())
-        if any(group.mend is mend for group in groups):
-            sentences.append(f"Record it with {command}: {'; '.join(cost_lines(cost))}.")
+        found = [miss for miss in misses if miss.mend is mend]
+        cost = "; ".join(cost_lines(sum((miss.cost for miss in found), start=Cost())))
+        if found:
+            sentences.append(f"Record {'it' if len(found) == 1 else 'them'} with {command} ({cost}).")
     return " ".join(sentences)

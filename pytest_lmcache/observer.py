@@ -10,7 +10,12 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Ignores every report; override what matters. Any thread may call these methods."""
+    """Ignores every report; override what matters. Any thread may call these methods.
+
+    ``has_summary`` says whether the run lists its misses at its end; if not, each block says what missed in it.
+    """
+
+    has_summary = False
 
     def block_ended(self, recorder: Recorder, *, passed: bool, written: bool, in_test: bool) -> None:
         """A ``use_cassette`` block has ended; ``written``: its file changed.

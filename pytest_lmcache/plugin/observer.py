@@ -33,6 +33,8 @@ OUTSIDE = "outside of the tests, such as while a module is imported: use_cassett
 class RunObserver(Observer):
     """The observer of one run of pytest; ``current`` is the test that runs."""
 
+    has_summary = True
+
     def __init__(self, config: pytest.Config, mode: Mode, notes: RunNotes, *, refuses_outside: bool) -> None:
         self.config = config
         self.mode = mode
