@@ -104,7 +104,9 @@ def grouped(misses: Iterable[Miss]) -> list[Group]:
         shared = max(changes, key=lambda each: len(tests[each.identity]), default=None)
         key = (miss.mend, _common(miss) if shared is None else shared.identity)
         groups.setdefault(key, Group(change=shared)).misses.append(miss)
-    return sorted(_with_mixed(groups.values()), key=lambda group: -len(group.tests))
+    places = {id(miss): place for place, miss in enumerate(misses)}
+    found = list(_with_mixed(groups.values()))
+    return sorted(found, key=lambda group: (-len(group.tests), places[id(group.misses[0])]))
 
 
 def _is_changed(miss: Miss) -> bool:
@@ -339,7 +341,8 @@ def cost_lines(cost: Cost) -> Iterator[str]:
         yield f"{what}: what the {'recording' if cost.calls == 1 else 'recordings'} to be replaced cost"
     missing = []
     if cost.unknown:
-        missing.append(f"{counted(cost.unknown, 'call')} without a recording, and what follows from {"it" if cost.unknown == 1 else "them"}")
+        them = "it" if cost.unknown == 1 else "them"
+        missing.append(f"{counted(cost.unknown, 'call')} without a recording, and what follows from {them}")
     if cost.unpriced:
         missing.append(f"the price of {counted(cost.unpriced, 'call')}")
     if missing:

@@ -80,27 +80,23 @@ _CLASSES = (
 
 
 def run_id_patterns(differences: Iterable[Difference]) -> tuple[str, ...]:
-    """Return ``re:`` normalizers for what looks like an id of a run in the differing texts; none if anything else differs."""
+    """Return ``re:`` normalizers for the words in the differing texts that look like ids of a run."""
     found: dict[str, None] = {}
     for difference in differences:
-        before, after = difference.before, difference.after
-        if not isinstance(before, str) or not isinstance(after, str):
-            return ()
-        patterns = list(_patterns(before, after))
-        if not patterns or not all(patterns):
-            return ()
-        found.update(dict.fromkeys(f"re:{pattern}" for pattern in patterns))
-    return tuple(found)
+        if isinstance(difference.before, str) and isinstance(difference.after, str):
+            found.update(dict.fromkeys(_patterns(difference.before, difference.after)))
+    return tuple(f"re:{pattern}" for pattern in found)
 
 
 def _patterns(before: str, after: str) -> Iterator[str]:
-    """A pattern for each word that one text has in place of the other's; empty for one that is no id."""
+    """The patterns of the ids that one text has in place of the other's."""
     olds, news = list(_TOKEN.finditer(before)), list(_TOKEN.finditer(after))
     if len(olds) != len(news):
         return
     pairs = [(old, new) for old, new in zip(olds, news, strict=True) if old[0] != new[0]]
-    for old, new in pairs[: _MOST_IDS + 1]:
-        yield "" if len(pairs) > _MOST_IDS else _pattern(before[: old.start()], old[0], new[0])
+    for old, new in pairs if len(pairs) <= _MOST_IDS else ():
+        if pattern := _pattern(before[: old.start()], old[0], new[0]):
+            yield pattern
 
 
 def _pattern(text_before: str, old: str, new: str) -> str:
@@ -112,14 +108,14 @@ def _pattern(text_before: str, old: str, new: str) -> str:
     start = max(old[:same].rfind("-"), old[:same].rfind("_")) + 1
     head, old, new = old[:start], old[start:], new[start:]
     characters = next((name for name, each in _CLASSES if each.fullmatch(old) and each.fullmatch(new)), None)
-    if characters is None:
+    has_digits = all(any(map(str.isdigit, text)) for text in (old, new))
+    if characters is None or not has_digits:
         return ""
+    # A word without a digit is no id.
+    characters = characters if characters == "[0-9]" else f"(?=[A-Za-z]*[0-9]){characters}"
     lead = _AFTER_RUN.search(f"{text_before[-40:]}{head}")
     if lead is not None:
         return f"{lead[0]}{characters}+"
-    has_digits = all(any(map(str.isdigit, text)) for text in (old, new))
-    if len(old) != len(new) or len(old) < _LONG_ENOUGH or not has_digits or characters == "[0-9]":
+    if len(old) != len(new) or len(old) < _LONG_ENOUGH or characters == "[0-9]":
         return ""
-    if head:
-        return f"{head}{characters}+"
-    return f"(?<![0-9A-Za-z]){characters}{{{len(old)}}}(?![0-9A-Za-z])"
+    return f"{head}{characters}+" if head else f"(?<![0-9A-Za-z]){characters}{{{len(old)}}}(?![0-9A-Za-z])"

@@ -20,8 +20,8 @@ MAY_IMPORT = {
     "answer_sources": "call_record recorder settings staged_answers",
     "answering_models": "call_record cassette.document conversation errors",
     "block": (
-        "answer_sources cassette.names commands errors fixture frozen_time random_seed recorder session "
-        "settings"
+        "answer_sources cassette.names commands errors fixture frozen_time miss_causes miss_groups "
+        "random_seed recorder session settings"
     ),
     "call_assertions": "call_record",
     "call_record": (

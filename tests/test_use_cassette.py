@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from provider import Reply
 import pytest_lmcache
 from pytest_lmcache import CassetteError, CassetteMiss, SettingsError, UnkeyableCallError, use_cassette
 from pytest_lmcache.environment import PROVIDER_KEYS
+from pytest_lmcache.observer import Observer
 from pytest_lmcache.redact import DUMMY_KEY
 from pytest_lmcache.session import session
 
@@ -108,6 +110,26 @@ def test_a_swallowed_miss_is_raised_at_the_end(path):
             swallowed = True
     assert swallowed
     assert str(missed.value).endswith('Record it:  use_cassette("x.yaml", mode="record")')
+
+
+def test_a_miss_outside_of_pytest_ends_in_a_paragraph(path, provider, monkeypatch):
+    """In a script there is no summary: the error itself says why, what records it, and what that costs."""
+    with use_cassette(path, mode="record"):
+        ask("one word", provider.url)
+    monkeypatch.setattr(session, "observer", Observer())
+    with pytest.raises(CassetteMiss) as missed, use_cassette(path):
+        ask("one sentence", provider.url)
+    [note] = missed.value.__notes__
+    assert note.startswith(
+        "\nWhy: messages[0].content (user) changed (one [-word-]{+sentence+}). Record it with use_cass"
+    )
+    assert re.search(
+        r'mode="record"\) \(1 call, \d+ tokens, \$[\d.]+: what the recording to be replaced cost\)\.$', note
+    )
+    assert "\n" not in note.strip()
+    with pytest.raises(CassetteMiss) as swallowed, use_cassette(path), contextlib.suppress(BaseException):
+        ask("another", provider.url)
+    assert len(swallowed.value.__notes__) == 1
 
 
 def test_a_block_with_a_miss_writes_nothing(path, provider):

@@ -84,7 +84,8 @@ CHANGING = {
     "epoch": ["f'now={moment.timestamp():.0f}'", ["epoch"]],
     "made folder": ["f'read {tempfile.mkdtemp()}/a.txt'", ["tmp_path"]],
     "two": ["f'run {uuid.uuid4()} at {moment.isoformat()}'", ["uuid", "date"]],
-    "run id": ["f'run {moment.timestamp():.0f}x'", []],
+    "run id": ["f'run {moment.timestamp():.0f}x'", ["re:run (?=[A-Za-z]*[0-9])[0-9a-z]+"]],
+    "number": ["f'take {moment.timestamp() % 977:.0f} steps'", []],
 }
 
 
