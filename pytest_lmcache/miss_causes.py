@@ -136,9 +136,10 @@ class Cost:
 class Miss:
     """A miss as plain data.
 
-    ``test`` is its test, ``subject`` what is said of the cause beside its name. ``problem`` is the first line of its
-    message. ``options`` and ``target`` are what pytest is given to record the test; ``block`` is the cassette of a
-    ``use_cassette`` as source code, if the call was made in one. ``old`` and ``new`` are ids of a renamed test.
+    ``test`` is its test, ``problem`` the first line of its message. ``normalizers`` are to be set in ``configuration``,
+    ``cost`` is what recording it takes. ``options`` and ``target`` are what pytest is given to record the test; ``block`` is the cassette of a
+    ``use_cassette`` as source code, if the call was made in one. ``nearest`` is the place of the nearest recording in
+    the cassette, from 1; 0 if there is none. ``old`` and ``new`` are ids of a renamed test.
     """
 
     test: str
@@ -152,6 +153,7 @@ class Miss:
     target: str = ""
     block: str = ""
     cassette: str = ""
+    nearest: int = 0
     old: str = ""
     new: str = ""
     cost: Cost = field(default_factory=Cost)
@@ -245,6 +247,7 @@ def miss_of(fault: CassetteMiss, test: str, target: str = "", options: str = "")
         target=commands.target,
         block=commands.block,
         cassette=details.cassette or "",
+        nearest=details.nearest or 0,
         old="" if elsewhere is None else elsewhere.test,
         new="" if elsewhere is None else commands.test,
         cost=_cost_of(details),

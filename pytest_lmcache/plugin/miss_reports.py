@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lmcache.wording import counted
-
 if TYPE_CHECKING:
     from pytest_lmcache.miss_causes import Miss
     from pytest_lmcache.miss_groups import Group, Paint
@@ -76,6 +74,8 @@ class MissReports:
 
     def _shortened(self, reports: list[Any]) -> Iterator[tuple[Any, bool]]:
         """The reports, with copies in place of later failures of a cause; and whether FAILURES shows them."""
+        from pytest_lmcache.wording import counted
+
         failures: dict[int, list[Any]] = {}
         groups = [self._group_of.get(_digest(report)) for report in reports]
         for report, group in zip(reports, groups, strict=True):

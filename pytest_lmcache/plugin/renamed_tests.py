@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pytest_lmcache.settings import Settings
 
 MOST_FILES = 10_000  # cassettes that are searched
-LARGEST = 50_000_000  # bytes
+LARGEST = 50_000_000  # bytes of a cassette that are searched
+_START = 4096  # bytes that have the label
 LABEL = re.compile(rb"^# pytest-lmcache cassette of (.+::.+)$", re.MULTILINE)
 KEY = re.compile(rb"^key: (\w+)$", re.MULTILINE)
 SKIPPED = frozenset({"node_modules", "build", "dist", "__pycache__", "site-packages"})
@@ -36,6 +37,7 @@ class RenamedTests:
         self.config = config
         self.cassette_of = cassette_of
         self.collected: list[pytest.Item] = []  # the deselected too
+        self._texts: dict[str, str] = {}  # of test files
         self._by_key: dict[Path, dict[str, list[Elsewhere]]] = {}
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -79,14 +81,16 @@ class RenamedTests:
 
         for path in self._files(root, folder):
             try:
-                data = path.read_bytes() if path.stat().st_size <= LARGEST else b""
+                with path.open("rb") as file:
+                    start = file.read(_START)
+                    label = LABEL.search(start)
+                    test = "" if label is None else label[1].decode("utf-8", "replace").strip()
+                    if not test or self._exists(test):
+                        continue
+                    keys = {key.decode() for key in KEY.findall(start + file.read(LARGEST))}
             except OSError:  # it has just gone, or this user may not read it
                 continue
-            label = LABEL.search(data, 0, 4096)
-            test = "" if label is None else label[1].decode("utf-8", "replace").strip()
-            if test and not self._exists(test):
-                shown = relative(path, self.config.invocation_params.dir)
-                yield Elsewhere(shown, test), {key.decode() for key in KEY.findall(data)}
+            yield Elsewhere(relative(path, self.config.invocation_params.dir), test), keys
 
     def _files(self, root: Path, folder: str) -> Iterator[Path]:
         """The files below a cassette folder, or in all folders of its name, that no collected test owns."""
@@ -124,9 +128,13 @@ class RenamedTests:
         if function in self._collected_functions:
             return False  # with other parameters
         file, *classes, name = function.split("::")
-        try:
-            text = (self.config.rootpath / file).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return False
+        if file not in self._texts:
+            try:
+                self._texts[file] = (self.config.rootpath / file).read_text(
+                    encoding="utf-8", errors="replace"
+                )
+            except OSError:
+                self._texts[file] = ""
+        text = self._texts[file]
         is_there = re.search(rf"\bdef {re.escape(name)}\b", text) is not None
         return is_there and all(re.search(rf"\bclass {re.escape(each)}\b", text) for each in classes)
