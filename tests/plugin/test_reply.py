@@ -106,3 +106,17 @@ def test_values_get_no_replies(suite):
     )
     suite.record()
     suite.run().assert_outcomes(passed=1)
+
+
+def test_a_failing_test_with_replies(suite):
+    """The report of a test that fails while recording says where recorded answers came from, not those by hand."""
+    suite.test(
+        """
+        def test_by_hand(lm_cache):
+            lm_cache.reply("Paris.")
+            assert not ask("x")
+        """
+    )
+    result = suite.run("--lm-record")
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*failed while its model calls were recorded*")

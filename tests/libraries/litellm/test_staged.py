@@ -299,19 +299,21 @@ def read(stream, got):
 
 def test_a_cut_stream(path, provider):
     """A recorded stream breaks after some chunks as a lost connection does; the retry gets the whole recording."""
-    record(path, provider, streamed)
+    whole = []
+    record(path, provider, *[lambda url: whole.append(streamed(url))] * 2)
     got = []
     with use_cassette(path) as tape:
         tape.cut_stream(after=2)
         with pytest.raises(litellm.exceptions.MidStreamFallbackError) as caught:
             read(chat(stream=True), got)
-        again = streamed(GONE)
+        again = [streamed(GONE), streamed(GONE)]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in got) == "answer"
     assert caught.value.generated_content == "answer"
     assert isinstance(caught.value.original_exception, litellm.APIConnectionError)
     assert "peer closed connection" in str(caught.value)
-    assert again == "answer 1"
-    assert [call.source for call in tape.calls] == ["fault", "cassette"]
+    assert again == whole
+    assert len({*whole}) == 2
+    assert [call.source for call in tape.calls] == ["fault", "cassette", "cassette"]
 
 
 def test_a_cut_stream_while_it_is_recorded(path, provider):
