@@ -184,3 +184,18 @@ def test_with_xdist(suite):
     )
     result = suite.spawn("-n", "2")
     assert "4 given a fault by the test, 4 given a reply by the test" in str(result.stdout)
+
+
+def test_faults_come_before_replies(suite):
+    """A reply that is for every call leaves faults their calls, whichever was set up first."""
+    suite.test(
+        """
+        def test_one(lm_cache):
+            lm_cache.reply("yes")
+            lm_cache.fail(litellm.RateLimitError)
+            with pytest.raises(litellm.RateLimitError):
+                ask("x")
+            assert ask("x") == "yes"
+        """
+    )
+    suite.run().assert_outcomes(passed=1)
