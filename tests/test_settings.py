@@ -61,6 +61,12 @@ def test_defaults():
         ],
         ("max_age", 0.5, 0.5),
         *[("on_expired", what, OnExpired(what)) for what in ("warn", "fail", "record")],
+        *[
+            ("compare", rule, rule)
+            for rule in (None, repr, "similarity:0.8", "embedding:ollama/m:latest:0.9", "judge:same")
+        ],
+        ("model", "openai/a=openai/b", ("openai/a=openai/b",)),
+        ("model", ["a = b", "c=d=e"], ("a=b", "c=d=e")),
         ("cache", CACHE, CACHE),
         ("cassette_dir", "tapes", "tapes"),
         ("key", "messages", "messages"),

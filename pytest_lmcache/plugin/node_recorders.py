@@ -115,7 +115,7 @@ class NodeRecorders:
         base, path = self.config.rootpath, None
         if settings.cassette is not None:
             base, path = self.cassette(owner, settings, node.nodeid)
-            if settings.mode not in {None, Mode.REPLAY, Mode.LIVE}:
+            if settings.mode not in {None, Mode.REPLAY, Mode.LIVE, Mode.VERIFY}:
                 folder = cassette_folder(base, settings.cassette_dir, owner.file)
                 self._check_links(path, folder, base, settings.cassette_dir, node.nodeid)
             # Every worker of xdist has collected before one of them makes the first file.
