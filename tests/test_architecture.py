@@ -97,7 +97,8 @@ MAY_IMPORT = {
         "maintenance.suite wording"
     ),
     "cli.upgrade": (
-        "cassette.file cli.frame cli.output cli.project cli.targets errors keys.strategies wording"
+        "cassette.file cli.frame cli.output cli.project cli.reading cli.targets errors keys.strategies "
+        "wording"
     ),
     "clock": "",
     "commands": "",

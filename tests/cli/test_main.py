@@ -48,6 +48,7 @@ def test_help_of_each_command(name):
     assert isinstance(command, Command)
     assert command.name == name
     options = {option for parameter in command.params for option in parameter.opts}
+    assert "--json" in options
     for line in command.example.splitlines():
         assert line.startswith(f"pytest-lmcache {name}")
         assert f"Example:\n  {command.example.splitlines()[0]}\n" in text

@@ -1,5 +1,6 @@
 """The command upgrade: it rewrites streams in the newest format."""
 
+import json
 from pathlib import Path
 
 from cli_helpers import write
@@ -23,3 +24,14 @@ def test_upgrade_writes_streams_in_the_newest_format(tmp_path, capsys):
     path.write_text("lmcache: 1\n")
     assert main(["upgrade", str(path)]) == 1
     assert f"{path}:1: this cassette is cut off" in capsys.readouterr().err
+
+
+def test_json(tmp_path, capsys):
+    """The fields name what was written, and what is broken."""
+    path = tmp_path / "calls.yaml"
+    path.write_bytes((GOLDEN / "format1" / "calls.yaml").read_bytes())
+    (tmp_path / "x.yaml").write_text("lmcache: 1\n")
+    assert main(["upgrade", "--json", str(tmp_path)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["written"] == [str(path)]
+    assert [each["file"] for each in found["broken"]] == [str(tmp_path / "x.yaml")]
