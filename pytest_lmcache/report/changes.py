@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.cassette.merge import most_similar, places
-from pytest_lmcache.conversation import Message, conversation
+from pytest_lmcache.conversation import Conversation, Message, conversation
 from pytest_lmcache.errors import CassetteError
-from pytest_lmcache.interaction import Answer, Call
+from pytest_lmcache.interaction import Interaction
 from pytest_lmcache.keys.plain import canonical
 from pytest_lmcache.nearest import ABSENT, Difference, nearest
 from pytest_lmcache.saving import calls_to_save
@@ -40,37 +40,47 @@ def replaced(recorder: Recorder) -> dict[int, Entry]:
     return {id(new[place]): old[other] for place, other in pairs.items()}
 
 
-def before(old: Entry, call: Call, answer: Answer) -> dict[str, Any] | None:
-    """What a recording said that is replaced, and how it differs; None if nothing that is shown does."""
+def recorded_again(old: Entry, new: Interaction) -> dict[str, Any] | None:
+    """What a recording said that is replaced, and how the new one differs; None if nothing that is shown does."""
     try:
-        old_call, old_answer, recorded = old.call(), old.answer(), old.recorded()
+        before = old.interaction()
     except CassetteError:  # it could not be read before either
         return None
-    found = nearest(call, [old_call])
-    question = [*map(difference_data, found.differences)] if found is not None else []
-    old_read, read = conversation(old_call, old_answer), conversation(call, answer)
-    texts = zip_longest(map(_as_text, old_read.answered), map(_as_text, read.answered), fillvalue="")
-    answers = [_words(*pair) for pair in texts]
-    if (
-        not question
-        and old_read.error == read.error
-        and all(tag == "same" for each in answers for tag, _ in each)
-    ):
-        return None
+    found = compared("recorded again", before, new)
+    is_same = all(tag == "same" for words in found["answers"] for tag, _ in words)
+    is_same = is_same and found["before"]["error"] == found["after"]["error"]
+    return None if is_same and not found["question"] else found
+
+
+def compared(kind: str, before: Interaction, after: Interaction, verdict: str = "") -> dict[str, Any]:
+    """How two answers differ, and what they cost; their questions may differ too."""
+    nearest_call = nearest(after.call, [before.call])
+    old, new = conversation(before.call, before.answer), conversation(after.call, after.answer)
+    texts = zip_longest(map(_as_text, old.answered), map(_as_text, new.answered), fillvalue="")
     return {
-        "question": question,
-        "answers": answers,
-        "recorded": recorded,
-        "model": old_read.model,
-        "tokens": [*old_answer.tokens],
-        "usd": old_answer.usd,
-        "seconds": old_answer.seconds,
-        "finish": old_read.finish_reason,
-        "error": old_read.error,
+        "kind": kind,
+        "verdict": verdict,
+        "question": [] if nearest_call is None else [*map(_difference, nearest_call.differences)],
+        "answers": [_words(*pair) for pair in texts],
+        "before": _side(before, old),
+        "after": _side(after, new),
     }
 
 
-def difference_data(difference: Difference) -> dict[str, Any]:
+def _side(interaction: Interaction, read: Conversation) -> dict[str, Any]:
+    answer = interaction.answer
+    return {
+        "recorded": interaction.recorded,
+        "model": read.model,
+        "tokens": [*answer.tokens],
+        "usd": answer.usd,
+        "seconds": answer.seconds,
+        "finish": read.finish_reason,
+        "error": read.error,
+    }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
     """One place where two requests differ, as its path and a word diff."""
     texts = ["" if value is ABSENT else as_text(value) for value in (difference.before, difference.after)]
     within = f" ({difference.within})" if difference.within else ""

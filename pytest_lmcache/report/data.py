@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from pytest_lmcache.conversation import Attachment, Message, conversation, tool_name
 from pytest_lmcache.errors import CassetteError
-from pytest_lmcache.interaction import Answer, Call, Kind
+from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.recorder import redacted
-from pytest_lmcache.report.changes import as_text, before, replaced
+from pytest_lmcache.report.changes import as_text, recorded_again, replaced
 from pytest_lmcache.stream_chunks import Chunk, text_path, whole
 from pytest_lmcache.summary import BY_TEST, outcome_of
 
@@ -102,8 +102,9 @@ def _of_record(record: CallRecord, old: Entry | None, redact: Redactor, *, passe
     }
     if record.failure is not None and record.entry is None:
         data["problem"] = f"not recorded: {record.failure.why.what}"
-    if old is not None and answer is not None and (found := before(old, call, answer)) is not None:
-        data["before"] = found
+    if old is not None and answer is not None:
+        found = recorded_again(old, Interaction(record.key, call, answer, recorded))
+        data |= {} if found is None else {"comparison": found}
     return data
 
 

@@ -43,7 +43,7 @@ class Report:
     - ``about``: what was run and when, in one line
     - ``parts``: the calls, by test
     - ``outcomes``: the outcome of each test that was run
-    - ``misses``: groups of misses, most tests first
+    - ``misses``: groups of misses, most tests first, and ``mends``: the lines that say what mends them
     - ``is_run``: whether it is about a run of pytest; if not, about cassettes
     """
 
@@ -52,6 +52,7 @@ class Report:
     parts: Sequence[Part]
     outcomes: Mapping[str, str] = field(default_factory=dict)
     misses: Sequence[Json] = ()
+    mends: Sequence[str] = ()
     is_run: bool = True
 
 
@@ -160,6 +161,7 @@ def _data(report: Report) -> Json:
         "tests": rows,
         "tools": tools.items,
         "misses": [*report.misses],
+        "mends": [*report.mends],
     }
 
 
@@ -174,13 +176,15 @@ def _glance(report: Report, calls: Sequence[Json]) -> Json:
         labels = {SAVED: "recordings", UNUSED: "unused in the last run", VALUE: LABELS[VALUE]}
         always = (SAVED,)
     shown = [name for name in labels if counts[name] or name in always]
+    kinds = {call["comparison"]["kind"] for call in calls if "comparison" in call}
     return {
         "project": report.project,
         "about": report.about,
         "version": __version__,
         "misses": counts[MISSED],
         "conversations": len(calls),
-        "changed": sum("before" in call for call in calls),
+        "compared": sum("comparison" in call for call in calls),
+        "compared_as": "Asked again" if "asked again" in kinds else "Re-recorded",
         "figures": [{"outcome": name, "calls": counts[name], "label": labels[name]} for name in shown],
         "lines": [*_costs(calls)],
     }

@@ -187,9 +187,12 @@ def test_nothing_is_imported_unless_asked_for(suite):
 def changed(data):
     """The differences of questions and answers, by the id of the call."""
     return {
-        call["id"]: ([each["words"] for each in call["before"]["question"]], call["before"]["answers"])
+        call["id"]: (
+            [each["words"] for each in call["comparison"]["question"]],
+            call["comparison"]["answers"],
+        )
         for call in data["calls"]
-        if "before" in call
+        if "comparison" in call
     }
 
 
@@ -208,8 +211,8 @@ def test_before_and_after_of_a_changed_prompt(suite):
     ]
     question = [["same", "What "], *answer[1:]]
     assert changed(data) == {"test_it.py::test_one/1": ([question], [answer])}
-    assert 'href="#/conversations?changed=yes"' in page_of(suite)
-    path = next(call["before"]["question"][0]["path"] for call in data["calls"] if "before" in call)
+    assert 'href="#/conversations?compared=yes"' in page_of(suite)
+    path = next(call["comparison"]["question"][0]["path"] for call in data["calls"] if "comparison" in call)
     assert path == "messages[0].content (user)"
 
 

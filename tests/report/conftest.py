@@ -76,7 +76,9 @@ def read(chromium, tmp_path):
     """Opens a page of parts, or of a file; fails the test if the browser complained or asked for anything else."""
     readers = []
 
-    def open_page(parts=(), address="", *, path=None, misses=(), outcomes=None, is_run=True, **context):
+    def open_page(
+        parts=(), address="", *, path=None, misses=(), mends=(), outcomes=None, is_run=True, **context
+    ):
         if path is None:
             path = tmp_path / "report.html"
             report = Report(
@@ -85,6 +87,7 @@ def read(chromium, tmp_path):
                 parts=list(parts),
                 outcomes=outcomes or {},
                 misses=misses,
+                mends=mends,
                 is_run=is_run,
             )
             write(report, path)

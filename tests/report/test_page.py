@@ -10,7 +10,7 @@ from helpers import call, interaction, reply
 
 from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.interaction import Answer, Call, Kind
-from pytest_lmcache.report.changes import before
+from pytest_lmcache.report.changes import recorded_again
 from pytest_lmcache.stream_chunks import pack
 
 pytestmark = pytest.mark.slow
@@ -56,16 +56,17 @@ def test_html_and_script_show_as_text(read, recorded):
     )
     answer = Answer(Kind.RESPONSE, {"choices": [{"finish_reason": NASTY, "message": message}]}, seconds=1.0)
     part = recorded(interaction(asked, answer), test=NASTY)
+    difference = {"path": NASTY, "words": [["added", NASTY]]}
     groups = [
         {
             "title": NASTY,
-            "facts": NASTY,
-            "differences": [{"path": NASTY, "words": [["added", NASTY]]}],
-            "calls": [NASTY],
-            "command": NASTY,
+            "facts": [NASTY],
+            "differences": [difference],
+            "also": [NASTY],
+            "tests": [NASTY, "b"],
         }
     ]
-    reader = read([part], "#/conversations", misses=groups)
+    reader = read([part], "#/conversations", misses=groups, mends=[NASTY])
     for summary in reader.page.locator("details summary").all():
         summary.click()
     assert reader.page.locator(".talk .text").first.evaluate("each => each.textContent") == NASTY
@@ -430,7 +431,7 @@ def test_before_and_after(read, recorded):
     )
     part = recorded(interaction("Where is my parcel?", new), chat("other"), outcome="recorded")
     entry = entry_of(interaction("Where was my parcel?", old), Path())
-    part["calls"][0]["before"] = before(entry, call("Where is my parcel?"), new)
+    part["calls"][0]["comparison"] = recorded_again(entry, interaction("Where is my parcel?", new))
     reader = read([part])
     reader.page.get_by_role("link", name="Re-recorded").click()
     assert reader.rows() == ["Where is my parcel?"]
@@ -442,4 +443,4 @@ def test_before_and_after(read, recorded):
     assert sides.nth(1).locator("ins").inner_text() == "Rome"
     reader.page.get_by_text("Tokens, USD, seconds").click()
     assert "USD\t$0.50\t$0.25" in reader.text(".compare table")
-    assert reader.page.get_attribute("nav a[aria-current]", "data-view") == "changed"
+    assert reader.page.get_attribute("nav a[aria-current]", "data-view") == "compared"

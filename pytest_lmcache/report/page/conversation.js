@@ -87,26 +87,32 @@ function rhythm(call) {
     sizes.length ? folded("Text by chunk", () => make("div.pieces", {}, pieces.map(([, text]) => make("span", {}, text)))) : null);
 }
 
-function comparison(call) {
-  const { before } = call;
-  const row = (name, old, fresh) => (old === fresh ? null : make("tr", {}, make("th", { scope: "row" }, name), make("td.number", {}, old), make("td.number", {}, fresh)));
+/** Two answers side by side, what else changed, and what they cost. */
+function comparison({ kind, verdict, question, answers, before, after }) {
+  const isAgain = kind === "asked again";
+  const [old, fresh] = isAgain ? ["Recorded answer", "New answer"] : ["Answer before", "Answer now"];
+  const row = (name, one, other) => (one === other ? null : make("tr", {}, make("th", { scope: "row" }, name), make("td.number", {}, one), make("td.number", {}, other)));
   const facts = [
-    row("Recorded", day(before.recorded), day(call.recorded)),
-    row("Model", before.model, call.model),
-    row("Tokens in", whole.format(before.tokens[0]), whole.format(call.tokens[0])),
-    row("Tokens out", whole.format(before.tokens[1]), whole.format(call.tokens[1])),
-    row("USD", dollars(before.usd), dollars(call.usd)),
-    row("Provider", seconds(before.seconds), seconds(call.seconds)),
-    row("Finish", before.finish || "", call.finish || ""),
+    row("Recorded", day(before.recorded), day(after.recorded)),
+    row("Model", before.model, after.model),
+    row("Tokens in", whole.format(before.tokens[0]), whole.format(after.tokens[0])),
+    row("Tokens out", whole.format(before.tokens[1]), whole.format(after.tokens[1])),
+    row("USD", dollars(before.usd), dollars(after.usd)),
+    row("Provider", seconds(before.seconds), seconds(after.seconds)),
+    row("Finish", before.finish, after.finish),
+    row("Error", before.error, after.error),
   ].filter(Boolean);
-  const answers = before.answers.map((words) => (words.every(([kind]) => kind === "same")
-    ? make("p", {}, "The answer is the same.")
-    : make("div.sides", {}, make("div", {}, make("h4", {}, "Answer before"), wordDiff(words, "div.text", "removed")), make("div", {}, make("h4", {}, "Answer now"), wordDiff(words, "div.text", "added")))));
+  const side = (title, words, own) => make("div", {}, make("h4", {}, title), wordDiff(words, "div.text", own));
+  const isSame = (words) => words.every(([tag]) => tag === "same");
+  const table = () => make("table", {},
+    make("thead", {}, make("tr", {}, make("td"), make("th.number", { scope: "col" }, "before"), make("th.number", { scope: "col" }, "now"))),
+    make("tbody", {}, facts));
   return make("section.compare", { "aria-label": "Before and after" },
-    make("h3", {}, "Before and after"),
-    before.question.length ? differences(before.question) : make("p", {}, "The question is the same."),
-    answers,
-    facts.length > 0 && folded("Tokens, USD, seconds", () => make("table", {}, make("thead", {}, make("tr", {}, make("td"), make("th.number", { scope: "col" }, "before"), make("th.number", { scope: "col" }, "now"))), make("tbody", {}, facts))));
+    make("h3", {}, isAgain ? `Asked again: ${verdict}` : "Before and after"),
+    differences(question),
+    !isAgain && !question.length && make("p", {}, "The question is the same."),
+    answers.map((words) => (isSame(words) ? make("p", {}, "The answer is the same.") : make("div.sides", {}, side(old, words, "removed"), side(fresh, words, "added")))),
+    facts.length > 0 && folded("Tokens, USD, seconds", table));
 }
 
 function talk(call, terms) {
@@ -152,7 +158,7 @@ function conversation(call, query) {
     make("h2", {}, breakable(test.id)),
     make("div.meta", {}, meta),
     call.problem && make("div.problem", {}, call.problem),
-    call.before && comparison(call),
+    call.comparison && comparison(call.comparison),
     parameters.length > 0 && folded(`${count(parameters.length, "parameter")}: ${parameters.map(([name]) => name).join(", ")}`, () => make("dl.given", {}, parameters.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]))),
     tools.length > 0 && folded(`${count(tools.length, "tool")}: ${tools.map(({ name }) => name).join(", ")}`, () => tools.map(({ text }) => make("pre.code", {}, text))),
     talk(call, terms),

@@ -63,7 +63,7 @@ const SORTS = {
 };
 
 /** The numbers of the calls that the filters let through, in the order that `sort` says. */
-function find({ q = "", outcome, model, file, test, changed, sort }) {
+function find({ q = "", outcome, model, file, test, compared, sort }) {
   const terms = termsOf(q).map((term) => [term, messagesWith(term)]);
   const found = [];
   for (let index = 0; index < calls.length; index++) {
@@ -72,7 +72,7 @@ function find({ q = "", outcome, model, file, test, changed, sort }) {
     if (model && call.model !== model) continue;
     if (file && fileOf(call) !== file) continue;
     if (test && testOf(call).id !== test) continue;
-    if (changed && !call.before) continue;
+    if (compared && !call.comparison) continue;
     const fits = ([term, has]) => headOf(call).includes(term) || call.asked.some((at) => has[at]) || call.answered.some((at) => has[at]);
     if (terms.every(fits)) found.push(index);
   }

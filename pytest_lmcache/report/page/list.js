@@ -30,7 +30,7 @@ function build() {
     sort: filter("sort", "Order", [["tokens", "Most tokens"], ["usd", "Most USD"], ["seconds", "Slowest"], ["newest", "Newest"]]),
   };
   const number = make("span", { role: "status" });
-  const clear = make("button.plain", { type: "button", onclick: () => { change({ q: "", outcome: "", model: "", file: "", test: "", changed: "", call: "" }); search.focus(); } }, "Show all");
+  const clear = make("button.plain", { type: "button", onclick: () => { change({ q: "", outcome: "", model: "", file: "", test: "", compared: "", call: "" }); search.focus(); } }, "Show all");
   const sheet = make("div.sheet", { role: "presentation" });
   const list = make("div.list", { role: "listbox", tabindex: "0", "aria-label": "Conversations" }, sheet);
   const nothing = make("p.nothing", { hidden: "" }, "No conversation matches.");
@@ -117,7 +117,7 @@ function drawConversations() {
     select.value = now[name] || "";
     select.classList.toggle("on", Boolean(now[name]));
   }
-  const wanted = JSON.stringify(["q", "outcome", "model", "file", "test", "changed", "sort"].map((name) => now[name] || ""));
+  const wanted = JSON.stringify(["q", "outcome", "model", "file", "test", "compared", "sort"].map((name) => now[name] || ""));
   if (wanted !== asked_for) {
     asked_for = wanted;
     found = find(now);
@@ -129,7 +129,7 @@ function drawConversations() {
     nothing.hidden = found.length > 0 || !calls.length;
   }
   const is_whole = found.length === calls.length;
-  const narrowed = [now.test, now.changed && "re-recorded"].filter(Boolean).join(", ");
+  const narrowed = [now.test, now.compared && $("[data-view=compared]")?.firstChild.data.trim().toLowerCase()].filter(Boolean).join(", ");
   number.textContent = `${is_whole ? count(calls.length, "conversation") : `${whole.format(found.length)} of ${count(calls.length, "conversation")}`}${narrowed ? ` · ${narrowed}` : ""}`;
   clear.hidden = is_whole && !now.q;
   const place = now.call ? found.indexOf(byId.get(now.call)) : -1;

@@ -4,7 +4,7 @@ const views = { overview: drawOverview, misses: drawMisses, conversations: drawC
 
 function render() {
   for (const view of VIEWS) $(`#${view}`).hidden = view !== now.view;
-  const current = now.view === "conversations" && now.changed ? "changed" : now.view;
+  const current = now.view === "conversations" && now.compared ? "compared" : now.view;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

@@ -1,31 +1,35 @@
-// The misses of the run, grouped by their cause, with what differs and the command that mends them.
+// The misses of the run, grouped by their cause, with what differs and the commands that mend them.
 
 const FEW_TESTS = 6;
 const FEW_GROUPS = 50;
 
-function missGroup(group) {
+/** Links to the calls of tests that missed; a test without one is only named. */
+function missedIn(group) {
   const places = make("ul.places");
-  const add = (from, to) => places.append(...group.calls.slice(from, to).map((id) => {
-    const call = calls[byId.get(id)];
-    return make("li", {}, call ? make("a", { href: address({ view: "conversations", call: id }) }, breakable(testOf(call).id)) : id);
+  const add = (from, to) => places.append(...group.tests.slice(from, to).map((test) => {
+    const call = calls.find((each) => each.outcome === "missed" && testOf(each).id === test);
+    return make("li", {}, call ? make("a", { href: address({ view: "conversations", call: call.id }) }, breakable(test)) : breakable(test));
   }));
   add(0, FEW_TESTS);
+  return [places, more(group.tests.length, FEW_TESTS, 50, add)];
+}
+
+function missGroup(group) {
   return make("article.miss", { tabindex: "-1" },
     make("h2", {}, make("span.dot", { "aria-hidden": "true" }), make("span.name", {}, group.title)),
-    make("p.facts", {}, group.facts),
+    group.facts.map((line) => make("p.facts", {}, line)),
     differences(group.differences),
-    (group.advice || []).map((line) => make("p.hint", {}, line)),
-    group.command && make("code.command", {}, group.command),
-    places,
-    more(group.calls.length, FEW_TESTS, 50, add));
+    group.also.map((line) => make("p.facts", {}, `also: ${line}`)),
+    missedIn(group));
 }
 
 function drawMisses() {
   const place = $("#misses");
   if (place.childElementCount) return;
   const groups = data.misses;
-  const add = (from, to) => place.append(...groups.slice(from, to).map(missGroup));
   if (!groups.length) place.append(make("p.nothing", {}, "No call missed."));
+  if (data.mends.length) place.append(make("section.mends", {}, make("h2", {}, "What mends them"), make("pre.command", {}, data.mends.join("\n"))));
+  const add = (from, to) => place.append(...groups.slice(from, to).map(missGroup));
   add(0, FEW_GROUPS);
   const button = more(groups.length, FEW_GROUPS, FEW_GROUPS, (from, to) => {
     add(from, to);
