@@ -57,7 +57,8 @@ class MissDetails:
     ``normalizers`` are all that have to be set for it to answer; ``folder_normalizers`` those that have to be set
     before the call is recorded, since it names a folder of this machine. ``is_compared``: False for a later miss
     of a test with many. ``is_extra``: every recording of the cassette had answered another call by then. ``reads_on``:
-    a stream is read further than it was recorded.
+    a stream is read further than it was recorded. ``call`` is what was asked, None if a recording had answered it
+    before it was cut off.
     """
 
     cause: MissCause
@@ -78,6 +79,7 @@ class MissDetails:
     is_extra: bool = False
     reads_on: bool = False
     elsewhere: Elsewhere | None = None
+    call: Call | None = None
 
 
 class Misses:
@@ -124,7 +126,7 @@ class Misses:
 
     def expired(self, call: Call, strategy: KeyStrategy, recorded: str) -> CassetteMiss:
         """Return the miss of a call whose recording is older than ``max_age``; ``recorded`` is when it was made."""
-        details = partial(self._details, cassette=self._shown_path, strategy=strategy.name)
+        details = partial(self._details, call=call, cassette=self._shown_path, strategy=strategy.name)
         problem = f"The recording of this call of {call.name}() is too old: {described(call.request)}"
         searched = f"{self._shown_path}: recorded {recorded}, and lm_on_expired = fail refuses it."
         return _miss(details(cause=MissCause.EXPIRED, problem=problem, searched=(searched,)))
@@ -144,6 +146,7 @@ class Misses:
         path = None if isinstance(cassette, NoCassette) else self._shown_path
         details = partial(
             self._details,
+            call=call,
             problem=f"No recording answers this call of {question(call)}",
             cassette=path,
             strategy=strategy.name,

@@ -274,7 +274,9 @@ MAY_IMPORT = {
     "plugin.options": "environment errors setting_kinds settings",
     "plugin.progress": "clock plugin.budget plugin.node_recorders wording",
     "plugin.renamed_tests": "cassette_folders errors miss plugin.cassette_paths settings",
-    "plugin.report_page": "clock recorder report.data report.page report.page_path settings",
+    "plugin.report_page": (
+        "clock plugin.miss_reports recorder report.data report.misses report.page report.page_path settings"
+    ),
     "plugin.reports": (
         "answer_sources errors miss_causes not_recorded plugin.node_recorders recorder settings"
     ),
@@ -323,6 +325,7 @@ MAY_IMPORT = {
         "call_record cassette.document conversation errors interaction recorder redact report.changes "
         "stream_chunks summary"
     ),
+    "report.misses": "miss_causes miss_groups wording",
     "report.page": "__init__ report.data summary",
     "report.page_path": "",
     "run_record": "errors",

@@ -153,7 +153,7 @@ class RunHooks:
         self.run.finish(is_interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
         self.run.notes.finish(session)
         if observer.page is not None:
-            observer.page.finish(self.run.notes.outcomes)
+            observer.page.finish(self.run.notes.outcomes, self.run.misses)
         if not observer.has_counted:
             return
         is_refused = observer.summary.has_refused_outside_tests

@@ -13,6 +13,7 @@ import pytest
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
+    from pytest_lmcache.plugin.miss_reports import MissReports
     from pytest_lmcache.recorder import Recorder
     from pytest_lmcache.report.data import Part
 
@@ -54,20 +55,28 @@ class ReportPage:
         if text is not None:
             self._parts += json.loads(text)
 
-    def finish(self, outcomes: Mapping[str, str]) -> None:
-        """Write the page, given the outcomes of all tests; a worker sends its part to the controller instead."""
+    def finish(self, outcomes: Mapping[str, str], misses: MissReports) -> None:
+        """Write the page, given the outcomes and the misses of all tests; a worker sends its part to the controller instead."""
         if self._is_worker:
             # As ASCII: xdist cannot send every text that a prompt may hold.
             getattr(self.config, "workeroutput", {})[OUTPUT] = json.dumps(self._parts)
             return
         if self.config.getoption("collectonly", default=False):
             return
+        from pytest_lmcache.report.misses import groups_data
         from pytest_lmcache.report.page import Report, project_name, write
 
-        about = _about(self.mode, outcomes)
-        name = project_name(self.config.rootpath)
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        report = Report(
+            project=project_name(self.config.rootpath),
+            about=_about(self.mode, outcomes),
+            parts=self._parts,
+            outcomes=outcomes,
+            misses=groups_data(misses.groups),
+            mends=[] if terminal is None else [*misses.commands(terminal)],
+        )
         try:
-            write(Report(project=name, about=about, parts=self._parts, outcomes=outcomes), self.path)
+            write(report, self.path)
         except OSError as problem:
             self._problem = f"{OPTION}: {self.path} could not be written: {problem.strerror or problem}"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from pytest_lmcache.conversation import Attachment, Message, conversation, tool_name
-from pytest_lmcache.errors import CassetteError
+from pytest_lmcache.errors import CassetteError, CassetteMiss
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.recorder import redacted
 from pytest_lmcache.report.changes import as_text, recorded_again, replaced
@@ -43,10 +43,15 @@ class Part(TypedDict):
 def of_recorder(test: str, recorder: Recorder, *, passed: bool) -> Part:
     """What a recorder did, after its end; ``passed``: the test passed, and its cassette is written."""
     old = replaced(recorder) if passed else {}
-    calls = [
-        _of_record(record, old.get(id(record.entry)), recorder.redact, passed=passed)
-        for record in recorder.everything
-    ]
+    misses = _misses(recorder)
+    calls = []
+    for record in recorder.everything:
+        if record.source:
+            replaced_one = old.get(id(record.entry))
+            calls.append(_of_record(record, replaced_one, recorder.redact, passed=passed))
+        else:
+            nothing = {**_empty(), "outcome": MISSED, "name": record.name}  # a child process has the call
+            calls.append(next(misses, nothing))
     if passed:
         calls += [entry_data(UNUSED, entry) for entry in _unused(recorder)]
     return Part(test=test, cassette="" if recorder.path is None else recorder.shown_path, calls=calls)
@@ -65,6 +70,13 @@ def of_cassette(
     return Part(test=test, cassette=path, calls=calls)
 
 
+def _misses(recorder: Recorder) -> Iterator[Json]:
+    """The calls that missed, in their order, each with its message."""
+    for fault in recorder.faults:
+        if isinstance(fault, CassetteMiss) and fault.details is not None and fault.details.call is not None:
+            yield {**call_data(MISSED, fault.details.call, None), "problem": str(fault)}
+
+
 def _unused(recorder: Recorder) -> list[Entry]:
     """The recordings that no call asked for."""
     if not recorder.unused():
@@ -78,8 +90,6 @@ def _unused(recorder: Recorder) -> list[Entry]:
 
 
 def _of_record(record: CallRecord, old: Entry | None, redact: Redactor, *, passed: bool) -> Json:
-    if not record.source:
-        return {**_empty(), "outcome": MISSED, "name": record.name, "model": record.model}
     outcome = VALUE if record.is_value else outcome_of(record, passed=passed)
     try:
         if record.interaction is not None:
