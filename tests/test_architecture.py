@@ -275,7 +275,7 @@ MAY_IMPORT = {
     "plugin.progress": "clock plugin.budget plugin.node_recorders wording",
     "plugin.renamed_tests": "cassette_folders errors miss plugin.cassette_paths settings",
     "plugin.report_page": (
-        "clock plugin.miss_reports recorder report.data report.misses report.page report.page_path settings"
+        "clock miss_groups recorder report.data report.misses report.page report.page_path settings"
     ),
     "plugin.reports": (
         "answer_sources errors miss_causes not_recorded plugin.node_recorders recorder settings"

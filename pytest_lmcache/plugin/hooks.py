@@ -153,7 +153,9 @@ class RunHooks:
         self.run.finish(is_interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
         self.run.notes.finish(session)
         if observer.page is not None:
-            observer.page.finish(self.run.notes.outcomes, self.run.misses)
+            terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+            mends = () if terminal is None else self.run.misses.commands(terminal)
+            observer.page.finish(self.run.notes.outcomes, self.run.misses.groups, mends)
         if not observer.has_counted:
             return
         is_refused = observer.summary.has_refused_outside_tests

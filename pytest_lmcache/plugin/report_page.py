@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from pytest_lmcache.settings import Mode
 
 if TYPE_CHECKING:
-    from pytest_lmcache.plugin.miss_reports import MissReports
+    from pytest_lmcache.miss_groups import Group
     from pytest_lmcache.recorder import Recorder
     from pytest_lmcache.report.data import Part
 
@@ -55,8 +55,8 @@ class ReportPage:
         if text is not None:
             self._parts += json.loads(text)
 
-    def finish(self, outcomes: Mapping[str, str], misses: MissReports) -> None:
-        """Write the page, given the outcomes and the misses of all tests; a worker sends its part to the controller instead."""
+    def finish(self, outcomes: Mapping[str, str], misses: Iterable[Group], mends: Iterable[str]) -> None:
+        """Write the page, given the outcomes of all tests, their misses and what mends these; a worker sends its part to the controller instead."""
         if self._is_worker:
             # As ASCII: xdist cannot send every text that a prompt may hold.
             getattr(self.config, "workeroutput", {})[OUTPUT] = json.dumps(self._parts)
@@ -66,14 +66,13 @@ class ReportPage:
         from pytest_lmcache.report.misses import groups_data
         from pytest_lmcache.report.page import Report, project_name, write
 
-        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         report = Report(
             project=project_name(self.config.rootpath),
             about=_about(self.mode, outcomes),
             parts=self._parts,
             outcomes=outcomes,
-            misses=groups_data(misses.groups),
-            mends=[] if terminal is None else [*misses.commands(terminal)],
+            misses=groups_data(misses),
+            mends=[*mends],
         )
         try:
             write(report, self.path)
