@@ -319,7 +319,7 @@ MAY_IMPORT = {
     "report": "",
     "report.changes": (
         "cassette.document cassette.file cassette.merge conversation errors interaction keys.plain "
-        "nearest recorder saving settings tags word_diff"
+        "nearest recorder saving settings tags verify word_diff"
     ),
     "report.data": (
         "call_record cassette.document conversation errors interaction recorder redact report.changes "

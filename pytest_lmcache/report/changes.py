@@ -21,6 +21,7 @@ from pytest_lmcache.word_diff import words
 if TYPE_CHECKING:
     from pytest_lmcache.cassette.document import Entry
     from pytest_lmcache.recorder import Recorder
+    from pytest_lmcache.verify import Comparison
 
 LONGEST: Final = 50_000  # characters of a text that is compared word by word
 
@@ -50,6 +51,16 @@ def recorded_again(old: Entry, new: Interaction) -> dict[str, Any] | None:
     is_same = all(tag == "same" for words in found["answers"] for tag, _ in words)
     is_same = is_same and found["before"]["error"] == found["after"]["error"]
     return None if is_same and not found["question"] else found
+
+
+def asked_again(found: Comparison, recorded: str) -> dict[str, Any]:
+    """A recorded answer beside the one that a model gives now; nothing if there are not both of them."""
+    if found.recorded is None or found.new is None:
+        return {"problem": found.why} if found.why else {}
+    now = found.call._replace(request={**found.call.request, "model": found.asked})
+    before, after = Interaction("", found.call, found.recorded, recorded), Interaction("", now, found.new, "")
+    verdict = f"{found.verdict}: {found.why}" if found.why else str(found.verdict)
+    return {"comparison": {**compared("asked again", before, after, verdict), "question": []}}
 
 
 def compared(kind: str, before: Interaction, after: Interaction, verdict: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pytest_lmcache.conversation import Attachment, Message, conversation, tool_
 from pytest_lmcache.errors import CassetteError, CassetteMiss
 from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 from pytest_lmcache.recorder import redacted
-from pytest_lmcache.report.changes import as_text, recorded_again, replaced
+from pytest_lmcache.report.changes import as_text, asked_again, recorded_again, replaced
 from pytest_lmcache.stream_chunks import Chunk, text_path, whole
 from pytest_lmcache.summary import BY_TEST, outcome_of
 
@@ -48,7 +48,10 @@ def of_recorder(test: str, recorder: Recorder, *, passed: bool) -> Part:
     for record in recorder.everything:
         if record.source:
             replaced_one = old.get(id(record.entry))
-            calls.append(_of_record(record, replaced_one, recorder.redact, passed=passed))
+            call = _of_record(record, replaced_one, recorder.redact, passed=passed)
+            if recorder.verification is not None and record in recorder.verification.comparisons:
+                call |= asked_again(recorder.verification.comparisons[record], call["recorded"])
+            calls.append(call)
         else:
             nothing = {**_empty(), "outcome": MISSED, "name": record.name}  # a child process has the call
             calls.append(next(misses, nothing))

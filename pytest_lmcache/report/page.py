@@ -194,16 +194,18 @@ def _costs(calls: Sequence[Json]) -> Iterable[str]:
     """What replaying saved, and what asking cost."""
     totals = {"saved": Usage(), "spent": Usage(), "recorded for": Usage()}
     for call in calls:
-        outcome, tokens = call["outcome"], sum(call["tokens"])
+        outcome = call["outcome"]
         if outcome in {MISSED, UNUSED, VALUE, *BY_TEST}:
             continue
         verb = "recorded for" if outcome == SAVED else "spent" if outcome in SPENT else "saved"
-        usage = Usage(
-            1,
-            call["tokens"][0],
-            call["tokens"][1],
-            call["usd"] or 0.0,
-            int(call["usd"] is None and tokens > 0),
-        )
-        totals[verb] += usage
+        totals[verb] += _usage(call)
+        comparison = call.get("comparison")
+        if comparison is not None and comparison["kind"] == "asked again" and outcome == REPLAYED:
+            totals["spent"] += _usage(comparison["after"])
     return [f"{verb} {price_of(total)}" for verb, total in totals.items() if total.tokens or total.usd]
+
+
+def _usage(call: Json) -> Usage:
+    """What a call took, or one side of a comparison."""
+    inputs, outputs = call["tokens"]
+    return Usage(1, inputs, outputs, call["usd"] or 0.0, int(call["usd"] is None and inputs + outputs > 0))

@@ -263,3 +263,19 @@ def test_faults_and_replies_of_the_test(suite):
     assert key not in page_of(suite)
     assert "<b>1</b> <span>given a reply by the test</span>" in page_of(suite)
     assert not re.search(r"saved \d", page_of(suite))
+
+
+def test_asking_again_shows_both_answers(suite, loopback, monkeypatch):
+    """In mode verify the page has the recorded answer beside the new one, with what each of them cost."""
+    suite.test(MARKED)
+    suite.record()
+    monkeypatch.setattr(loopback, "answer", lambda request: f"You said: {request.prompt}".replace("two", "2"))
+    suite.run("--lm-mode=verify", "--lm-report=report.html")
+    data = data_of(suite)
+    found = {call["id"]: call["comparison"] for call in data["calls"]}
+    assert [each["verdict"] for each in found.values()] == ["same", "different", "same"]
+    different = found["test_it.py::test_two/1"]
+    assert different["answers"] == [[["same", "You said: "], ["removed", "two"], ["added", "2"]]]
+    assert different["after"]["usd"] > 0
+    assert "Asked again" in page_of(suite)
+    assert re.search(r"spent \d+ tokens", page_of(suite))

@@ -10,7 +10,7 @@ from helpers import call, interaction, reply
 
 from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.interaction import Answer, Call, Kind
-from pytest_lmcache.report.changes import recorded_again
+from pytest_lmcache.report.changes import compared, recorded_again
 from pytest_lmcache.stream_chunks import pack
 
 pytestmark = pytest.mark.slow
@@ -444,3 +444,21 @@ def test_before_and_after(read, recorded):
     reader.page.get_by_text("Tokens, USD, seconds").click()
     assert "USD\t$0.50\t$0.25" in reader.text(".compare table")
     assert reader.page.get_attribute("nav a[aria-current]", "data-view") == "compared"
+
+
+def test_asked_again(read, recorded):
+    """A question that another model was asked shows both answers, their models and the verdict."""
+    part = recorded(chat("Capital of France?", "Paris."), outcome="replayed")
+    old, new = (
+        chat("Capital of France?", "Paris."),
+        chat("Capital of France?", "It is Paris.", model="openai/new"),
+    )
+    again = {**compared("asked again", old, new, "different"), "question": []}
+    part["calls"][0]["comparison"] = again
+    reader = read([part])
+    reader.page.get_by_role("link", name="Asked again").click()
+    reader.page.wait_for_selector(".compare")
+    assert reader.text(".compare h3") == "Asked again: different"
+    assert reader.page.locator(".sides h4").all_inner_texts() == ["Recorded answer", "New answer"]
+    reader.page.get_by_text("Tokens, USD, seconds").click()
+    assert "Model\topenai/m\topenai/new" in reader.text(".compare table")
