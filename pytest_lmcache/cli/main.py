@@ -16,6 +16,7 @@ COMMANDS = {
     "search": "pytest_lmcache.cli.search",
     "stats": "pytest_lmcache.cli.stats",
     "explain": "pytest_lmcache.cli.explain",
+    "diff": "pytest_lmcache.cli.diff",
     "check": "pytest_lmcache.cli.check",
     "scan": "pytest_lmcache.cli.scan",
     "report": "pytest_lmcache.cli.report",

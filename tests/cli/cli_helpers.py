@@ -1,8 +1,10 @@
 """What the tests of the command share: cassettes, and the command run in this process or on a terminal."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.cassette.file import Cassette
@@ -103,3 +105,15 @@ def with_cache_folder(suite):
     at = suite.options.index("no:cacheprovider")
     suite.options = (*suite.options[: at - 1], *suite.options[at + 1 :])
     return suite
+
+
+def git(folder, *arguments):
+    """Run git in a folder, as nobody in particular."""
+    identity = ("-c", "user.name=x", "-c", "user.email=x@x.invalid", "-c", "init.defaultBranch=main")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def lazily(suite, text, name="test_it.py"):
+    """Write a test file of a suite that does not import LiteLLM when it is collected, which takes seconds."""
+    head = "import pytest\n\ndef ask(text):\n    from app import ask\n    return ask(text)\n\n"
+    return suite.file(name, head + dedent(text))

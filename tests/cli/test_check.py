@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cli_helpers import labelled, with_cache_folder, write
+from cli_helpers import labelled, lazily, with_cache_folder, write
 
 from pytest_lmcache.cli.main import main
 from pytest_lmcache.keys.strategies import strategy
@@ -288,8 +288,9 @@ def test_tests_that_are_not_known_have_no_orphans(project, capsys, how):
 @pytest.mark.slow
 def test_what_the_last_full_run_did_not_use(suite, capsys, monkeypatch):
     """Recordings that no test asked for are found after a full run, not after a partial one, nor if the file changed."""
-    with_cache_folder(suite).test(
-        "def test_one(lm_cache): ask('one'), ask('two')\ndef test_two(lm_cache): ask('three')\n"
+    lazily(
+        with_cache_folder(suite),
+        "def test_one(lm_cache): ask('one'), ask('two')\ndef test_two(lm_cache): ask('three')\n",
     )
     suite.record()
     monkeypatch.chdir(suite.folder)

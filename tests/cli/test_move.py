@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from cli_helpers import labelled, with_cache_folder
+from cli_helpers import labelled, lazily, with_cache_folder
 
 from pytest_lmcache.cli.main import main
 
@@ -131,11 +131,15 @@ def test_candidates(project, capsys):
 
 def test_keys_find_a_test_of_any_name(suite, capsys, monkeypatch):
     """The calls that a test missed in the last run find its cassette, whatever its new name and file; then it replays."""
-    with_cache_folder(suite).test("def test_one(lm_cache): ask('one')\ndef test_two(lm_cache): ask('two')\n")
+    lazily(
+        with_cache_folder(suite), "def test_one(lm_cache): ask('one')\ndef test_two(lm_cache): ask('two')\n"
+    )
     suite.record()
     monkeypatch.chdir(suite.folder)
     (suite.folder / "test_it.py").unlink()
-    suite.test("def test_alpha(lm_cache): ask('two')\ndef test_beta(lm_cache): ask('one')\n", "test_other.py")
+    lazily(
+        suite, "def test_alpha(lm_cache): ask('two')\ndef test_beta(lm_cache): ask('one')\n", "test_other.py"
+    )
     suite.run().assert_outcomes(failed=2)
     capsys.readouterr()
     assert main(["move", "--yes"]) == 0

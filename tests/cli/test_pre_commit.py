@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_helpers import write
+from cli_helpers import git, write
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -16,11 +16,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (BIN / "pre-commit").exists(), reason="pre-commit is not installed"),
 ]
-
-
-def git(folder, *arguments):
-    identity = ("-c", "user.name=x", "-c", "user.email=x@x.invalid", "-c", "init.defaultBranch=main")
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from cli_helpers import labelled, with_cache_folder
+from cli_helpers import labelled, lazily, with_cache_folder
 
 from pytest_lmcache.cli.main import main
 
@@ -13,19 +13,21 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def project(suite, monkeypatch):
     """A recorded suite in which a call, a test and a test's mark have gone since."""
-    with_cache_folder(suite).test(
+    lazily(
+        with_cache_folder(suite),
         """
         def test_one(lm_cache): ask("one"), ask("two"), ask("three")
         def test_two(lm_cache): ask("two")
         def test_three(lm_cache): ask("three")
-        """
+        """,
     )
     suite.record()
-    suite.test(
+    lazily(
+        suite,
         """
         def test_one(lm_cache): ask("one"), ask("three")
         def test_two(): pass
-        """
+        """,
     )
     monkeypatch.chdir(suite.folder)
     return suite
