@@ -88,7 +88,8 @@ def summary(diffs: Sequence[CassetteDiff]) -> str:
     )
     cassettes = "cassette" if len(changed) == 1 else "cassettes"
     first, _, rest = files.partition(" ")
-    return f"{first} {cassettes} {rest}: {_counts([call for diff in changed for call in diff.calls])}; {_costs(changed)}"
+    counts = _counts([call for diff in changed for call in diff.calls])
+    return "; ".join(filter(None, (f"{first} {cassettes} {rest}: {counts}", _costs(changed))))
 
 
 def _counts(calls: Sequence[CallDiff]) -> str:
@@ -114,7 +115,9 @@ def _costs(diffs: Sequence[CassetteDiff]) -> str:
 
 
 def costs(before: Spent, after: Spent) -> str:
-    """Tokens and USD, as they were and as they are."""
+    """Tokens and USD, as they were and as they are; empty if no usage was recorded."""
+    if not any((before.tokens, after.tokens, before.usd, after.usd)):
+        return ""
     tokens = f"{before.tokens:,} tokens"
     if before.tokens != after.tokens:
         tokens = f"{before.tokens:,} → {after.tokens:,} tokens ({after.tokens - before.tokens:+,})"
@@ -141,8 +144,9 @@ def text(diffs: Sequence[CassetteDiff], paint: Callable[[Tag, str], str] = brack
             for section in call.sections:
                 yield f"    {_line(section.title)}"
                 yield from (f"      {shown_line(line, paint)}" for line in section.lines)
-            if call.before is not None and call.after is not None:
-                yield f"    {costs(call.spent_before, call.spent_after)}"
+            spent = costs(call.spent_before, call.spent_after)
+            if spent and call.before is not None and call.after is not None:
+                yield f"    {spent}"
         same = sum(call.is_same for call in diff.calls)
         if same:
             yield f"  {counted(same, 'call')} unchanged"

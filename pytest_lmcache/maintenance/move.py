@@ -124,7 +124,7 @@ def candidates(cassettes: Sequence[Path], suite: Suite) -> Candidates:
         moves += _unique(find, *_left(orphans, without, moves))
     left, _ = _left(orphans, without, moves)
     undecided = tuple((orphan, _why_not(orphan, without)) for orphan in left)
-    return Candidates(tuple(sorted(moves, key=lambda each: each.old)), undecided, usage.notes)
+    return Candidates(tuple(sorted(moves, key=lambda each: each.old)), undecided, usage.orphan_notes)
 
 
 _Find = Callable[[Orphan, ListedTest], str]

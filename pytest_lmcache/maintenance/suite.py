@@ -16,6 +16,8 @@ from typing import Any
 from pytest_lmcache.errors import LMCacheError
 
 _PLUGINS = ("-p", "lmcache", "-p", "pytest_lmcache.plugin.listing")
+# One file that cannot be collected does not hide the others.
+_COLLECT = ("--collect-only", "-qq", "--maxfail=0")
 _VARIABLE = "PYTEST_LMCACHE_LISTING"
 UNNAMED = "<function>"
 """In place of the dotted path of a function that has none, such as a lambda."""
@@ -130,16 +132,7 @@ def collect(suite: Suite, arguments: Sequence[str] = ()) -> Suite:
     """The suite with its tests, or with those in some files. Raises LMCacheError if pytest fails as a whole."""
     with tempfile.TemporaryDirectory(prefix="pytest-lmcache-") as temporary:
         path = Path(temporary) / "listing.json"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            *_PLUGINS,
-            "--collect-only",
-            "-q",
-            *suite.options,
-            *arguments,
-        ]
+        command = [sys.executable, "-m", "pytest", *_PLUGINS, *_COLLECT, *suite.options, *arguments]
         done = subprocess.run(  # noqa: S603 - pytest, which the user runs anyway
             command,
             cwd=suite.rootdir,

@@ -42,12 +42,18 @@ class Unused:
 class Usage:
     """What is known of the use of some cassettes.
 
-    ``notes`` say what could not be known, and what to do about it.
+    ``orphan_notes`` and ``unused_notes`` say what could not be known, and what to do about it.
     """
 
     orphans: tuple[Orphan, ...] = ()
     unused: tuple[Unused, ...] = ()
-    notes: tuple[str, ...] = ()
+    orphan_notes: tuple[str, ...] = ()
+    unused_notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that could not be known."""
+        return self.orphan_notes + self.unused_notes
 
 
 def collect_all(configured: Suite, cassettes: Iterable[Path]) -> Suite:
@@ -70,15 +76,19 @@ def find_usage(cassettes: Sequence[Path], suite: Suite) -> Usage:
     run = last_full_run(suite.cache_dir)
     finder = _Finder(suite, run)
     orphans, unused = [], []
+    has_tests = suite.is_collected and bool(suite.tests)
     for path in cassettes:
-        if suite.is_collected and (orphan := finder.orphan(path)) is not None:
+        if has_tests and (orphan := finder.orphan(path)) is not None:
             orphans.append(orphan)
         elif (found := finder.unused(path)) is not None:
             unused.append(found)
     notes = [*finder.notes()]
-    if run is None:
-        notes.append(_no_full_run(suite))
-    return Usage(tuple(orphans), tuple(unused), tuple(notes))
+    if suite.is_collected and not suite.tests and cassettes:
+        # The folder may be the wrong one, or its tests may need what is not installed: prune must not remove all.
+        notes.append(f"pytest finds no test in {suite.rootdir}: whether cassettes have a test is not known")
+    return Usage(
+        tuple(orphans), tuple(unused), tuple(notes), () if run is not None else (_no_full_run(suite),)
+    )
 
 
 def unused_by_partial_run(cassettes: Sequence[Path], suite: Suite) -> tuple[RunRecord, list[Unused]] | None:

@@ -129,3 +129,14 @@ def test_a_failed_run_keeps_recordings(project, capsys):
     capsys.readouterr()
     main(["prune", "--yes"])
     assert texts(project).count("\n--- # ") == 3
+
+
+def test_a_folder_without_tests(tmp_path, capsys, monkeypatch):
+    """Where pytest finds no test, as in a wrong folder, no cassette is taken for an orphan."""
+    monkeypatch.chdir(tmp_path)
+    path = labelled(tmp_path / "cassettes/test_a/test_a.yaml", "test_a.py::test_a")
+    assert main(["prune", "--yes"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "nothing to remove\n"
+    assert f"note: pytest finds no test in {tmp_path}: whether cassettes have a test is not known" in err
+    assert path.exists()
