@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -66,8 +67,10 @@ def command(selection: Selection, *, fix: bool, files_only: bool, max_size: floa
     if as_json:
         _print_json(report)
     else:
-        for finding in report.findings:
-            click.echo(safe(str(finding)))
+        for remedy, findings in groupby(report.findings, key=lambda each: each.fix):
+            for finding in findings:
+                click.echo(safe(finding.line_of_text))
+            click.echo(safe(remedy.rstrip("\n")))  # once for findings that need the same
         click.echo(", ".join(_totals(report)))
     for note in report.notes:
         click.echo(safe(f"note: {note}"), err=True)

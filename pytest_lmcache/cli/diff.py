@@ -12,7 +12,15 @@ from pytest_lmcache.cli.frame import FINE, FOUND, Command, Misuse
 from pytest_lmcache.cli.output import finish, json_option, print_json
 from pytest_lmcache.cli.project import Project, files_below, shown
 from pytest_lmcache.cli.targets import is_of_vcrpy, select
-from pytest_lmcache.maintenance.differences import differences, markdown, summary, text, to_plain
+from pytest_lmcache.maintenance.differences import (
+    differences,
+    markdown,
+    shared_changes,
+    shared_to_plain,
+    summary,
+    text,
+    to_plain,
+)
 from pytest_lmcache.maintenance.versions import Git, Pair, Version, between_commits, paired
 from pytest_lmcache.word_diff import Tag, bracketed
 
@@ -56,7 +64,8 @@ def command(
     diffs, problems = differences(pairs, shown)
     if as_json:
         plain = [to_plain(diff) for diff in diffs if not diff.is_same]
-        print_json({"summary": summary(diffs), "cassettes": plain})
+        shared = [shared_to_plain(each) for each in shared_changes(diffs)]
+        print_json({"summary": summary(diffs), "shared": shared, "cassettes": plain})
     elif as_markdown:
         click.echo(markdown(diffs), nl=False)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -19,6 +19,7 @@ from pytest_lmcache.maintenance.usage import collect_all
 from pytest_lmcache.wording import counted
 
 _PAIR = 2
+_SINGLE = 3  # cassettes of a moved file that are named one by one
 
 
 @click.command(
@@ -45,7 +46,7 @@ def command(names: tuple[str, ...], *, yes: bool, as_json: bool) -> int:
     suite = collect_all(suite_of(project), paths)
     if names:
         old, new = (_from_rootdir(name, suite) for name in names)
-        found = Candidates(tuple(moves_between(old, new, paths, suite)), ())
+        found = moves_between(old, new, paths, suite)
     else:
         found = candidates(paths, suite)
     is_done = bool(names) or yes
@@ -71,9 +72,9 @@ def _from_rootdir(name: str, suite: Suite) -> str:
 
 def _print(found: Candidates, *, done: bool) -> None:
     verb = "moved" if done else "would move"
-    for each in found.moves:
-        why = f" ({each.why})" if each.why else ""
-        click.echo(safe(f"{verb} {each.old}\n   to {each.new}{why}"))
+    for lines in _grouped(found.moves):
+        old, new, why = lines
+        click.echo(safe(f"{verb} {old}\n   to {new}{f' ({why})' if why else ''}"))
     for orphan, why in found.undecided:
         click.echo(safe(f"not moved: {orphan.label}: {why}"))
     click.echo(_total(found.moves, done=done))
@@ -83,6 +84,21 @@ def _print(found: Candidates, *, done: bool) -> None:
         click.echo(
             "To move one by hand: pytest-lmcache move OLD NEW. To remove those of deleted tests: pytest-lmcache prune"
         )
+
+
+def _grouped(moves: Sequence[Move]) -> Iterator[tuple[str, str, str]]:
+    """The old and the new name of each move, with the reason; the tests of a moved file are one line."""
+    files: dict[tuple[str, str, str], list[Move]] = {}
+    for each in moves:
+        old, new = each.old.partition("::"), each.new.partition("::")
+        is_file = old[2] == new[2] != ""
+        key = (old[0], new[0], each.why) if is_file else (each.old, each.new, each.why)
+        files.setdefault(key, []).append(each)
+    for (old_name, new_name, why), same in files.items():
+        if len(same) > _SINGLE:
+            yield f"{counted(len(same), 'cassette')} of {old_name}", new_name, why
+        else:
+            yield from ((each.old, each.new, why) for each in same)
 
 
 def _total(moves: Sequence[Move], *, done: bool) -> str:

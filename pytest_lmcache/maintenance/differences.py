@@ -6,7 +6,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from pytest_lmcache.word_diff import shown as shown_line
 from pytest_lmcache.wording import counted, dollars
 
 LONGEST_MARKDOWN = 60_000  # characters; GitHub refuses the text of a pull request from 65,536 on
+_OFTEN = 3  # cassettes with the same change: it is shown once
+_NAMED = 3  # of these
+_MOST_ROWS = 50  # of a table
 _ASKED = 70  # characters of a question in a heading
 
 
@@ -98,10 +101,11 @@ def _counts(calls: Sequence[CallDiff]) -> str:
     answers = sum(any(each.side != "question" for each in call.sections) for call in both)
     tools = sum(any(each.side == "tools" for each in call.sections) for call in both)
     added, removed = sum(call.before is None for call in calls), sum(call.after is None for call in calls)
+    changed = [
+        counted(number, noun) for number, noun in ((questions, "question"), (answers, "answer")) if number
+    ]
     texts = [
-        f"{counted(questions, 'question')} and {counted(answers, 'answer')} changed"
-        if questions or answers
-        else "",
+        f"{' and '.join(changed)} changed" if changed else "",
         f"{counted(tools, 'answer')} with other tool calls" if tools else "",
         f"{counted(added, 'call')} added" if added else "",
         f"{counted(removed, 'call')} removed" if removed else "",
@@ -127,31 +131,99 @@ def costs(before: Spent, after: Spent) -> str:
     return f"{tokens}, {prices[0] if prices[0] == prices[1] else ' → '.join(prices)}"
 
 
+# ---- what is the same in many cassettes ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SharedChange:
+    """One change that many cassettes have: an edited system prompt, a new tool. It is shown once."""
+
+    section: Section
+    calls: int
+    labels: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        """The number of calls and cassettes, and the first of these."""
+        shown = ", ".join(_line(label) for label in self.labels[:_NAMED])
+        rest = f" and {len(self.labels) - _NAMED} more" if len(self.labels) > _NAMED else ""
+        return f"the same in {counted(self.calls, 'call')} of {counted(len(self.labels), 'cassette')} ({shown}{rest})"
+
+
+def shared_changes(diffs: Sequence[CassetteDiff]) -> list[SharedChange]:
+    """The changes that at least three cassettes have, the most frequent first."""
+    found: dict[Section, list[str]] = {}
+    for diff in diffs:
+        for call in diff.calls:
+            for section in call.sections:
+                found.setdefault(section, []).append(diff.label)
+    shared = [
+        SharedChange(section, len(labels), tuple(dict.fromkeys(labels))) for section, labels in found.items()
+    ]
+    often = [each for each in shared if len(each.labels) >= _OFTEN]
+    return sorted(often, key=lambda each: -each.calls)
+
+
+def _without(diff: CassetteDiff, shared: Sequence[SharedChange]) -> CassetteDiff:
+    """The changes of a cassette that are not shown with those of others."""
+    known = {each.section for each in shared}
+    calls = [
+        replace(call, sections=tuple(each for each in call.sections if each not in known))
+        for call in diff.calls
+    ]
+    return replace(diff, calls=tuple(calls))
+
+
 # ---- text ----------------------------------------------------------------------------------------------
 
 
 def text(diffs: Sequence[CassetteDiff], paint: Callable[[Tag, str], str] = bracketed) -> Iterator[str]:
     """The lines for a terminal; ``paint`` marks what was removed and added."""
-    for diff in diffs:
-        if diff.is_same:
-            continue
-        renamed = f", was {diff.old_path}" if diff.old_path else ""
-        yield f"{_line(diff.label)} ({diff.kind}, {_line(diff.path)}{renamed})"
-        for call in diff.calls:
-            if call.is_same:
-                continue
-            yield f"  {_heading(call)}"
-            for section in call.sections:
-                yield f"    {_line(section.title)}"
-                yield from (f"      {shown_line(line, paint)}" for line in section.lines)
-            spent = costs(call.spent_before, call.spent_after)
-            if spent and call.before is not None and call.after is not None:
-                yield f"    {spent}"
-        same = sum(call.is_same for call in diff.calls)
-        if same:
-            yield f"  {counted(same, 'call')} unchanged"
+    shared = shared_changes(diffs)
+    for each in shared:
+        yield each.where
+        yield from _section(each.section, paint)
         yield ""
+    hidden = 0
+    for diff in diffs:
+        own = _without(diff, shared)
+        if own.is_same:
+            hidden += not diff.is_same
+            continue
+        yield from _cassette(diff, own, paint)
+    if hidden:
+        yield f"{counted(hidden, 'cassette')} with nothing else changed"
     yield summary(diffs)
+
+
+def _cassette(diff: CassetteDiff, own: CassetteDiff, paint: Callable[[Tag, str], str]) -> Iterator[str]:
+    """The lines of one cassette; ``own`` has the changes that it does not share."""
+    yield _title(diff)
+    if all(call.is_same for call in diff.calls):  # only its name is new
+        return
+    for call in own.calls:
+        if call.is_same:
+            continue
+        yield f"  {_heading(call)}"
+        for section in call.sections:
+            yield from _section(section, paint)
+        spent = costs(call.spent_before, call.spent_after)
+        if spent and call.before is not None and call.after is not None:
+            yield f"    {spent}"
+    same = sum(call.is_same for call in diff.calls)
+    if same:
+        yield f"  {counted(same, 'call')} unchanged"
+    yield ""
+
+
+def _title(diff: CassetteDiff) -> str:
+    renamed = f", was {_line(diff.old_path)}" if diff.old_path else ""
+    return f"{_line(diff.label)} ({diff.kind}, {_line(diff.path)}{renamed})"
+
+
+def _section(section: Section, paint: Callable[[Tag, str], str]) -> Iterator[str]:
+    yield f"    {_line(section.title)}"
+    yield from (f"      {shown_line(line, paint)}" for line in section.lines)
 
 
 def _heading(call: CallDiff) -> str:
@@ -172,22 +244,31 @@ def _line(value: str) -> str:
 
 
 def markdown(diffs: Sequence[CassetteDiff]) -> str:
-    """The text for a pull request: the summary, a table of the tests, and each test's changes, folded."""
+    """The text for a pull request: the summary, what many tests share, a table of the tests, their changes, folded."""
+    shared = shared_changes(diffs)
     changed = [diff for diff in diffs if not diff.is_same]
+    own = [diff for diff in changed if not _without(diff, shared).is_same]
     lines = [f"**Recordings**: {_escaped(summary(diffs))}", ""]
-    if changed:
+    for each in shared:
+        lines += [f"{_escaped(each.section.title)}, {_escaped(each.where)}:", "", *_fenced(each.section), ""]
+    if own:
         lines += ["| test | what changed | tokens and cost |", "|---|---|---|"]
         lines += [
-            f"| {_code(diff.label)} | {_escaped(_what(diff))} | {_escaped(_costs([diff]))} |"
-            for diff in changed
+            f"| {_code(diff.label)} | {_escaped(_what(_without(diff, shared)))} | {_escaped(_costs([diff]))} |"
+            for diff in own[:_MOST_ROWS]
         ]
         lines.append("")
+    if len(own) > _MOST_ROWS:
+        lines += [f"… and {counted(len(own) - _MOST_ROWS, 'more test')}", ""]
+    if len(changed) > len(own):
+        lines += [f"{counted(len(changed) - len(own), 'cassette')} with nothing else changed", ""]
     result = "\n".join(lines)
-    for number, diff in enumerate(changed):
-        block = "\n".join(_details(diff))
+    folded = [diff for diff in own if not all(call.is_same for call in _without(diff, shared).calls)]
+    for number, diff in enumerate(folded):
+        block = "\n".join(_details(_without(diff, shared)))
         if len(result) + len(block) > LONGEST_MARKDOWN:
-            left = len(changed) - number
-            return f"{result[:LONGEST_MARKDOWN]}\n… and the changes of {counted(left, 'more test')}, which are too long for this text.\n"
+            left = counted(len(folded) - number, "more test")
+            return f"{result[:LONGEST_MARKDOWN]}\n… and the changes of {left}, which are too long for this text.\n"
         result += f"\n{block}\n"
     return result
 
@@ -242,6 +323,11 @@ def _escaped(value: str) -> str:
 # ---- JSON ----------------------------------------------------------------------------------------------
 
 
+def shared_to_plain(change: SharedChange) -> dict[str, Any]:
+    """A change that many cassettes have as JSON data."""
+    return {**_section_to_plain(change.section), "calls": change.calls, "tests": [*change.labels]}
+
+
 def to_plain(diff: CassetteDiff) -> dict[str, Any]:
     """A cassette's differences as JSON data."""
     return {
@@ -259,14 +345,12 @@ def _call_to_plain(call: CallDiff) -> dict[str, Any]:
         "before": call.before,
         "after": call.after,
         "model": call.model,
-        "changes": [
-            {
-                "side": each.side,
-                "what": each.title,
-                "lines": [[[*part] for part in line] for line in each.lines],
-            }
-            for each in call.sections
-        ],
+        "changes": [_section_to_plain(each) for each in call.sections],
         "tokens": [call.spent_before.tokens, call.spent_after.tokens],
         "usd": [call.spent_before.usd, call.spent_after.usd],
     }
+
+
+def _section_to_plain(section: Section) -> dict[str, Any]:
+    lines = [[[*part] for part in line] for line in section.lines]
+    return {"side": section.side, "what": section.title, "lines": lines}

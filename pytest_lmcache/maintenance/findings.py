@@ -47,9 +47,11 @@ class Finding:
     what: str
     fix: str
 
-    def __str__(self) -> str:
+    @property
+    def line_of_text(self) -> str:
+        """The finding in one line, without what to do."""
         place = f"{self.path}:{self.line}" if self.line else self.path
-        return f"{place}: {self.what}\n{self.fix}".rstrip("\n")
+        return f"{place}: {self.what}"
 
     def to_plain(self) -> dict[str, Any]:
         """The finding as JSON data."""

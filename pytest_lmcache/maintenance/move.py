@@ -47,10 +47,11 @@ class Candidates:
 # ---- by name -------------------------------------------------------------------------------------------
 
 
-def moves_between(old: str, new: str, cassettes: Iterable[Path], suite: Suite) -> list[Move]:
+def moves_between(old: str, new: str, cassettes: Iterable[Path], suite: Suite) -> Candidates:
     """The moves that a test, a class, a file or a folder with a new name needs. Both are given as node ids.
 
-    Raises CassetteError if no cassette has the old name, or if a test of a new name does not exist.
+    Cassettes of tests that the new place does not have are undecided. Raises CassetteError if no cassette has the old
+    name, or if none of the tests has the new one.
     """
     by_id = {test.nodeid: test.cassette for test in suite.tests}
     moves = []
@@ -62,20 +63,20 @@ def moves_between(old: str, new: str, cassettes: Iterable[Path], suite: Suite) -
             continue
         target = by_id.get(renamed) or _of_fixture(renamed, path, _as_path(old), _as_path(new))
         if target is None:
-            missing.append(renamed)
-        else:
+            missing.append((Orphan(path, label, ""), f"there is no test {renamed}"))
+        elif (path, label) != (target, renamed):
             moves.append(Move(path, target, label, renamed))
     if not moves and not missing:
         raise CassetteError(
             f"no cassette is of {old}: that is the name in the comment above a cassette.\n"
             "To see the names: pytest-lmcache list. To find renamed tests: pytest-lmcache move"
         )
-    if missing:
+    if not moves:
         raise CassetteError(
-            f"there is no test {missing[0]}{f', nor {len(missing) - 1} others' if len(missing) > 1 else ''}; "
-            f"nothing was moved.\nTo see the tests that there are: pytest --collect-only -q {shlex.quote(new.partition('::')[0])}"
+            f"{missing[0][1]}; nothing was moved.\n"
+            f"To see the tests that there are: pytest --collect-only -q {shlex.quote(new.partition('::')[0])}"
         )
-    return [each for each in moves if each.path != each.target or each.old != each.new]
+    return Candidates(tuple(moves), tuple(missing))
 
 
 def _renamed(label: str, old: str, new: str) -> str | None:
@@ -120,7 +121,8 @@ def candidates(cassettes: Sequence[Path], suite: Suite) -> Candidates:
         test = ids.get(orphan.label)
         if test is not None and test in without and test.cassette is not None:
             moves.append(Move(orphan.path, test.cassette, orphan.label, test.nodeid, "same test"))
-    for find in (_ByKeys(suite), _by_moved_file, _by_new_name, _by_new_parameters):
+    finders = (_ByKeys(suite), _by_moved_file, _by_new_name, _by_new_parameters, _by_being_left)
+    for find in finders:
         moves += _unique(find, *_left(orphans, without, moves))
     left, _ = _left(orphans, without, moves)
     undecided = tuple((orphan, _why_not(orphan, without)) for orphan in left)
@@ -191,6 +193,15 @@ def _by_new_parameters(orphan: Orphan, test: ListedTest) -> str:
     return "same test with other parameters" if old == new else ""
 
 
+def _by_being_left(orphan: Orphan, test: ListedTest) -> str:
+    """Fits the only cassette of a file to its only test without one."""
+    is_same = (_file(orphan.label), _parameters(orphan.label)) == (
+        _file(test.nodeid),
+        _parameters(test.nodeid),
+    )
+    return "the only test left in the file" if is_same else ""
+
+
 def _why_not(orphan: Orphan, tests: Sequence[ListedTest]) -> str:
     fits = [
         test.nodeid
@@ -199,6 +210,8 @@ def _why_not(orphan: Orphan, tests: Sequence[ListedTest]) -> str:
     ]
     if len(fits) > 1:
         return f"several tests without a cassette are like it: {', '.join(fits[:3])}"
+    if any(_parameters(orphan.label) == _parameters(test.nodeid) for test in tests):
+        return "no test without a cassette is like it. Run pytest: the calls that its tests miss may tell"
     return "no test without a cassette is like it"
 
 

@@ -97,7 +97,7 @@ def test_tool_calls_are_data(pair, capsys):
     assert '    answered, tool call pay, removed\n      - pay({"eur": 5})\n' in out
     assert "    15 → 17 tokens (+2), $0.005 → $0.007\n" in out
     assert out.splitlines()[-1].startswith(
-        "1 cassette changed: 0 questions and 1 answer changed, 1 answer with other tool calls; 15 → 17 tokens (+2)"
+        "1 cassette changed: 1 answer changed, 1 answer with other tool calls; 15 → 17 tokens (+2)"
     )
 
 
@@ -170,6 +170,40 @@ def test_a_long_markdown_is_cut(pair, capsys):
     out = said(capsys, *pair(before, after), "--markdown")
     assert len(out) < 65_536
     assert "… and the changes of 1 more test" in out
+
+
+def test_a_change_that_many_tests_share_is_shown_once(tmp_path, capsys, monkeypatch):
+    """An edited system prompt of 60 tests is one change with its number of calls; what else a test changed stands below."""
+    monkeypatch.chdir(tmp_path)
+    for folder, role in (("a", "geographer"), ("b", "historian")):
+        for n in range(60):
+            messages = [{"role": "system", "content": f"You are a {role}."}, user(f"question {n}")]
+            said_then = "other" if n == 7 and folder == "b" else "same"
+            record(tmp_path / f"{folder}/{n}.yaml", (messages, said_then), test=f"t.py::test_{n}")
+    lines = said(capsys, "diff", "a", "b").splitlines()
+    assert lines[:3] == [
+        "the same in 60 calls of 60 cassettes (t.py::test_0, t.py::test_1, t.py::test_10 and 57 more)",
+        "    asked: system",
+        "        You are a [-geographer-]{+historian+}.",
+    ]
+    assert lines[4:8] == [
+        "t.py::test_7 (changed, b/7.yaml)",
+        "  call 1, gpt-4o: question 7",
+        "    answered",
+        "      - same",
+    ]
+    assert lines[-2:] == [
+        "59 cassettes with nothing else changed",
+        "60 cassettes changed: 60 questions and 1 answer changed; 60,300 tokens, $30.00",
+    ]
+    assert len(lines) < 15
+    text = said(capsys, "diff", "a", "b", "--markdown")
+    assert text.count("historian") == 1
+    assert text.count("<details>") == 1
+    shared = json.loads(said(capsys, "diff", "a", "b", "--json"))["shared"]
+    assert [(each["what"], each["calls"], len(each["tests"])) for each in shared] == [
+        ("asked: system", 60, 60)
+    ]
 
 
 # ---- git -----------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_candidates(project, capsys):
         "def test_pay_by_card(): pass",
         "def test_pay_by_cash(): pass",
     )
-    for name in ("test_plans_a_trip", "test_n[old]", "test_pay_by_ca", "zzz"):
+    for name in ("test_plans_a_trip", "test_n[old]", "test_pay_by_ca", "zzz[a]"):
         labelled(project.folder / f"cassettes/test_a/{name}.yaml", f"test_a.py::{name}")
     assert main(["move", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
@@ -125,8 +125,36 @@ def test_candidates(project, capsys):
     assert {each["test"]: each["why"] for each in found["undecided"]} == {
         "test_a.py::test_pay_by_ca": "several tests without a cassette are like it: "
         "test_a.py::test_pay_by_card, test_a.py::test_pay_by_cash",
-        "test_a.py::zzz": "no test without a cassette is like it",
+        "test_a.py::zzz[a]": "no test without a cassette is like it",
     }
+
+
+def test_the_only_ones_left(project, capsys):
+    """The only cassette of a file without a test, and its only test without a cassette, fit whatever their names."""
+    project("test_a.py", "def test_a(): pass", "def test_quite_other(): pass")
+    for name in ("test_a", "test_zzz"):
+        labelled(project.folder / f"cassettes/test_a/{name}.yaml", f"test_a.py::{name}")
+    assert main(["move"]) == 1
+    out = capsys.readouterr().out
+    assert (
+        "would move test_a.py::test_zzz\n   to test_a.py::test_quite_other (the only test left in the file)"
+        in out
+    )
+
+
+def test_a_moved_file_in_which_a_test_is_gone(project, capsys):
+    """The other cassettes of the file move; that of the test that is not there any more is told, in few lines."""
+    project("test_b.py", *(f"def test_{n}(): pass" for n in range(9)))
+    for n in range(10):
+        labelled(project.folder / f"cassettes/test_a/test_{n}.yaml", f"test_a.py::test_{n}")
+    assert main(["move", "test_a.py", "test_b.py"]) == 1
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        "moved 9 cassettes of test_a.py",
+        "   to test_b.py",
+        "not moved: test_a.py::test_9: there is no test test_b.py::test_9",
+        "9 cassettes moved",
+    ]
+    assert cassettes(project) == ["test_a/test_9.yaml", *(f"test_b/test_{n}.yaml" for n in range(9))]
 
 
 def test_keys_find_a_test_of_any_name(suite, capsys, monkeypatch):
