@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,31 +155,40 @@ def between_commits(git: Git, revision: str, places: Sequence[Path], now: Iterab
 
 
 def paired(before: Mapping[Path, bytes], after: Mapping[Path, bytes]) -> list[Pair]:
-    """Pair two sets of files by their paths; those that are left by the keys that they share, the most first."""
+    """Pair two sets of files by their paths, those that are left by what they hold, and then by their names."""
     pairs = [
         Pair(Version(path, before[path]), Version(path, after[path])) for path in before if path in after
     ]
-    gone = {path: _keys(data) for path, data in before.items() if path not in after}
-    new = {path: _keys(data) for path, data in after.items() if path not in before}
+    gone = {path: data for path, data in before.items() if path not in after}
+    new = {path: data for path, data in after.items() if path not in before}
+    for find in (_by_keys, _by_names):
+        for old_path, new_path in find(gone, new):
+            if old_path in gone and new_path in new:
+                old, now = Version(old_path, gone.pop(old_path)), Version(new_path, new.pop(new_path))
+                pairs.append(Pair(old, now, is_renamed=True))
+    pairs += [Pair(Version(path, data), None) for path, data in gone.items()]
+    pairs += [Pair(None, Version(path, data)) for path, data in new.items()]
+    return sorted(pairs, key=lambda pair: str((pair.after or pair.before or Version(Path(), b"")).path))
+
+
+def _by_keys(gone: Mapping[Path, bytes], new: Mapping[Path, bytes]) -> list[tuple[Path, Path]]:
+    """Files that share keys, those that share most first."""
     by_key: dict[bytes, list[Path]] = {}
-    for path, keys in gone.items():
-        for key in keys:
+    for path, data in gone.items():
+        for key in _keys(data):
             by_key.setdefault(key, []).append(path)
     ranked = []
-    for path, keys in new.items():
-        shared: dict[Path, int] = {}
-        for key in keys:
-            for other in by_key.get(key, ()):
-                shared[other] = shared.get(other, 0) + 1
+    for path, data in new.items():
+        shared = Counter(other for key in _keys(data) for other in by_key.get(key, ()))
         ranked += [(-count, str(other), str(path), other, path) for other, count in shared.items()]
-    for _, _, _, old_path, new_path in sorted(ranked, key=lambda each: each[:3]):
-        if old_path in gone and new_path in new:
-            del gone[old_path], new[new_path]
-            old_version = Version(old_path, before[old_path])
-            pairs.append(Pair(old_version, Version(new_path, after[new_path]), is_renamed=True))
-    pairs += [Pair(Version(path, before[path]), None) for path in gone]
-    pairs += [Pair(None, Version(path, after[path])) for path in new]
-    return sorted(pairs, key=lambda pair: str((pair.after or pair.before or Version(Path(), b"")).path))
+    return [(other, path) for _, _, _, other, path in sorted(ranked, key=lambda each: each[:3])]
+
+
+def _by_names(gone: Mapping[Path, bytes], new: Mapping[Path, bytes]) -> list[tuple[Path, Path]]:
+    """Files of one name in different folders, if no other file has that name: a test file was moved and recorded again."""
+    names = [Counter(path.name for path in files) for files in (gone, new)]
+    by_name = {path.name: path for path in new}
+    return [(path, by_name[path.name]) for path in gone if all(counts[path.name] == 1 for counts in names)]
 
 
 def _keys(data: bytes) -> set[bytes]:

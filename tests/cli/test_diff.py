@@ -254,6 +254,20 @@ def test_with_a_commit(repository, capsys, monkeypatch):
     }
 
 
+def test_a_file_that_was_moved_and_recorded_again(repository, capsys):
+    """Without a key in common its cassettes are still those of the same tests, by their names."""
+    folder = repository / "cassettes/test_it"
+    for path in folder.iterdir():
+        path.unlink()
+    for name in ("one", "two", "three"):
+        record(repository / f"cassettes/test_new/test_{name}.yaml", ([user(f"the riddle of {name}")], name), test=f"test_new.py::test_{name}")  # fmt: skip
+    found = kinds(said(capsys, "diff", "--git", "HEAD", "--json"))
+    assert found == {
+        f"test_new.py::test_{name}": ("renamed", f"cassettes/test_it/test_{name}.yaml")
+        for name in ("one", "two", "three")
+    }
+
+
 @pytest.mark.parametrize(
     ("target", "tests"),
     [
