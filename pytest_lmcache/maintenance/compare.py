@@ -58,7 +58,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class CallDiff:
-    """One call in both recordings, or in one of them: its numbers there, from 1, None where it is not."""
+    """One call in both recordings, or in one of them: its numbers there, from 1, None where it is not.
+
+    ``model`` is the name of a call that asks no model, such as ``remember run id``.
+    """
 
     before: int | None
     after: int | None
@@ -123,12 +126,20 @@ def _compared(before: _Numbered, after: _Numbered) -> CallDiff:
     return CallDiff(
         None if before is None else before[0],
         None if after is None else after[0],
-        "" if shown is None else shown.model,
+        _name(after or before, shown),
         "" if shown is None else _summary(shown),
         sections,
         _spent(before),
         _spent(after),
     )
+
+
+def _name(each: _Numbered, read: Conversation | None) -> str:
+    """The model that was asked; for a value that a test remembered, what was remembered."""
+    if each is None or read is None:
+        return ""
+    call = each[1].call
+    return call.name if call.is_value else read.model
 
 
 def _read(interaction: Interaction) -> Conversation:

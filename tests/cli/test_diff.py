@@ -1,12 +1,14 @@
 """The command diff: two recordings of the same tests, as a reviewer reads what changed."""
 
 import json
+from pathlib import Path
 
 import pytest
 from cli_helpers import git, record, user, write
 
+from pytest_lmcache.cassette.document import entry_of
 from pytest_lmcache.cli.main import main
-from pytest_lmcache.interaction import Answer, Kind
+from pytest_lmcache.interaction import Answer, Call, Interaction, Kind
 
 
 def answered(*calls, text=None, tokens=(10, 5), ident="x"):
@@ -113,6 +115,18 @@ def test_parameters_tools_and_models(pair, capsys):
     assert "seed: {+1+}\n" in out
     assert "    tool find\n" in out
     assert "function.parameters.required[0]: " in out
+
+
+def test_a_remembered_value(pair, capsys):
+    """What a test remembered is compared as a value under its name."""
+    arguments = pair([], [])
+    for name, value in (("a", 1), ("b", 2)):
+        interaction = Interaction("k1", Call("remember run", {}), Answer(Kind.RESPONSE, {"value": value}), "2026-11-10T09:12:44Z")  # fmt: skip
+        text = entry_of(interaction, Path()).text.decode()
+        Path(f"{name}.yaml").write_text(f"lmcache: 1\nkey: exact/1\n--- # 1\n{text}")
+    out = said(capsys, *arguments)
+    assert "  call 1, remember run\n" in out
+    assert "1 cassette changed: 1 answer changed" in out
 
 
 def test_calls_are_paired(pair, capsys):
