@@ -309,6 +309,26 @@ def test_what_the_last_full_run_did_not_use(suite, capsys, monkeypatch):
     assert findings(capsys)[0] == []
 
 
+@pytest.mark.slow
+def test_a_skipped_test_may_ask_for_what_others_do_not(suite, capsys, monkeypatch):
+    """A recording of a shared cassette stays if one of the tests that share it did not run."""
+    text = """
+        @pytest.mark.lm_cache(cassette="shared")
+        @pytest.mark.parametrize("name", ["a", "b"])
+        def test_one(name): ask(name)
+        """
+    lazily(with_cache_folder(suite), text)
+    suite.record()
+    monkeypatch.chdir(suite.folder)
+    skipped = 'pytest.param("b", marks=pytest.mark.skip)'
+    lazily(suite, text.replace('"b"', skipped))
+    suite.run()
+    assert findings(capsys)[0] == []
+    lazily(suite, text.replace(', "b"', ""))
+    suite.run()
+    assert [kind for kind, _, _ in findings(capsys)[0]] == ["unused"]
+
+
 def test_age_and_size(tmp_path, capsys, monkeypatch):
     """Recordings older than lm_max_age, and files over --max-size, are found; the size has units."""
     monkeypatch.chdir(tmp_path)

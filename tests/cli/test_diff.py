@@ -171,8 +171,9 @@ def test_markdown(pair, capsys):
     ]
     assert "**call 1, gpt-4o: Say \\<b\\>hi\\</b\\> \\| \\`y\\`**" in lines
     assert "```diff\n- Say <b>hi</b> | `x`\n+ Say <b>hi</b> | `y`\n```" in out
-    assert "````diff" not in out  # only the changed line of the answer is shown
     assert "- old\n+ new" in out
+    out = said(capsys, *pair([([user("x")], "```old\ny")], [([user("x")], "```new\ny")]), "--markdown")
+    assert "````diff\n- ```old\n+ ```new\n````\n" in out
 
 
 def test_a_long_markdown_is_cut(pair, capsys):

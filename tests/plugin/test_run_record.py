@@ -153,6 +153,34 @@ def test_stopped_runs(recorded, how):
     assert last(recorded).partial == (expected,)
 
 
+def test_tests_that_a_plugin_does_not_run(recorded):
+    """A test for which nothing is reported has not run, whatever kept it."""
+    recorded.file(
+        "conftest.py",
+        """
+        def pytest_runtest_protocol(item, nextitem):
+            return True if item.name == "test_two" else None
+        """,
+    )
+    recorded.run()
+    assert last(recorded).partial == ("1 test was not run",)
+
+
+def test_two_blocks_of_one_file(recorded):
+    """What the second block of a test asks for is not unused because the first one did not ask for it."""
+    text = """
+        from pytest_lmcache import use_cassette
+        def test_blocks():
+            for name in ("a", "b"):
+                with use_cassette("cassettes/both.yaml", mode=MODE): ask(name)
+        """
+    recorded.test(text.replace("MODE", '"record"'), "test_blocks.py")
+    recorded.run()
+    recorded.test(text.replace("MODE", '"replay"'), "test_blocks.py")
+    recorded.run()
+    assert full(recorded).cassettes["cassettes/both.yaml"].unused == ()
+
+
 def test_files_that_skip_themselves_are_known(recorded):
     """Nobody takes the cassettes of a file that is skipped as a whole for unused ones."""
     recorded.test("pytest.skip('not here', allow_module_level=True)", "test_zz.py")
