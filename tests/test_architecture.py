@@ -56,6 +56,9 @@ MAY_IMPORT = {
         "cassette.file cli.frame cli.output cli.project cli.suite cli.targets errors keys.strategies "
         "maintenance.check maintenance.usage wording"
     ),
+    "cli.diff": (
+        "cli.frame cli.output cli.project cli.targets maintenance.differences maintenance.versions word_diff"
+    ),
     "cli.explain": (
         "cassette.facts cli.frame cli.output cli.project cli.reading cli.suite cli.targets errors "
         "explanation keys.normalizers keys.strategies settings"
@@ -217,6 +220,12 @@ MAY_IMPORT = {
     "locks": "clock errors",
     "maintenance": "",
     "maintenance.check": "maintenance.findings maintenance.secrets maintenance.suite maintenance.usage",
+    "maintenance.compare": (
+        "cassette.document cassette.merge conversation interaction keys.plain tags word_diff"
+    ),
+    "maintenance.differences": (
+        "errors maintenance.compare maintenance.header maintenance.versions word_diff wording"
+    ),
     "maintenance.findings": (
         "cassette.document cassette.file cassette.reader clock errors keys.normalizers keys.strategies "
         "maintenance.secrets redact"
@@ -233,6 +242,7 @@ MAY_IMPORT = {
     "maintenance.secrets": "cassette.document cassette.reader errors recorder redact",
     "maintenance.suite": "errors",
     "maintenance.usage": "cassette.reader errors maintenance.header maintenance.suite run_record",
+    "maintenance.versions": "cassette.document cassette.reader errors",
     "miss": (
         "call_record cassette.document cassette.file commands errors interaction keys.strategies nearest "
         "settings volatile_values"

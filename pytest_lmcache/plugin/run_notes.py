@@ -45,17 +45,15 @@ class RunNotes:
 
     def add_recorder(self, test: str, recorder: Recorder, *, passed: bool) -> None:
         """Note what a test, a shared fixture or a block did with its cassette."""
-        if recorder.path is None:
-            return
-        if recorder.mode is Mode.LIVE:
-            self._partial.append(f"mode live asked no cassette, as in {test}")
+        if recorder.path is None or (recorder.mode is Mode.LIVE and not recorder.path.exists()):
             return
         from pytest_lmcache.run_record import path_from
 
         users = self._cassettes.setdefault(path_from(self.config.rootpath, recorder.path), {})
         if missed := [call.key for call in recorder.calls if not call.source and call.key]:
             self._missed[test] = missed
-        is_known = passed and not recorder.is_cut_short
+        # Live, it asked for no recording; cut short, it may not have come to all of its calls.
+        is_known = passed and recorder.mode is not Mode.LIVE and not recorder.is_cut_short
         _add(users, test, _unused(recorder) if is_known else None)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -163,6 +161,8 @@ class RunNotes:
     def _reasons(self, session: pytest.Session) -> Iterator[str]:
         """Why this was not a full run."""
         yield from self._partial
+        if self.mode is Mode.LIVE:
+            yield "mode live asks for no recording"
         if not _covers_suite(self.config):
             yield f"only {' '.join(self.config.args)} was run"
         by = " (by addopts)" if _addopts_select(self.config) else ""

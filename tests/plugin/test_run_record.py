@@ -116,7 +116,7 @@ def test_a_failed_test_says_nothing_of_its_recordings(recorded):
         (("--deselect", "test_it.py::test_one"), "1 test was deselected"),
         (("--lf",), "--last-failed was given"),
         (("--ignore", "other"), "--ignore was given"),
-        (("--lm-mode=live",), "mode live asked no cassette, as in test_it.py::test_one"),
+        (("--lm-mode=live",), "mode live asks for no recording"),
     ],
     ids=["file", "node", "keyword", "deselect", "lf", "ignore", "live"],
 )
@@ -151,6 +151,17 @@ def test_stopped_runs(recorded, how):
     recorded.run(*([how] if how == "-x" else ["--continue-on-collection-errors"]))
     expected = "test_zz.py could not be collected" if how == "broken file" else "the run was stopped"
     assert last(recorded).partial == (expected,)
+
+
+def test_a_live_test_in_a_full_run(recorded):
+    """A test that its mark makes live keeps a run full; what it would ask for of its cassette is not known."""
+    test = recorded.folder / "test_it.py"
+    test.write_text(
+        test.read_text().replace("def test_two", "@pytest.mark.lm_cache(mode='live')\ndef test_two")
+    )
+    recorded.run()
+    assert full(recorded).is_full
+    assert full(recorded).cassettes["cassettes/test_it/test_two.yaml"].unused is None
 
 
 def test_tests_that_a_plugin_does_not_run(recorded):
