@@ -89,11 +89,14 @@ class Spending:
             self._count_in_flight(ledger)
 
     def end(self, record: CallRecord, answer: Answer) -> None:
-        """Count what a call has cost. One that failed costs nothing, one that was cut off as much as expected."""
-        if record.is_value:
+        """Count what a call has cost. One that failed costs nothing, one that was cut off as much as expected.
+
+        An answer that nobody was asked for is not counted, such as one that was kept from a call before.
+        """
+        if record not in self._expected:
             return
         with self._changing() as ledger:
-            expected = self._expected.pop(record, 0.0)
+            expected = self._expected.pop(record)
             self._count_in_flight(ledger)
             if answer.usd is not None:
                 usd, calls = ledger.models.get(record.model, (0.0, 0))

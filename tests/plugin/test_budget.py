@@ -185,6 +185,37 @@ def test_dspys_engine(dear):
     result.assert_outcomes(passed=1, failed=3)
 
 
+def test_what_is_recorded_beside_the_calls_costs_nothing(dear):
+    """Remembered values and recorded functions are no calls: no budget holds for them."""
+    dear.test("""
+        @pytest.mark.lm_cache
+        def test_one(lm_cache):
+            assert lm_cache.remember("run id", lambda: 5) == 5
+    """)
+    result = dear.run("--lm-record", "--lm-budget=0")
+    assert result.ret == 0
+    assert not [line for line in result.outlines if "budget" in line and "lmcache" not in line]
+
+
+def test_a_stream_that_a_test_cuts_is_paid_once(dear):
+    """What the provider gave once, and a later call gets, counts once."""
+    dear.test("""
+        SETTINGS["model"] = "openai/dear"
+
+        @pytest.mark.lm_cache
+        def test_one(lm_cache):
+            lm_cache.cut_stream(after=0)
+            for _ in range(2):
+                try:
+                    list(litellm.completion(messages=said("x"), stream=True, **SETTINGS))
+                except Exception:
+                    pass
+    """)
+    result = dear.run("--lm-record", "--lm-budget=5")
+    assert dear.asked() == 1
+    assert "budget: $1.00 of $5.00 spent" in summary_lines(result)
+
+
 def test_calls_in_flight_count_as_their_model_cost_before(dear):
     """Of calls that start at once, no more are sent than the budget is expected to pay for."""
     dear.test("""
