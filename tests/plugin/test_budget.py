@@ -129,6 +129,9 @@ def test_code_cannot_swallow_the_refusal(dear):
     result.assert_outcomes(failed=2)
     assert (result.ret, dear.asked()) == (BUDGET_SPENT, 0)
     assert refused(result) == ["test_it.py::test_all", "test_it.py::test_exception"]
+    lines = summary_lines(result)
+    assert lines[0] == "0 replayed, 2 not sent for lack of budget"
+    assert not [line for line in lines if line.startswith("not recorded")]
 
 
 ASKS = {
