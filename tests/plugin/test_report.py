@@ -279,3 +279,20 @@ def test_asking_again_shows_both_answers(suite, loopback, monkeypatch):
     assert different["after"]["usd"] > 0
     assert "Asked again" in page_of(suite)
     assert re.search(r"spent \d+ tokens", page_of(suite))
+
+
+def test_answers_of_a_live_model(suite, loopback):
+    """A live run on another model shows the recorded answer of each call beside the new one."""
+    suite.test("""
+        @pytest.mark.lm_cache
+        def test_one():
+            ask("one")
+    """)
+    suite.record()
+    loopback.script("Something else.")
+    suite.run("--lm-mode=live", "--lm-model=openai/gpt-4o-mini=openai/gpt-4o", "--lm-report=report.html")
+    [call] = data_of(suite)["calls"]
+    found = call["comparison"]
+    assert (found["kind"], found["verdict"]) == ("asked again", "different")
+    assert (found["before"]["model"], found["after"]["model"]) == ("openai/gpt-4o-mini", "openai/gpt-4o")
+    assert "Something else." in str(found["answers"])
