@@ -254,7 +254,7 @@ def test_tables_are_complete(suite):
         assert name == "mode" or set(choices_of(row)) <= set(re.findall(r"`([^`]+)`", value))
     assert set(re.match(r"lm_cache\((.*)\):", MARKER)[1].split(", ")) == set(Settings.rows)
     assert cells(section("Modes"), 0) == set(Mode)
-    assert cells(section("Keys"), 0) == {"key=", "exact", "messages", "content"}
+    assert all(re.search(rf"[`\"]{name}[`\"]", section("Keys")) for name in ("exact", "messages", "content"))
     told = set(re.findall(r"--lm-[a-z]+", README))
     assert told == set(re.findall(r"--lm-[a-z]+", suite.run("--help").stdout.str()))
 
@@ -279,6 +279,6 @@ def test_links_lead_somewhere():
 
 
 def test_length():
-    """A reader sees a runnable example before line 30, and the whole in under 330."""
+    """A reader sees a runnable example before line 30, and the whole in under 300."""
     assert blocks("suite")[0].line < 30
-    assert README.count("\n") < 330
+    assert README.count("\n") < 300
