@@ -468,10 +468,16 @@ def test_block_without_pytest(tmp_path, provider):
     import litellm
 
     from pytest_lmcache import use_cassette
+    from pytest_lmcache.observer import Observer
+    from pytest_lmcache.session import session
 
     asked = {"model": "openai/gpt-4o-mini", "api_base": provider.url, "api_key": "sk-x"}
     for mode in ("record", "verify"):
-        with use_cassette(tmp_path / "x.yaml", mode=mode) as tape:
+        # This run of pytest is not to hear of it, else it would fail.
+        with (
+            session.configured(session.configuration, Observer()),
+            use_cassette(tmp_path / "x.yaml", mode=mode) as tape,
+        ):
             litellm.completion(messages=[{"role": "user", "content": "one"}], **asked)
         provider.script("Otherwise.")
     [found] = tape.comparisons
