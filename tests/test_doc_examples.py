@@ -1,22 +1,29 @@
-"""Every Python block of docs/ is run as it stands, as somebody would who copies it."""
+"""Every Python block of docs/ is run as it stands, as somebody would who copies it; the other blocks are checked."""
 
 import re
+import shlex
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 from helpers import ALONE, Suite
 from provider import Reply
 
 import pytest_lmcache
 from pytest_lmcache import Cache
 from pytest_lmcache.cassette.file import Cassette
+from pytest_lmcache.cli.main import group
 from pytest_lmcache.interaction import Kind
 from pytest_lmcache.keys.strategies import strategy
-from pytest_lmcache.settings import CacheSettings
+from pytest_lmcache.settings import SETTINGS, CacheSettings
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
 def blocks(page):
@@ -131,17 +138,94 @@ def test_every_setting_of_the_layers_is_named():
 
 
 def test_there_are_blocks():
-    """The pages have examples at all, and in no language that nobody runs; a picture is text."""
+    """The pages have examples at all, and in no language that nobody checks; what stands in `text` is a picture."""
     assert len(BLOCKS) >= 6
-    assert {language for page in PAGES for _, language, _ in blocks(page)} == {"python", "yaml", "text"}
+    checked = {"python", "yaml", "toml", "diff", "shell", "console"}  # consoles in tests/cli/test_docs.py
+    assert {language for page in PAGES for _, language, _ in blocks(page)} == checked | {"text"}
 
 
-def test_cassettes_are_read(tmp_path):
+def test_every_fence_is_a_block():
+    """No fence is overlooked, such as one with words after the language, or an indented one."""
+    for page in PAGES:
+        fences = re.findall(r"^\s*(?:```|~~~)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(fences) == 2 * len(blocks(page)), page.name
+
+
+def of_language(wanted):
+    """The blocks of a language on all pages, as parameters of a test."""
+    return [
+        pytest.param(text, id=f"{page.name}:{line}")
+        for page in PAGES
+        for line, language, text in blocks(page)
+        if language == wanted
+    ]
+
+
+PRE_COMMIT = "# .pre-commit-config.yaml\n"
+
+
+@pytest.mark.parametrize(
+    "text", [each for each in of_language("yaml") if not each.values[0].startswith(PRE_COMMIT)]
+)
+def test_cassettes_are_read(tmp_path, text):
     """A cassette that a page shows is one, but for what it leaves out."""
-    for text in (text for page in PAGES for _, language, text in blocks(page) if language == "yaml"):
-        path = tmp_path / "c.yaml"
-        path.write_text(text.replace("  …\n", ""), encoding="utf-8")
-        [entry] = Cassette(path, strategy("exact")).entries
-        assert entry.call().request["messages"]
-        answer = entry.answer().with_whole_chunks()
+    path = tmp_path / "c.yaml"
+    header = "lmcache: 1\nkey: exact/1\n" if text.startswith("---") else ""
+    path.write_text(header + text.replace("  …\n", ""), encoding="utf-8")
+    [entry] = Cassette(path, strategy("exact")).entries
+    call, answer = entry.call(), entry.answer().with_whole_chunks()
+    if call.is_value:
+        assert set(answer.data) == {"value"}
+    else:
+        assert call.request["messages"]
         assert all(data["id"] for data in (answer.data if answer.kind is Kind.STREAM else [answer.data]))
+
+
+def test_pre_commit_configuration():
+    """The hooks that the page configures are those that this repository offers."""
+    [text] = [
+        text for (text,) in (each.values for each in of_language("yaml")) if text.startswith(PRE_COMMIT)
+    ]
+    offered = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    [repository] = yaml.safe_load(text)["repos"]
+    assert {hook["id"] for hook in repository["hooks"]} <= {hook["id"] for hook in offered}
+
+
+@pytest.mark.parametrize("text", of_language("toml"))
+def test_configuration_is_known(text):
+    """A configuration file that a page shows is TOML, with ini keys that there are and values that they take."""
+    rows = {row.ini: row for row in SETTINGS.values() if row.ini}
+    for name, value in tomllib.loads(text)["tool"]["pytest"].items():
+        rows[name].kind.parse(value)
+
+
+@pytest.mark.parametrize("text", of_language("shell"))
+def test_commands_exist(text, suite):
+    """A command that a page shows is shell, and names subcommands and options that there are."""
+    checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    options = suite.run("--help").stdout.str() if "pytest " in text else ""
+    for line in text.splitlines():
+        match shlex.split(line, comments=True):
+            case ["pytest", *words]:
+                given = [word.partition("=")[0] for word in words if word.startswith("-")]
+                assert all(re.search(rf"{re.escape(option)}\b", options) for option in given), line
+            case ["pytest-lmcache", name, *words]:
+                command = click.Context(group, info_name="pytest-lmcache")
+                known = {option for each in group.get_command(command, name).params for option in each.opts}
+                assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
+
+
+def test_diff_is_of_the_readmes_cassette(tmp_path):
+    """Applied to the cassette of README.md, the diff gives a cassette whose key is that of its request."""
+    [(text,)] = [each.values for each in of_language("diff")]
+    before = "".join(line[1:] for line in text.splitlines(keepends=True) if line[0] in " -")
+    after = "".join(line[1:] for line in text.splitlines(keepends=True) if line[0] in " +")
+    [cassette] = [
+        text for _, language, text in blocks(ROOT / "README.md") if text.startswith("# pytest-lmcache")
+    ]
+    assert before in cassette
+    path = tmp_path / "c.yaml"
+    path.write_text(cassette.replace(before, after), encoding="utf-8")
+    [entry] = Cassette(path, strategy("exact")).entries
+    assert entry.key == strategy("exact").key(entry.interaction().call)
