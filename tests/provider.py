@@ -32,6 +32,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+import other_endpoints
+
 Json = dict[str, Any]
 
 
@@ -264,9 +266,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self._serve({})
 
+    def do_DELETE(self):
+        self._serve({})
+
     def do_POST(self):
         raw = self.rfile.read(int(self.headers.get("content-length", 0)))
-        self._serve(json.loads(raw or b"{}"))
+        is_form = self.headers.get("content-type", "").startswith("multipart/")
+        self._serve(form(raw) if is_form else json.loads(raw or b"{}"))
 
     def _serve(self, body):
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -294,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if data is None:
             data = json.dumps(content).encode()
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", getattr(content, "media", "application/json"))
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -329,6 +335,8 @@ def render(request, reply):
         return reply.status, {}, reply.body
     path = request.path.partition("?")[0]
     endpoint = next((ENDPOINTS[end] for end in ENDPOINTS if path.endswith(end)), None)
+    if endpoint is None and (other := other_endpoints.answer(request, path)) is not None:
+        return reply.status, {}, other
     if endpoint is None:
         return 404, {}, failure_body(request, FAILURES["not_found"])
     shape, events_of = endpoint
@@ -369,6 +377,17 @@ def failure_body(request, failure):
 def new_id(prefix):
     """An id that no other answer has."""
     return prefix + uuid.uuid4().hex
+
+
+def form(raw):
+    """The fields of a multipart form; a file is its length."""
+    fields = re.findall(
+        rb'name="(\w+)"(; filename=[^\r]*)?\r\n(?:[^\r]+\r\n)*\r\n(.*?)\r\n--', raw, re.DOTALL
+    )
+    return {
+        name.decode(): len(value) if is_file else value.decode(errors="replace")
+        for name, is_file, value in fields
+    }
 
 
 def plain_text(value):

@@ -160,6 +160,9 @@ MAY_IMPORT = {
     ),
     "libraries.litellm": "",
     "libraries.litellm.answers": "interaction libraries.litellm.headers libraries.plain_data",
+    "libraries.litellm.any_answers": (
+        "errors interaction libraries.litellm.answers libraries.litellm.chunks libraries.litellm.compat"
+    ),
     "libraries.litellm.call": (
         "address interaction keys.ignored_arguments keys.plain libraries.dspy.compat "
         "libraries.litellm.answers libraries.litellm.callbacks libraries.litellm.compat "
@@ -178,8 +181,8 @@ MAY_IMPORT = {
     "libraries.litellm.compat": "",
     "libraries.litellm.embedding": "libraries.litellm.callbacks",
     "libraries.litellm.entry_points": (
-        "libraries.litellm.answers libraries.litellm.chunks libraries.litellm.compat "
-        "libraries.litellm.streams"
+        "libraries.litellm.answers libraries.litellm.any_answers libraries.litellm.chunks "
+        "libraries.litellm.compat libraries.litellm.streams"
     ),
     "libraries.litellm.exceptions": "errors libraries.litellm.headers libraries.plain_data",
     "libraries.litellm.fast_path": (

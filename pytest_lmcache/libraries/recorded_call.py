@@ -12,7 +12,13 @@ from typing import Any, ClassVar, NoReturn, Protocol, final
 
 from pytest_lmcache import errors
 from pytest_lmcache.call_record import CallRecord
-from pytest_lmcache.errors import CacheError, CassetteError, CassetteMiss, UnkeyableCallError
+from pytest_lmcache.errors import (
+    CacheError,
+    CassetteError,
+    CassetteMiss,
+    UnkeyableCallError,
+    UnrecordableError,
+)
 from pytest_lmcache.frozen_time import real_time
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.libraries.asking_again import NewAnswer, aask_again, ask_again
@@ -23,7 +29,7 @@ from pytest_lmcache.libraries.stream_recording import (
     is_cancelled,
     record_stream,
 )
-from pytest_lmcache.not_recorded import NotRecorded, reason_of
+from pytest_lmcache.not_recorded import NotRecorded, Reason, reason_of
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode, Usage
 from pytest_lmcache.staged_answers import AnswerBuilder
@@ -118,7 +124,7 @@ class RecordedCall:
             if recorder.staged is not None and (builder := library.builder(self.call)) is not None:
                 begin = partial(recorder.staged.begin, builder=builder)
             self.record, self.stored = begin(order, self.call, fast_path=fast_path, address=address)
-            self.record.model = library.model
+            self.record.model = library.model or library.name
             self._add_savings()
 
     # ---- ask or replay
@@ -249,8 +255,23 @@ class RecordedCall:
                 recording = StreamRecording(codec, self.finish, self.failed)
                 self.record.open_stream = recording
                 return record_stream(result, recording)
-            self.finish(self.library.to_answer(result, keep_headers))
+            self.finish(self._to_answer(result, keep_headers))
             return result
+
+    def _to_answer(self, result: Any, keep_headers: Sequence[str]) -> Answer:
+        """Convert a whole answer. Raises UnrecordableError; a live call, which is not recorded, needs no plain form."""
+        try:
+            return self.library.to_answer(result, keep_headers)
+        except UnrecordableError as problem:
+            if self.recorder.mode is Mode.LIVE:
+                return Answer(Kind.RESPONSE, {"unreadable": str(problem)})
+            name = self.call.name
+            why = NotRecorded(Reason.UNSUPPORTED, f"{name}()")
+            self.recorder.discard(self.record, self.call, Answer(Kind.UNANSWERED, None, complete=False), why)
+            raise UnrecordableError(
+                f"pytest-lmcache cannot record this answer of {self.library.library}'s {name}(): {problem}.\n"
+                "Call it live with `@pytest.mark.lm_cache(mode='live')`, or replace it in the test."
+            ) from None
 
     def finish(self, answer: Answer) -> None:
         """Record an answer, or a stream that has ended."""

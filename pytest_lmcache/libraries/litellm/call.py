@@ -58,7 +58,7 @@ class LiteLLMCall:
         self.function = function
         self.entry = function.entry
         self.name = function.entry.name
-        self.model = str(kwargs.get("model") or (args[0] if args else ""))
+        self.model = str(kwargs.get("model") or _positional_model(function.parameters, args) or "")
         self._parameters = function.parameters
         self._args = args
         self._kwargs = kwargs
@@ -94,10 +94,11 @@ class LiteLLMCall:
     def to_model(self, model: str) -> LiteLLMCall:
         """The same call, but of another model; one of another provider gets no address and no key of the old one's."""
         args, kwargs = self._args, {**self._kwargs}
-        if "model" in kwargs or not args:
+        if "model" in kwargs or _positional_model(self._parameters, args) is None:
             kwargs["model"] = model
         else:
-            args = model, *args[1:]
+            place = self._parameters.index("model")
+            args = *args[:place], model, *args[place + 1 :]
         _, provider = model_and_provider(model, {})
         is_other = provider != self.model_and_provider()[1]
         for name in [*kwargs]:
@@ -162,10 +163,12 @@ class LiteLLMCall:
     def to_answer(self, result: Any, keep_headers: Sequence[str]) -> Answer:
         """Convert a response. LiteLLM gets its price, which it would calculate next, in ``_hidden_params``."""
         hidden = answers.stored_hidden(result, keep_headers)
-        data = self.entry.answer.to_plain(result)
         params = getattr(result, "_hidden_params", None)
+        # To price images, LiteLLM replaces their usage. In a chat it would add what no provider sent.
+        data = self.entry.answer.to_plain(result) if self.entry.is_own else None
         usd = self.price(result, self._logging_obj() if isinstance(params, dict) else None)
-        if isinstance(params, dict) and usd is not None:
+        data = self.entry.answer.to_plain(result) if data is None else data
+        if isinstance(params, dict) and usd is not None and self._logging_obj() is not None:
             params["response_cost"] = usd
         return Answer(Kind.RESPONSE, data, hidden=hidden, usd=usd)
 
@@ -260,11 +263,20 @@ class LiteLLMCall:
         return self._kwargs.get("custom_llm_provider")
 
 
+def _positional_model(parameters: Sequence[str], args: tuple[Any, ...]) -> Any:
+    """The model among the positional arguments; None if it is not there."""
+    if not args or "model" not in parameters:
+        return None
+    return next(iter(args[parameters.index("model") :]), None)
+
+
 def model_and_provider(model: str, kwargs: Mapping[str, Any]) -> tuple[str, str | None]:
     """A model and its provider as LiteLLM names them, for the arguments of a call."""
     import litellm
 
     provider = kwargs.get("custom_llm_provider") or model.rpartition("/")[0]
+    if not model:
+        return model, provider or None
     if provider in AUTHENTICATING:
         return model.removeprefix(f"{provider}/"), provider
     try:

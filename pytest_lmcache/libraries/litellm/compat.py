@@ -169,3 +169,13 @@ def provider_response_model(result: Any) -> dict[str, Any]:
 
     function = getattr(response_metadata, "_provider_response_model", None)
     return {} if function is None else {"provider_response_model": function(result)}
+
+
+# ---------------------------------------------------------------- binary answers
+
+
+def http_response(content: bytes, headers: Mapping[str, str]) -> Any:
+    """A response of the HTTP client that OpenAI's package uses: 3.x has httpx2, older ones have httpx."""
+    package = import_module("openai._legacy_response")
+    http = getattr(package, "httpx2", None) or vars(package)["httpx"]
+    return http.Response(200, content=content, headers=headers)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_lmcache.libraries.litellm import compat
 from pytest_lmcache.libraries.litellm.answers import AnswerCodec, class_named
+from pytest_lmcache.libraries.litellm.any_answers import AnyAnswerCodec, AnyChunkCodec, chunk_from_plain
 from pytest_lmcache.libraries.litellm.chunks import (
     ChunkCodec,
     bytes_from_plain,
@@ -17,6 +18,7 @@ from pytest_lmcache.libraries.litellm.chunks import (
     text_as_chat,
 )
 from pytest_lmcache.libraries.litellm.streams import (
+    ReplayedAnyStream,
     ReplayedChatStream,
     ReplayedMessagesStream,
     ReplayedResponsesStream,
@@ -60,19 +62,31 @@ class EntryPoint:
 
     ``name`` stands in cassettes and keys, ``async_name`` is that of its async form, ``async_flag`` the argument by
     which LiteLLM marks that an async call is under way. ``question`` is the argument that holds what is asked: LiteLLM
-    reports it to callbacks apart from the other parameters. ``stream`` is None if there are no streams. ``has_fast_path``: the wrapper adds no more to an answer
-    than `fast_path` knows.
+    reports it to callbacks apart from the other parameters. ``stream`` is None if there are no streams.
+    ``has_fast_path``: the wrapper adds no more to an answer than `fast_path` knows. ``home`` is the package that defines
+    the functions, if others of LiteLLM's have the same names.
     """
 
     name: str
     async_name: str
     async_flag: str
     question: str
-    answer: AnswerCodec
+    answer: AnswerCodec | AnyAnswerCodec
     stream: StreamKind | None = None
     is_mocked: Callable[[Mapping[str, Any]], bool] = is_mocked
     provider: Callable[[str, str | None], str | None] = same_provider
     has_fast_path: bool = False
+    home: str = ""
+
+    @property
+    def functions(self) -> tuple[str, str]:
+        """The names of the sync and the async function where LiteLLM defines them."""
+        return self.name.rpartition(".")[2], self.async_name
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the answers have a codec of their own: every LiteLLM has such a function."""
+        return isinstance(self.answer, AnswerCodec)
 
 
 CHAT_STREAM = StreamKind(
@@ -80,6 +94,22 @@ CHAT_STREAM = StreamKind(
     ReplayedChatStream,
     partial(class_named, "litellm:CustomStreamWrapper"),
 )
+
+
+def _any(name: str, question: str = "input", usual: str = "", **more: Any) -> EntryPoint:
+    """A row whose answers have the codec that takes any; the async function has an ``a`` before the sync one's name."""
+    async_name = f"a{name.rpartition('.')[2]}"
+    names = {"async_name": async_name, "async_flag": async_name}
+    return EntryPoint(
+        name, **{"question": question, "answer": AnyAnswerCodec(usual), "stream": ANY_STREAM, **names, **more}
+    )
+
+
+ANY_STREAM = StreamKind(AnyChunkCodec(chunk_from_plain), ReplayedAnyStream, lambda: None)
+IMAGES: dict[str, Any] = {
+    "usual": "litellm.types.utils:ImageResponse",
+    "is_mocked": is_mocked_with_anything,
+}
 ENTRY_POINTS = (
     EntryPoint(
         "completion",
@@ -141,12 +171,27 @@ ENTRY_POINTS = (
         answer=AnswerCodec("pytest_lmcache.libraries.litellm.answers:Message"),
         stream=StreamKind(ChunkCodec(bytes_from_plain), ReplayedMessagesStream, compat.messages_stream_class),
     ),
+    _any("rerank", "query", "litellm.types.rerank:RerankResponse"),
+    _any("moderation", usual="litellm.types.llms.openai:OpenAIModerationResponse"),
+    _any("image_generation", "prompt", **IMAGES, async_flag="aimg_generation"),
+    _any("image_edit", "prompt", **IMAGES),
+    _any("image_variation", "image", **IMAGES),
+    _any("speech"),
+    _any("transcription", "file", "litellm.types.utils:TranscriptionResponse"),
+    _any("ocr", "document"),
+    _any("search", "query", home="search"),
+    _any("generate_content", "contents", home="google_genai"),
+    _any("generate_content_stream", "contents", home="google_genai"),
 )
-BY_FUNCTION = {name: entry for entry in ENTRY_POINTS for name in (entry.name, entry.async_name)}
-"""The entry points by the names of their functions, sync and async."""
+BY_FUNCTION = {
+    f"{entry.home}.{name}" if entry.home else name: entry
+    for entry in ENTRY_POINTS
+    for name in entry.functions
+}
+"""The entry points by the names of their functions, sync and async, after the package that they have for a home."""
 
-# Functions that ask a provider, and that LiteLLM does not build with its decorator `client`: they are refused on
-# replay. By their place in the package `litellm`; the value is the name under which users know them.
+# Functions that ask a provider, and that LiteLLM does not build with its decorator `client`: those without a row in
+# ENTRY_POINTS are refused on replay. By their place in the package `litellm`; the value is the name under which users know them.
 _PUBLIC = """
 moderation ocr aocr acount_tokens
 get_assistants create_assistants delete_assistant create_thread get_thread add_message get_messages run_thread

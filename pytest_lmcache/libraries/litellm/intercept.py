@@ -118,13 +118,12 @@ class Interception:
                 continue
             known.add(id(cell))
             original = cell.cell_contents
-            entry = BY_FUNCTION.get(original.__name__)
-            if entry is None:
+            function = _function(original)
+            if function is None:
                 replacement = self._refusing(original, _public_name(original))
             else:
-                function = Function(entry, original.__name__, _parameters(original, entry))
                 replacement = self._recording(original, function)
-                if entry.has_fast_path and compat.is_known_wrapper(wrapper):
+                if function.entry.has_fast_path and compat.is_known_wrapper(wrapper):
                     self._swap(wrapper, self._fast_path(wrapper, original, function))
             replacement = functools.wraps(original)(replacement)
             self._replacements.append(Replacement(cell, "cell_contents", original, replacement))
@@ -145,7 +144,13 @@ class Interception:
                     and id(function) not in known
                 ):
                     known.add(id(function))
-                    self._swap(function, self._refusing(code_swap.copy_of(function), name))
+                    self._swap(function, self._instead_of(code_swap.copy_of(function), name))
+
+    def _instead_of(self, original: Callable[..., Any], name: str) -> Callable[..., Any]:
+        function = _function(original)
+        if function is None:
+            return self._refusing(original, name)
+        return self._recording(original, function)
 
     def _swap(self, function: FunctionType, callee: Callable[..., Any]) -> None:
         code = code_swap.calling(function, callee)
@@ -158,9 +163,11 @@ class Interception:
         hidden = [
             name
             for name, function in functions.items()
-            if function is not None and not any(id(cell) in cells for _, cell in wrapper_chain(function))
+            if function is not None
+            and id(function) not in cells
+            and not any(id(cell) in cells for _, cell in wrapper_chain(function))
         ]
-        missing = [entry.name for entry in ENTRY_POINTS if functions[entry.name] is None]
+        missing = [entry.name for entry in ENTRY_POINTS if entry.is_own and functions[entry.name] is None]
         if hidden or missing:
             version = getattr(sys.modules.get("litellm._version"), "version", "of unknown version")
             raise DoorError(
@@ -303,9 +310,18 @@ def _public_name(original: Callable[..., Any]) -> str:
     return name if hasattr(litellm, name) else f"{module}.{name}"
 
 
+def _function(original: Callable[..., Any]) -> Function | None:
+    """What is known of a function of LiteLLM's; None if it is not recorded."""
+    name = original.__name__
+    home = original.__module__.removeprefix("litellm.").removesuffix(".main")
+    entry = BY_FUNCTION.get(f"{home}.{name}") or BY_FUNCTION.get(name)
+    return None if entry is None else Function(entry, name, _parameters(original, entry))
+
+
 def _parameters(original: Callable[..., Any], entry: EntryPoint) -> Sequence[str]:
     """The names of an entry point's positional parameters; those of the sync form if the async one names none."""
-    return _positional(original) or _positional(getattr(sys.modules[original.__module__], entry.name))
+    sync = getattr(sys.modules[original.__module__], entry.functions[0], None)
+    return _positional(original) or ([] if sync is None else _positional(sync))
 
 
 def _positional(function: Callable[..., Any]) -> list[str]:

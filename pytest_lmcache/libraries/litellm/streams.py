@@ -340,6 +340,20 @@ class ReplayedResponsesStream(ReplayedStream):
         return self._has_listeners
 
 
+class ReplayedAnyStream(ReplayedStream):
+    """A replayed stream of an entry point for which there is no more to know than its chunks."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._stored = replay.chunks
+        self._hidden_params: dict[str, Any] = {}
+
+    def close(self) -> None:
+        """Close the stream, which holds nothing."""
+
+    async def aclose(self) -> None:
+        """Close the stream, which holds nothing."""
+
+
 class ReplayedMessagesStream(ReplayedStream):
     """A replayed stream of Anthropic messages: the bytes that arrived."""
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from operator import ne
 from types import FunctionType, ModuleType
 from typing import Any
@@ -214,20 +215,9 @@ def test_messages_in_sync_form(provider, tmp_path):
 
 
 REFUSED = {
-    "image_generation": lambda: litellm.image_generation(prompt="a cat", model="openai/dall-e-3", **KEY),
-    "aimage_generation": lambda: asyncio.run(
-        litellm.aimage_generation(prompt="a cat", model="dall-e-3", **KEY)
-    ),
-    "transcription": lambda: litellm.transcription(model="openai/whisper-1", file=b"x", **KEY),
-    "speech": lambda: litellm.speech(model="openai/tts-1", input="hi", voice="a", **KEY),
-    "rerank": lambda: litellm.rerank(model="cohere/rerank-v3.5", query="q", documents=["d"], **KEY),
-    "moderation": lambda: litellm.moderation(input="hi", **KEY),
-    "amoderation": lambda: asyncio.run(litellm.amoderation(input="hi", **KEY)),
-    "create_file": lambda: litellm.create_file(
-        file=b"x", purpose="batch", custom_llm_provider="openai", **KEY
-    ),
+    "create_skill": lambda: litellm.create_skill(display_title="x", custom_llm_provider="anthropic", **KEY),
+    "aingest": lambda: asyncio.run(litellm.aingest(ingest_options={}, **KEY)),
     "create_thread": lambda: litellm.create_thread(custom_llm_provider="openai", **KEY),
-    "ocr": lambda: litellm.ocr(model="mistral/mistral-ocr-latest", document={}, **KEY),
     "get_valid_models": lambda: litellm.get_valid_models(
         check_provider_endpoint=True, custom_llm_provider="openai", **KEY
     ),
@@ -276,7 +266,7 @@ def test_a_refused_call_cannot_be_swallowed(tmp_path):
     """Code that catches every exception does not hide a refused call."""
     with pytest.raises(UnsupportedCall), use_cassette(tmp_path / "x.yaml"):
         try:
-            litellm.moderation(input="hi", api_key="sk-local")
+            litellm.create_thread(custom_llm_provider="openai", **KEY)
         except BaseException:
             pass
 
@@ -284,17 +274,16 @@ def test_a_refused_call_cannot_be_swallowed(tmp_path):
 def test_other_entry_points_pass_while_recording(provider, tmp_path):
     """While recording, a call that is not recorded goes through, and the run can say so."""
     with use_cassette(tmp_path / "x.yaml", mode="record") as tape, pytest.raises(litellm.NotFoundError):
-        litellm.image_generation(
-            prompt="x", model="openai/dall-e-3", api_base=provider.url, max_retries=0, **KEY
-        )
-    assert tape.not_recorded == [(Reason.UNSUPPORTED, "image_generation()")]
+        litellm.list_skills(custom_llm_provider="anthropic", api_base=provider.base, **KEY)
+    assert tape.not_recorded == [(Reason.UNSUPPORTED, "list_skills()")]
 
 
 @pytest.mark.parametrize("name", BY_FUNCTION)
 def test_every_recorded_entry_point_is_found(name):
     """The self-test knows each recorded function of this LiteLLM."""
     assert list(wrappers_in(["litellm"]))
-    assert callable(getattr(litellm, name))
+    home, _, function = name.rpartition(".")
+    assert callable(getattr(import_module(f"litellm.{home}.main") if home else litellm, function))
 
 
 def test_a_guarded_function_stays_of_its_kind(tmp_path):
