@@ -61,6 +61,14 @@ class OnExpired(StrEnum):
     RECORD = "record"
 
 
+class Unmarked(StrEnum):
+    """What happens to the calls of a test that is not marked."""
+
+    ALLOW = "allow"
+    WARN = "warn"
+    ERROR = "error"
+
+
 class Usage(StrEnum):
     """Which token counts a replayed answer has: those of the recording, or none."""
 
@@ -271,6 +279,11 @@ class RunSettings(_Group):
     """The settings of a whole run of pytest."""
 
     auto: bool = _setting(False, kinds.FLAG, "record and replay every test, marked or not")
+    unmarked: Unmarked = _setting(
+        Unmarked.WARN,
+        kinds.one_of(Unmarked),
+        "what happens to calls in tests without a mark: nothing is said, the summary lists them, or they are refused",
+    )
     durations: int | None = _setting(
         None,
         kinds.COUNT,

@@ -88,6 +88,7 @@ class Facts(Additive):
     refused_late: int = 0  # calls made after the test had ended
     over_budget: int = 0  # calls that were not sent because the budget was spent
     unmarked: int = 0  # live calls of a test that is not marked
+    refused_unmarked: int = 0  # calls of a test that is not marked, under lm_unmarked = error
     sent_twice: int = 0  # calls that another process sent too
     left_early: int = 0  # recorded streams that were not read to their end
     old: int = 0  # replayed recordings older than lm_max_age
@@ -386,6 +387,12 @@ class Summary(Additive):
             f"{counted(sum(unmarked.values()), 'live call')} in unmarked tests "
             "(add @pytest.mark.lm_cache, or set lm_auto = true)",
             unmarked,
+        )
+        refused = self._by_test("refused_unmarked")
+        yield from _list(
+            f"{counted(sum(refused.values()), 'call')} refused in unmarked tests (lm_unmarked = error; "
+            "add @pytest.mark.lm_cache)",
+            refused,
         )
         if self.unseen:
             yield f"live calls in unmarked tests were not counted: {self.unseen[0]}"

@@ -281,8 +281,8 @@ MAY_IMPORT = {
         "recorder session settings"
     ),
     "plugin.observer": (
-        "cassette_folders errors not_recorded observer origins plugin.report_page plugin.reports "
-        "plugin.run_notes recorder settings summary"
+        "cassette_folders errors not_recorded observer origins plugin.node_recorders plugin.report_page "
+        "plugin.reports plugin.run_notes recorder settings summary"
     ),
     "plugin.options": "environment errors setting_kinds settings",
     "plugin.progress": "clock plugin.budget plugin.node_recorders wording",

@@ -246,9 +246,10 @@ def test_tables_are_complete(suite):
         if line.startswith("| ") and not line.startswith("| marker"):
             name, key, value, default = (cell.strip() for cell in line.strip("|").split("|"))
             table[name.strip("`"), key.strip("`")] = value, default.strip("`")
-    rows = Settings.rows | {"": SETTINGS["auto"]}  # what no mark can set has no name
-    assert set(table) == {(name, row.ini) for name, row in rows.items()}
-    for name, row in rows.items():
+    for_run = [("", SETTINGS[name]) for name in ("auto", "unmarked")]  # what no mark can set has no name
+    rows = [*Settings.rows.items(), *for_run]
+    assert set(table) == {(name, row.ini) for name, row in rows}
+    for name, row in rows:
         value, default = table[name, row.ini]
         assert default == (row.shown_default if name != "cache" else "")
         assert name == "mode" or set(choices_of(row)) <= set(re.findall(r"`([^`]+)`", value))

@@ -47,7 +47,11 @@ run_key: pytest.StashKey[Run] = pytest.StashKey()
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     """Ignore warnings of LiteLLM's import; under ``lm_auto``, see the calls that a conftest makes when imported."""
     import_warnings.ignore()  # again and again: each phase of pytest has warning filters of its own
-    if ini_values(early_config, RunSettings).get("auto"):
+    try:
+        for_run = ini_values(early_config, RunSettings)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+    if for_run.get("auto"):
         early_config.stash[run_key] = run = _run(early_config, early_config.known_args_namespace)
         early_config.add_cleanup(run.stop)  # in case the run ends before it is configured
     try:

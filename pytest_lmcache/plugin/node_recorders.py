@@ -52,11 +52,13 @@ def given_backend(item: pytest.Item | None) -> Any:
 
 
 def raise_fault(item: pytest.Item) -> None:
-    """Raise the first fault of a test's recorder."""
+    """Raise the first fault of a test's recorder, or the call that a test without a recorder may not make."""
     __tracebackhide__ = True
     recorder = item.stash.get(recorder_key, None)
     if recorder is not None and recorder.faults:
         raise recorder.faults[0]
+    if recorder is None and (refused := item.stash.get(missed_key, None)) is not None:
+        raise refused
 
 
 def raise_unmet(item: pytest.Item) -> None:

@@ -17,10 +17,11 @@ from pytest_lmcache import origins
 from pytest_lmcache.cassette_folders import relative
 from pytest_lmcache.errors import BudgetExceeded, CassetteMiss, UnsupportedCall
 from pytest_lmcache.observer import Observer
+from pytest_lmcache.plugin.node_recorders import missed_key
 from pytest_lmcache.plugin.report_page import ReportPage
 from pytest_lmcache.plugin.reports import calling_file
 from pytest_lmcache.plugin.run_notes import RunNotes
-from pytest_lmcache.settings import Mode
+from pytest_lmcache.settings import Mode, Unmarked
 
 if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
@@ -35,12 +36,21 @@ class RunObserver(Observer):
 
     has_summary = True
 
-    def __init__(self, config: pytest.Config, mode: Mode, notes: RunNotes, *, refuses_outside: bool) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        mode: Mode,
+        notes: RunNotes,
+        *,
+        refuses_outside: bool,
+        unmarked: Unmarked = Unmarked.WARN,
+    ) -> None:
         self.config = config
         self.mode = mode
         self.notes = notes
         self.page: ReportPage | None = None  # of --lm-report
         self.refuses_outside = refuses_outside  # whether to refuse calls that belong to no test
+        self.unmarked = unmarked  # what happens to the calls of unmarked tests
         self.current: pytest.Item | None = None
         self.send_unseen: Callable[[str], None] = lambda _: (
             None
@@ -104,7 +114,8 @@ class RunObserver(Observer):
     def live_call(self, name: str) -> None:
         """Count a call that nothing records.
 
-        Refuses it if the budget is spent, and under ``lm_auto`` if it is made outside of the tests.
+        Refuses it if the budget is spent, under ``lm_auto`` if it is made outside of the tests, and under
+        ``lm_unmarked = "error"`` if it is made in a test.
         """
         origin = origins.current()
         is_late = origin is not None and origin.late is not None
@@ -122,14 +133,21 @@ class RunObserver(Observer):
             )
         from pytest_lmcache.summary import Facts
 
+        if self.unmarked is Unmarked.ERROR and self.current is not None and not is_late:
+            with self._lock:
+                self.summary.add(self.current.nodeid, Facts(refused_unmarked=1))
+            refusal = _unmarked_call(self.current.nodeid, name)
+            self.current.stash.setdefault(missed_key, refusal)  # the test may catch it
+            raise refusal
         try:
             self.send_unseen(name)
         except BudgetExceeded:
             with self._lock:
                 self.summary.add(self._place, Facts(over_budget=1))
             raise
-        with self._lock:
-            self.summary.add(self._place, Facts(unmarked=1))
+        if self.unmarked is not Unmarked.ALLOW or self.current is None:
+            with self._lock:
+                self.summary.add(self._place, Facts(unmarked=1))
 
     def late_call(self, test: str, name: str = "", *, refused: bool) -> None:
         """Count a call that was made after its test had ended."""
@@ -144,3 +162,12 @@ class RunObserver(Observer):
     @property
     def _place(self) -> str:
         return self.current.nodeid if self.current is not None else OUTSIDE
+
+
+def _unmarked_call(test: str, name: str) -> UnsupportedCall:
+    called = name if name.startswith("dspy.") else f"litellm.{name}"
+    return UnsupportedCall(
+        f"{test} calls {called}(), and has no mark. lm_unmarked = error refuses the calls of such tests.\n"
+        "Add @pytest.mark.lm_cache to record and replay them, or @pytest.mark.lm_cache(mode='live') to send them in "
+        "every run. To record all tests, set lm_auto = true."
+    )

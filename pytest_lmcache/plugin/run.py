@@ -63,7 +63,11 @@ class Run:
         check_names(self.settings)
         self.notes = RunNotes(config, self.mode)
         self.observer = RunObserver(
-            config, self.mode, self.notes, refuses_outside=self.is_auto and self.mode.replays
+            config,
+            self.mode,
+            self.notes,
+            refuses_outside=self.is_auto and self.mode.replays,
+            unmarked=for_run.unmarked,
         )
         if for_run.report is not None:
             self.observer.page = ReportPage(config, for_run.report, self.mode)
