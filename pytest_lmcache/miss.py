@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 # So many misses of a test are compared with all recordings: a program that goes on after a miss may have many more.
 MAX_COMPARED = 10
 _MAX_UNREADABLE = 3  # recordings that the message names
-_GONE = "           which is no more. It has this call."
+_GONE = "           which no longer exists. It has this call."
 _MODES = {
     Mode.REPLAY: "records nothing",
     Mode.ONCE: "records only if there is no cassette yet",
     Mode.RECORD: "records what is missing",
     Mode.REWRITE: "records everything again",
-    Mode.VERIFY: "records nothing, and asks again what is recorded",
+    Mode.VERIFY: "records nothing; asks the recorded questions again",
     Mode.LIVE: "sends every call to the provider",
 }
 

@@ -46,7 +46,7 @@ class Cause(StrEnum):
     READ_ON = "read on"
     CUT_OFF = "cut off"
     EXPIRED = "expired"
-    KEY = "key"  # nothing differs but the key
+    KEY = "key"  # only the key differs
     UNKNOWN = "unknown"
 
 

@@ -227,7 +227,7 @@ def _volatile(group: Group) -> str:
 
 def _elsewhere(group: Group) -> str:
     old, new = renaming(group.misses[0].old, group.misses[0].new)
-    return f"recorded under another name: {old} is {new} now"
+    return f"recorded under another name: {old} is now {new}"
 
 
 _TITLES: dict[Cause, Callable[[Group], str]] = {
@@ -239,12 +239,10 @@ _TITLES: dict[Cause, Callable[[Group], str]] = {
     Cause.USED_UP: lambda _: "the recorded answers are used up (repeat = error)",
     Cause.READ_ON: lambda _: "a stream is read further than it was recorded",
     Cause.CUT_OFF: lambda _: "the recording was cut off, and replay cannot go on",
-    Cause.EXPIRED: lambda _: "older than lm_max_age",
-    Cause.KEY: lambda _: (
-        "nothing differs but the key: a recording was edited, or a key function is not stable"
-    ),
+    Cause.EXPIRED: lambda _: "the recording is older than lm_max_age",
+    Cause.KEY: lambda _: "only the key differs: a recording was edited, or a key function is not stable",
     Cause.UNKNOWN: lambda group: (
-        "not compared: only the first misses of a test are"
+        "not compared: only the first misses of a test are compared"
         if group.misses[0].problem.startswith("No recording answers")
         else group.misses[0].problem
     ),
@@ -279,7 +277,7 @@ def changed_lines(group: Group, paint: Paint = bracketed) -> Iterator[str]:
         change = group.misses[0].changes[0]
     if change is None:
         if group.cause is Cause.MORE_CALLS and not _turns_of(group.misses[0]):
-            yield f"such as the call: {group.misses[0].problem.partition(': ')[2]}"
+            yield f"for example: {group.misses[0].problem.partition(': ')[2]}"
         return
     head = f"for example in {group.tests[0].rpartition('::')[2]}, " if group.is_mixed else ""
     head += f"line {change.number}, " if change.number else ""
@@ -338,7 +336,7 @@ def cost_lines(cost: Cost) -> Iterator[str]:
     if cost.calls:
         usd = f", {dollars(cost.usd)}" if cost.usd else ""
         what = f"{counted(cost.calls, 'call')}, {counted(cost.tokens, 'token')}{usd}"
-        yield f"{what}: what the {'recording' if cost.calls == 1 else 'recordings'} to be replaced cost"
+        yield f"{what}: the cost of the {'recording' if cost.calls == 1 else 'recordings'} that this replaces"
     missing = []
     if cost.unknown:
         them = "it" if cost.unknown == 1 else "them"
@@ -360,7 +358,7 @@ def paragraph(misses: Sequence[Miss], record: str, rewrite: str) -> str:
     sentences = [f"Why: {'; '.join(causes)}."]
     for block in sorted({miss.block for miss in misses if miss.mend is Mend.NORMALIZE}):
         names = json.dumps(_names(miss for miss in misses if miss.block == block), ensure_ascii=False)
-        sentences.append(f"If that is no part of the question: use_cassette({block}, normalize={names}).")
+        sentences.append(f"If the value does not matter: use_cassette({block}, normalize={names}).")
     for mend, command in ((Mend.RECORD, record), (Mend.REWRITE, rewrite)):
         found = [miss for miss in misses if miss.mend is mend]
         cost = "; ".join(cost_lines(sum((miss.cost for miss in found), start=Cost())))

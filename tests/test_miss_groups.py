@@ -149,7 +149,7 @@ def test_normalizers_are_one_line_to_paste():
 def test_costs():
     """What recording costs is said as far as it is known, and what is not known."""
     assert list(cost_lines(Cost(2, 1200, 0.5) + Cost(1, 34, 0.25, unpriced=1, unknown=2))) == [
-        "3 calls, 1,234 tokens, $0.75: what the recordings to be replaced cost",
+        "3 calls, 1,234 tokens, $0.75: the cost of the recordings that this replaces",
         "not estimated: 2 calls without a recording, and what follows from them; the price of 1 call",
     ]
     assert list(cost_lines(Cost(unknown=1))) == [
@@ -243,7 +243,7 @@ def test_a_paragraph_says_all_of_a_block():
     )
     assert told == (
         "Why: messages[0].content (system) changed, 1 call (Be [-a-]{+b+}); a UUID in messages[0].content (system) "
-        "differs from run to run, 1 call (Be [-a-]{+b+}). If that is no part of the question: "
+        "differs from run to run, 1 call (Be [-a-]{+b+}). If the value does not matter: "
         'use_cassette("x.yaml", normalize=["uuid"]). Record it with use_cassette("x.yaml", mode="record") '
-        "(1 call, 20 tokens, $0.50: what the recording to be replaced cost)."
+        "(1 call, 20 tokens, $0.50: the cost of the recording that this replaces)."
     )

@@ -124,7 +124,8 @@ def test_a_miss_outside_of_pytest_ends_in_a_paragraph(path, provider, monkeypatc
         "\nWhy: messages[0].content (user) changed (one [-word-]{+sentence+}). Record it with use_cass"
     )
     assert re.search(
-        r'mode="record"\) \(1 call, \d+ tokens, \$[\d.]+: what the recording to be replaced cost\)\.$', note
+        r'mode="record"\) \(1 call, \d+ tokens, \$[\d.]+: the cost of the recording that this replaces\)\.$',
+        note,
     )
     assert "\n" not in note.strip()
     with pytest.raises(CassetteMiss) as swallowed, use_cassette(path), contextlib.suppress(BaseException):

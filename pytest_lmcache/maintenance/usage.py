@@ -116,7 +116,7 @@ def _no_full_run(suite: Suite) -> str:
         why = f"{path_from(suite.rootdir, suite.cache_dir)} has no record of a run"
     else:
         why = f"the last run was partial ({'; '.join(run.partial)})"
-    return f"whether recordings are unused is not known: {why}. Run: {full_run_command(suite, run)}"
+    return f"which recordings are unused is not known: {why}. Run: {full_run_command(suite, run)}"
 
 
 class _Finder:
@@ -197,8 +197,8 @@ class _Finder:
         if self._undecided:
             yield (
                 f"{_number(len(self._undecided), 'cassette')} of use_cassette blocks, fixtures or several tests: whether "
-                f"they are used is not known, such as {self._shown(self._undecided[0])}. A full run in which no test is "
-                f"skipped or fails tells: {full_run_command(self.suite, self.run)}"
+                f"they are used is not known, such as {self._shown(self._undecided[0])}. To find out, run all tests; none "
+                f"may fail or be skipped: {full_run_command(self.suite, self.run)}"
             )
 
     def _of_unmarked(self, path: Path) -> Unused | None:

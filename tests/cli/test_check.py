@@ -250,7 +250,7 @@ def test_every_cassette_of_a_test_is_known(project, capsys):
     assert "such as cassettes/block.yaml" in undecided
     assert (
         no_run
-        == "whether recordings are unused is not known: .pytest_cache has no record of a run. Run: pytest"
+        == "which recordings are unused is not known: .pytest_cache has no record of a run. Run: pytest"
     )
 
 

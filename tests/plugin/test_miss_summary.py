@@ -75,7 +75,7 @@ def test_sixty_tests_that_share_an_edited_prompt(sixty, workers):
     ]
     assert command == "Record:     pytest --lf --lm-record"
     foretold = re.fullmatch(
-        r"  60 calls, ([\d,]+ tokens, \$[\d.]+): what the recordings to be replaced cost", cost
+        r"  60 calls, ([\d,]+ tokens, \$[\d.]+): the cost of the recordings that this replaces", cost
     )
     assert foretold
     assert sum(line.startswith("FAILED ") for line in lines) == 60
@@ -223,7 +223,7 @@ CAUSES = {
         "ask('one'); ask('another')",
         [
             "one call more than recorded, 1 call in 1 test",
-            "  such as the call: model openai/gpt-4o-mini, 1 message, another",
+            "  for example: model openai/gpt-4o-mini, 1 message, another",
         ],
     ),
     "one turn more": (
@@ -416,7 +416,7 @@ def test_the_cost_counts_the_calls_that_the_test_did_not_come_to(suite):
     lines = summary_lines(suite.run())
     assert lines[-2:] == [
         'Record:     pytest --lm-record "test_it.py::test_agent"',
-        f"  3 calls, {spent}: what the recordings to be replaced cost",
+        f"  3 calls, {spent}: the cost of the recordings that this replaces",
     ]
     suite.asked()
     suite.record("test_it.py::test_agent")
@@ -471,7 +471,7 @@ def test_calls_without_a_price_are_told(suite):
     suite.record()
     suite.test(text.replace("'x'", "'y'"))
     lines = summary_lines(suite.run())
-    assert re.fullmatch(r"  1 call, \d+ tokens: what the recording to be replaced cost", lines[-2])
+    assert re.fullmatch(r"  1 call, \d+ tokens: the cost of the recording that this replaces", lines[-2])
     assert lines[-1] == "  not estimated: the price of 1 call"
 
 

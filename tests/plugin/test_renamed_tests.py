@@ -65,7 +65,7 @@ def test_a_moved_file_is_one_command(suite, cassette_dir):
     result = suite.run()
     result.assert_outcomes(failed=3)
     assert moves(result) == ['"tests/test_it.py" "tests/unit/test_that.py"']
-    told = "recorded under another name: tests/test_it.py is tests/unit/test_that.py now, 3 calls in 3 tests"
+    told = "recorded under another name: tests/test_it.py is now tests/unit/test_that.py, 3 calls in 3 tests"
     assert told in summary_lines(result)
 
 

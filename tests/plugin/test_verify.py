@@ -118,7 +118,7 @@ def test_a_miss_is_a_miss(suite):
     result = suite.run("--lm-mode=verify")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
-        ["E*Mode       verify: records nothing, and asks again what is recorded; key exact/1"]
+        ["E*Mode       verify: records nothing; asks the recorded questions again; key exact/1"]
     )
     assert suite.asked() == 1
 
