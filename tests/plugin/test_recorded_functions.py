@@ -414,7 +414,11 @@ async def async_generator():
     yield 1
 
 
-@pytest.mark.parametrize("function", [generator, async_generator, Client, 7], ids=str)
+@pytest.mark.parametrize(
+    "function",
+    [generator, async_generator, Client, 7],
+    ids=["generator", "async generator", "class", "number"],
+)
 def test_what_is_no_function_is_refused(path, function):
     """Generators, classes and other objects are refused when they are to be recorded."""
     with pytest.raises(SettingsError, match="cannot be recorded"):
