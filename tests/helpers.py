@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -151,7 +152,9 @@ def configure(suite, kind, **keys):
     """Write the suite's configuration file."""
     if kind == "toml":
         lines = [f"{name} = {toml(value)}" for name, value in keys.items()]
-        suite.file("pyproject.toml", "\n".join(["[tool.pytest]", *lines]))
+        # Types in TOML came with pytest 9; 8 reads this table's values as text.
+        table = "tool.pytest" if pytest.version_tuple >= (9,) else "tool.pytest.ini_options"
+        suite.file("pyproject.toml", "\n".join([f"[{table}]", *lines]))
     else:
         lines = [f"{name} = {classic(value)}" for name, value in keys.items()]
         suite.file("pytest.ini", "\n".join(["[pytest]", *lines]))
