@@ -41,7 +41,7 @@ class use_cassette:  # noqa: N801 - it reads as a verb, also as a decorator
     """
 
     def __init__(self, path: str | Path | None, **settings: Any) -> None:
-        for name in ("cassette", "cassette_dir"):
+        for name in ("cassette", "cassette_dir", "scope"):
             if name in settings:
                 raise SettingsError(
                     f"use_cassette() does not take {name}: its first argument is the path of the cassette."

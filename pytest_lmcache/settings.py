@@ -34,6 +34,15 @@ class Mode(StrEnum):
         return self in {Mode.REPLAY, Mode.ONCE, Mode.VERIFY}
 
 
+class CassetteScope(StrEnum):
+    """Which tests have one cassette together: none, those of a class, of a file, or all."""
+
+    FUNCTION = "function"
+    CLASS = "class"
+    MODULE = "module"
+    SESSION = "session"
+
+
 class Repeat(StrEnum):
     """What an identical call gets after the last recorded answer."""
 
@@ -170,7 +179,7 @@ class Settings(_Group):
     """The settings of one test or one ``use_cassette``.
 
     ``mode`` None is replay, or record if ``cassette`` is None. ``cassette`` is a file name relative to
-    ``cassette_dir``, "" for the test's own, None for none: only the cache layers answer. ``key`` is a strategy's
+    ``cassette_dir``, "" for that of ``scope``, None for none: only the cache layers answer. ``key`` is a strategy's
     name, the dotted path of a function, or a function ``request -> str``; None is the cache's own ``cache_key``.
     ``redact_with`` are functions ``str -> str`` or their dotted paths. ``max_age`` is in seconds. ``layers`` has the
     settings of the cache's layers, as pairs of name and value.
@@ -180,6 +189,11 @@ class Settings(_Group):
         None, kinds.one_of(Mode), "what may happen to a call", "replay", option="--lm-mode MODE"
     )
     cassette: str | None = _setting("", kinds.FILE, "file in the cassette folder", "one per test", ini="")
+    scope: CassetteScope = _setting(
+        CassetteScope.FUNCTION,
+        kinds.one_of(CassetteScope),
+        "which tests share one cassette: none, those of a class, of a module, or all",
+    )
     cassette_dir: str = _setting(
         "cassettes",
         kinds.PATH,

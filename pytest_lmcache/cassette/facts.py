@@ -116,7 +116,8 @@ def named_owner(data: bytes) -> str:
     """The test or shared fixture that the beginning of a cassette names; empty if it names none, or several."""
     found = NAMED.match(data)
     label = found[1].decode(errors="replace").strip() if found is not None else ""
-    return label if "::" in label or " fixture " in label else ""
+    is_named = "::" in label or " fixture " in label or label.startswith("the tests of ")
+    return label if is_named else ""
 
 
 def _call_facts(entry: Entry) -> CallFacts:

@@ -10,6 +10,8 @@ from pathlib import Path
 LABEL = re.compile(rb"^# pytest-lmcache cassette of (.*)$", re.MULTILINE)
 COMMAND = re.compile(rb"^# record again: (.*)$", re.MULTILINE)
 _FIXTURE = re.compile(r"the (?:class|module|package|session) fixture \S+ of (.*)")
+_SCOPE = re.compile(r"the tests of (.+)")
+_WHOLE_SUITE = "the whole suite"
 _LONGEST_HEADER = 8192  # bytes
 
 
@@ -18,6 +20,7 @@ class Owner(StrEnum):
 
     TEST = "test"
     FIXTURE = "shared fixture"
+    SCOPE = "tests of a scope"
     SEVERAL = "several tests"
     BLOCK = "use_cassette block"
     UNKNOWN = "unknown"
@@ -35,8 +38,16 @@ class Header:
     def test_file(self) -> str:
         """The path of the test file, as a node id has it; empty if the label names none."""
         fixture = _FIXTURE.fullmatch(self.label)
-        nodeid = fixture[1] if fixture else self.label if self.owner is Owner.TEST else ""
+        nodeid = fixture[1] if fixture else self.label if self.owner is Owner.TEST else read_scope(self.label)
+        if nodeid == _WHOLE_SUITE:
+            return ""
         return nodeid.partition("::")[0]
+
+
+def read_scope(label: str) -> str:
+    """The class, file or suite whose tests share a cassette, empty if the label names something else."""
+    found = _SCOPE.fullmatch(label)
+    return found[1] if found else ""
 
 
 def read_header(path: Path) -> Header:
@@ -53,6 +64,8 @@ def read_header(path: Path) -> Header:
         return Header(Owner.SEVERAL, label, command)
     if _FIXTURE.fullmatch(label):
         return Header(Owner.FIXTURE, label, command)
+    if read_scope(label):
+        return Header(Owner.SCOPE, label, command)
     if "::" in label:
         return Header(Owner.TEST, label, command)
     return Header(Owner.BLOCK if label else Owner.UNKNOWN, label, command)

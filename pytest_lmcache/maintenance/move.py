@@ -14,13 +14,14 @@ from pytest_lmcache.cassette.document import Entry
 from pytest_lmcache.cassette.file import Cassette
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.keys.strategies import strategy
-from pytest_lmcache.maintenance.header import COMMAND, LABEL, read_header
+from pytest_lmcache.maintenance.header import COMMAND, LABEL, read_header, read_scope
 from pytest_lmcache.maintenance.suite import ListedTest, Suite
 from pytest_lmcache.maintenance.usage import Orphan, find_usage
 from pytest_lmcache.run_record import last_run
 
 _LEAST_ALIKE = 0.6  # of two names of tests in one file
 _PREFIX = re.compile(r"(?:(?<=::)|\A)[Tt]est_?")  # which all names have
+_BY_HAND = "cassettes that tests share are moved by their names only"
 _REST = re.compile(r"\[.*\]\Z", re.DOTALL)  # the parameters in a node id
 
 
@@ -53,7 +54,8 @@ def moves_between(old: str, new: str, cassettes: Iterable[Path], suite: Suite) -
     Cassettes of tests that the new place does not have are undecided. Raises CassetteError if no cassette has the old
     name, or if none of the tests has the new one.
     """
-    by_id = {test.nodeid: test.cassette for test in suite.tests}
+    by_id = {test.nodeid: test.cassette for test in suite.tests if not test.sharers}
+    by_id |= {test.sharers: test.cassette for test in suite.tests if read_scope(test.sharers)}
     moves = []
     missing = []
     for path in cassettes:
@@ -96,7 +98,8 @@ def _of_fixture(label: str, path: Path, old: str, new: str) -> Path | None:
 
     Not only fixtures that the tests name have a cassette, so it need not be listed.
     """
-    return Path(path.as_posix().replace(old, new)) if label.startswith("the ") else None
+    is_fixture = label.startswith("the ") and not read_scope(label)
+    return Path(path.as_posix().replace(old, new)) if is_fixture else None
 
 
 def _as_path(nodeid: str) -> str:
@@ -109,11 +112,11 @@ def _as_path(nodeid: str) -> str:
 def candidates(cassettes: Sequence[Path], suite: Suite) -> Candidates:
     """Find the orphans among cassettes that fit tests without a cassette. Raises LMCacheError."""
     usage = find_usage(cassettes, suite)
-    orphans = [each for each in usage.orphans if "::" in each.label]
+    orphans = [each for each in usage.orphans if "::" in each.label and not read_scope(each.label)]
     without = [
         test
         for test in suite.tests
-        if test.is_marked and not test.is_named and test.cassette is not None and not test.cassette.exists()
+        if test.is_marked and not test.sharers and test.cassette is not None and not test.cassette.exists()
     ]
     ids = {test.nodeid: test for test in suite.tests}
     moves: list[Move] = []
@@ -125,7 +128,10 @@ def candidates(cassettes: Sequence[Path], suite: Suite) -> Candidates:
     for find in finders:
         moves += _unique(find, *_left(orphans, without, moves))
     left, _ = _left(orphans, without, moves)
-    undecided = tuple((orphan, _why_not(orphan, without)) for orphan in left)
+    undecided = (
+        *((orphan, _why_not(orphan, without)) for orphan in left),
+        *((each, _BY_HAND) for each in usage.orphans if read_scope(each.label)),
+    )
     return Candidates(tuple(sorted(moves, key=lambda each: each.old)), undecided, usage.orphan_notes)
 
 

@@ -42,13 +42,14 @@ class SuiteSettings:
 class ListedTest:
     """One test. ``file`` and ``cassette`` are paths, the latter None if the test has no cassette.
 
-    ``is_named``: the settings name the cassette, so that other tests may use it too. ``is_marked``: it is recorded.
+    ``sharers`` names the tests that may use the cassette too, as its first line does; empty if it is the test's own.
+    ``is_marked``: it is recorded.
     """
 
     nodeid: str
     file: Path
     cassette: Path | None
-    is_named: bool
+    sharers: str
     is_marked: bool
     settings: SuiteSettings
 
@@ -161,7 +162,7 @@ def _with_tests(suite: Suite, data: Mapping[str, Any]) -> Suite:
             each["nodeid"],
             _path(rootdir, each["file"]),
             None if each["cassette"] is None else _path(rootdir, each["cassette"]),
-            each["is_named"],
+            each["sharers"],
             each["is_marked"],
             suite.settings if each["settings"] is None else settings[each["settings"]],
         )

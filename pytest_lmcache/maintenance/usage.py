@@ -143,6 +143,8 @@ class _Finder:
             self._elsewhere.append(path)
         elif file is not None and self.suite.is_unknown(file):
             self._unknown.append(path)
+        elif header.owner is Owner.SCOPE:
+            return Orphan(path, header.label, f"{header.label} do not share it any more, or there are none")
         elif header.owner is Owner.TEST:
             return Orphan(path, header.label, self._why_of_test(path, header.label))
         elif self._uses(path) is None:

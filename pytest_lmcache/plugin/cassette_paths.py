@@ -1,4 +1,4 @@
-"""Which cassette a test or a shared fixture has: its name, below the folder that is found from rootdir."""
+"""Which cassette a test, the tests of a scope or a shared fixture have: its name, below the folder found from rootdir."""
 
 from __future__ import annotations
 
@@ -22,30 +22,69 @@ from pytest_lmcache.cassette_folders import (
 )
 from pytest_lmcache.errors import SettingsError
 from pytest_lmcache.plugin.samples import PARAMETER
-from pytest_lmcache.settings import Settings
+from pytest_lmcache.settings import CassetteScope, Settings
 
 ADVICE = 'For cassettes that no rootdir moves, set lm_cassette_dir = "{test_dir}/cassettes" and record again.'
 
 
+SEVERAL = "several tests"
+"""Names the owners of a cassette that settings name."""
+
+
 class Owner(NamedTuple):
-    """A test or a shared fixture: what has a cassette of its own."""
+    """A test or a shared fixture: what has a cassette of its own, unless its settings share one."""
 
     file: Path  # a folder for a fixture of a package or a session
     name: str
     label: str  # names it in messages
     nodeid: str  # pytest runs this to record it
     definition: tuple[Path, str] | None = None  # file and classes that tell a fixture from others of its name
+    classes: tuple[str, ...] | None = None  # those that a test is in, None for a fixture
+
+    def scope(self, settings: Settings) -> CassetteScope:
+        """Which tests have one cassette with it, if the settings name none.
+
+        A fixture has its own, and so has a test outside of classes in scope class.
+        """
+        if self.classes is None or (settings.scope is CassetteScope.CLASS and not self.classes):
+            return CassetteScope.FUNCTION
+        return settings.scope
+
+    def sharers(self, settings: Settings) -> str:
+        """Name the tests that share its cassette; empty if it has its own."""
+        if settings.cassette:
+            return SEVERAL
+        file = self.nodeid.partition("::")[0]
+        return {
+            CassetteScope.FUNCTION: "",
+            CassetteScope.CLASS: f"the tests of {'::'.join([file, *(self.classes or ())])}",
+            CassetteScope.MODULE: f"the tests of {file}",
+            CassetteScope.SESSION: "the tests of the whole suite",
+        }[self.scope(settings)]
+
+    def folder(self, settings: Settings, base: Path) -> Path:
+        """The cassette folder, for a base folder; that of a whole suite is the one of rootdir."""
+        is_whole = settings.cassette == "" and self.scope(settings) is CassetteScope.SESSION
+        return cassette_folder(base, settings.cassette_dir, base if is_whole else self.file)
 
     def cassette_by_base(self, settings: Settings) -> Callable[[Path], Path]:
         """The path of its cassette, by the base folder of the cassette folder."""
         from pytest_lmcache.cassette.names import named_cassette, own_cassette
 
+        scope = self.scope(settings)
+
         def cassette_in(base: Path) -> Path:
-            folder = cassette_folder(base, settings.cassette_dir, self.file)
+            folder = self.folder(settings, base)
             if settings.cassette:
                 return named_cassette(settings.cassette, folder)
+            if scope is CassetteScope.SESSION:
+                return own_cassette((), "@session", folder)
             seen_from = test_folder(self.file) if TEST_DIR in settings.cassette_dir else base
-            name = self.name
+            # Names of functions have no @, and those of fixtures have one with a dot behind the scope.
+            name = {
+                CassetteScope.CLASS: ".".join([*(self.classes or ()), "@class"]),
+                CassetteScope.MODULE: "@module",
+            }.get(scope, self.name)
             if self.definition is not None:
                 path, classes = self.definition
                 defined = "/".join(_parts(relative(path, seen_from))) + ("::" + classes if classes else "")
@@ -74,7 +113,8 @@ def test_owner(item: pytest.Item) -> Owner:
     # As it is typed: without parameters that only repeat the test, and without pytest-xdist's name of a group.
     before, found, _ = item.nodeid.rpartition(item.name)
     nodeid = before + names[-1] if found else item.nodeid
-    return Owner(below_rootdir(item.path, item.config.rootpath), name, nodeid, nodeid)
+    classes = tuple(node.name for node in item.listchain() if isinstance(node, pytest.Class))
+    return Owner(below_rootdir(item.path, item.config.rootpath), name, nodeid, nodeid, classes=classes)
 
 
 def _name(item: pytest.Item) -> str:

@@ -34,7 +34,7 @@ from pytest_lmcache.plugin.progress import Progress
 from pytest_lmcache.plugin.reports import complete_report, shorten_traceback
 from pytest_lmcache.plugin.run import Run
 from pytest_lmcache.plugin.shared_fixtures import set_up_shared
-from pytest_lmcache.settings import Mode, RunSettings, Settings
+from pytest_lmcache.settings import CassetteScope, Mode, RunSettings, Settings
 
 if TYPE_CHECKING:
     from pytest_lmcache.fixture import LMCacheFixture
@@ -306,15 +306,17 @@ def _check_recorded(run: Run, item: pytest.Item, checked: list[Settings]) -> Non
     settings = run.recorders.settings_of(item)
     samples.check(item, settings)
     _check_redis(run, item, settings)
-    if settings in checked:
+    is_checked = settings in checked
+    if is_checked and (settings.cassette or settings.scope is CassetteScope.FUNCTION):
         return
-    checked.append(settings)
-    check_settings(settings, item.nodeid)
     owner = test_owner(item)
-    run.recorders.check_folder(settings, owner.file, item.nodeid)
-    if settings.cassette:
+    if not is_checked:
+        checked.append(settings)
+        check_settings(settings, item.nodeid)
+        run.recorders.check_folder(settings, owner.file, item.nodeid)
+    if settings.cassette is not None and owner.sharers(settings):
         _, path = run.recorders.cassette(owner, settings, item.nodeid)
-        run.recorders.existed[path] = path.exists()
+        run.recorders.existed.setdefault(path, path.exists())
 
 
 def _check_redis(run: Run, item: pytest.Item, settings: Settings) -> None:

@@ -75,14 +75,14 @@ class _Listing:
             path = _cassette(run, owner, settings, item)
         except SettingsError as error:
             self.failed[item.nodeid] = str(error)
-            return {**found, "cassette": None, "is_named": False, "is_marked": True, "settings": None}
+            return {**found, "cassette": None, "sharers": "", "is_marked": True, "settings": None}
         plain = _plain(settings)
         if plain not in self.settings:
             self.settings.append(plain)
         return {
             **found,
             "cassette": path,
-            "is_named": bool(settings.cassette),
+            "sharers": "" if settings.cassette is None else owner.sharers(settings),
             "is_marked": run.is_auto or is_marked(item),
             "settings": self.settings.index(plain),
         }

@@ -88,7 +88,7 @@ class NodeRecorders:
         self.backend = backend
         self.renamed = RenamedTests(config, self._cassette_of)
         self.created: set[Path | None] = set()  # cassettes that did not exist before this run
-        self.existed: dict[Path, bool] = {}  # which named cassettes existed when the tests were collected
+        self.existed: dict[Path, bool] = {}  # which shared cassettes existed when the tests were collected
         self.of_fixtures: set[Path | None] = set()  # cassettes of shared fixtures that were set up
         self.used: set[Path | None] = (
             set()
@@ -118,18 +118,19 @@ class NodeRecorders:
         if settings.cassette is not None:
             base, path = self.cassette(owner, settings, node.nodeid)
             if settings.mode not in {None, Mode.REPLAY, Mode.LIVE, Mode.VERIFY}:
-                folder = cassette_folder(base, settings.cassette_dir, owner.file)
+                folder = owner.folder(settings, base)
                 self._check_links(path, folder, base, settings.cassette_dir, node.nodeid)
             # Every worker of xdist has collected before one of them makes the first file.
             if not self.existed.get(path, path.exists()):
                 self.created.add(path)
         folder = Path(settings.cassette_dir)
+        sharers = owner.sharers(settings)
         recorder = session.recorders.make(
             settings,
             path,
             # A fixture may be set up more than once, each time with other parameters.
-            is_shared=bool(settings.cassette) or path in self.of_fixtures,
-            label="several tests" if settings.cassette else owner.label,
+            is_shared=bool(sharers) or path in self.of_fixtures,
+            label=sharers or owner.label,
             asker=owner.label,
             identity="" if path is None else identity_of(path, folder if folder.is_absolute() else base),
             commands=test_commands(self.config, owner.nodeid, node.path),

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MOST_FILES = 10_000  # cassettes that are searched
 LARGEST = 50_000_000  # bytes of a cassette that are searched
 _START = 4096  # bytes that have the label
-LABEL = re.compile(rb"^# pytest-lmcache cassette of (.+::.+)$", re.MULTILINE)
+LABEL = re.compile(
+    rb"^# pytest-lmcache cassette of (?!the (?:tests|\w+ fixture \S+) of )(.+::.+)$", re.MULTILINE
+)
 KEY = re.compile(rb"^key: (\w+)$", re.MULTILINE)
 SKIPPED = frozenset({"node_modules", "build", "dist", "__pycache__", "site-packages"})
 
@@ -53,9 +55,10 @@ class RenamedTests:
         base = base_folder(owner.file, self.config.rootpath)
         folder = cassette_folder(base, settings.cassette_dir, owner.file)
         root = base if TEST_DIR in settings.cassette_dir else folder
+        has_own = settings.cassette is not None and not owner.sharers(settings)
 
         def find(key: str) -> Elsewhere | None:
-            return self._find(key, root, folder.name, owner.nodeid) if settings.cassette == "" else None
+            return self._find(key, root, folder.name, owner.nodeid) if has_own else None
 
         return find
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_lmcache.errors import SettingsError
-from pytest_lmcache.settings import Settings
+from pytest_lmcache.settings import CassetteScope, Settings
 
 PARAMETER = "lm_cache_sample"
 """The name of the parameter that numbers the samples of a test, from 1."""
@@ -43,8 +43,11 @@ def check(item: pytest.Item, settings: Settings) -> None:
             f"{where} makes a parametrized test, and pytest cannot parametrize this one. Put the marker on a test "
             "function, or on a class or module of some that are no unittest.TestCase, or add in_turn=True."
         )
-    elif settings.cassette != "":
+    elif settings.cassette != "" or settings.scope is not CassetteScope.FUNCTION:
+        other, mend = ("cassette=…", "Leave that out")
+        if settings.cassette == "":
+            other, mend = (f"scope={settings.scope.value!r}", "Add scope='function'")
         raise SettingsError(
-            f"{where} gives each sample a cassette of its own, so it does not go with cassette=…. Leave that out, or "
+            f"{where} gives each sample a cassette of its own, so it does not go with {other}. {mend}, or "
             "add in_turn=True."
         )

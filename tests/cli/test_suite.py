@@ -91,7 +91,7 @@ def test_every_cassette_of_a_run_is_listed(suite, monkeypatch, directory):
     assert all(test.is_marked for test in found.tests)
     assert found.by_cassette[
         suite.folder / ("cassettes" if directory == "cassettes" else "pkg/cassettes") / "shared/one.yaml"
-    ][0].is_named
+    ][0].sharers
 
 
 def test_options_of_the_configuration(tmp_path, monkeypatch):
