@@ -19,6 +19,7 @@ from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.layers.caches import Caches
 from pytest_lmcache.libraries.bypassed_caches import CacheBypass
 from pytest_lmcache.libraries.interceptions import Interceptions
+from pytest_lmcache.libraries.waits import Waits
 from pytest_lmcache.observer import Observer
 from pytest_lmcache.origins import Late, Origin
 from pytest_lmcache.recorder import Recorder
@@ -66,7 +67,8 @@ class Session:
         self.scopes = Scopes()
         self.caches = Caches()
         self.recorders = Recorders(self.caches)
-        self.interceptions = Interceptions(self.current, self.live_call, self._library_imported)
+        waits = Waits(self._recorder_here)
+        self.interceptions = Interceptions(self.current, self.live_call, self._library_imported, waits)
         forks = Forks(self._before_fork, self._after_fork, self._forked)
         self.children = Parent(self.current, self.live_call, self._recorder_here, self._context, forks)
         self._bypass = CacheBypass(self._is_bypassed, self._note_cache_in_the_way)

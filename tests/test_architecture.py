@@ -136,6 +136,7 @@ MAY_IMPORT = {
     "libraries": "",
     "libraries.asking_again": "clock interaction libraries.stream_recording stream_chunks verify",
     "libraries.bypassed_caches": "",
+    "libraries.code_swap": "",
     "libraries.dspy": "",
     "libraries.dspy.answers": (
         "address interaction libraries.litellm.exceptions libraries.litellm.headers "
@@ -147,7 +148,8 @@ MAY_IMPORT = {
     ),
     "libraries.dspy.compat": "",
     "libraries.dspy.intercept": (
-        "errors libraries.dspy.call libraries.dspy.compat libraries.recorded_call recorder recordings"
+        "errors libraries.dspy.call libraries.dspy.compat libraries.recorded_call libraries.waits "
+        "recorder recordings"
     ),
     "libraries.dspy.staged": (
         "errors interaction libraries.dspy.answers libraries.litellm.staged_errors "
@@ -156,7 +158,7 @@ MAY_IMPORT = {
     ),
     "libraries.import_hook": "",
     "libraries.interceptions": (
-        "environment libraries libraries.bypassed_caches libraries.import_hook recorder"
+        "environment libraries libraries.bypassed_caches libraries.import_hook libraries.waits recorder"
     ),
     "libraries.litellm": "",
     "libraries.litellm.answers": "interaction libraries.litellm.headers libraries.plain_data",
@@ -177,7 +179,6 @@ MAY_IMPORT = {
         "interaction libraries.litellm.answers libraries.litellm.compat libraries.litellm.exceptions "
         "libraries.plain_data libraries.recorded_call stream_chunks"
     ),
-    "libraries.litellm.code_swap": "",
     "libraries.litellm.compat": "",
     "libraries.litellm.embedding": "libraries.litellm.callbacks",
     "libraries.litellm.entry_points": (
@@ -191,10 +192,12 @@ MAY_IMPORT = {
     ),
     "libraries.litellm.headers": "",
     "libraries.litellm.intercept": (
-        "errors libraries.litellm.call libraries.litellm.callbacks libraries.litellm.code_swap "
+        "errors libraries.code_swap libraries.litellm.call libraries.litellm.callbacks "
         "libraries.litellm.compat libraries.litellm.entry_points libraries.litellm.fast_path "
-        "libraries.litellm.streams libraries.recorded_call recorder settings"
+        "libraries.litellm.retry_waits libraries.litellm.streams libraries.recorded_call libraries.waits "
+        "recorder settings"
     ),
+    "libraries.litellm.retry_waits": "libraries.litellm.compat libraries.waits",
     "libraries.litellm.staged": (
         "interaction libraries.litellm.staged_errors libraries.litellm.staged_replies "
         "libraries.litellm.usage staged_answers stream_chunks"
@@ -220,6 +223,9 @@ MAY_IMPORT = {
         "interaction libraries.dspy.staged libraries.litellm.call libraries.litellm.staged staged_answers"
     ),
     "libraries.stream_recording": "interaction stream_chunks",
+    "libraries.tenacity": "",
+    "libraries.tenacity.intercept": "libraries.code_swap libraries.waits",
+    "libraries.waits": "recorder",
     "locks": "clock errors",
     "maintenance": "",
     "maintenance.check": "maintenance.findings maintenance.secrets maintenance.suite maintenance.usage",
@@ -347,8 +353,8 @@ MAY_IMPORT = {
     "scopes": "errors origins recorder settings",
     "session": (
         "children.parent children.remote children.starts environment keys.normalizers layers.caches "
-        "libraries.bypassed_caches libraries.interceptions observer origins recorder recorders scopes "
-        "settings spending"
+        "libraries.bypassed_caches libraries.interceptions libraries.waits observer origins recorder "
+        "recorders scopes settings spending"
     ),
     "setting_kinds": "errors",
     "settings": "errors setting_kinds",

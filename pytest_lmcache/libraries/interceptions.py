@@ -13,14 +13,18 @@ from pytest_lmcache.environment import prefer_local_prices
 from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.libraries.bypassed_caches import WATCHED
 from pytest_lmcache.libraries.import_hook import ExecutionWatch, ImportWatch
+from pytest_lmcache.libraries.waits import Waits
 from pytest_lmcache.recorder import Recorder
+
+RETRYING = "tenacity"
+"""The package whose waits are intercepted."""
 
 
 class Interceptions:
     """Intercepts between the first ``open`` and the last ``close``.
 
     ``find`` returns the recorder of a call made here and now, ``live_call`` gets the name of a call that has
-    none, ``imported`` is called when a library has been imported.
+    none, ``imported`` is called when a library has been imported, ``waits`` says which waits are skipped.
     """
 
     def __init__(
@@ -28,10 +32,12 @@ class Interceptions:
         find: Callable[[], Recorder | None],
         live_call: Callable[[str], None],
         imported: Callable[[], None],
+        waits: Waits,
     ) -> None:
         self._find = find
         self._live_call = live_call
         self._imported = imported
+        self._waits = waits
         self._made: dict[str, Any] = {}
         self._installed: list[str] = []
         self._watches: list[ExecutionWatch] = []
@@ -73,7 +79,7 @@ class Interceptions:
 
     def _install(self) -> None:
         prefer_local_prices()
-        for name in WATCHED:
+        for name in (*WATCHED, RETRYING):
             self._watches.append(ImportWatch(name, partial(self._library_imported, name)))
         self._watches.append(ExecutionWatch(LIBRARIES, self._module_executed))
 
@@ -86,11 +92,15 @@ class Interceptions:
     def _library_imported(self, name: str) -> None:
         if not self.users or name in self._installed:
             return
-        if name in LIBRARIES:
+        if name in {*LIBRARIES, RETRYING}:
             if name not in self._made:
                 # A run without DSPy does not import what only that needs.
                 module = import_module(f"pytest_lmcache.libraries.{name}.intercept")
-                self._made[name] = module.Interception(self._find, self._live_call)
+                self._made[name] = (
+                    module.Interception(self._waits)
+                    if name == RETRYING
+                    else module.Interception(self._find, self._live_call, self._waits)
+                )
             self._made[name].open()
             self._installed.append(name)
         self._imported()

@@ -15,11 +15,13 @@ from pytest_lmcache.errors import DoorError
 from pytest_lmcache.libraries.dspy import compat
 from pytest_lmcache.libraries.dspy.call import EQUIVALENCE, NAME, EngineCall
 from pytest_lmcache.libraries.recorded_call import RecordedCall
+from pytest_lmcache.libraries.waits import Waits
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.recordings import EQUIVALENCES
 
 ENGINES, EXECUTION = "dspy.clients.engines.lm15_engine", "dspy.clients.execution"
 MODELS, TYPESAFE = "dspy.clients.base_lm", "dspy.clients.typesafe"
+RETRY_DELAY = "_delay"  # of `EXECUTION`: how long DSPy waits before a retry
 MODULES = ("dspy", ENGINES, EXECUTION, MODELS, TYPESAFE)
 
 # Begins a call of an engine with a request; gives None if nobody records it.
@@ -30,14 +32,21 @@ class Interception:
     """Intercepts from ``open`` to ``close``.
 
     ``find`` gives the recorder that a call belongs to. ``live_call`` is called with the name of a call that has none.
+    ``waits`` says which waits between two attempts are skipped.
     """
 
-    def __init__(self, find: Callable[[], Recorder | None], live_call: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        find: Callable[[], Recorder | None],
+        live_call: Callable[[str], None],
+        waits: Waits | None = None,
+    ) -> None:
         self._find = find
         self._live_call = live_call
+        self._waits = waits or Waits()
         self._is_open = False
         self._lock = threading.RLock()  # reentrant: installing may import more of DSPy
-        self._originals: list[tuple[type, str, Any]] = []
+        self._originals: list[tuple[Any, str, Any]] = []
         self._module: ModuleType | None = None
 
     def open(self) -> None:
@@ -80,6 +89,7 @@ class Interception:
         if recorder is None:
             self._live_call(NAME)
             return None
+        self._waits.calls += 1
         return RecordedCall(recorder, EngineCall(engine, request, is_stream=is_stream, is_async=is_async))
 
     def _install(self) -> None:
@@ -95,13 +105,22 @@ class Interception:
         if (model := getattr(sys.modules.get(MODELS), "BaseLM", None)) is not None:
             self._replace(model, "__call__", compat.calling)
             self._replace(model, "acall", compat.acalling)
+        if (execution := sys.modules.get(EXECUTION)) is not None and hasattr(execution, RETRY_DELAY):
+            self._replace(execution, RETRY_DELAY, self._waiting)
 
-    def _replace(self, kind: type, name: str, replacement: Callable[[Any], Any]) -> None:
+    def _replace(self, kind: Any, name: str, replacement: Callable[[Any], Any]) -> None:
         original = vars(kind).get(name)
         is_known = any(known is kind and method == name for known, method, _ in self._originals)
         if original is not None and not is_known:
             self._originals.append((kind, name, original))
             setattr(kind, name, functools.wraps(original)(replacement(getattr(kind, name))))
+
+    def _waiting(self, original: Callable[..., float]) -> Callable[..., float]:
+        def delay(*args: Any, **kwargs: Any) -> float:
+            seconds = original(*args, **kwargs)
+            return 0 if self._waits.is_skipped(seconds) else seconds
+
+        return delay
 
     def _refusing(self, kind: type, original: Any) -> Any:
         def refused(*args: Any, **kwargs: Any) -> Any:

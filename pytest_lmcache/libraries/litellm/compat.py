@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 # ---------------------------------------------------------------- refusals of OpenAI's models
 # LiteLLM 1.110 has a refusal in the message, 1.83 in the message's provider_specific_fields.
@@ -179,3 +180,28 @@ def http_response(content: bytes, headers: Mapping[str, str]) -> Any:
     package = import_module("openai._legacy_response")
     http = getattr(package, "httpx2", None) or vars(package)["httpx"]
     return http.Response(200, content=content, headers=headers)
+
+
+# ---------------------------------------------------------------- the Router's waits and cooldowns
+
+# 1.110 sleeps by two methods of its host, and its cooldowns are in a store of their own, with a clock of Rust's.
+# 1.83 has a method that returns the seconds to sleep, and its cooldowns are in a cache with the clock of a module.
+SLEEPS = ("sleep", "sleep_sync")
+RETRY_DELAY = "_time_to_sleep_before_retry"
+COOLDOWN_STARTS = ("put", "async_put")
+COOLDOWN_READS = ("active", "active_sync", "minimum")
+COOLDOWN_CLOCK = "litellm.caching.in_memory_cache"
+_RETRY_FUNCTIONS = (
+    ("litellm.router_python_host", "PythonHost", SLEEPS),
+    ("litellm.router", "Router", (RETRY_DELAY,)),
+    ("litellm.redis.stores.router_cooldowns", "RouterCooldownStore", (*COOLDOWN_STARTS, *COOLDOWN_READS)),
+)
+
+
+def retry_functions(modules: Sequence[str]) -> Iterator[tuple[type[Any], str]]:
+    """The methods in some modules by which a Router waits or reads its cooldowns, each with its class."""
+    for module, name, methods in _RETRY_FUNCTIONS:
+        kind = getattr(sys.modules[module], name, None) if module in modules else None
+        for method in methods:
+            if method in vars(kind or object):
+                yield cast("type[Any]", kind), method

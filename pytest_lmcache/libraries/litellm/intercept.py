@@ -15,17 +15,20 @@ from types import CellType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from pytest_lmcache.errors import DoorError
-from pytest_lmcache.libraries.litellm import code_swap, compat, fast_path, streams
+from pytest_lmcache.libraries import code_swap
+from pytest_lmcache.libraries.litellm import compat, fast_path, streams
 from pytest_lmcache.libraries.litellm.call import Function, LiteLLMCall
 from pytest_lmcache.libraries.litellm.callbacks import inside, silence_unless_heard, within_call
 from pytest_lmcache.libraries.litellm.entry_points import BY_FUNCTION, ENTRY_POINTS, UNDECORATED, EntryPoint
+from pytest_lmcache.libraries.litellm.retry_waits import wait_replacements
 from pytest_lmcache.libraries.recorded_call import RecordedCall
+from pytest_lmcache.libraries.waits import Waits
 from pytest_lmcache.recorder import Recorder
 from pytest_lmcache.settings import Mode
 
 
 class Replacement(NamedTuple):
-    """The content of a closure cell or the code of a function, before and while the interception is on."""
+    """The content of a closure cell, the code of a function or another attribute, before and while the interception is on."""
 
     owner: Any
     attribute: str
@@ -37,11 +40,18 @@ class Interception:
     """Intercepts from ``open`` to ``close``; any thread may call these methods.
 
     ``find`` gives the recorder that a call belongs to. ``live_call`` is called with the name of a call that has none.
+    ``waits`` says which waits between two attempts are skipped.
     """
 
-    def __init__(self, find: Callable[[], Recorder | None], live_call: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        find: Callable[[], Recorder | None],
+        live_call: Callable[[str], None],
+        waits: Waits | None = None,
+    ) -> None:
         self._find = find
         self._live_call = live_call
+        self._waits = waits or Waits()
         self._is_open = False
         self._lock = threading.RLock()  # reentrant: a scan may import more of LiteLLM
         self._replacements: list[Replacement] = []
@@ -128,6 +138,11 @@ class Interception:
             replacement = functools.wraps(original)(replacement)
             self._replacements.append(Replacement(cell, "cell_contents", original, replacement))
         self._find_undecorated(modules)
+        known = self._known()
+        for owner, attribute, replacement in wait_replacements(modules, self._waits):
+            if id(owner) not in known:
+                original = vars(owner)[attribute]
+                self._replacements.append(Replacement(owner, attribute, original, replacement))
 
     def _find_undecorated(self, modules: Sequence[str]) -> None:
         known = self._known()
@@ -187,6 +202,7 @@ class Interception:
         if recorder is None:
             self._live_call(function.entry.name)
             return None
+        self._waits.calls += 1
         return RecordedCall(recorder, LiteLLMCall(function, args, kwargs))
 
     def _recording(self, original: Callable[..., Any], function: Function) -> Callable[..., Any]:
@@ -250,6 +266,7 @@ class Interception:
         def replay(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             __tracebackhide__ = True
             recorder = None if inside.get() else self._find()
+            self._waits.calls += recorder is not None
             return fast_path.replay(recorder, function, args, kwargs)
 
         if inspect.iscoroutinefunction(original):

@@ -1,0 +1,1 @@
+"""Tenacity, by which LiteLLM and its users retry calls."""
