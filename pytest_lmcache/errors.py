@@ -103,6 +103,10 @@ class UnsupportedCall(CassetteMiss):
     """Raised by a call that cannot be recorded, in a mode in which nothing may reach a provider."""
 
 
+class BlockedConnection(UnsupportedCall):
+    """Raised by a connection to another machine, in a replaying mode under ``lm_block_network``."""
+
+
 class MissInChild(CassetteMiss, Exception):  # noqa: N818 - a miss, as the others
     """Raised by a call that misses in a process that a test started.
 

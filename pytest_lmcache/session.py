@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from pytest_lmcache import origins
+from pytest_lmcache.blocked_connections import BlockedConnections
 from pytest_lmcache.children.parent import Parent
 from pytest_lmcache.children.remote import RemoteRecorder  # here: a copy by fork had better import nothing
 from pytest_lmcache.children.starts import Forks
@@ -73,6 +74,11 @@ class Session:
         self.children = Parent(self.current, self.live_call, self._recorder_here, self._context, forks)
         self._bypass = CacheBypass(self._is_bypassed, self._note_cache_in_the_way)
         self._dummy_keys = DummyKeys()
+        self._network = BlockedConnections(
+            self.scopes,
+            lambda miss: self.observer.call_missed(miss),  # noqa: PLW0108 - each run has its own observer
+            lambda: self.caches.layers.url,
+        )
         self._lock = threading.RLock()
         self._undo = ExitStack()  # what is undone after the last scope
         self._configure(Configuration(), Observer())
@@ -144,6 +150,7 @@ class Session:
                 self._dummy_keys.add()
             recorder.caches_in_the_way.update(self._bypass.caches_in_the_way())
             self.children.admit(recorder)
+            self._network.scopes_changed()
 
     def close(self, recorder: Recorder) -> None:
         """Close a recorder's test or block; after the last one nothing of the plugin is left in LiteLLM or DSPy."""
@@ -155,6 +162,7 @@ class Session:
                 scope.origin.late = late_policy(recorder)
                 if origins.current() is scope.origin:
                     origins.replace(scope.origin.parent)
+            self._network.scopes_changed()
             if not any(scope.recorder.is_offline for scope in self.scopes):
                 self._dummy_keys.remove()
             if not self.scopes:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pytest_lmcache.errors import shorten
+from pytest_lmcache.hosts import split_host
 
 LONGEST_NAME = 250  # bytes of a file's name without its suffix; file systems take 255
 SIMILARITY, EMBEDDING = "similarity", "embedding"
@@ -153,6 +154,13 @@ def _models(value: Any) -> Any:
     return tuple("=".join(part.strip() for part in text.split("=", 1)) for text in _texts(value))
 
 
+def _hosts(value: Any) -> Any:
+    texts = tuple(text.strip().lower() for text in _texts(value))
+    for text in texts:
+        split_host(text)
+    return texts
+
+
 def _or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else parse(value)
 
@@ -164,6 +172,12 @@ def one_of(choices: type[StrEnum]) -> Kind:
 
 FLAG = Kind(_flag, "True or False", "bool", "true or false")
 TEXTS = Kind(_texts, "a string or a list of strings", "linelist", "a list of strings")
+HOSTS = Kind(
+    _hosts,
+    "a host, host:port or *.suffix, or a list of them",
+    "linelist",
+    "a list of host, host:port or *.suffix",
+)
 KEY = Kind(_or_none(_function), "a name, a dotted path or a function", ini_takes="a name or a dotted path")
 COMPARE = Kind(
     _or_none(_compare),

@@ -92,7 +92,7 @@ class Setting(NamedTuple):
     kind: kinds.Kind
     help: str
     ini: str  # ini key, "" for none
-    option: str = ""  # command-line option with the name of its argument, "" for none
+    option: str = ""  # command-line option with the name of its argument if it takes one, "" for none
     shown_default: str = ""  # the default in help and documentation
     alias: str = ""  # another spelling of the setting's name; after ``lm_`` also of its ini key
     adds_up: bool = False  # a mark adds values to those of the configuration
@@ -262,6 +262,15 @@ class Settings(_Group):
         ini="",
         option="--lm-model OLD=NEW",
         in_children=True,
+    )
+    block_network: bool = _setting(
+        False,
+        kinds.FLAG,
+        "refuse connections to other machines while nothing may be recorded",
+        option="--lm-block-network",
+    )
+    allow_hosts: tuple[str, ...] = _setting(
+        (), kinds.HOSTS, "hosts that block_network lets pass: host, host:port, *.suffix", adds_up=True
     )
     share: bool = _setting(False, kinds.FLAG, "let tests use answers that the cache keeps for other tests")
     cache: Any = _setting(None, kinds.CACHE, "the cache behind the cassette", ini="")

@@ -23,6 +23,7 @@ MAY_IMPORT = {
         "answer_sources cassette.names commands errors fixture frozen_time miss_causes miss_groups "
         "random_seed recorder session settings"
     ),
+    "blocked_connections": "errors hosts network origins recorder scopes",
     "call_assertions": "call_record",
     "call_record": (
         "cassette.document conversation errors interaction locks not_recorded staged_answers staged_delay"
@@ -114,6 +115,7 @@ MAY_IMPORT = {
     "faults": "conversation errors recorder staged_answers staged_calls",
     "fixture": "call_assertions call_record faults not_recorded recorder remembered settings verify",
     "frozen_time": "cassette.reader clock recorder settings",
+    "hosts": "",
     "interaction": "stream_chunks",
     "joined_streams": "",
     "keys": "keys.strategies",
@@ -259,6 +261,7 @@ MAY_IMPORT = {
     "miss_causes": "cassette.document clock errors miss nearest recorder word_diff",
     "miss_groups": "commands miss_causes word_diff wording",
     "nearest": "errors interaction keys.plain word_diff",
+    "network": "errors hosts",
     "not_recorded": "",
     "observer": "errors recorder",
     "origins": "",
@@ -352,11 +355,11 @@ MAY_IMPORT = {
     "saving": "call_record cassette.file cassette.merge",
     "scopes": "errors origins recorder settings",
     "session": (
-        "children.parent children.remote children.starts environment keys.normalizers layers.caches "
-        "libraries.bypassed_caches libraries.interceptions libraries.waits observer origins recorder "
-        "recorders scopes settings spending"
+        "blocked_connections children.parent children.remote children.starts environment "
+        "keys.normalizers layers.caches libraries.bypassed_caches libraries.interceptions "
+        "libraries.waits observer origins recorder recorders scopes settings spending"
     ),
-    "setting_kinds": "errors",
+    "setting_kinds": "errors hosts",
     "settings": "errors setting_kinds",
     "spending": "call_record errors interaction wording",
     "staged_answers": "conversation errors interaction",

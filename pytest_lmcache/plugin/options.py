@@ -42,9 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(flag, action="store_true", help=text)
     for row in SETTINGS.values():
         if row.option:
-            option, metavar = row.option.split()
+            option, _, metavar = row.option.partition(" ")
             action = "append" if row.kind.ini == "linelist" else "store"
-            group.addoption(option, action=action, metavar=metavar, help=row.full_help)
+            if metavar:
+                group.addoption(option, action=action, metavar=metavar, help=row.full_help)
+            else:
+                group.addoption(option, action="store_const", const=True, help=row.help)
         for key in _ini_keys(row):
             text = row.full_help if key == row.ini else f"another spelling of {row.ini}"
             kind: Any = row.kind.ini

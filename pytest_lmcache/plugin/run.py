@@ -112,7 +112,7 @@ class Run:
         self._has_engine = True
         folders = Folders(str(self.config.rootpath), _temporary_folders(self.config))
         configuration = Configuration(
-            block_settings=Settings(redact=self.settings.redact, redact_with=self.settings.redact_with),
+            block_settings=self._block_settings(),
             layers=self.layers,
             locate=self._locate_block,
             folders=lambda: folders,
@@ -124,6 +124,13 @@ class Run:
         self._undo.callback(session.children.close)
         self._undo.callback(session.caches.close)
         self.follow()  # what a block starts is known as the block's, in tests without a mark too
+
+    def _block_settings(self) -> Settings:
+        """The defaults of ``use_cassette`` blocks."""
+        of_blocks = ("redact", "redact_with", "block_network", "allow_hosts")
+        settings = Settings(**{name: getattr(self.settings, name) for name in of_blocks})
+        given = self.recorders.command_line
+        return settings.with_values({name: value for name, value in given.items() if name in of_blocks})
 
     def _locate_block(self, path: Path) -> Place:
         """Find the cassette of a ``use_cassette`` block, as that of the test that runs."""
@@ -209,12 +216,12 @@ class Run:
             self._library_is_imported()
 
     def _has_inputs(self, item: pytest.Item) -> bool:
-        """Whether the settings of a test set its clock or its random numbers."""
+        """Whether the settings of a test set its clock or its random numbers, or forbid it the network."""
         try:
             settings = self.recorders.settings_of(item)
         except SettingsError:
             return True  # the recorder fails the test with it
-        return settings.freeze_time or settings.seed is not None
+        return settings.freeze_time or settings.seed is not None or settings.block_network
 
     def recorder_of(self, item: pytest.Item) -> Recorder:
         """The recorder of a test, opened on first need."""
