@@ -17,6 +17,7 @@ from pytest_lmcache.errors import StagedAnswerError, shorten
 from pytest_lmcache.interaction import VALUES, Answer, Call, Interaction, copied
 from pytest_lmcache.locks import NO_LOCK, Lock
 from pytest_lmcache.not_recorded import NotRecorded, Reason
+from pytest_lmcache.wording import counted
 
 if TYPE_CHECKING:
     from pytest_lmcache.staged_answers import AnswerBuilder, Cut, Rule
@@ -277,12 +278,19 @@ def described(request: Mapping[str, Any]) -> str:
     for name in ("messages", "input", "prompt"):
         value = request.get(name)
         if isinstance(value, list):
-            text.append(f"{len(value)} {name if len(value) != 1 else name.rstrip('s')}")
+            text.append(counted(len(value), name.rstrip("s")))
         if value:
             last = value[-1] if isinstance(value, list) else value
-            content = last.get("content") if isinstance(last, dict) else last
-            text.append(shorten(content if isinstance(content, str) else str(content), 60))
+            text.append(shorten(_text_of(last.get("content") if isinstance(last, dict) else last), 60))
     return ", ".join(text)
+
+
+def _text_of(content: Any) -> str:
+    """The text of a message's content; a part without text is named by its type."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content if isinstance(content, str) else str(content)
+    texts = (part.get("text") or f"({part.get('type', 'content')})" for part in content)
+    return " ".join(map(str, texts))
 
 
 class CallLog:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pytest_lmcache.verify import Verdict
-from pytest_lmcache.wording import dollars
+from pytest_lmcache.wording import dollars, price
 
 Row: TypeAlias = Mapping[str, Any]
 MOST = 40  # calls that are shown, unless all are wanted
@@ -48,10 +48,14 @@ def table(rows: Sequence[Row], *, width: int, colour: bool, verbose: bool) -> It
             totals.add_column(title, justify="right")
         for name, side in (("model", "recorded"), ("asked", "new")):
             for model, found in _by_model(rows, name, side).items():
-                numbers = (_sum(found, each) for each in ("tokens", "usd", "seconds"))
-                forms = ("{:,}", "{:.6g}", "{:.2f}")
-                texts = (form.format(number) for form, number in zip(forms, numbers, strict=True))
-                totals.add_row(Text(f"{model}, {side}"), str(len(found)), *texts)
+                tokens = sum(sum(each["tokens"]) for each in found)
+                usd = price(
+                    sum(each["usd"] or 0 for each in found), sum(each["usd"] is None for each in found)
+                )
+                seconds = sum(each["seconds"] for each in found)
+                totals.add_row(
+                    Text(f"{model}, {side}"), str(len(found)), f"{tokens:,}", usd, f"{seconds:.2f}"
+                )
         console.print(totals)
     yield from (line.rstrip() for line in capture.get().splitlines() if line.strip())
 
@@ -65,8 +69,9 @@ def outcomes(rows: Sequence[Row]) -> str:
     if not passed:
         return ""
     failed = [test for test, has_passed in passed.items() if not has_passed]
-    text = f"on the new answers {len(passed) - len(failed)} of {len(passed)} tests pass"
-    return text + (f"; not {', '.join(failed[:MOST])}" if failed else "")
+    text = f"tests on the new answers: {len(passed) - len(failed)} passed, {len(failed)} failed"
+    more = f" and {len(failed) - MOST} more" if len(failed) > MOST else ""
+    return text + (f": {', '.join(failed[:MOST])}{more}" if failed else "")
 
 
 def _passed(row: Row) -> str:
@@ -92,10 +97,6 @@ def _by_model(rows: Sequence[Row], name: str, side: str) -> dict[str, list[Mappi
         if row[side] is not None:
             found.setdefault(row[name], []).append(row[side])
     return found
-
-
-def _sum(answers: Sequence[Mapping[str, Any]], name: str) -> float:
-    return sum(sum(each[name]) if name == "tokens" else each[name] or 0 for each in answers)
 
 
 def _answer(answer: Mapping[str, Any] | None) -> str:

@@ -40,7 +40,7 @@ _MODES = {
 
 
 class Elsewhere(NamedTuple):
-    """Where the recording of a call is, if it was made for a test that is no more: its file, and that test."""
+    """Where the recording of a call is, if it was made for a test that no longer exists: its file, and that test."""
 
     cassette: str
     test: str
@@ -56,7 +56,8 @@ class MissDetails:
     ``differences`` are those from it; ``tokens`` (input and output) and ``usd`` are what it cost (None: unknown).
     ``normalizers`` are all that have to be set for it to answer; ``folder_normalizers`` those that have to be set
     before the call is recorded, since it names a folder of this machine. ``is_compared``: False for a later miss
-    of a test with many. ``is_extra``: every recording of the cassette had answered another call by then. ``reads_on``:
+    of a test with many. ``is_extra``: every recording of the cassette had answered another call by then;
+    ``used`` counts the recordings that had, ``unused`` the others without the nearest. ``reads_on``:
     a stream is read further than it was recorded. ``call`` is what was asked, None if a recording had answered it
     before it was cut off.
     """
@@ -77,6 +78,8 @@ class MissDetails:
     folder_normalizers: tuple[str, ...] = ()
     is_compared: bool = True
     is_extra: bool = False
+    used: int = 0
+    unused: int = 0
     reads_on: bool = False
     elsewhere: Elsewhere | None = None
     call: Call | None = None
@@ -87,7 +90,7 @@ class Misses:
 
     ``shown_path`` is the cassette's path as messages show it, ``hints`` says what else is known of a cassette that
     does not exist, and ``configuration`` is the name of the run's configuration file. ``find_elsewhere`` looks for
-    a key in the cassettes of tests that are no more.
+    a key in the cassettes of tests that no longer exist.
     """
 
     def __init__(
@@ -210,6 +213,8 @@ class Misses:
             cause=MissCause.CHANGED,
             folder_normalizers=self._with_set(folders) if folders else (),
             is_extra=len(used_places) == len(cassette.entries),
+            used=len(used_places),
+            unused=len(cassette.entries) - len(used_places | {found.index}),
         )
 
     def _with_set(self, normalizers: tuple[str, ...]) -> tuple[str, ...]:

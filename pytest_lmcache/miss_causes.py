@@ -118,7 +118,7 @@ class Cost:
     """What it takes to record calls again, by the recordings that are replaced.
 
     ``usd`` is that of the calls with a known price, ``unpriced`` counts the others. ``unknown`` counts calls that have
-    no recording: there are at least as many.
+    no recording: there are at least as many. ``stopped`` counts tests that a fixture's miss kept from running.
     """
 
     calls: int = 0
@@ -126,6 +126,7 @@ class Cost:
     usd: float = 0.0
     unpriced: int = 0
     unknown: int = 0
+    stopped: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Add two costs."""
@@ -256,7 +257,7 @@ def miss_of(fault: CassetteMiss, test: str, target: str = "", options: str = "")
 
 def _cause(details: MissDetails, changes: tuple[Change, ...]) -> Cause:
     if details.cause is MissCause.CHANGED:
-        return _cause_of_changes(changes, is_extra=details.is_extra)
+        return _cause_of_changes(changes, details)
     if details.cause is MissCause.CUT_OFF and details.reads_on:
         return Cause.READ_ON
     if details.elsewhere is not None:
@@ -274,16 +275,18 @@ _CAUSES = {
 }
 
 
-def _cause_of_changes(changes: tuple[Change, ...], *, is_extra: bool) -> Cause:
-    if is_extra:
+def _cause_of_changes(changes: tuple[Change, ...], details: MissDetails) -> Cause:
+    if details.is_extra:
         return Cause.MORE_CALLS
     if not changes:
         return Cause.KEY
-    turns = {change.action for change in changes if _is_turn(change)}
-    if len(turns) == 1 and all(
-        change.cause is Cause.MESSAGE and change.action in turns for change in changes
-    ):
-        return Cause.MORE_CALLS if Action.NEW in turns else Cause.FEWER_CALLS
+    turns = [change.action for change in changes if _is_turn(change)]
+    if turns and all(change.cause is Cause.MESSAGE and change.action is turns[0] for change in changes):
+        # Else the answers are part of the prompt, such as an example.
+        if turns[0] is Action.NEW and len(turns) <= details.used:
+            return Cause.MORE_CALLS
+        if turns[0] is Action.GONE and len(turns) <= details.unused:
+            return Cause.FEWER_CALLS
     return changes[0].cause
 
 
@@ -329,7 +332,11 @@ def _change(difference: Difference) -> Change:
     action = Action.NEW if before is ABSENT else Action.GONE if after is ABSENT else Action.CHANGED
     old, new = ("" if each is ABSENT else each if is_text else as_json(each) for each in (before, after))
     is_one_line = max(len(old), len(new)) <= _SHORT and "\n" not in old + new
-    if is_one_line and cause is not Cause.MESSAGE:
+    if cause is Cause.MESSAGE and path.endswith(".role"):
+        within = ""  # one of the two roles
+    elif cause is Cause.MESSAGE:
+        is_one_line = False
+    if is_one_line:
         return Change(cause, action, path, within, before=printable(old), after=printable(new))
     found = changed_lines(words(old, new))
     lines = tuple(tuple(parts) for _, parts in found[:_MOST_LINES])

@@ -168,14 +168,17 @@ def _said(change: Change, path: str = "") -> str:
     """What changed: ``messages[0].content (system) changed``."""
     path = path or change.path
     action = _ACTIONS[change.action]
+    is_all = path.isidentifier()  # the argument, not a part of it
+    if change.cause is Cause.TOOL and is_all:
+        action = action.replace("is ", "are ")
     within = f" ({change.within})" if change.within else ""
     is_whole = re.fullmatch(r"\w+\[.*?\]", path) is not None  # a tool, not a part of it
     subject = {
         Cause.MODEL: "model",
-        Cause.RESPONSE_FORMAT: f"response format ({path})",
+        Cause.RESPONSE_FORMAT: "response format" if is_all else f"response format ({path})",
         Cause.TOOL: f"tool {change.within}{'' if is_whole else f' ({path})'}"
         if within
-        else f"tools ({path})",
+        else f"tools{'' if is_all else f' ({path})'}",
         Cause.MESSAGE: f"{path}{within}",
     }.get(change.cause, path)
     if change.cause is Cause.FUNCTION:
@@ -341,6 +344,10 @@ def cost_lines(cost: Cost) -> Iterator[str]:
     if cost.unknown:
         them = "it" if cost.unknown == 1 else "them"
         missing.append(f"{counted(cost.unknown, 'call')} without a recording, and what follows from {them}")
+    if cost.stopped:
+        missing.append(
+            f"the calls of {counted(cost.stopped, 'test')} that did not run because a fixture missed"
+        )
     if cost.unpriced:
         missing.append(f"the price of {counted(cost.unpriced, 'call')}")
     if missing:

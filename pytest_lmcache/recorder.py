@@ -41,7 +41,7 @@ class Subject(TypedDict, total=False):
     - ``is_shared``: other tests use the cassette too
     - ``created_this_run``: the file did not exist when the run began
     - ``where`` returns lines for a miss about a cassette that does not exist
-    - ``elsewhere`` looks for a key in the cassettes of tests that are no more
+    - ``elsewhere`` looks for a key in the cassettes of tests that no longer exist
     """
 
     label: str

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "blocked_connections": "errors hosts network origins recorder scopes",
     "call_assertions": "call_record",
     "call_record": (
-        "cassette.document conversation errors interaction locks not_recorded staged_answers staged_delay"
+        "cassette.document conversation errors interaction locks not_recorded staged_answers "
+        "staged_delay wording"
     ),
     "cassette": "",
     "cassette.document": "cassette.yaml_reader cassette.yaml_writer errors interaction stream_chunks",

@@ -135,7 +135,17 @@ class MissReports:
                 f"{'and' if number else mend.capitalize()}:".ljust(12) + way
                 for number, way in enumerate(ways)
             )
-            yield from (f"  {line}" for line in cost_lines(sum((miss.cost for miss in misses), start=Cost())))
+            stopped = Cost(stopped=len(self._stopped(misses, terminalreporter)))
+            yield from (
+                f"  {line}" for line in cost_lines(sum((miss.cost for miss in misses), start=stopped))
+            )
+
+    def _stopped(self, misses: Iterable[Miss], terminalreporter: pytest.TerminalReporter) -> set[str]:
+        """The tests that did not run, since a fixture of several tests missed: their own calls are not known."""
+        misses = list(misses)
+        own, digests = {miss.test for miss in misses}, {miss.digest for miss in misses}
+        reports = [each for each in _failures(terminalreporter.stats) if each.when == "setup"]
+        return {each.nodeid for each in reports if _digest(each) in digests and each.nodeid not in own}
 
     def _paint(self) -> Paint:
         from pytest_lmcache.word_diff import bracketed

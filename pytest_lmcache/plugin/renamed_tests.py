@@ -1,4 +1,4 @@
-"""Finds the recording of a call in the cassettes of tests that are no more: renamed, moved or re-parametrised."""
+"""Finds the recording of a call in the cassettes of tests that no longer exist: renamed, moved or re-parametrised."""
 
 from __future__ import annotations
 

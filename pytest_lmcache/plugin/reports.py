@@ -65,7 +65,9 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
         # The test was expected to fail, the recording was not.
         item.stash[passed_key] = False
         del report.wasxfail
-        report.outcome, report.longrepr = "failed", str(faults[0])
+        report.outcome = "failed"
+        if call.excinfo is None or call.excinfo.value is not faults[0]:
+            report.longrepr = str(faults[0])
         _note_miss(report, faults[0])
     # An error of a child process is another exception with the same text.
     _note_miss(report, next((fault for fault in faults if str(fault) == str(failure)), failure))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
@@ -227,8 +228,8 @@ CAUSES = {
         ],
     ),
     "one turn more": (
-        "litellm.completion(messages=said('and now?'), **SETTINGS)",
-        f"litellm.completion(messages={TURNS}, **SETTINGS)",
+        "ask('first'); litellm.completion(messages=said('and now?'), **SETTINGS)",
+        f"ask('first'); litellm.completion(messages={TURNS}, **SETTINGS)",
         [
             (
                 "1 call more than recorded before this one: messages[0], messages[1] only in the conversation, "
@@ -237,7 +238,7 @@ CAUSES = {
         ],
     ),
     "one turn fewer": (
-        f"litellm.completion(messages={TURNS}, **SETTINGS)",
+        f"litellm.text_completion(prompt='first', **SETTINGS); litellm.completion(messages={TURNS}, **SETTINGS)",
         "litellm.completion(messages=said('and now?'), **SETTINGS)",
         [
             (
@@ -245,6 +246,31 @@ CAUSES = {
                 "1 call in 1 test"
             )
         ],
+    ),
+    "example is new": (
+        "litellm.completion(messages=said('and now?'), **SETTINGS)",
+        f"litellm.completion(messages={TURNS}, **SETTINGS)",
+        ["messages[0] (user) is new, 1 call in 1 test", "  also: messages[1] (assistant) is new"],
+    ),
+    "example is gone": (
+        f"litellm.completion(messages={TURNS}, **SETTINGS)",
+        "litellm.completion(messages=said('and now?'), **SETTINGS)",
+        ["messages[0] (user) is gone, 1 call in 1 test", "  also: messages[1] (assistant) is gone"],
+    ),
+    "role": (
+        "litellm.completion(messages=[{'role': 'system', 'content': 'a'}], **SETTINGS)",
+        "litellm.completion(messages=[{'role': 'developer', 'content': 'a'}], **SETTINGS)",
+        ["messages[0].role changed: system → developer, 1 call in 1 test"],
+    ),
+    "all tools": (
+        "ask()",
+        "ask(tools=[tool('weather', city={'type': 'string'})])",
+        ["tools are new, 1 call in 1 test"],
+    ),
+    "a response format": (
+        "ask()",
+        "ask(response_format={'type': 'json_object'})",
+        ['response format is new: {"type": "json_object"}, 1 call in 1 test'],
     ),
     "used up": (
         "MARK: {'repeat': 'error'}; ask()",
@@ -499,3 +525,40 @@ def test_a_fixture_of_many_tests_is_one_cause(suite):
     command = next(line for line in lines if line.startswith("Record:"))
     suite.run(*shlex.split(command.partition("pytest ")[2])).assert_outcomes(passed=3)
     suite.run().assert_outcomes(passed=3)
+
+
+def test_calls_of_tests_behind_a_fixture_are_not_estimated(suite):
+    """Tests that a shared fixture's miss kept from running have calls of their own, of which the cost says so."""
+    text = """
+        pytestmark = pytest.mark.lm_cache
+
+        @pytest.fixture(scope="module")
+        def capital():
+            return ask(PROMPT)
+
+        @pytest.mark.parametrize("n", range(3))
+        def test_one(capital, n):
+            ask(f"{PROMPT} {n}")
+    """
+    suite.test("PROMPT = 'Be brief.'" + textwrap.dedent(text))
+    suite.record()
+    suite.test("PROMPT = 'Be kind.'" + textwrap.dedent(text))
+    lines = summary_lines(suite.run())
+    assert lines[-2].endswith("what the recording to be replaced cost")
+    assert lines[-1] == "  not estimated: the calls of 3 tests that did not run because a fixture missed"
+
+
+def test_an_expected_failure_says_why_it_missed(suite):
+    """The short summary has the cause of a test that was expected to fail for another reason, FAILURES its traceback."""
+    text = """
+        @pytest.mark.lm_cache
+        @pytest.mark.xfail
+        def test_one():
+            ask("one")
+            assert False
+    """
+    suite.test(text)
+    suite.record()
+    suite.test(text.replace('"one"', '"two"'))
+    result = suite.run("-rf")
+    result.stdout.fnmatch_lines(["*def test_one():", "FAILED test_it.py::test_one - CassetteMiss: messages*"])

@@ -55,8 +55,8 @@ def test_verify_compares_models(suite, loopback, answers):
             "test_it.py::test_two, call 1: different; *",
             "You said: two * Two, you said.",
             "*model * calls * tokens * USD * seconds*",
-            "*openai/gpt-4o-mini, recorded * 2 * 24 * 6.3e-06 *",
-            "*openai/gpt-4o, new * 2 * 24 * 0.000105 *",
+            "*openai/gpt-4o-mini, recorded * 2 * 24 * $0.0000063 *",
+            "*openai/gpt-4o, new * 2 * 24 * $0.00011 *",
             "2 answers asked again: 1 as recorded, 1 different",
             "the text changed, 1 call in 1 test:",
         ]
@@ -80,7 +80,7 @@ def test_live_runs_tests_on_the_new_model(suite, loopback, answers):
             "*2 live and not recorded",
             "✓ test_it.py::test_one, call 1: same; *",
             "✗ test_it.py::test_two, call 1: different; *",
-            "on the new answers 1 of 2 tests pass; not test_it.py::test_two",
+            "tests on the new answers: 1 passed, 1 failed: test_it.py::test_two",
             "2 answers of other models: 1 as recorded, 1 different",
         ]
     )
@@ -96,7 +96,7 @@ def test_live_without_a_recording(suite):
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "on the new answers 2 of 2 tests pass",
+            "tests on the new answers: 2 passed, 0 failed",
             "2 answers of other models: 1 as recorded, 1 not compared",
             "not compared, 1 call in 1 test: there is no recording of this call",
         ]
@@ -262,3 +262,11 @@ def test_child_process(suite, loopback):
     result.assert_outcomes(passed=1)
     assert models_asked(loopback, -1) == ["gpt-4o"]
     result.stdout.fnmatch_lines(["1 answer of other models: 1 as recorded"])
+
+
+def test_a_price_that_is_not_known_is_not_zero(suite, loopback):
+    """The totals of a model without a known price have no amount."""
+    suite.test(TESTS)
+    suite.record()
+    result = suite.run("--lm-mode=verify", "--lm-model=openai/gpt-4o-mini=openai/our-own")
+    result.stdout.fnmatch_lines(["*openai/our-own, new * 2 * 24 * - *"])
