@@ -142,7 +142,9 @@ ASKS = {
     with use_cassette(f"b{n}.yaml", mode="record"):
         ask(f"{n}")""",
     "unmarked": 'ask(f"{n}")',
-    "not recorded": 'litellm.moderation(f"{n}", api_key="sk-local-123456", api_base=SETTINGS["api_base"])',
+    "not recorded": """
+    with pytest.raises(litellm.APIError):  # the provider has no such endpoint
+        litellm.create_thread("openai", [], api_key="sk-local-123456", api_base=SETTINGS["api_base"])""",
 }
 EACH = """
 from pytest_lmcache import use_cassette

@@ -501,11 +501,11 @@ def test_unsupported_call_is_refused(suite):
     suite.test("""
         @pytest.mark.lm_cache
         def test_one():
-            litellm.moderation(input="x", model="openai/omni-moderation-latest", api_key="sk-local")
+            litellm.create_thread("openai", [], api_key="sk-local")
     """)
     result = suite.run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E*pytest-lmcache cannot record litellm.moderation() yet*"])
+    result.stdout.fnmatch_lines(["E*pytest-lmcache cannot record litellm.create_thread() yet*"])
 
 
 def test_expected_failure_hides_no_miss(suite):
