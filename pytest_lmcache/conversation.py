@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pytest_lmcache.interaction import CANCELLED, Answer, Call, Kind
 from pytest_lmcache.joined_streams import joined
-from pytest_lmcache.tags import to_json
+from pytest_lmcache.other_calls import ASKED, CHATS, answered_as_chat, as_json, asked_as_chat
 
 AttachmentKind = Literal["image", "audio", "video", "file"]
 QUESTION = frozenset(
@@ -91,11 +91,13 @@ def conversation(call: Call, answer: Answer | None) -> Conversation:
 
     It reads whatever a cassette can hold: a part that it does not know is shown as JSON.
     """
-    request = call.request
+    request = asked_as_chat(call.name, call.request)
     response, error = _answered(answer)
+    response = answered_as_chat(call.name, response)
     messages, reasons = _answers(response)
     if call.is_value:
         messages, reasons = [Message("value", _text(response["value"]))] if "value" in response else [], []
+    known = QUESTION | ASKED if call.name not in CHATS else QUESTION
     if answer is not None and not answer.complete and answer.ended is None:
         reasons = [LEFT_EARLY]
     return Conversation(
@@ -103,7 +105,7 @@ def conversation(call: Call, answer: Answer | None) -> Conversation:
         asked=tuple(_asked(request)),
         answered=tuple(messages),
         tools=tuple(_mappings(request.get("tools")) + _mappings(request.get("functions"))),
-        parameters={name: value for name, value in request.items() if name not in QUESTION},
+        parameters={name: value for name, value in call.request.items() if name not in known},
         finish_reason=", ".join(dict.fromkeys(filter(None, reasons))),
         error=error,
         answered_model=(answer.hidden_model if answer else "") or _text(response.get("model")),
@@ -265,7 +267,7 @@ def _answers(response: Mapping[str, Any]) -> tuple[list[Message], list[str]]:
     if isinstance(response.get("data"), list):
         return [Message("assistant", _vectors(response["data"]))], []
     is_known = not response or response.keys() <= {"model", "error"}
-    return [] if is_known else [Message("assistant", _as_json(response))], []
+    return [] if is_known else [Message("assistant", as_json(response))], []
 
 
 def _choice(choice: dict[str, Any]) -> Message:
@@ -391,7 +393,7 @@ class _Parts:
             arguments = part.get("arguments", part.get("input", given))
             self.add_call({"name": name, "arguments": arguments}, part.get("call_id") or part.get("id"))
         else:
-            self.texts.append(_as_json(part))
+            self.texts.append(as_json(part))
 
     def add_text(self, part: Mapping[str, Any]) -> None:
         """Add a part that is text."""
@@ -416,7 +418,7 @@ ADD: Mapping[str, Callable[[_Parts, dict[str, Any]], None]] = {
         ("thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text"), _Parts.add_reasoning
     ),
     "citation": _Parts.add_citation,
-    "data": lambda parts, part: parts.texts.append(_as_json(part.get("value"))),
+    "data": lambda parts, part: parts.texts.append(as_json(part.get("value"))),
 }
 ATTACHMENTS: Mapping[str, AttachmentKind] = {
     **dict.fromkeys(("image_url", "input_image", "image", "image_generation_call"), "image"),
@@ -440,11 +442,4 @@ def _mappings(value: Any) -> list[dict[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else _as_json(value)
-
-
-def _as_json(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):  # bytes, integers of very many digits
-        return json.dumps(to_json(value), ensure_ascii=False)
+    return value if isinstance(value, str) else "" if value is None else as_json(value)

@@ -19,6 +19,8 @@ def joined(chunks: Sequence[Json]) -> Json:
     kinds = {event["type"] for event in events if isinstance(event.get("type"), str)}
     if any("choices" in event for event in events):
         return _chat(events)
+    if any("candidates" in event for event in events):
+        return _gemini(events)
     if any(kind.startswith("response.") for kind in kinds):
         return _responses(events)
     if kinds & {"message_start", "content_block_start", "content_block_delta"}:
@@ -48,6 +50,20 @@ def _events(chunks: Iterable[Json]) -> Iterable[Json]:
                 continue  # `[DONE]`, or an event that the caller did not read to its end
             if isinstance(data, dict):
                 yield data
+
+
+def _gemini(events: Sequence[Json]) -> Json:
+    parts: list[Any] = []
+    finish = model = None
+    for event in events:
+        model = event.get("modelVersion") or model
+        for candidate in _mappings(event.get("candidates"))[:1]:
+            parts += _mappings(_mapping(candidate.get("content")).get("parts"))
+            finish = candidate.get("finishReason") or finish
+    texts = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    others = [part for part in parts if not isinstance(part.get("text"), str)]
+    content = {"role": "model", "parts": [{"text": texts}, *others]}
+    return {"modelVersion": model, "candidates": [{"content": content, "finishReason": finish}]}
 
 
 def _mapping(value: Any) -> Json:

@@ -342,8 +342,8 @@ class Recorder(CallLog):
         entry = self.open_cassette().entry_of(Interaction(record.key, call, answer, utc_now()))
         return Failure(why, entry, self.number(), replays=answer.ended is None)
 
-    def refuse(self, name: str) -> None:
-        """Let the call of an entry point that is not recorded pass.
+    def refuse(self, name: str, reason: str = "") -> None:
+        """Let the call of an entry point that is not recorded pass; ``reason`` says why it is not.
 
         Raises UnsupportedCall in a replaying mode, and BudgetExceeded if the budget is spent.
         """
@@ -351,7 +351,7 @@ class Recorder(CallLog):
             called = name if name.startswith("dspy.") else f"litellm.{name}"
             miss = UnsupportedCall(
                 f"pytest-lmcache cannot record {called}() yet, and mode {self.mode} refuses calls that it cannot "
-                "replay.\n"
+                f"replay{reason and f': {reason}'}.\n"
                 "Call it live with `pytest --lm-mode=live` or `@pytest.mark.lm_cache(mode='live')`, or replace it "
                 "in the test."
             )

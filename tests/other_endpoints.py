@@ -130,6 +130,21 @@ def vector_store(body, store_id=None):
     }
 
 
+def vector_store_file(_body, store_id, file_id="file-1"):
+    """A file in a vector store."""
+    return {
+        "id": file_id,
+        "object": "vector_store.file",
+        "created_at": 1700000000,
+        "usage_bytes": 12,
+        "vector_store_id": store_id,
+        "status": "completed",
+        "attributes": {"n": 1},
+        "last_error": None,
+        "chunking_strategy": {"type": "other"},
+    }
+
+
 def found(body, _store_id):
     """What a vector store finds."""
     result = {"file_id": "file-a", "filename": "a.txt", "score": 0.5, "attributes": {"n": 1.0}}
@@ -232,6 +247,26 @@ ENDPOINTS = (
     ("GET", f"/vector_stores/{NAME}", vector_store),
     ("DELETE", f"/vector_stores/{NAME}", deleted),
     ("POST", f"/vector_stores/{NAME}/search", found),
+    ("POST", f"/vector_stores/{NAME}", vector_store),
+    ("POST", f"/vector_stores/{NAME}/files", vector_store_file),
+    (
+        "GET",
+        f"/vector_stores/{NAME}/files",
+        lambda body, store: listed(lambda _, own: vector_store_file({}, store, own))(body),
+    ),
+    ("GET", f"/vector_stores/{NAME}/files/{NAME}", vector_store_file),
+    ("POST", f"/vector_stores/{NAME}/files/{NAME}", vector_store_file),
+    ("DELETE", f"/vector_stores/{NAME}/files/{NAME}", lambda _body, _store, own: deleted({}, own)),
+    (
+        "GET",
+        f"/vector_stores/{NAME}/files/{NAME}/content",
+        lambda _body, _store, _own: {
+            "object": "vector_store.file_content.page",
+            "data": [{"type": "text", "text": "about goats"}],
+            "has_more": False,
+            "next_page": None,
+        },
+    ),
     ("POST", "/search", search),
     ("POST", "/files", file),
     ("GET", "/files", listed(file)),
@@ -249,7 +284,11 @@ ENDPOINTS = (
     ("GET", f"/responses/{NAME}", response),
     ("DELETE", f"/responses/{NAME}", deleted),
     ("POST", f"/responses/{NAME}/cancel", response),
-    ("GET", f"/responses/{NAME}/input_items", listed(lambda _body, _id: {"id": "msg_0", "type": "message"})),
+    (
+        "GET",
+        f"/responses/{NAME}/input_items",
+        lambda body, _id: listed(lambda _body, own: {"id": own, "type": "message"})(body),
+    ),
     ("POST", ":generateContent", gemini),
     ("POST", ":streamGenerateContent", gemini_stream),
     ("POST", ":countTokens", counted),

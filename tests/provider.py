@@ -267,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve({})
 
     def do_DELETE(self):
-        self._serve({})
+        self.do_POST()
 
     def do_POST(self):
         raw = self.rfile.read(int(self.headers.get("content-length", 0)))

@@ -109,7 +109,7 @@ MAY_IMPORT = {
     "commands": "",
     "comparison_report": "answer_comparison answering_models verify word_diff wording",
     "comparison_table": "verify wording",
-    "conversation": "interaction joined_streams tags",
+    "conversation": "interaction joined_streams other_calls",
     "environment": "",
     "errors": "",
     "explanation": "errors interaction keys.normalizers keys.strategies redact.placeholders",
@@ -197,9 +197,10 @@ MAY_IMPORT = {
     "libraries.litellm.intercept": (
         "errors libraries.code_swap libraries.litellm.call libraries.litellm.callbacks "
         "libraries.litellm.compat libraries.litellm.entry_points libraries.litellm.fast_path "
-        "libraries.litellm.retry_waits libraries.litellm.streams libraries.recorded_call libraries.waits "
-        "recorder settings"
+        "libraries.litellm.public_face libraries.litellm.retry_waits libraries.litellm.streams "
+        "libraries.recorded_call libraries.waits recorder settings"
     ),
+    "libraries.litellm.public_face": "",
     "libraries.litellm.retry_waits": "libraries.litellm.compat libraries.waits",
     "libraries.litellm.staged": (
         "interaction libraries.litellm.staged_errors libraries.litellm.staged_replies "
@@ -266,6 +267,7 @@ MAY_IMPORT = {
     "not_recorded": "",
     "observer": "errors recorder",
     "origins": "",
+    "other_calls": "tags",
     "plugin": "errors plugin.hooks plugin.options",
     "plugin.budget": (
         "commands plugin.cassette_paths plugin.node_recorders plugin.observer settings spending wording"

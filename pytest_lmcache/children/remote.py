@@ -91,9 +91,9 @@ class RemoteRecorder:
         """As `Recorder.discard`."""
         self._end("discard", record, answer=to_json(answer), reason=why.reason, text=why.what)
 
-    def refuse(self, name: str) -> None:
+    def refuse(self, name: str, reason: str = "") -> None:
         """As `Recorder.refuse`."""
-        self._ask("refuse", name=name)
+        self._ask("refuse", name=name, reason=reason)
 
     def cut_off(self, record: CallRecord, answer: Answer, *, waited: float = 0.0) -> NoReturn:
         """As `Recorder.cut_off`."""

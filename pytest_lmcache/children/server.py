@@ -240,11 +240,11 @@ class Peer:
         begun["ask_again"] = record.is_asked_again
         return begun | _answer(record, answer)
 
-    def _refuse(self, recorder: Recorder | None, *, name: str) -> None:
+    def _refuse(self, recorder: Recorder | None, *, name: str, reason: str = "") -> None:
         if recorder is None:
             self._live_call(self._scope, self._process, name)
         else:
-            recorder.refuse(name)
+            recorder.refuse(name, reason)
 
     def _fault(self, recorder: Recorder | None, *, kind: str, text: str) -> None:
         if recorder is not None:

@@ -11,7 +11,7 @@ Each message has ``do``, ``number`` (of a call that has begun, else null) and, i
 | finish   | answer                      |                                                         |
 | discard  | answer, reason, text        |                                                         |
 | cut_off  | answer, waited              | always raised                                           |
-| refuse   | name                        |                                                         |
+| refuse   | name, reason                |                                                         |
 | asked_again | model, answer, why       |                                                         |
 | broken   | problem                     | text                                                    |
 | fault    | kind, text                  |                                                         |

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,7 +13,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from os import PathLike
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ _MAX_PATH = 120  # characters of a path in a message
 # In these, None is the caller's own data and not a field without a value.
 _CALLERS_DATA = frozenset({"arguments", "input"})
 _FIRST_ARGUMENTS = ("model", "instructions", "system", "messages", "input", "prompt")
+_FILES = frozenset({"file", "image", "mask"})  # these are uploaded
 _FALSE_IS_DEFAULT = frozenset({"stream", "merge_reasoning_content_in_choices"})
 
 
@@ -68,6 +70,8 @@ def request_of(
             value = counted[key]
             if key in {"tools", "functions"} and isinstance(value, (list, tuple)):
                 request[key] = _list(value, 1, leave_out=_is_function)
+            elif key in _FILES:
+                request[key] = _uploaded(value)
             else:
                 request[key] = _plain(value, 1, skip_none=key in {"messages", "input"})
     except _NotPlainError as error:
@@ -280,6 +284,32 @@ def _file_digest(file: Any) -> str:
             f"it is {describe_type(type(file))} that reads no bytes", "Pass its content as bytes."
         )
     return _digest(data)
+
+
+# ---- files ---------------------------------------------------------------------------------------------
+
+_TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}")  # as `tempfile` names files, each time anew
+
+
+def _uploaded(value: Any) -> Any:
+    """A file that is uploaded, by its name and a digest of its content; a list of files, or another value.
+
+    Bytes have no name. A tuple is what HTTP clients take: name, content, type.
+    """
+    if isinstance(value, list):
+        return [*map(_uploaded, value)]
+    if isinstance(value, tuple):
+        return [_plain(part, 1) if isinstance(part, str) else _uploaded(part) for part in value]
+    if isinstance(value, PathLike) and Path(value).is_file():
+        return _named(Path(value).name, _digest(Path(value).read_bytes()))
+    if hasattr(value, "read"):
+        return _named(getattr(value, "name", None), _file_digest(value))
+    return _plain(value, 1)
+
+
+def _named(path: Any, content: str) -> Any:
+    name = _TEMPORARY.sub("", PurePath(path).name) if isinstance(path, str) else ""
+    return {"name": name, "content": content} if name else content
 
 
 def describe_type(kind: type) -> str:

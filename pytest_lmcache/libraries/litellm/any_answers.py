@@ -23,9 +23,8 @@ VALUE, DICT, TUPLE = "value", "dict", "tuple"
 WHOLE = "="
 """Before the name of a class: the object has these fields and no others, whatever its class would make of them."""
 # The packages whose classes are built by name. A cassette is a file that anybody can write: it names no other code.
-OF_LITELLM = re.compile(
-    r"(?:litellm|openai|google\.genai\.types)(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
-)
+_PATH = r"(?:litellm|openai|google\.genai\.types)(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+OF_LITELLM = re.compile(rf"({_PATH})(?:\[({_PATH})\])?")
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -149,8 +148,9 @@ def _set_fields(model: Any) -> dict[str, Any]:
 
 
 def _own_fields(model: Any) -> dict[str, Any]:
-    """The fields as they are, those included that no class declares."""
-    return {**vars(model), **(getattr(model, "__pydantic_extra__", None) or {})}
+    """The fields as they are, those included that no class declares; not the id of the request."""
+    given = {**vars(model), **(getattr(model, "__pydantic_extra__", None) or {})}
+    return {name: value for name, value in given.items() if not name.startswith("_")}
 
 
 def _named(model: Any, data: dict[str, Any], *, is_whole: bool = False) -> dict[str, Any]:
@@ -247,7 +247,8 @@ def _decoded(data: Any) -> Any:
             return {_decoded(name): _decoded(item) for name, item in data["items"]}
         value = _decoded(data[VALUE])
         return tuple(value) if kind == TUPLE else value
-    return _built(_class_at(kind.removeprefix(WHOLE)), data, is_whole=kind.startswith(WHOLE))
+    is_whole = isinstance(kind, str) and kind.startswith(WHOLE)
+    return _built(_class_at(kind.removeprefix(WHOLE) if is_whole else kind), data, is_whole=is_whole)
 
 
 def _built(kind: Any, data: dict[str, Any], *, is_whole: bool) -> Any:
@@ -280,9 +281,11 @@ def _with_fields(kind: Any, model: Any, values: dict[str, Any]) -> Any:
 
 
 def _class_at(path: Any) -> Any:
-    if not isinstance(path, str) or not OF_LITELLM.fullmatch(path):
+    found = OF_LITELLM.fullmatch(path) if isinstance(path, str) else None
+    if found is None:
         raise ValueError(f"`{OF_CLASS}: {path}` names no class of LiteLLM's or OpenAI's")
-    kind = class_named(path)
+    kind = class_named(found[1])
+    kind = kind if found[2] is None else kind[_class_at(found[2])]
     if not isinstance(kind, type) or _path_of(kind) != path or not _is_data(kind):
         raise ValueError(f"`{OF_CLASS}: {path}` names no class of answers")
     return kind
@@ -293,6 +296,9 @@ def _is_data(kind: Any) -> bool:
 
 
 def _path_of(kind: type) -> str:
+    generic = getattr(kind, "__pydantic_generic_metadata__", {})
+    if generic.get("origin") is not None:  # a page of one class of items
+        return f"{_path_of(generic['origin'])}[{','.join(map(_path_of, generic['args']))}]"
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
@@ -322,7 +328,7 @@ def _binary_from_plain(kind: Any, data: Mapping[str, Any]) -> Any:
 
 def _same(one: Any, other: Any) -> bool:  # noqa: PLR0911 - one for each kind
     """Whether two values are equal in all that their user sees, the types of all parts included."""
-    if type(one) is not type(other):
+    if type(one) is not type(other) and _path_of(type(one)) != _path_of(type(other)):
         return False
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
@@ -331,8 +337,7 @@ def _same(one: Any, other: Any) -> bool:  # noqa: PLR0911 - one for each kind
     if isinstance(one, float):
         return one == other or (math.isnan(one) and math.isnan(other))
     if hasattr(type(one), "model_fields"):
-        extra = "__pydantic_extra__"
-        return _same(vars(one), vars(other)) and _same(getattr(one, extra, None), getattr(other, extra, None))
+        return _same(_own_fields(one), _own_fields(other))
     if _is_binary(type(one)):
         return _binary_to_plain(one) == _binary_to_plain(other)
     return bool(one == other)

@@ -109,7 +109,7 @@ class LiteLLMCall:
     def request(self, recorder: Recorder) -> dict[str, Any]:
         """The normalized request, not redacted."""
         recorder.redact.learn(self._kwargs)
-        return request_of(self._parameters, self._args, self._kwargs, self.name)
+        return request_of(self._parameters, self._args, compat.without_builtin(self._kwargs), self.name)
 
     def address(self) -> str:
         """Where LiteLLM sends the call: by its client, its arguments, LiteLLM's settings, the environment."""

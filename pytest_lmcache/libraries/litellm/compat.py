@@ -172,6 +172,16 @@ def provider_response_model(result: Any) -> dict[str, Any]:
     return {} if function is None else {"provider_response_model": function(result)}
 
 
+# ---------------------------------------------------------------- arguments
+
+
+def without_builtin(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments without the function `input` of Python's, which the Router of 1.83 to 1.110 adds to a rerank."""
+    if kwargs.get("input") is not input:
+        return kwargs
+    return {name: value for name, value in kwargs.items() if name != "input"}
+
+
 # ---------------------------------------------------------------- binary answers
 
 

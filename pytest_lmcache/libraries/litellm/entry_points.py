@@ -105,6 +105,10 @@ def _any(name: str, question: str = "input", usual: str = "", **more: Any) -> En
     )
 
 
+def _names(functions: str, home: str = "") -> list[str]:
+    return [f"{home}{name}" for name in functions.split()]
+
+
 ANY_STREAM = StreamKind(AnyChunkCodec(chunk_from_plain), ReplayedAnyStream, lambda: None)
 IMAGES: dict[str, Any] = {
     "usual": "litellm.types.utils:ImageResponse",
@@ -182,6 +186,27 @@ ENTRY_POINTS = (
     _any("search", "query", home="search"),
     _any("generate_content", "contents", home="google_genai"),
     _any("generate_content_stream", "contents", home="google_genai"),
+    *map(partial(_any, question="response_id"), _names("get_responses delete_responses cancel_responses")),
+    *map(partial(_any, question="response_id"), _names("list_input_items")),
+    _any("compact_responses"),
+    _any("acount_tokens", "messages", async_name="acount_tokens"),
+    *map(partial(_any, question="file"), _names("create_file")),
+    *map(partial(_any, question="file_id"), _names("file_retrieve file_content file_delete file_list")),
+    _any("create_batch", "input_file_id"),
+    *map(partial(_any, question="batch_id"), _names("retrieve_batch cancel_batch list_batches")),
+    _any("create_fine_tuning_job", "training_file"),
+    *map(
+        partial(_any, question="fine_tuning_job_id"),
+        _names("retrieve_fine_tuning_job cancel_fine_tuning_job list_fine_tuning_jobs"),
+    ),
+    *map(
+        partial(_any, question="query", home="vector_stores"),
+        _names("create search retrieve list update delete", "vector_stores."),
+    ),
+    *map(
+        partial(_any, question="file_id", home="vector_store_files"),
+        _names("create list retrieve retrieve_content update delete", "vector_store_files."),
+    ),
 )
 BY_FUNCTION = {
     f"{entry.home}.{name}" if entry.home else name: entry

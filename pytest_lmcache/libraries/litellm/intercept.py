@@ -128,7 +128,7 @@ class Interception:
                 continue
             known.add(id(cell))
             original = cell.cell_contents
-            function = _function(original)
+            function = function_of(original)
             if function is None:
                 replacement = self._refusing(original, _public_name(original))
             else:
@@ -162,7 +162,7 @@ class Interception:
                     self._swap(function, self._instead_of(code_swap.copy_of(function), name))
 
     def _instead_of(self, original: Callable[..., Any], name: str) -> Callable[..., Any]:
-        function = _function(original)
+        function = function_of(original)
         if function is None:
             return self._refusing(original, name)
         return self._recording(original, function)
@@ -252,7 +252,7 @@ class Interception:
                 if recorder is None:
                     self._live_call(name)
                 else:
-                    recorder.refuse(name)
+                    recorder.refuse(name, _reason(name) if recorder.mode.replays else "")
             return original(*args, **kwargs)
 
         return refusing
@@ -291,6 +291,13 @@ def _is_unrecorded(entry: EntryPoint, kwargs: dict[str, Any]) -> bool:
     return kwargs.get(entry.async_flag) is True or entry.is_mocked(kwargs)
 
 
+def _reason(name: str) -> str:
+    """Why a function is refused."""
+    from pytest_lmcache.libraries.litellm.public_face import REASONS
+
+    return REASONS.get(name, "")
+
+
 def _quiet(call: RecordedCall | None, kwargs: dict[str, Any], result: Any) -> Any:
     """An answer about to be recorded, of which LiteLLM prepares no report that nobody hears."""
     logging_obj = kwargs.get("litellm_logging_obj")
@@ -327,7 +334,7 @@ def _public_name(original: Callable[..., Any]) -> str:
     return name if hasattr(litellm, name) else f"{module}.{name}"
 
 
-def _function(original: Callable[..., Any]) -> Function | None:
+def function_of(original: Callable[..., Any]) -> Function | None:
     """What is known of a function of LiteLLM's; None if it is not recorded."""
     name = original.__name__
     home = original.__module__.removeprefix("litellm.").removesuffix(".main")
