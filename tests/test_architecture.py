@@ -254,7 +254,9 @@ MAY_IMPORT = {
     "maintenance.rekey": "cassette.document cassette.file keys.strategies",
     "maintenance.secrets": "cassette.document cassette.reader errors recorder redact",
     "maintenance.suite": "errors",
-    "maintenance.usage": "cassette.reader errors maintenance.header maintenance.suite run_record",
+    "maintenance.usage": (
+        "cassette.reader cassette_folders errors maintenance.header maintenance.suite run_record"
+    ),
     "maintenance.versions": "cassette.document cassette.reader errors",
     "miss": (
         "call_record cassette.document cassette.file commands errors interaction keys.strategies nearest "

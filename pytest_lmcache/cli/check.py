@@ -20,6 +20,14 @@ from pytest_lmcache.wording import counted
 
 LARGEST = "5MB"
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+# What the total calls a finding, where its kind is no word of its own.
+_NOUNS = {
+    "key": "wrong key",
+    "formatting": "fragile text",
+    "secret": "secret",
+    "orphan": "orphan",
+    "size": "large file",
+}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
 
 
@@ -113,7 +121,12 @@ def _totals(report: Report) -> list[str]:
         counted(report.interactions, "interaction"),
         counted(report.size, "byte"),
     ]
-    return [*totals, *(f"{number} {kind}" for kind, number in report.by_kind.items())]
+    return [*totals, *(_number_of(number, kind) for kind, number in report.by_kind.items())]
+
+
+def _number_of(number: int, kind: str) -> str:
+    noun = _NOUNS.get(kind)
+    return counted(number, noun) if noun else f"{number:,} {kind}"
 
 
 def _print_json(report: Report) -> None:

@@ -74,7 +74,7 @@ def command(selection: Selection, *, full: bool, as_json: bool) -> int:
         write()
     if as_json:
         print_json({"cassettes": cassettes, "broken": [each.as_json() for each in problems]})
-    elif selection.paths:
+    elif len(problems) < len(selection.paths):
         write(NEVER, style="dim")
     return finish(problems, [selection.emptiness])
 

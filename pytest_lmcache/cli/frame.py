@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pytest_lmcache.errors import LMCacheError
 
@@ -73,6 +75,23 @@ class Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = BROKEN_PIPE
         ctx.exit(code or FINE)
+
+
+def again(*more: str) -> str:
+    """The command line of the command that runs, with more options: the same targets and settings."""
+    ctx = click.get_current_context()
+    words: list[str] = []
+    for param in ctx.command.params:
+        if ctx.get_parameter_source(param.name or "") is not ParameterSource.COMMANDLINE:
+            continue
+        value = ctx.params[param.name or ""]
+        values = value if isinstance(value, tuple) else (value,)
+        if isinstance(param, click.Argument):
+            words += values
+        elif isinstance(param, click.Option):
+            name = max(param.opts, key=len)
+            words += [name] if param.is_flag else [f"{name}={each}" for each in values]
+    return " ".join([ctx.command_path, *more, *map(shlex.quote, words)])
 
 
 class Misuse(click.ClickException):

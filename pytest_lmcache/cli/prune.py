@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pytest_lmcache.cli.frame import FINE, FOUND, Command
+from pytest_lmcache.cli.frame import FINE, FOUND, Command, again
 from pytest_lmcache.cli.output import json_option, print_json, safe
 from pytest_lmcache.cli.project import shown
 from pytest_lmcache.cli.suite import suite_of
@@ -57,9 +57,12 @@ def _print(pruning: Pruning, *, done: bool) -> None:
     if not files and not recordings:
         click.echo("nothing to remove")
         return
-    click.echo(f"{counted(files, 'cassette')} and {counted(recordings, 'recording')} of others")
+    parts = [counted(files, "cassette")] if files else []
+    if recordings:
+        parts.append(f"{counted(recordings, 'recording')}{' of others' if files else ''}")
+    click.echo(" and ".join(parts))
     if not done:
-        click.echo("To remove them: pytest-lmcache prune --yes")
+        click.echo(safe(f"To remove them: {again('--yes')}"))
 
 
 def _unused(each: Unused) -> str:

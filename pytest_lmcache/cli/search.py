@@ -70,6 +70,8 @@ def command(
     Each match is one line: cassette, number of the call, role, and the line of the message. A message that several
     calls of a test have in common counts once.
     """
+    if not text:
+        raise click.UsageError("search takes the TEXT to look for, and it is empty.")
     try:
         pattern = re.compile(text if regex else re.escape(text), re.IGNORECASE if ignore_case else 0)
     except re.error as error:
@@ -108,6 +110,8 @@ def _matches(
             said = conversation(interaction.call, interaction.answer)
             for who, part, text in _texts(said, repeated(earlier, said.asked), role):
                 for found in pattern.finditer(text):
+                    if not found[0]:
+                        continue  # a pattern such as `x*` matches between any two characters
                     start = text.rfind("\n", 0, found.start()) + 1
                     end = text.find("\n", found.end())
                     line = text[start:] if end < 0 else text[start:end]

@@ -155,8 +155,10 @@ def _show(
     for name, (_, number) in LISTS.items():
         if outstanding := _outstanding(found, name, top):
             write(f"\n{name}", style="bold")
-            for facts in outstanding:
-                write(f"{number(facts):>9}  {named(facts)}", indent=2)
+            numbers = [number(facts) for facts in outstanding]
+            width = max(9, *map(len, numbers))
+            for text, facts in zip(numbers, outstanding, strict=True):
+                write(f"{text:>{width}}  {named(facts)}", indent=2)
     if not duplicates:
         return
     excess = _totals_of(duplicates)

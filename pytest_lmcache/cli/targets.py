@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path, PurePath
@@ -28,6 +29,8 @@ from pytest_lmcache.errors import LMCacheError
 from pytest_lmcache.wording import counted
 
 if TYPE_CHECKING:
+    from pytest_lmcache.maintenance.suite import ListedTest
+
     _ParamType = click.ParamType[str]
 else:
     _ParamType = click.ParamType  # older versions of click have no type of the value here
@@ -195,14 +198,29 @@ def _named(project: Project, target: str, folders: Sequence[Path]) -> list[Path]
         # Items of other plugins have names of their own; a marker may name a file, or another folder.
         everything = _all(project, folders)
         found = [path for path in everything if _is_within(owner_of(path), node, project.rootdir)]
-        found = found or _collected(project, node)
+        tests = _collected(project, node) if not found else []
+        found += [own for test in tests if (own := test.cassette) is not None and own.is_file()]
     if not found:
         raise Misuse(
             f"{target} has no cassette. Looked in {', '.join(dict.fromkeys(map(shown, looked)))}, for its name in the "
             f"first lines of {counted(len(everything), 'cassette')}, and in what pytest collects.\n"
-            f'To record it: pytest --lm-record "{target}"'
+            f"{_remedy(target, node, tests)}"
         )
     return found
+
+
+def _remedy(target: str, node: NodeId, tests: Sequence[ListedTest]) -> str:
+    """What to do about a target without a cassette: record its tests, if it has any."""
+    if not node.file.exists():
+        return f"There is no file {shown(node.file)} either."
+    if not tests:
+        return (
+            "pytest collects no test of that name. To see the names: "
+            f"pytest --collect-only -q {shlex.quote(shown(node.file))}"
+        )
+    if all(test.cassette is None for test in tests):
+        return "It is set to have none: @pytest.mark.lm_cache(cassette=None)."
+    return f"To record it: pytest --lm-record {shlex.quote(target)}"
 
 
 def _of_folder(project: Project, path: Path, folders: Sequence[Path]) -> list[Path]:
@@ -246,16 +264,15 @@ def _of_node(folder: Path, node: NodeId) -> list[Path]:
     ]
 
 
-def _collected(project: Project, node: NodeId) -> list[Path]:
-    """The cassettes of tests as pytest collects them, which takes a while. Raises LMCacheError if pytest fails."""
+def _collected(project: Project, node: NodeId) -> list[ListedTest]:
+    """The tests that a node id names, as pytest collects them, which takes a while. Raises LMCacheError if pytest fails."""
     from pytest_lmcache.cli.suite import suite_of
     from pytest_lmcache.maintenance.suite import collect
 
     if not node.file.is_file():
         return []
     tests = collect(suite_of(project), [str(node.file)]).tests
-    own = (test.cassette for test in tests if _is_within(test.nodeid, node, project.rootdir))
-    return [path for path in own if path is not None and path.is_file()]
+    return [test for test in tests if _is_within(test.nodeid, node, project.rootdir)]
 
 
 def _is_within(node_id: str, node: NodeId, rootdir: Path) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, NoReturn, Protocol, final
 
@@ -136,7 +136,8 @@ class RecordedCall:
         """
         __tracebackhide__ = True
         if self.record.delay is not None:
-            self.record.delay.pass_time()
+            with self._recording_errors() if self.stored is None else nullcontext():
+                self.record.delay.pass_time()
         for _ in self._wait_for_other_process(blocks=True):
             time.sleep(POLL_INTERVAL)
         if self.stored is not None:
@@ -158,7 +159,8 @@ class RecordedCall:
         """Do the same as `run` in an event loop. A call that was cancelled is replayed by waiting for it."""
         __tracebackhide__ = True
         if self.record.delay is not None:
-            await self.record.delay.apass_time()
+            with self._recording_errors() if self.stored is None else nullcontext():
+                await self.record.delay.apass_time()
         if self.stored is None:
             self._replace_model()
             with self._recording_errors(), real_time():

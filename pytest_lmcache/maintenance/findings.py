@@ -97,8 +97,11 @@ def strategies(given: Iterable[tuple[str | None, tuple[str, ...]]]) -> dict[str,
 def check_file(path: Path, shown: str, rules: Rules) -> Checked:
     """Check one cassette. ``shown`` is its path in findings."""
     try:
+        data = reader.read_bytes(path)
+        if data is None:
+            raise Entry("", b"", 0, 0, path).broken("there is no such file")
         size = path.stat().st_size
-        name = reader.read_header(path, reader.read_bytes(path) or b"")[1]
+        name = reader.read_header(path, data)[1]
         keys = _strategy(name, rules.strategies)
         cassette = Cassette(path, keys or strategy("exact"))
     except (LMCacheError, OSError) as problem:

@@ -63,14 +63,19 @@ def moves_between(old: str, new: str, cassettes: Iterable[Path], suite: Suite) -
         renamed = _renamed(label, old, new)
         if renamed is None:
             continue
-        target = by_id.get(renamed) or _of_fixture(renamed, path, _as_path(old), _as_path(new))
+        target = by_id.get(renamed) or _of_fixture(renamed, path, suite.rootdir, _as_path(old), _as_path(new))
         if target is None:
-            missing.append((Orphan(path, label, ""), f"there is no test {renamed}"))
+            why = (
+                f"{renamed} has no cassette (cassette=None)"
+                if renamed in by_id
+                else f"there is no test {renamed}"
+            )
+            missing.append((Orphan(path, label, ""), why))
         elif (path, label) != (target, renamed):
             moves.append(Move(path, target, label, renamed))
     if not moves and not missing:
         raise CassetteError(
-            f"no cassette is of {old}: that is the name in the comment above a cassette.\n"
+            f"no cassette has {old} in the comment that names its test; nothing was moved.\n"
             "To see the names: pytest-lmcache list. To find renamed tests: pytest-lmcache move"
         )
     if not moves:
@@ -93,13 +98,17 @@ def _renamed(label: str, old: str, new: str) -> str | None:
     return f"{prefix}{new}{rest}"
 
 
-def _of_fixture(label: str, path: Path, old: str, new: str) -> Path | None:
+def _of_fixture(label: str, path: Path, rootdir: Path, old: str, new: str) -> Path | None:
     """The cassette of a shared fixture in a file or a folder with a new name, None if the label is not a fixture's.
 
     Not only fixtures that the tests name have a cassette, so it need not be listed.
     """
     is_fixture = label.startswith("the ") and not read_scope(label)
-    return Path(path.as_posix().replace(old, new)) if is_fixture else None
+    if not is_fixture or not path.is_relative_to(rootdir):
+        return None
+    # Only below rootdir: a folder above it may have the same name.
+    inside = f"/{path.relative_to(rootdir).as_posix()}"
+    return rootdir / inside.replace(f"{old}/", f"{new}/", 1).lstrip("/")
 
 
 def _as_path(nodeid: str) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pytest_lmcache.cassette import reader
+from pytest_lmcache.cassette_folders import is_cassette
 from pytest_lmcache.errors import CassetteError
 from pytest_lmcache.maintenance.header import Header, Owner, read_header
 from pytest_lmcache.maintenance.suite import Suite, collect
@@ -135,8 +136,8 @@ class _Finder:
 
     def orphan(self, path: Path) -> Orphan | None:
         """The orphan that a cassette is, None if a test has it or may have it."""
-        if path in self._expected:
-            return None
+        if path in self._expected or not is_cassette(path):
+            return None  # the file of another program is not ours to judge
         header = _header(path)
         file = self.suite.rootdir / header.test_file if header.test_file else None
         if self.suite.is_elsewhere(path):
@@ -228,9 +229,14 @@ class _Finder:
         return found.pop() if len(found) == 1 else "unknown"
 
     def _is_newer(self, path: Path) -> bool:
-        return (
-            self.run is None or path.stat().st_mtime > datetime.fromisoformat(self.run.ended).timestamp() + 1
-        )
+        """Whether a file has changed after the run; so it may if it cannot be read."""
+        if self.run is None:
+            return True
+        try:
+            changed = path.stat().st_mtime
+        except OSError:
+            return True
+        return changed > datetime.fromisoformat(self.run.ended).timestamp() + 1
 
     def _is_same(self, path: Path, digest: str) -> bool:
         """Whether a file is as it was at the end of the run."""

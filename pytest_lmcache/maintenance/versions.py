@@ -126,6 +126,16 @@ class Git:
         return done.stdout
 
 
+def _read(path: Path) -> bytes | None:
+    """A file of the working tree as it is, None if there is none. Raises LMCacheError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None  # a symbolic link to nothing
+    except OSError as problem:
+        raise LMCacheError(f"{path} cannot be read: {problem.strerror or problem}.") from None
+
+
 def blob_name(data: bytes) -> str:
     """The name that git gives a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
@@ -145,7 +155,7 @@ def between_commits(git: Git, revision: str, places: Sequence[Path], now: Iterab
         before = {path: blobs[old[path]] for path in changed if path in old}
         after = {path: blobs[new[path]] for path in changed if path in new}
     else:
-        files = {path.resolve(): path.read_bytes() for path in now}
+        files = {path.resolve(): data for path in now if (data := _read(path)) is not None}
         names = {path: blob_name(data) for path, data in files.items()}
         changed = {path for path in {*old, *files} if old.get(path) != names.get(path)}
         blobs = git.read([old[path] for path in changed if path in old])

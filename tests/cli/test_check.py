@@ -49,7 +49,8 @@ def test_texts_that_formatters_would_change_are_told_and_fixed(tmp_path, capsys,
     path.write_bytes((GOLDEN / name).read_bytes())
     assert check(str(tmp_path)) == 1
     out = capsys.readouterr().out.splitlines()
-    assert out[-1].endswith(f" {len(out) - 2} formatting")
+    number = len(out) - 2
+    assert out[-1].endswith(f" {number} fragile text{'s' if number > 1 else ''}")
     assert f"To write it in a form that they leave alone, run: pytest-lmcache check --fix {path}" in out
     lines = path.read_text().splitlines()
     for told in out[:-2]:

@@ -102,7 +102,7 @@ def test_wrong_names(project, capsys):
     assert main(["move", "test_a.py"]) == 2
     assert "move takes OLD and NEW, or neither of them." in capsys.readouterr().err
     assert main(["move", "test_a.py::test_", "test_a.py::test_b"]) == 2
-    assert "no cassette is of test_a.py::test_: " in capsys.readouterr().err
+    assert "no cassette has test_a.py::test_ in the comment" in capsys.readouterr().err
 
 
 def test_candidates(project, capsys):
@@ -184,3 +184,32 @@ def test_nothing_to_move(project, capsys):
     labelled(project.folder / "cassettes/test_a/test_a.yaml", "test_a.py::test_a")
     assert main(["move"]) == 0
     assert capsys.readouterr().out == "nothing to move\n"
+
+
+def test_a_folder_above_has_the_same_name(tmp_path, monkeypatch, capsys):
+    """The cassette of a shared fixture stays in the project, although a folder above rootdir has the old name."""
+    root = tmp_path / "tests/project"
+    (root / "checks").mkdir(parents=True)
+    (root / "pytest.ini").write_text("[pytest]\naddopts = -p no:randomly\n")
+    (root / "checks/test_a.py").write_text(
+        "import pytest\npytestmark = pytest.mark.lm_cache\n"
+        "@pytest.fixture(scope='module')\ndef plan(): pass\ndef test_a(plan): pass\n"
+    )
+    monkeypatch.chdir(root)
+    folder = root / "cassettes/tests/test_a"
+    labelled(folder / "test_a.yaml", "tests/test_a.py::test_a")
+    labelled(folder / "@module.plan.yaml", "the module fixture plan of tests/test_a.py")
+    assert main(["move", "tests", "checks"]) == 0
+    capsys.readouterr()
+    found = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.yaml"))
+    assert found == ["cassettes/checks/test_a/@module.plan.yaml", "cassettes/checks/test_a/test_a.yaml"]
+
+
+def test_a_test_without_a_cassette(project, capsys):
+    """A test that is set to have no cassette is not said to be missing."""
+    project("test_a.py", "@pytest.mark.lm_cache(cassette=None)\ndef test_new(): pass")
+    labelled(project.folder / "cassettes/test_a/test_old.yaml", "test_a.py::test_old")
+    assert main(["move", "test_a.py::test_old", "test_a.py::test_new"]) == 2
+    assert (
+        "test_a.py::test_new has no cassette (cassette=None); nothing was moved." in capsys.readouterr().err
+    )

@@ -1,6 +1,7 @@
 """The command prune: it removes what no test uses, and only if a full run, or the list of tests, says so."""
 
 import json
+import os
 
 import pytest
 from cli_helpers import labelled, lazily, with_cache_folder
@@ -140,3 +141,34 @@ def test_a_folder_without_tests(tmp_path, capsys, monkeypatch):
     assert out == "nothing to remove\n"
     assert f"note: pytest finds no test in {tmp_path}: whether cassettes have a test is not known" in err
     assert path.exists()
+
+
+def test_files_of_others_stay(project, capsys):
+    """A YAML file that is no cassette of ours is not removed, whatever a full run did not open."""
+    folder = project.folder / "cassettes"
+    other = folder / "prices.yaml"
+    other.write_text("prices: [1, 2]\n")
+    of_vcrpy = folder / "vcr.yaml"
+    of_vcrpy.write_text("interactions:\n- request: {}\nversion: 1\n")
+    (folder / "nowhere.yaml").symlink_to("missing")
+    for path in (other, of_vcrpy):
+        os.utime(path, (0, 0))
+    project.run()
+    capsys.readouterr()
+    assert main(["prune", "--yes"]) == 0
+    assert main(["prune", "--yes", str(other), str(of_vcrpy)]) == 0
+    out, err = capsys.readouterr()
+    assert other.exists()
+    assert of_vcrpy.exists()
+    assert "prices" not in out + err
+
+
+def test_the_command_that_removes_names_the_targets(project, capsys):
+    """What a dry run advises removes what it has listed, and nothing of other folders."""
+    project.run()
+    capsys.readouterr()
+    assert main(["prune", "test_it.py::test_two", "-o", "lm_key=exact"]) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "1 cassette",
+        "To remove them: pytest-lmcache prune --yes test_it.py::test_two --override-ini=lm_key=exact",
+    ]

@@ -126,3 +126,13 @@ def test_json(project, capsys):
         ],
         "broken": [],
     }
+
+
+def test_no_text(project, capsys):
+    """An empty text is wrong usage, and a pattern that matches nothing at all between two characters finds words."""
+    out, err, code = run(capsys, "search", "")
+    assert (out, code) == ("", 2)
+    assert "search takes the TEXT to look for, and it is empty." in err
+    out, _, code = run(capsys, "search", "-e", "(?:Which)*", "--role=user")
+    assert code == 0
+    assert len(out.splitlines()) == 2

@@ -86,3 +86,17 @@ def test_json(project, capsys):
     [first, second] = found["duplicates"]
     assert (first["model"], first["recordings"], first["excess"]["calls"]) == ("gpt-4o", 4, 3)
     assert [each["file"] for each in second["cassettes"]] == ["cassettes/b.yaml", "cassettes/c.yaml"]
+
+
+def test_numbers_are_aligned(tmp_path, monkeypatch, capsys):
+    """The names of cassettes begin in the same column, also after a price of many digits."""
+    from pytest_lmcache.interaction import Answer, Kind
+
+    monkeypatch.chdir(tmp_path)
+    for name, usd in (("a", 1.23e-05), ("b", 2.0)):
+        answer = Answer(Kind.RESPONSE, {"choices": []}, seconds=0.5, usd=usd)
+        record(tmp_path / f"cassettes/{name}.yaml", ([user("x")], answer), test=f"test.py::test_{name}")
+    out, _, code = run(capsys, "stats")
+    assert code == 0
+    rows = out.partition("most expensive\n")[2].splitlines()[:2]
+    assert len({row.index("test.py") for row in rows}) == 1

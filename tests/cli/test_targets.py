@@ -104,7 +104,8 @@ def test_from_a_folder_below(suite, monkeypatch):
     ("target", "said"),
     [
         ("tests/test_a.py::test_none", "tests/test_a.py::test_none has no cassette. Looked in cassettes/tests/test_a, tests/cassettes/test_a, for its name in the first lines of 12 cassettes"),
-        ("tests/test_a.py::test_none", 'To record it: pytest --lm-record "tests/test_a.py::test_none"'),
+        ("tests/test_a.py::test_none", "pytest collects no test of that name. To see the names: pytest --collect-only -q tests/test_a.py"),
+        ("tests/none.py::test_none", "There is no file tests/none.py either."),
         ("none.yaml", "there is no cassette none.yaml"),
         ("tests/test_a.py::test_o", "has no cassette"),
     ],

@@ -540,6 +540,25 @@ def test_a_slow_answer_of_asyncio(path, provider):
     assert time.perf_counter() - began < 20
 
 
+def test_a_slow_answer_that_is_cancelled_while_it_is_recorded(path):
+    """A call that a time-out cancels before it is sent is recorded as a cancelled one, and nothing is said to miss."""
+
+    async def ask():
+        arguments = {"model": MODEL, "messages": ASKED, "api_base": GONE, "api_key": "k"}
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(litellm.acompletion(**arguments), 10)
+
+    with use_cassette(path, mode="record") as tape:
+        tape.slow(30)
+        asyncio.run(ask())
+    assert tape.recorded == 1
+    assert "cancelled: true" in path.read_text()
+    with use_cassette(path) as tape:
+        tape.slow(30)
+        asyncio.run(ask())
+    assert tape.replayed == 1
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_an_answer_that_is_really_slow(is_async):
     """With wait the call takes its time."""
