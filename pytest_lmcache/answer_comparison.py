@@ -1,4 +1,4 @@
-"""Compares a recorded answer with the one that the same question gets now; pure, it asks nobody."""
+"""Compares a recorded answer with a new answer to the same question. It calls no model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 class Cause(StrEnum):
-    """In what two answers differ."""
+    """The part in which two answers differ."""
 
     ERROR = "error"
     TOOL_CALLS = "tool calls"
@@ -48,7 +48,7 @@ class Cause(StrEnum):
 
 
 class Difference(NamedTuple):
-    """One difference: its cause, its place, such as ``get_weather.city``, and what was there and is there now."""
+    """One difference: its cause, its path, such as ``get_weather.city``, and the values before and after."""
 
     cause: Cause
     path: str
@@ -61,7 +61,7 @@ SameText = Callable[[str, str], bool]
 
 
 def is_comparable(answer: Answer) -> bool:
-    """Whether a recorded answer can be compared: nothing but the caller ended it."""
+    """Whether a recorded answer is complete, so that it can be compared."""
     return answer.kind is not Kind.UNANSWERED and answer.ended is None
 
 
@@ -100,7 +100,7 @@ def differences(
 
 
 def similarity(recorded: str, new: str) -> float:
-    """Return which share of the words and signs of two texts is the same, in the same order: 0 to 1, by difflib."""
+    """Return the share of words and punctuation that two texts have in common, in the same order: 0 to 1, by difflib."""
     from difflib import SequenceMatcher
 
     return SequenceMatcher(None, _TOKEN.findall(recorded), _TOKEN.findall(new), autojunk=False).ratio()

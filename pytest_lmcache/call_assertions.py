@@ -1,4 +1,4 @@
-"""Assertions on the calls of a test, and the limits of the mark ``lm_budget``; failures list the calls."""
+"""Assertions on the calls of a test, and the limits of the marker ``lm_budget``; failures list the calls."""
 
 from __future__ import annotations
 

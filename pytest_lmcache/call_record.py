@@ -1,4 +1,4 @@
-"""What a test sees of its calls: `lm_cache.calls`, `.usage` and the like."""
+"""The calls of a test, as it sees them: `lm_cache.calls`, `.usage` and the like."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Staged(Protocol):
         """End."""
 
     def unmet(self) -> StagedAnswerError | None:
-        """The error for a fault or a reply that met no call."""
+        """The error for a fault or a reply that no call got."""
 
 
 class Failure(NamedTuple):
@@ -310,7 +310,7 @@ class CallLog:
         return next(self._order)
 
     def check_staged(self) -> StagedAnswerError | None:
-        """Return the error for faults and replies that no call has met, and add it to ``faults``."""
+        """Return the error for faults and replies that no call got, and add it to ``faults``."""
         unmet = self.staged.unmet() if self.staged is not None and not self.faults else None
         if unmet is not None:
             self.faults.append(unmet)
@@ -360,7 +360,7 @@ class CallLog:
 
     @property
     def values(self) -> Sequence[CallRecord]:
-        """What was remembered and what recorded functions gave so far, in the order in which they started."""
+        """The remembered values and the results of recorded functions so far, in the order in which they started."""
         return [record for record in self.everything if record.is_value]
 
     @property

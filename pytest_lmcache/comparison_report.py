@@ -1,4 +1,4 @@
-"""What modes verify and live say of new answers: the differences by cause, and what kept answers from being compared.
+"""The report of modes verify and live: the differences by cause, and why answers could not be compared.
 
 ``rows`` are those of `Summary.comparisons`.
 """

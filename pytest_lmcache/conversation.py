@@ -1,4 +1,4 @@
-"""A call and its answer as a person reads them: who says what, in the same form for every entry point."""
+"""A call and its answer as a conversation of messages, in the same form for every entry point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recorded call's key is made of: what counts, what is dropped, redacted and normalized."""
+"""What a recorded call's key is made of, and what is dropped, redacted and normalized."""
 
 from __future__ import annotations
 

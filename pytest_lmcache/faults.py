@@ -1,4 +1,4 @@
-"""The methods of ``lm_cache`` by which a test sets up faults, and answers in place of the provider."""
+"""The methods of ``lm_cache`` with which a test sets up faults, and replies in place of the provider."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Which(TypedDict, total=False):
-    """Which calls a fault or a reply is for.
+    """Which calls get a fault or a reply.
 
     - ``model``: a model or a pattern such as ``openai/*``; the provider before the slash may be left out
     - ``call``: the number of the call, from 1, or several numbers; counted among the calls since the set-up that
@@ -63,7 +63,7 @@ class Faults:
         retry_after: float | None = None,
         **which: Unpack[Which],
     ) -> None:
-        """Have calls raise an error: ``lm_cache.fail(litellm.RateLimitError, times=2)``.
+        """Let calls raise an error: ``lm_cache.fail(litellm.RateLimitError, times=2)``.
 
         Of a class of LiteLLM's the error is built as that of the provider that is asked, with ``message`` and a header
         ``retry-after`` of ``retry_after`` seconds; an instance, or another class, is raised as it is. ``times`` None
@@ -83,7 +83,7 @@ class Faults:
         times: int | None = 1,
         **which: Unpack[Which],
     ) -> None:
-        """Have a stream break after some chunks of its recording: ``lm_cache.cut_stream(after=3)``.
+        """Cut a stream after some chunks of its recording: ``lm_cache.cut_stream(after=3)``.
 
         The reader gets the library's error for a lost connection, ``error`` as `fail` would raise it, or, if that is
         None, a stream that just ends. Only calls of streams count.
@@ -100,7 +100,7 @@ class Faults:
         times: int | None = 1,
         **which: Unpack[Which],
     ) -> None:
-        """Have an answer take longer: ``lm_cache.slow(30)``.
+        """Let an answer take longer: ``lm_cache.slow(30)``.
 
         The clock that the code under test sees moves on by ``seconds``: that of ``time``, of ``datetime`` and of
         asyncio, whose time-outs come. With ``wait`` the call really takes so long. A call with a shorter ``timeout``
@@ -111,7 +111,7 @@ class Faults:
         self._stage("slow", [Slow(seconds, wait)], f"{seconds:g}", times, which)
 
     def empty(self, *, times: int | None = 1, **which: Unpack[Which]) -> None:
-        """Have calls get an answer without text or tool calls: ``lm_cache.empty()``."""
+        """Give calls an answer without text or tool calls: ``lm_cache.empty()``."""
         self._stage("empty", [Reply("")], "", times, which)
 
     def malformed_tool_call(
@@ -122,7 +122,7 @@ class Faults:
         times: int | None = 1,
         **which: Unpack[Which],
     ) -> None:
-        """Have calls get a tool call whose arguments are no JSON: ``lm_cache.malformed_tool_call()``.
+        """Give calls a tool call whose arguments are not JSON: ``lm_cache.malformed_tool_call()``.
 
         It calls the tool ``name``, or the first one that the call offers; then only calls with tools count.
         """

@@ -1,4 +1,4 @@
-"""What a test has of its calls: the value of the fixture ``lm_cache`` and of a ``use_cassette`` block."""
+"""The value of the fixture ``lm_cache`` and of a ``use_cassette`` block."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LMCacheFixture(Faults):
 
     @property
     def comparisons(self) -> Sequence[Comparison]:
-        """What mode verify compared, and mode live if it asks another model, once the test or block has ended."""
+        """The comparisons of mode verify, and of mode live with another model, once the test or block has ended."""
         verification = self._recorder.verification
         return () if verification is None else [*verification.comparisons.values()]
 
@@ -55,7 +55,7 @@ class LMCacheFixture(Faults):
     def assert_called(
         self, times: int | None = None, *, model: str | None = None, containing: str | None = None
     ) -> list[CallRecord]:
-        """Fail unless a model was called, ``times`` times if it is given; returns those calls.
+        """Fail unless a model was called (exactly ``times`` times, if given). Returns the calls.
 
         Only calls of ``model``, and calls whose prompt contains the text ``containing``, count. Raises AssertionError,
         with a list of all calls.
@@ -70,11 +70,11 @@ class LMCacheFixture(Faults):
 
     @property
     def values(self) -> Sequence[CallRecord]:
-        """What was remembered and what recorded functions gave so far, in the order in which they started."""
+        """The remembered values and the results of recorded functions so far, in the order in which they started."""
         return self._recorder.values
 
     def remember(self, name: str, function: Callable[[], T], /, **conversion: Unpack[Conversion]) -> T:
-        """Return what a function returns, recorded in the cassette under a name; replay does not call it.
+        """Return the result of a function, recorded in the cassette under a name. Replay does not call the function.
 
         An async function gives an awaitable. The n-th value of a name is replayed for the n-th call. ``dump`` makes
         plain data of the value, ``load`` the value of that data. Raises CassetteMiss if nothing is recorded, and

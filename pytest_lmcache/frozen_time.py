@@ -1,4 +1,4 @@
-"""Runs a test or a block at the moment of its recording: stops the clock with freezegun while it is open."""
+"""Runs a test or a block at the time of its recording: stops the clock with freezegun while it is open."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _sees_real_time: ContextVar[bool] = ContextVar("pytest_lmcache_sees_real_time", 
 def freeze(recorder: Recorder) -> None:
     """Stop the clock for a recorder's test or block until it ends, if its settings say so.
 
-    At the moment that its cassette names; at the present if it has none or is recorded anew. Raises CassetteError if
+    The frozen time is the one that the cassette names, or the current time if there is none. Raises CassetteError if
     the cassette cannot be read.
     """
     if not recorder.settings.freeze_time:
@@ -57,7 +57,7 @@ def _now() -> str:
 
 @contextmanager
 def real_time(*, is_seen: bool = True) -> Iterator[None]:
-    """Have this context see the real time although the clock is stopped: providers refuse requests of old dates."""
+    """Use the real time in this context, since providers refuse requests with old dates."""
     token = _sees_real_time.set(is_seen)
     try:
         yield
@@ -66,7 +66,7 @@ def real_time(*, is_seen: bool = True) -> Iterator[None]:
 
 
 class Clock:
-    """The clock of this process; of several that stop it, the last one decides at which moment."""
+    """The clock of this process. If it is stopped several times, the last one decides on the time."""
 
     def __init__(self) -> None:
         self._moments: list[tuple[object, datetime]] = []
@@ -75,7 +75,7 @@ class Clock:
         self._lock = threading.RLock()
 
     def stop_at(self, moment: datetime) -> Callable[[], None]:
-        """Stop the clock at a moment, in UTC without a zone; returns what lets it go on."""
+        """Stop the clock at a time, in UTC without a time zone. Returns a function that starts it again."""
         entry = (object(), moment)
         with self._lock:
             self._moments.append(entry)
@@ -90,7 +90,7 @@ class Clock:
 
     @contextmanager
     def going(self) -> Iterator[None]:
-        """Let the clock go on within, such as for a fixture that outlives the test."""
+        """Start the clock again within the context, for example for a fixture that outlives the test."""
         with self._lock:
             moments, self._moments = self._moments, []
             self._set()
@@ -153,9 +153,9 @@ def _start() -> tuple[Any, Callable[[], None]]:
 
 @contextmanager
 def _quick_scan(freezegun: dict[str, Any]) -> Iterator[None]:
-    """Have freezegun look only at the number of a module's names to see whether it has to be read again.
+    """Let freezegun only count a module's names to see whether it has to read the module again.
 
-    It sorts through all names of all modules for that, which takes 20 milliseconds after LiteLLM has been imported.
+    Otherwise it sorts all names of all modules, which takes 20 milliseconds after LiteLLM has been imported.
     """
     name = "_get_module_attributes_hash"
     stamp = freezegun.get(name)
@@ -174,7 +174,7 @@ def _schema_of(true: type) -> Callable[..., Any]:
 
 
 def _set_zone(name: str | None) -> None:
-    """Set the local time zone: a date must not depend on where the machine stands. Windows has no such setting."""
+    """Set the local time zone, so that a date does not depend on the machine. Windows has no such setting."""
     if not hasattr(time, "tzset"):
         return
     if name is None:

@@ -1,4 +1,4 @@
-"""The chunks of a stream, joined to the response that they would be without streaming."""
+"""Joins the chunks of a stream into the response that the call would return without streaming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call that no recording answers: what is known of it, as data, and the message made of that."""
+"""A call that no recording answers: its details as data, and the message made of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MODES = {
 
 
 class Elsewhere(NamedTuple):
-    """Where the recording of a call is, if it was made for a test that no longer exists: its file, and that test."""
+    """The recording of a call in the cassette of a test that no longer exists: the file, and that test."""
 
     cassette: str
     test: str
@@ -48,7 +48,7 @@ class Elsewhere(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissDetails:
-    """What is known of a miss; `message` is made of nothing else.
+    """The details of a miss; `message` uses nothing else.
 
     ``problem`` is the message's first line. ``cassette`` is the path as messages show it, None if only the cache
     layers may answer. ``searched`` says what was found there, line by line, and ``strategy`` is the key strategy's

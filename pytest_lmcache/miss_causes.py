@@ -1,4 +1,4 @@
-"""A miss as plain data: its cause, what changed, what mends it and what that costs. Made from a recorder's faults."""
+"""A miss as plain data: its cause, what changed, how to fix it and what that costs. Made from a recorder's faults."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Cause(StrEnum):
 
 
 class Mend(StrEnum):
-    """What mends a miss."""
+    """How to fix a miss."""
 
     RECORD = "record"
     REWRITE = "rewrite"
@@ -115,7 +115,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What it takes to record calls again, by the recordings that are replaced.
+    """The cost of recording calls again, by the recordings that this replaces.
 
     ``usd`` is that of the calls with a known price, ``unpriced`` counts the others. ``unknown`` counts calls that have
     no recording: there are at least as many. ``stopped`` counts tests that a fixture's miss kept from running.
@@ -161,7 +161,7 @@ class Miss:
 
     @property
     def digest(self) -> str:
-        """What tells the miss from others, also in another process; the same for misses that differ only in their test."""
+        """Identifies the miss, in other processes too. Misses that differ only in their test have the same digest."""
         same = replace(self, test="", target="", options="", old="", new="", cost=Cost())
         return hashlib.blake2b(json.dumps(same.to_plain()).encode(), digest_size=12).hexdigest()
 

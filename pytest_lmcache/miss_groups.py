@@ -1,4 +1,4 @@
-"""Misses grouped by cause, and what is said of each group."""
+"""Groups misses by cause, and writes the text about each group."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Group:
 
     @property
     def mend(self) -> Mend:
-        """What mends the group."""
+        """How to fix the group."""
         return self.misses[0].mend
 
     @property
@@ -57,7 +57,7 @@ class Group:
 
     @property
     def cost(self) -> Cost:
-        """What it takes to record the calls again."""
+        """The cost of recording the calls again."""
         return sum((miss.cost for miss in self.misses), start=Cost())
 
     @property
@@ -253,7 +253,7 @@ _TITLES: dict[Cause, Callable[[Group], str]] = {
 
 
 def lines(groups: Sequence[Group], paint: Paint = bracketed, most: int | None = MOST_GROUPS) -> Iterator[str]:
-    """Yield what a summary says of groups: each cause with its changed lines once, its tests and its files.
+    """Yield the lines of a summary: each cause with its changed lines, its tests and its files.
 
     At most ``most`` groups, None for all of them.
     """
@@ -297,7 +297,7 @@ def _files(files: dict[str, int]) -> str:
 
 
 def mends(groups: Sequence[Group]) -> Iterator[str]:
-    """Yield what mends misses other than recording: the setting to paste, and the commands to run."""
+    """Yield the fixes other than recording: the settings to paste, and the commands to run."""
     misses = [group.misses[0] for group in groups if group.mend is Mend.NORMALIZE]
     for block in sorted({miss.block for miss in misses if miss.block}):
         names = _names(miss for miss in misses if miss.block == block)
@@ -335,7 +335,7 @@ def _setting(label: str, names: Sequence[str], configuration: str) -> Iterator[s
 
 
 def cost_lines(cost: Cost) -> Iterator[str]:
-    """Yield what recording again costs, by the recordings that it replaces, and what cannot be estimated."""
+    """Yield the cost of recording again, by the recordings that this replaces, and what cannot be estimated."""
     if cost.calls:
         usd = f", {dollars(cost.usd)}" if cost.usd else ""
         what = f"{counted(cost.calls, 'call')}, {counted(cost.tokens, 'token')}{usd}"

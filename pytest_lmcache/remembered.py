@@ -1,4 +1,4 @@
-"""What a test takes from elsewhere, recorded beside its model calls: `remember`, `record` and `recorded`."""
+"""Values and function results that are recorded beside model calls: `remember`, `record` and `recorded`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _is_inside: ContextVar[bool] = ContextVar("pytest_lmcache_is_inside", default=Fa
 
 
 class Conversion(TypedDict, total=False):
-    """How a value that is no plain data is stored: ``dump`` makes plain data of it, ``load`` the value of that."""
+    """How a value of another type is stored: ``dump`` converts it to plain data, ``load`` converts it back."""
 
     dump: Callable[[Any], Any]
     load: Callable[[Any], Any]
@@ -80,7 +80,7 @@ class Value:
         """No streams."""
 
     def to_answer(self, result: Any, _keep_headers: Sequence[str]) -> Answer:
-        """The result as plain data. Raises UnrecordableError if it is none, and has no ``dump``."""
+        """The result as plain data. Raises UnrecordableError if it is not plain data and there is no ``dump``."""
         if self.answer is not None:
             return self.answer
         value = result if self.dump is None else self.dump(result)
@@ -108,7 +108,7 @@ class Value:
     def error_to_plain(
         self, error: Exception, _keep_headers: Sequence[str]
     ) -> tuple[dict[str, Any] | None, bool]:
-        """An exception as its class and arguments. Raises UnrecordableError if these do not make the same again."""
+        """An exception as its class and arguments. Raises UnrecordableError if these do not rebuild it."""
         if isinstance(error, LMCacheError):
             return None, False
         kind = type(error)
@@ -136,7 +136,7 @@ class Value:
         return plain, True
 
     def error_from_plain(self, data: dict[str, Any]) -> Exception:
-        """The exception of a class and its arguments. Raises TypeError if the class is no exception."""
+        """The exception of a class and its arguments. Raises TypeError if the class is not an exception."""
         module, parts = data["class"], list[str]()
         while True:
             module, _, part = module.rpartition(".")
@@ -189,7 +189,7 @@ def _fault(value: Any, place: str = "") -> str | None:
 
 @contextmanager
 def _running(recorder: Recorder, value: Value) -> Iterator[Callable[[R], R]]:
-    """Run a function in here and hand its result on: what it returns or raises and cannot be recorded is a fault."""
+    """Run a function and pass on its result. A result or exception that cannot be recorded is a fault of the recorder."""
 
     def checked(result: R) -> R:
         value.answer = value.to_answer(result, ())
@@ -239,15 +239,15 @@ async def _arun(recorder: Recorder, value: Value, ask: Callable[[], Awaitable[R]
 def remember(
     recorder: Recorder, name: str, function: Callable[[], R], /, **conversion: Unpack[Conversion]
 ) -> R:
-    """Return what a function returns, recorded under a name in the cassette of a recorder."""
+    """Return the result of a function, and record it under a name in the cassette of a recorder."""
     __tracebackhide__ = True
     if not isinstance(name, str) or not name.isprintable() or not name.strip():
         raise SettingsError(f"remember() takes a name, such as 'run id', and not {shorten(name)}.")
     title = f"remember({name!r})"
     if not callable(function):
         raise SettingsError(
-            f"{title} takes a function that returns the value, such as lambda: uuid4().hex, and not the value, "
-            f"{shorten(function)}: replay has to do without it."
+            f"{title} takes a function that returns the value, such as lambda: uuid4().hex, not the value itself, "
+            f"{shorten(function)}: on replay it comes from the cassette."
         )
     _check(function, title, takes_class=True)
     advice = (
@@ -261,7 +261,7 @@ def remember(
 
 
 def record(target: Any, name: str, /, **options: Unpack[Options]) -> Callable[[], None]:
-    """Replace a function of a module, a class or an object; returns what puts it back."""
+    """Record a function of a module, a class or an object. Returns a function that restores the original."""
     function, static = getattr(target, name), inspect.getattr_static(target, name)
     owner = target if isinstance(target, type | ModuleType) else type(target)
     place = owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__qualname__}"
@@ -290,7 +290,7 @@ def recorded(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def recorded(**options: Unpack[Options]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def recorded(function: Any = None, /, **options: Unpack[Options]) -> Any:
-    """Have a function record and replay its results in each recorded test or block; elsewhere it runs as it is.
+    """Decorate a function so that its results are recorded and replayed in tests and blocks; elsewhere it runs as usual.
 
     For sync and async functions: ``@recorded`` or ``@recorded(name=..., ignore=..., dump=..., load=...)``. Results are
     found by the function's name and arguments, without ``self`` or ``cls``. Raises SettingsError for a class and for
@@ -324,7 +324,7 @@ class _Recorded:
             raise SettingsError(f"{self._title} has no argument {name!r} that could be ignored.")
 
     def wrapper(self) -> Callable[..., Any]:
-        """The function to call in its place."""
+        """The function that replaces it."""
         function = self._function
         if inspect.iscoroutinefunction(function):
 
@@ -347,7 +347,7 @@ class _Recorded:
         return called
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Recorder, Value] | None:
-        """The recorder of a call made here and now, and the call as a value; None if it runs as it is."""
+        """The recorder of the current call, and the call as a value; None if the function runs as usual."""
         recorder = session.current() if self.is_on and not _is_inside.get() else None
         if recorder is None or (arguments := self._arguments(args, kwargs)) is None:
             return None
@@ -361,7 +361,7 @@ class _Recorded:
         )
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
-        """The arguments that count, by name; None if the function does not take them, so that it says so itself."""
+        """The arguments of the key, by name; None if the function does not accept them: calling it raises the TypeError."""
         if self._signature is None:
             return {**{f"args[{index}]": item for index, item in enumerate(args)}, **kwargs}
         try:
@@ -384,7 +384,7 @@ def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _check(function: Any, title: str, *, takes_class: bool = False) -> None:
-    """Raise SettingsError for what cannot be recorded."""
+    """Raise SettingsError if a function cannot be recorded."""
     kind = ""
     if isinstance(function, type) and not takes_class:
         kind = "a class"

@@ -91,7 +91,7 @@ class RunRecord:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Self:
-        """The record that was written. Raises KeyError, TypeError or ValueError if it is none."""
+        """The record that was written. Raises KeyError, TypeError or ValueError if the data is not a record."""
         tests = {
             test: RanTest(**{**each, "cassettes": tuple(each["cassettes"]), "missed": tuple(each["missed"])})
             for test, each in data["tests"].items()

@@ -235,13 +235,13 @@ class Settings(_Group):
     on_expired: OnExpired = _setting(
         OnExpired.WARN,
         kinds.one_of(OnExpired),
-        "what happens to a recording older than max_age: the summary counts it, its test fails, or mode once renews it "
-        "too",
+        "what happens to a recording older than max_age: the summary counts it, its test fails, or mode once also renews "
+        "it",
     )
     keep_unused: bool = _setting(
         False, kinds.FLAG, "keep the recordings that a passing test no longer asks for"
     )
-    freeze_time: bool = _setting(False, kinds.FLAG, "run the test at the moment of its recording")
+    freeze_time: bool = _setting(False, kinds.FLAG, "run the test at the time of its recording")
     seed: int | None = _setting(None, kinds.SEED, "seed of the test's random numbers, Python's and numpy's")
     samples: int | None = _setting(
         None, kinds.SAMPLES, "how many answers to each prompt to record; the test runs once for each", ini=""
@@ -252,13 +252,13 @@ class Settings(_Group):
     compare: str | Callable[[str, str], bool | float] | None = _setting(
         None,
         kinds.COMPARE,
-        "when mode verify takes a new text for the same: similarity:0.8, embedding:MODEL:0.9, or your own function",
+        "when mode verify takes two texts for the same: similarity:0.8, embedding:MODEL:0.9, or your own function",
         "equal texts",
     )
     model: tuple[str, ...] = _setting(
         (),
         kinds.MODELS,
-        "in modes verify and live, ask another model; may be given several times",
+        "ask another model in modes verify and live; can be repeated",
         ini="",
         option="--lm-model OLD=NEW",
         in_children=True,
@@ -283,7 +283,7 @@ class Settings(_Group):
     layers: tuple[tuple[str, Any], ...] = ()
 
     def asked_model(self, model: str) -> str:
-        """The model that is asked in the place of one, itself if none is."""
+        """The model that is asked instead of ``model``; ``model`` itself if no other is set."""
         pairs = (pair.split("=", 1) for pair in self.model)
         return next((new for old, new in pairs if old == model), model)
 
@@ -305,7 +305,7 @@ class RunSettings(_Group):
     unmarked: Unmarked = _setting(
         Unmarked.WARN,
         kinds.one_of(Unmarked),
-        "what happens to calls in tests without a mark: nothing is said, the summary lists them, or they are refused",
+        "what happens to calls of unmarked tests: they are sent, sent and listed in the summary, or refused",
     )
     durations: int | None = _setting(
         None,

@@ -1,4 +1,4 @@
-"""The faults and replies that a test sets up: what each of them does, and which call it is for."""
+"""The faults and replies that a test sets up: what each one does, and which calls get it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Usage: TypeAlias = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The call raises an error: an exception, or a class of which the provider's error is built.
+    """The call raises an error: an exception, or a class from which the provider's error is built.
 
     ``retry_after`` is in seconds, and becomes a response header.
     """
@@ -70,7 +70,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """The call gets a tool call whose arguments are no JSON; ``name`` None: of the first tool that it offers."""
+    """The call gets a tool call whose arguments are not JSON; ``name`` None: of the first tool that the request offers."""
 
     name: str | None
     arguments: str
@@ -78,7 +78,7 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The recorded stream breaks after some chunks, with an error or, if that is None, without one."""
+    """The recorded stream ends after some chunks, with an error unless ``error`` is None."""
 
     after: int
     error: BaseException | type[BaseException] | None
@@ -86,7 +86,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """The call takes some seconds longer: really, or by the clock that the code under test sees."""
+    """The call takes some seconds longer, by the real clock or by the clock that the code under test sees."""
 
     seconds: float
     waits: bool
@@ -97,7 +97,7 @@ Outcome: TypeAlias = Answering | Cut | Slow
 
 
 class AnswerBuilder(Protocol):
-    """Makes what a library gives for one call."""
+    """Builds the library's own objects for one call."""
 
     timeout: float | None
     """The seconds after which the call gives up, None if that is not known."""
@@ -143,7 +143,7 @@ def reply_of(given: Any, shown: str) -> Reply | Fail:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which calls a fault or a reply is for.
+    """Which calls get a fault or a reply.
 
     - ``model``: a model, or a pattern such as ``openai/*``; the provider before the slash may be left out
     - ``call``: the numbers, from 1, of those calls that ``model`` and ``when`` choose; None for all
@@ -159,7 +159,7 @@ class Choice:
     optional: bool = False
 
     def chooses(self, call: Call) -> bool:
-        """Whether the model and the request are those of the choice."""
+        """Whether the model and the request of a call match."""
         model = str(call.request.get("model", ""))
         if self.model is not None and not (
             fnmatchcase(model, self.model) or fnmatchcase(model.partition("/")[2], self.model)
@@ -200,7 +200,7 @@ class Rule:
 
     @property
     def wanted(self) -> int | None:
-        """How many calls it is for, None for any number."""
+        """How many calls get it, None for any number."""
         if self.choice.numbers is not None:
             return len(self.choice.numbers)
         return len(self.outcomes) if len(self.outcomes) > 1 else self.choice.times
@@ -220,7 +220,7 @@ class Rule:
 
     @property
     def unmet(self) -> str:
-        """Say which calls did not come; empty if all did."""
+        """Say which calls were not made; empty if all were."""
         wanted = self.wanted
         if self.choice.optional or self.met == wanted or (wanted is None and self.met):
             return ""
@@ -250,7 +250,7 @@ class Rules:
             self._rules.append(rule)
 
     def choose(self, call: Call) -> tuple[Source, Answering | None, list[Cut | Slow]]:
-        """Return what answers a call, if anything does, and what changes the answer. Faults come before replies."""
+        """Return what answers a call, if anything does, and what changes its answer. Faults take precedence over replies."""
         found: list[Cut | Slow] = []
         source, answering = FAULT, None
         with self._lock:
@@ -266,6 +266,6 @@ class Rules:
         return source, answering, found
 
     def unmet(self) -> list[str]:
-        """Say of each rule that waits for calls how many it has met."""
+        """Say for each rule that still waits for calls how many got it."""
         with self._lock:
             return [text for rule in self._rules if (text := rule.unmet)]

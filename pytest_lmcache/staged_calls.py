@@ -1,4 +1,4 @@
-"""The calls of one test that meet a fault or a reply: begins them in the place of the recorder."""
+"""Begins the calls of a test with faults or replies in place of the recorder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class StagedCalls:
         fast_path: bool = False,
         address: str = "",
     ) -> tuple[CallRecord, Answer | None]:
-        """As `Recorder.begin`; ``builder`` makes what the call's library gives."""
+        """As `Recorder.begin`; ``builder`` builds the objects of the call's library."""
         if fast_path:  # the call has to pass LiteLLM's wrapper, which retries it and reports its failure
             return CallRecord(order, call.name, "", 0), None
         source, answering, changes = self._rules.choose(call)
@@ -109,7 +109,7 @@ class StagedCalls:
         return self._note_cut(record, call, builder.cut(stored, record.cut))
 
     def close(self) -> None:
-        """End: what was kept for a call that did not come is recorded."""
+        """Close; streams that were kept for a call that was not made are recorded."""
         self._clock.stop()
         with self._lock:
             for record, _ in self._kept.values():
@@ -117,7 +117,7 @@ class StagedCalls:
             self._kept.clear()
 
     def unmet(self) -> StagedAnswerError | None:
-        """The error for faults and replies that met no call, or fewer than they are for; None if there are none."""
+        """The error for faults and replies that no call, or too few calls, got; None if there are none."""
         unmet = self._rules.unmet()
         if not unmet:
             return None
@@ -163,7 +163,7 @@ class StagedCalls:
         return self._note(order, call, source, answer)
 
     def _note(self, order: int, call: Call, source: Source, answer: Answer) -> tuple[CallRecord, Answer]:
-        """Note a call that the test answers by itself."""
+        """Add a call that the test answers to its calls."""
         record = CallRecord(order, call.name, "", 0, source, streamed=bool(call.request.get("stream")))
         record.interaction = Interaction("", call, answer, utc_now())
         record.copy_usage(answer)
@@ -171,7 +171,7 @@ class StagedCalls:
         return record, _used_up(answer)
 
     def _note_cut(self, record: CallRecord, call: Call, answer: Answer) -> Answer:
-        """Have a call's record show the stream that was cut; the test has no other answer of it."""
+        """Let a call's record show the cut stream, which is all that the test gets."""
         record.source, record.entry, record.cut = FAULT, None, None
         record.interaction = Interaction(record.key, call, answer, utc_now())
         record.seconds, record.is_old, record.replaces, record.is_cached = 0.0, False, False, False
@@ -179,14 +179,14 @@ class StagedCalls:
         return _used_up(answer)
 
     def _give_back(self, record: CallRecord) -> None:
-        """Let the next identical call have the recording of a call that was cut."""
+        """Give the recording of a cut call to the next identical call."""
         self._recorder.give_back(record)
         if self._recorder.may_ask:
             self._recorder.store.release_key(record)
 
 
 def _used_up(answer: Answer) -> Answer:
-    """A copy of an answer, whose data is used up when a library's object is built of it."""
+    """A copy of an answer, since building a library's object from an answer changes its data."""
     return answer if answer.kind is Kind.ERROR else answer._replace(data=copied(answer.data))
 
 

@@ -1,4 +1,4 @@
-"""A slow answer: time passes by the clock that the code under test sees, or really."""
+"""A slow answer: moves the clock that the code under test sees, or really waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_lmcache.clock import RealTime
 
 
 class Delay(NamedTuple):
-    """How many seconds a call takes longer; ``waits``: really."""
+    """How many seconds a call takes longer; ``waits``: whether to really wait."""
 
     seconds: float
     waits: bool
@@ -25,7 +25,7 @@ class Delay(NamedTuple):
             move_clock(self.seconds)
 
     async def apass_time(self) -> None:
-        """Let the time pass in an async call; what is due in the meantime happens first, such as a time-out."""
+        """Let the time pass in an async call; timers that are due in the meantime, such as a timeout, fire first."""
         if self.waits:
             from anyio import sleep  # the caller's loop may be trio's
 
@@ -54,14 +54,14 @@ def move_clock(seconds: float) -> None:
 
 
 def frozen_clock() -> Any:
-    """What moves the clock that freezegun has set last; None if the clock is the real one."""
+    """The clock that freezegun has frozen last, to be moved; None if the clock is the real one."""
     freezegun = sys.modules.get("freezegun.api")
     factories = getattr(freezegun, "freeze_factories", ())
     return factories[-1] if factories else None
 
 
 class MovableClock:
-    """The clock of the code under test, which goes on as usual until a call is slow."""
+    """The clock of the code under test, which runs as usual until a call is slow."""
 
     def __init__(self) -> None:
         self._freezer: Any = None

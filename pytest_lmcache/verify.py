@@ -1,4 +1,4 @@
-"""The questions of a test that are asked again: their new answers, and how these differ from the recorded ones."""
+"""The questions of a test that are asked again: their new answers, and how they differ from the recorded ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_lmcache.spending import Spending
 
 
 class Verdict(StrEnum):
-    """What came of asking a recorded question again."""
+    """The result of asking a recorded question again."""
 
     SAME = "same"
     DIFFERENT = "different"
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Comparison:
-    """A recorded answer and the one that the same question got now.
+    """A recorded answer and the new answer to the same question.
 
     - ``asked``: the model that was asked now
     - ``recorded``: None for a call without a recording
@@ -101,7 +101,7 @@ class Verification:
     # What is asked.
 
     def begin(self, record: CallRecord, call: Call, recorded: Answer) -> None:
-        """Note a replayed call, and whether it is asked again: each recording is, once."""
+        """Add a replayed call; returns whether to ask it again. Each recording is asked again once."""
         place = record.key, record.nth
         if place in self._asked:
             return
@@ -187,7 +187,7 @@ class Verification:
 
 
 def reason(problem: BaseException) -> str:
-    """Say in one line what an exception says."""
+    """The first line of an exception's message, after its class."""
     lines = str(problem).strip().splitlines()
     return shorten(": ".join([type(problem).__name__, *lines[:1]]), 200)
 

@@ -1,4 +1,4 @@
-"""What a cassette's text says of its calls without being parsed: model, tokens, price, age. A list of thousands needs it."""
+"""Facts about the calls of a cassette, read without parsing its YAML: model, tokens, price, age. It is fast for thousands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``check``: what is wrong with cassettes, and what to do about it."""
+"""The command ``check``: finds problems in cassettes, and says what to do about them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
 @click.option(
     "--files-only",
     is_flag=True,
-    help="Look at the files alone, which is fast: find no orphans and nothing unused.",
+    help="Only read the cassettes, which is fast. Finds no orphans and no unused recordings.",
 )
 @click.option(
     "--max-size",
@@ -56,12 +56,12 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
 )
 @json_option
 def command(selection: Selection, *, fix: bool, files_only: bool, max_size: float, as_json: bool) -> int:
-    """Find what is wrong with cassettes, and say what to do about it.
+    """Find problems in cassettes, and say what to do about them.
 
     It finds broken files, keys that belong to another request, texts that formatters would change, secrets, files that
-    are too large, and recordings older than lm_max_age. It collects the tests and finds cassettes that no test has.
-    By the last full run of pytest it finds recordings that no test asks for. It exits with 1 if it finds anything, and
-    if there is no cassette.
+    are too large, and recordings older than lm_max_age. It lets pytest collect the tests, and finds cassettes without a
+    test. With the record of the last full run it finds recordings that no test asked for. The exit code is 1 if it
+    finds anything, or if there is no cassette.
     """
     # pre-commit names all changed files, also those of another recorder in a folder of the same name.
     paths = [path for path in selection.paths if not (files_only and is_of_vcrpy(path))]

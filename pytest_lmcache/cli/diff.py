@@ -38,7 +38,7 @@ _COLOURS = {"removed": "red", "added": "green"}
     "--git",
     "revision",
     metavar="REV",
-    help="Compare with a commit, a branch or a tag of git; A..B compares two, A...B as for a pull request.",
+    help="Compare with a commit, a branch or a tag of git. A..B and A...B mean the same as for git diff.",
 )
 @click.option(
     "--markdown", "as_markdown", is_flag=True, help="Print Markdown, for the text of a pull request."
@@ -48,10 +48,11 @@ _COLOURS = {"removed": "red", "added": "green"}
 def command(
     names: tuple[str, ...], *, revision: str | None, as_markdown: bool, exit_code: bool, as_json: bool
 ) -> int:
-    """Show what changed between two recordings: questions and answers word by word, tool calls as data, and costs.
+    """Show what changed between two recordings.
 
-    A and B are two cassettes, or two folders of them. With --git the cassettes of TARGETS, by default all, are compared
-    with those of REV. Ids, times and the order of keys do not count.
+    It compares questions and answers word by word, tool calls as data, tokens and cost. A and B are two cassettes, or
+    two folders of cassettes. With --git the cassettes of TARGETS (default: all) are compared with those of REV. Ids,
+    times and the order of fields are ignored.
     """
     if as_markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other.")

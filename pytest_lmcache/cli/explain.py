@@ -39,9 +39,10 @@ NEVER = "Credentials, headers, addresses, timeouts, retries, callbacks and metad
 @click.option("--full", is_flag=True, help="Do not shorten long values.")
 @json_option
 def command(selection: Selection, *, full: bool, as_json: bool) -> int:
-    """Explain keys: for each recording what its key is made of, and what is dropped, redacted and normalized.
+    """Show what the key of each recording is made of.
 
-    The strategy and the normalizers are those that the cassette names. A marker may have others by now.
+    It also shows what is dropped, redacted and normalized. The strategy and the normalizers are those that the cassette
+    names; the test may have others by now.
     """
     problems: list[Problem] = []
     cassettes: list[dict[str, Any]] = []

@@ -34,14 +34,14 @@ SORTS: dict[str, Callable[[CassetteFacts], Any]] = {
     type=click.Choice([*SORTS]),
     default="test",
     show_default=True,
-    help="What decides on the order.",
+    help="The column to sort by.",
 )
-@click.option("-r", "--reverse", is_flag=True, help="Turn the order round.")
+@click.option("-r", "--reverse", is_flag=True, help="Reverse the order.")
 @json_option
 def command(selection: Selection, *, sort: str, reverse: bool, as_json: bool) -> int:
     """List cassettes: test, calls, models, tokens, USD, age, size.
 
-    The age is that of the oldest recording. USD is a dash if no price is known, and has a plus if the price of some
+    The age is that of the oldest recording. USD is "-" if no price is known, and ends with "+" if the price of some
     answers is not known. With --sort the largest or oldest cassette comes first.
     """
     problems: list[Problem] = []

@@ -35,14 +35,14 @@ PROGRAM = "pytest-lmcache"
     epilog="""\b
 To complete commands, files and node ids, put this into ~/.bashrc:
   eval "$(_PYTEST_LMCACHE_COMPLETE=bash_source pytest-lmcache)"
-For zsh it is zsh_source in ~/.zshrc, for fish see docs/command.md.""",
+For zsh use zsh_source and ~/.zshrc; for fish see docs/command.md.""",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def group() -> None:
-    """Read, compare, check and change the cassettes of pytest-lmcache, without running a test.
+    """Read, compare, check and change the cassettes of pytest-lmcache.
 
-    TARGETS are cassettes, folders, test files or node ids; without them a command takes all cassettes of the project.
-    Exit codes: 0 if all is well, 1 if something was found, 2 for wrong usage.
+    TARGETS are cassettes, folders, test files or node ids. Without them a command works on all cassettes of the
+    project. The exit code is 0 if all is well, 1 if something was found, and 2 for wrong usage.
     """
 
 

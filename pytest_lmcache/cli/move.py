@@ -1,4 +1,4 @@
-"""The command ``move``: gives cassettes to the tests that have new names."""
+"""The command ``move``: moves the cassettes of renamed tests."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _SINGLE = 3  # cassettes of a moved file that are named one by one
     example="pytest-lmcache move tests/test_a.py::test_plan tests/test_a.py::test_route\npytest-lmcache move --yes",
 )
 @click.argument("names", nargs=-1, metavar="[OLD NEW]")
-@click.option("--yes", is_flag=True, help="Without OLD and NEW: move what was found.")
+@click.option("--yes", is_flag=True, help="Without OLD and NEW: move the cassettes that were found.")
 @json_option
 def command(names: tuple[str, ...], *, yes: bool, as_json: bool) -> int:
-    """Move the cassettes of renamed tests, classes, files or folders from OLD to NEW.
+    """Move the cassettes of renamed tests from OLD to NEW.
 
-    OLD and NEW are node ids, test files or folders; the tests have their new names already. Without them the command
-    finds cassettes without a test that fit tests without a cassette, and moves them with --yes. It never overwrites a
-    cassette, and it writes the new names into the comments above.
+    OLD and NEW are node ids, test files or folders. Rename the tests first. Without OLD and NEW the command looks for
+    cassettes without a test, and for the tests that they may belong to; with --yes it moves them. It never overwrites
+    a cassette, and it writes the new names into the comments in the first lines of the cassettes.
     """
     if len(names) not in {0, _PAIR}:
         raise click.UsageError("move takes OLD and NEW, or neither of them.")

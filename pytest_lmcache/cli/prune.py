@@ -1,4 +1,4 @@
-"""The command ``prune``: removes cassettes and recordings that no test uses any more."""
+"""The command ``prune``: removes cassettes and recordings that no test uses."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from pytest_lmcache.wording import counted
 )
 @takes_targets
 @click.option(
-    "--yes", is_flag=True, help="Remove them. Without it the command only says what it would remove."
+    "--yes", is_flag=True, help="Remove them. By default the command only prints what it would remove."
 )
 @json_option
 def command(selection: Selection, *, yes: bool, as_json: bool) -> int:
-    """Remove cassettes that no test has, and recordings that the last full run of pytest did not use.
+    """Remove cassettes and recordings that no test uses.
 
-    Without --yes nothing is removed, and the exit code is 1 if there is something to remove. What only a partial run
-    did not use stays: other tests may use it.
+    These are cassettes without a test, and recordings that the last full run of pytest did not use. Without --yes
+    nothing is removed, and the exit code is 1 if there is something to remove. If the last run was partial, recordings
+    that it did not use stay, because other tests may use them.
     """
     suite = collect_all(suite_of(selection.project), selection.paths)
     pruning = plan(selection.paths, suite)

@@ -1,4 +1,4 @@
-"""Reads the cassettes of a selection one by one; what is broken becomes a problem, and the others are still read."""
+"""Reads the cassettes of a selection one by one; a broken one is reported, and the others are still read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``rekey``: makes the keys of cassettes anew, without a call."""
+"""The command ``rekey``: recomputes the keys of cassettes, without a call."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ from pytest_lmcache.wording import counted
 )
 @takes_targets
 @click.option(
-    "--key", metavar="KEY", help="exact, messages, content, or your own function as package.module:function."
+    "--key",
+    metavar="KEY",
+    help="A key strategy: exact, messages, content, or your own function as package.module:function.",
 )
 @click.option(
     "--normalize",
     metavar="RULE",
     multiple=True,
-    help="A normalizer, or re: and a regular expression; may be repeated.",
+    help="A normalizer, or re: and a regular expression. Can be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
 @json_option
 def command(
     selection: Selection, *, key: str | None, normalize: tuple[str, ...], dry_run: bool, as_json: bool
 ) -> int:
-    """Make the keys of cassettes anew, by another strategy or other normalizers; no model is called.
+    """Recompute the keys of cassettes. No model is called.
 
-    Without --key and --normalize each cassette gets the keys that the settings of its test ask for. Replay does the
-    same whenever it reads a file with other keys; afterwards it need not. The command says which calls become equal:
-    on replay such calls get their answers in the order of the file.
+    By default each cassette gets keys by the settings of its test; --key and --normalize override them. Replay also
+    recomputes outdated keys whenever it reads a cassette; after this command it no longer needs to. The command names
+    calls that now have equal keys. On replay such calls get their answers in the order of the file.
     """
     suite = suite_of(selection.project)
     folders = Folders(str(suite.rootdir), folders_here().temporary)

@@ -34,15 +34,15 @@ SHARED = "several tests"  # what the first line of a cassette says that tests sh
     default="lmcache-report.html",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="The page. Missing folders are made.",
+    help="The file to write. Missing folders are created.",
 )
 @json_option
 def command(selection: Selection, *, output: Path, as_json: bool) -> int:
-    """Write a page of all conversations in cassettes: one HTML file, which loads nothing.
+    """Write an HTML page of all conversations in cassettes.
 
-    It has a search, and bars of tokens, USD and seconds. If a run of pytest is noted in pytest's cache folder, the page
-    says how each test ended and which recordings no test asked for. The page of a run, with its misses, is that of
-    pytest --lm-report. It exits with 1 if a cassette is broken, and if there is none.
+    The page is one file that loads nothing. It has a search, and bars of tokens, USD and seconds. If pytest's cache
+    folder has a record of the last run, the page says how each test ended and which recordings no test asked for. To
+    see the misses of a run, use pytest --lm-report. The exit code is 1 if a cassette is broken or if there is none.
     """
     from pytest_lmcache.report.page import Report, project_name, write
     from pytest_lmcache.report.page_path import problem_of

@@ -1,4 +1,4 @@
-"""The command ``scan``: secrets in cassettes, by the rules that take them out of recordings."""
+"""The command ``scan``: finds secrets in cassettes, by the rules of recording."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pytest_lmcache.wording import counted
 def command(selection: Selection, *, as_json: bool) -> int:
     """Find secrets in cassettes: file, line and kind, never the secret.
 
-    The rules are those of recording: well-known formats, values of this machine's environment variables, labels, and
-    lm_redact and lm_redact_with of the configuration. It exits with 1 if it finds one.
+    It applies the same rules as recording: well-known formats, values of this machine's environment variables, labels,
+    and lm_redact and lm_redact_with of the configuration. The exit code is 1 if it finds a secret.
     """
     settings = suite_of(selection.project).settings
     redact = redactor(settings.redact, settings.redact_with)

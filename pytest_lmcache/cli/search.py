@@ -45,14 +45,14 @@ class Match(NamedTuple):
 @click.argument("text")
 @takes_targets
 @click.option("-e", "--regex", is_flag=True, help="TEXT is a regular expression.")
-@click.option("-i", "--ignore-case", is_flag=True, help="Upper and lower case are the same.")
+@click.option("-i", "--ignore-case", is_flag=True, help="Ignore upper and lower case.")
 @click.option(
     "--role",
     type=click.Choice(["system", "developer", "user", "assistant", "tool", "value"]),
-    help="Only what this role says.",
+    help="Search only messages of this role.",
 )
-@click.option("--model", metavar="NAME", help="Only calls of models with this in their name.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 if something is found.")
+@click.option("--model", metavar="NAME", help="Search only calls of models whose name contains this.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if there is a match.")
 @json_option
 def command(
     selection: Selection,
@@ -65,10 +65,11 @@ def command(
     exit_code: bool,
     as_json: bool,
 ) -> int:
-    """Find TEXT in prompts and answers, tool calls and their results, reasoning, tools and errors.
+    """Find TEXT in prompts and answers.
 
-    Each match is one line: cassette, number of the call, role, and the line of the message. A message that several
-    calls of a test have in common counts once.
+    It also searches tool calls and their results, reasoning, tools, parameters and errors. It prints one line for each
+    match: cassette, number of the call, role, and the line of the message. A message that several calls of a test have
+    in common is searched once.
     """
     if not text:
         raise click.UsageError("search takes the TEXT to look for, and it is empty.")

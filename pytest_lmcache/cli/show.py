@@ -44,10 +44,11 @@ ROLES = {
 @click.option("--full", is_flag=True, help="Repeat the messages that an earlier call of the test has too.")
 @json_option
 def command(selection: Selection, *, number: int | None, full: bool, as_json: bool) -> int:
-    """Show recordings as conversations: who says what, tool calls and their results, reasoning, errors.
+    """Show recordings as conversations.
 
-    Streams are joined. Images, sound and files are named. Messages that an earlier call of the same test has too are
-    left out, unless --full is given.
+    It shows roles, texts, tool calls and their results, reasoning and errors. The chunks of a stream are joined.
+    Images, sound and files are named. Messages that an earlier call of the same test has too are left out, unless you
+    give --full.
     """
     problems: list[Problem] = []
     cassettes: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The command ``stats``: what all recordings hold together, and which stand out."""
+"""The command ``stats``: totals of all recordings, and the cassettes that stand out."""
 
 from __future__ import annotations
 
@@ -54,13 +54,14 @@ class Duplicate(NamedTuple):
     default=5,
     show_default=True,
     metavar="N",
-    help="How many to name of each list.",
+    help="The length of each list.",
 )
 @json_option
 def command(selection: Selection, *, top: int, as_json: bool) -> int:
-    """Sum up cassettes: size, age, models, tokens, USD; the biggest, oldest and most expensive; duplicates.
+    """Show totals, the largest and oldest cassettes, and duplicates.
 
-    A duplicate is a question that the cassettes of several tests have, by the key that they were recorded with.
+    The totals are size, age, calls, tokens, USD and seconds. A duplicate is a question that the cassettes of several
+    tests contain, compared by their recorded keys.
     """
     problems: list[Problem] = []
     found = [*each_cassette(selection, problems)]

@@ -110,13 +110,13 @@ def takes_targets(
     """
 
     @click.argument("targets", nargs=-1, type=TargetType())
-    @click.option("--rootdir", metavar="FOLDER", help="pytest's rootdir, as for pytest.")
-    @click.option("-c", "--config-file", metavar="FILE", help="pytest's configuration file, as for pytest.")
+    @click.option("--rootdir", metavar="FOLDER", help="pytest's rootdir.")
+    @click.option("-c", "--config-file", metavar="FILE", help="pytest's configuration file.")
     @click.option(
         *override,
         metavar="NAME=VALUE",
         multiple=True,
-        help="A value in place of the configuration's.",
+        help="Override a value of the configuration file.",
     )
     @wraps(function)
     def command(

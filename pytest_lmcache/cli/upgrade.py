@@ -17,7 +17,7 @@ from pytest_lmcache.wording import counted
 @takes_targets
 @json_option
 def command(selection: Selection, *, as_json: bool) -> int:
-    """Rewrite the streams of cassettes in the newest format, and nothing else of the files."""
+    """Rewrite the streams of cassettes in the newest format."""
     from pytest_lmcache.cassette.file import Cassette
     from pytest_lmcache.keys.strategies import strategy
 

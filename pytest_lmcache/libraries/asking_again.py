@@ -1,4 +1,4 @@
-"""Asks the provider a recorded question again, and gives the whole answer, that of a stream too."""
+"""Sends a recorded question to the provider again, and returns the whole answer, also of a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes the faults and the replies of a test for a call of which only plain data is there."""
+"""Builds the faults and replies of a test for calls of child processes, of which there is only plain data."""
 
 from __future__ import annotations
 

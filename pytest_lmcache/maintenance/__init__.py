@@ -1,1 +1,1 @@
-"""What keeps cassettes in order between runs: check, scan, compare, prune, move, change keys; without pytest."""
+"""Work on cassettes between runs, without pytest: check, scan, compare, prune, move, recompute keys."""

@@ -1,4 +1,4 @@
-"""What `check` finds in one cassette file alone: broken parts, wrong keys, age, size, secrets; and what to do about it."""
+"""What `check` finds in one cassette: broken parts, wrong keys, age, size, secrets; and what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the comments above a cassette say of it: whose it is, and the command that records it again."""
+"""The comments in the first lines of a cassette: its test, and the command that records it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives cassettes to the tests that have new names: renamed tests and classes, moved files, other parameters."""
+"""Moves the cassettes of renamed tests and classes, moved files, and changed parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the keys of cassettes anew, by another strategy or other normalizers; no model is called."""
+"""Recomputes the keys of cassettes, by another strategy or other normalizers; no model is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds secrets in cassettes, by the rules that take them out of recordings. It never shows one."""
+"""Finds secrets in cassettes, by the rules of recording. It never shows one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the suite has: its settings, its tests and the cassette of each, as a pytest in a process of its own lists them."""
+"""The suite: its settings, its tests and the cassette of each, as a pytest in another process lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--lm-budget``: one count of what is spent for all workers, and what the end of a run says about it."""
+"""``--lm-budget``: counts what all workers spend, and reports it at the end of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class Budget:
         self, config: pytest.Config, observer: RunObserver, usd: float | None, unknown_price: float | None
     ) -> None:
         self.usd = usd
-        self.is_watched = False  # whether somebody wants to know what all workers do, without a limit too
+        self.is_watched = (
+            False  # whether the progress line needs the figures of all workers, without a limit too
+        )
         self._config = config
         self._observer = observer
         self._unknown_price = unknown_price
@@ -71,7 +73,7 @@ class Budget:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Have the exit status say that the budget was spent."""
+        """Set the exit status if the budget was spent."""
         observer = self._observer
         is_over = session.exitstatus in {
             pytest.ExitCode.OK,
@@ -115,7 +117,7 @@ class Budget:
         return f"pytest {FLAGS.get(mode, f'--lm-mode={mode} ')}--lm-budget={self.usd:g} {tests}"
 
     def _command_of_test(self) -> str:
-        """What goes on with the test that runs, or with all of them."""
+        """The command that continues with the test that runs, or with all failed tests."""
         item = self._observer.current
         if item is None:
             return self._command("--lf")

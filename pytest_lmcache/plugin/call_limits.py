@@ -1,4 +1,4 @@
-"""The mark ``lm_budget``: how many calls, tokens and USD the recorded calls of a test may cost."""
+"""The marker ``lm_budget``: limits on the calls, tokens and USD of a test."""
 
 from __future__ import annotations
 

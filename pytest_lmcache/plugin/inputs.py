@@ -36,7 +36,7 @@ def fixture_begins(item: pytest.Item) -> None:
 
 @contextmanager
 def test_runs(item: pytest.Item) -> Iterator[None]:
-    """Have the test go on with the random numbers that its fixtures have left, whatever other plugins seed before it."""
+    """Continue with the random state that the test's fixtures have left, whatever other plugins seed before the test."""
     if (seed := item.stash.get(_seed_key, None)) is None:
         yield
         return
@@ -54,7 +54,7 @@ def test_runs(item: pytest.Item) -> Iterator[None]:
 
 @contextmanager
 def left_out(item: pytest.Item | None) -> Iterator[None]:
-    """Have a fixture that outlives the test see the real clock, and other random numbers."""
+    """Let a fixture that outlives the test see the real clock, and other random numbers."""
     seed = None if item is None else item.stash.get(_seed_key, None)
     with ExitStack() as stack:
         if seed is not None:

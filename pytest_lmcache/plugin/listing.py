@@ -1,4 +1,4 @@
-"""Lists a suite's tests, their settings and their cassettes, for the command: loaded in a pytest of its own.
+"""Lists a suite's tests, their settings and their cassettes, for the command: loaded in a separate pytest process.
 
 `pytest_lmcache.maintenance.suite` starts it with ``-p``. It writes JSON to the file that the
 environment names, and runs no test.

@@ -1,4 +1,4 @@
-"""What a run says of its misses: each cause once, later failures of it in two lines, and the command that mends all."""
+"""The misses of a run in its terminal: each cause once, later failures in two lines, and the commands that fix them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class MissReports:
     # ---- the summary
 
     def lines(self, *, verbose: bool) -> Iterator[str]:
-        """The lines of the summary: the causes, and last what mends them."""
+        """The lines of the summary about the causes."""
         if not self.groups:
             return
         from pytest_lmcache.miss_groups import MOST_GROUPS, lines
@@ -108,7 +108,7 @@ class MissReports:
         yield from lines(self.groups, self._paint(), None if verbose else MOST_GROUPS)
 
     def commands(self, terminalreporter: pytest.TerminalReporter) -> Iterator[str]:
-        """What mends the misses, last what records what is missing, and what that costs."""
+        """The commands that fix the misses; the last one records them, with its cost."""
         if not self.groups:
             return
         from pytest_lmcache.miss_causes import Cost, Mend

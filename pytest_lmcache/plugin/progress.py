@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while calls are recorded: the figures of each test, and a line for what is going on."""
+"""The progress in a terminal while calls are recorded: the figures of each test, and the calls in flight."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Progress:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Have a worker of xdist report the figures of its tests."""
+        """Let a worker of xdist report the figures of its tests."""
         node.workerinput[WORKER] = self._is_on
 
     @pytest.hookimpl(wrapper=True)

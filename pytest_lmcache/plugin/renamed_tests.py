@@ -1,4 +1,4 @@
-"""Finds the recording of a call in the cassettes of tests that no longer exist: renamed, moved or re-parametrised."""
+"""Finds the recording of a call in the cassettes of tests that no longer exist: renamed, moved or re-parametrized."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class RenamedTests:
         )
 
     def _without_tests(self, root: Path, folder: str) -> Iterator[tuple[Elsewhere, set[str]]]:
-        """The cassettes whose tests are no more, with their keys."""
+        """The cassettes whose tests no longer exist, with their keys."""
         from pytest_lmcache.miss import Elsewhere
 
         for path in self._files(root, folder):

@@ -56,7 +56,7 @@ class ReportPage:
             self._parts += json.loads(text)
 
     def finish(self, outcomes: Mapping[str, str], misses: Iterable[Group], mends: Iterable[str]) -> None:
-        """Write the page, given the outcomes of all tests, their misses and what mends these; a worker sends its part to the controller instead."""
+        """Write the page, given the outcomes of all tests, their misses and the commands that fix them; a worker sends its part to the controller instead."""
         if self._is_worker:
             # As ASCII: xdist cannot send every text that a prompt may hold.
             getattr(self.config, "workeroutput", {})[OUTPUT] = json.dumps(self._parts)

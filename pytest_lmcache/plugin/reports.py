@@ -87,7 +87,7 @@ def complete_report(report: pytest.TestReport, item: pytest.Item, call: pytest.C
 
 
 def _note_miss(report: pytest.TestReport, fault: BaseException | None) -> None:
-    """Have a report tell which miss its test failed with, also in another process."""
+    """Note in a report which miss its test failed with, also for another process."""
     if isinstance(fault, CassetteMiss):
         from pytest_lmcache.miss_causes import is_miss, miss_of
 

@@ -1,4 +1,4 @@
-"""Notes what each test did with which cassette, and whether the run was full; the controller writes it at the end."""
+"""Collects what each test did with which cassette, and whether the run was full; the controller writes it at the end."""
 
 from __future__ import annotations
 

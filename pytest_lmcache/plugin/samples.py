@@ -14,7 +14,7 @@ PARAMETER = "lm_cache_sample"
 
 
 def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> None:
-    """Have a test run once for each of its samples, if it has any."""
+    """Parametrize a test by its samples, if it has any."""
     if settings.samples is None or settings.in_turn:
         return
     numbers = range(1, settings.samples + 1)
@@ -41,13 +41,13 @@ def check(item: pytest.Item, settings: Settings) -> None:
     elif sample_of(item) is None:
         raise SettingsError(
             f"{where} makes a parametrized test, and pytest cannot parametrize this one. Put the marker on a test "
-            "function, or on a class or module of some that are no unittest.TestCase, or add in_turn=True."
+            "function, or on a class or module without unittest.TestCase, or add in_turn=True."
         )
     elif settings.cassette != "" or settings.scope is not CassetteScope.FUNCTION:
         other, mend = ("cassette=…", "Leave that out")
         if settings.cassette == "":
             other, mend = (f"scope={settings.scope.value!r}", "Add scope='function'")
         raise SettingsError(
-            f"{where} gives each sample a cassette of its own, so it does not go with {other}. {mend}, or "
+            f"{where} gives each sample its own cassette, so it cannot be combined with {other}. {mend}, or "
             "add in_turn=True."
         )

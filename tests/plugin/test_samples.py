@@ -95,8 +95,8 @@ def test_with_xdist(numbered):
     [
         ("samples=0", "takes a whole number, 1 or more, or None"),
         ("samples=True", "takes a whole number, 1 or more, or None"),
-        ("samples=2, cassette='x'", "does not go with cassette="),
-        ("samples=2, cassette=None", "does not go with cassette="),
+        ("samples=2, cassette='x'", "cannot be combined with cassette="),
+        ("samples=2, cassette=None", "cannot be combined with cassette="),
         ("in_turn=True", "Add their number: samples=5"),
     ],
 )

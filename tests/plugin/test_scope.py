@@ -186,7 +186,7 @@ def test_names_and_none_win(suite):
             "scope='package'",
             "*scope cannot be 'package'; it takes one of: function, class, module, session.",
         ),
-        ("scope='class', samples=2", "*does not go with scope='class'. Add scope='function', or *"),
+        ("scope='class', samples=2", "*cannot be combined with scope='class'. Add scope='function', or *"),
     ],
 )
 def test_wrong_scopes(suite, mark, said):

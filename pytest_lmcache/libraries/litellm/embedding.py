@@ -1,4 +1,4 @@
-"""Asks an embedding model, for a comparison of texts; the call is no test's, and nothing records it."""
+"""Asks an embedding model to compare texts. The call belongs to no test and is not recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LiteLLM's errors for the faults of a test: built as LiteLLM builds those of the provider that is asked."""
+"""LiteLLM's errors for the faults of a test, built as LiteLLM builds them for the provider of the call."""
 
 from __future__ import annotations
 

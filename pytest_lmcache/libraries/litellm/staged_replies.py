@@ -1,4 +1,4 @@
-"""The answers of LiteLLM's entry points, whole or streamed, made of the replies that a test gives by hand."""
+"""The answers of LiteLLM's entry points, whole or streamed, built from the replies of a test."""
 
 from __future__ import annotations
 
