@@ -56,6 +56,8 @@ class Answer(NamedTuple):
     - ``hidden``: the part of LiteLLM's ``_hidden_params`` that is safe to store
     - ``seconds``: how long the provider took
     - ``usd``: what the call cost in USD, None if LiteLLM knows no price
+    - ``pace``: the milliseconds before each chunk of a stream, empty if they are not known; the first is counted from
+      when the stream was opened
     - ``ended``: what cut off a call or a stream: ``cancelled``, or the name of an exception that cannot be raised
       again
     """
@@ -68,6 +70,7 @@ class Answer(NamedTuple):
     seconds: float = 0.0
     usd: float | None = None
     ended: str | None = None
+    pace: tuple[int, ...] = ()
 
     @property
     def is_answered(self) -> bool:

@@ -226,7 +226,7 @@ MAY_IMPORT = {
     "libraries.staged": (
         "interaction libraries.dspy.staged libraries.litellm.call libraries.litellm.staged staged_answers"
     ),
-    "libraries.stream_recording": "interaction stream_chunks",
+    "libraries.stream_recording": "clock interaction stream_chunks",
     "libraries.tenacity": "",
     "libraries.tenacity.intercept": "libraries.code_swap libraries.waits",
     "libraries.waits": "recorder",

@@ -182,7 +182,7 @@ class Entry:
             kind, data, error = Kind.ERROR, error, None
         is_one = "response" not in fields or (kind is Kind.RESPONSE and error is None)
         seconds: Any = fields.get("seconds")
-        usd, hidden = fields.get("usd"), fields.get("hidden")
+        usd, hidden, pace = fields.get("usd"), fields.get("hidden"), fields.get("pace", [])
         rules = {
             "this interaction needs one of `response:`, a mapping, `chunks:` or `error:`, with content": is_one
             and isinstance(data, DATA.get(kind, dict)),
@@ -192,13 +192,15 @@ class Entry:
             "`error:` must be a mapping": isinstance(error, dict | None),
             "`usd:` must be a number": usd is None or _is_number(usd),
             "`hidden:` must be a mapping": isinstance(hidden, dict | None),
+            "`pace:` must be a list of milliseconds": isinstance(pace, list)
+            and all(isinstance(each, int) and _is_number(each) and each >= 0 for each in pace),
             "`ended_with:` must be the name of an exception": isinstance(ended, str | None),
         }
         for rule, holds in rules.items():
             if not holds:
                 raise self.broken(rule)
         complete = not fields.get("left_early", ended is not None)
-        return Answer(kind, data, error, complete, hidden, float(seconds), usd, ended)
+        return Answer(kind, data, error, complete, hidden, float(seconds), usd, ended, tuple(pace))
 
     def _stored_chunks(self, chunks: Any, shared: Any) -> list[Chunk]:
         if not is_stored(chunks) or not isinstance(shared, dict):
@@ -265,7 +267,10 @@ def entry_of(interaction: Interaction, path: Path) -> Entry:
         fields |= {"cancelled": True} if answer.ended == CANCELLED else {"ended_with": answer.ended}
     if answer.hidden:
         fields["hidden"] = answer.hidden
-    text = yaml_writer.dump(fields) + f"recorded: {interaction.recorded}\n"
+    text = yaml_writer.dump(fields)
+    if answer.pace:
+        text += f"pace: [{', '.join(map(str, answer.pace))}]\n"
+    text += f"recorded: {interaction.recorded}\n"
     if answer.usd is not None:
         text += yaml_writer.dump({"usd": answer.usd})
     text += f"seconds: {answer.seconds:.3f}\n"

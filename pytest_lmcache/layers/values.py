@@ -32,7 +32,7 @@ LARGEST_AMOUNT = 1e9  # seconds, USD
 LONGEST_NAME = 200  # characters of a test's name
 # The fields of an answer that a value always has, and those that it has if they differ from their default.
 _ALWAYS = ("kind", "data", "seconds")
-_DEFAULTS = {"error": None, "complete": True, "hidden": None, "usd": None}
+_DEFAULTS = {"error": None, "complete": True, "hidden": None, "usd": None, "pace": ()}
 
 
 def store(answer: Answer, recorded: str, asked_by: str = "") -> dict[str, Any]:
@@ -74,7 +74,8 @@ def revive(value: Mapping[str, Any]) -> tuple[Answer, str]:
             for name in (*_ALWAYS, *_DEFAULTS)
             if name in _ALWAYS or name in value
         }
-        return Answer(**fields)._replace(kind=Kind(fields["kind"])), str(value["recorded"])
+        answer = Answer(**fields)._replace(kind=Kind(fields["kind"]), pace=tuple(fields.get("pace", ())))
+        return answer, str(value["recorded"])
     except (ValueError, TypeError, LookupError, struct.error, RecursionError) as error:
         raise _no_value(error) from None
 
@@ -91,6 +92,7 @@ def check(answer: Answer, recorded: str, *, errors: bool = False) -> None:
         "hidden": isinstance(answer.hidden, dict | None),
         "seconds": _is_amount(answer.seconds),
         "usd": answer.usd is None or _is_amount(answer.usd),
+        "pace": all(isinstance(each, int) and _is_amount(each) for each in answer.pace),
         "recorded": _is_past(recorded),
     }
     wrong = [name for name, fits in problems.items() if not fits]

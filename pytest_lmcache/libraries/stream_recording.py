@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+from pytest_lmcache.clock import RealTime
 from pytest_lmcache.interaction import CANCELLED, Answer, Kind
 from pytest_lmcache.stream_chunks import Chunk
 
@@ -36,11 +38,13 @@ class StreamRecording:
         self._finish_call = finish
         self._fail_call = fail
         self._chunks: list[Chunk] = []
+        self._times = [RealTime.seconds()]
         self._open = True
         self._is_cancelled = False
 
     def chunk(self, chunk: Any) -> None:
         """Store one chunk before its reader can change it."""
+        self._times.append(RealTime.seconds())
         self._chunks.append(self._codec.to_plain(chunk))
 
     def ended(self) -> None:
@@ -65,6 +69,8 @@ class StreamRecording:
             self._finish_call(self._as_cut(answer))
 
     def _as_cut(self, answer: Answer) -> Answer:
+        pace = tuple(round(1000 * (time - before)) for before, time in pairwise(self._times))
+        answer = answer._replace(pace=pace[: len(answer.data)])
         return answer._replace(complete=False, ended=CANCELLED) if self._is_cancelled else answer
 
 

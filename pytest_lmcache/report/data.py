@@ -175,7 +175,7 @@ def call_data(outcome: str, call: Call, answer: Answer | None, recorded: str = "
             "seconds": answer.seconds,
         }
         if answer.kind is Kind.STREAM:
-            data["stream"] = _stream(answer.data)
+            data["stream"] = {**_stream(answer.data), "pace": answer.pace}
     return data
 
 
@@ -204,7 +204,7 @@ def _file(attachment: Attachment) -> Json:
 
 
 def _stream(stored: Sequence[Chunk]) -> Json:
-    """The number of chunks, and the pieces of text among them with what each is; a cassette has no time of a chunk."""
+    """The number of chunks, and the pieces of text among them with what each is."""
     pieces = []
     for chunk in whole(stored):
         path = text_path(chunk)

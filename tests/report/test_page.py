@@ -214,10 +214,22 @@ def test_stream_shows_its_chunks(read, recorded):
     assert len(heights) == 3
     assert heights[2] == max(heights) == 29
     assert "Streamed in 4 chunks, 3 with text, 3 to 20 characters each." in reader.text(".rhythm p")
-    assert "the stream took 1.25 s" in reader.text(".rhythm p")
+    assert "The stream took 1.25 s. The recording has no time of each." in reader.text(".rhythm p")
     reader.page.get_by_text("Text by chunk").click()
     reader.page.wait_for_selector(".pieces span")
     assert reader.page.locator(".pieces span").all_text_contents() == texts
+
+
+def test_stream_shows_its_rhythm(read, recorded):
+    """If the recording has the time before each chunk, the bars are these times."""
+    chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in ("On ", "its", " way.")]
+    answer = Answer(Kind.STREAM, pack(chunks), seconds=1.25, pace=(400, 10, 800))
+    reader = read([recorded(interaction(call("Where?", stream=True), answer))], "#/conversations")
+    heights = reader.page.locator(".rhythm rect").evaluate_all(
+        "all => all.map((each) => +each.getAttribute('height'))"
+    )
+    assert heights == [14.5, 1.5, 29]
+    assert "all with text, 10 to 800 ms before each. The stream took 1.25 s." in reader.text(".rhythm p")
 
 
 def test_long_text_is_cut_until_asked_for(read, recorded):

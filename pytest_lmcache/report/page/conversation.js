@@ -66,25 +66,31 @@ function messageRow(message, role, terms, ...after) {
   return make(`article.message.${kind}`, {}, make("div.role", {}, role === "answer" ? "answer" : message.role, message.answers && make("div", {}, message.answers)), body);
 }
 
-/** A stream by its chunks: how much text each of them had, in their order. */
+/** A stream by its chunks, in their order: the time before each, or how much text it had if the recording has no times. */
 function rhythm(call) {
-  const { pieces, chunks } = call.stream;
-  const sizes = pieces.map(([, text]) => text.length);
-  const step = Math.ceil(sizes.length / MOST_BARS) || 1;
-  const drawing = svg("svg", { viewBox: `0 0 ${Math.max(40, Math.ceil(sizes.length / step))} 30`, preserveAspectRatio: "none", role: "img", "aria-label": "characters of each chunk, in their order" });
+  const { pieces, chunks, pace } = call.stream;
+  const isTimed = pace.length > 0;
+  const bars = isTimed ? pace.map((time) => ["pace", time]) : pieces.map(([kind, text]) => [kind, text.length]);
+  const values = bars.map(([, value]) => value);
+  const step = Math.ceil(bars.length / MOST_BARS) || 1;
+  const label = isTimed ? "milliseconds before each chunk, in their order" : "characters of each chunk, in their order";
+  const drawing = svg("svg", { viewBox: `0 0 ${Math.max(40, Math.ceil(bars.length / step))} 30`, preserveAspectRatio: "none", role: "img", "aria-label": label });
   const groups = [];
-  for (let at = 0; at < sizes.length; at += step) groups.push([pieces[at][0], sizes.slice(at, at + step).reduce((sum, size) => sum + size, 0)]);
-  const most = Math.max(1, ...groups.map(([, size]) => size));
-  groups.forEach(([kind, size], at) => {
-    const height = Math.max(1.5, (29 * size) / most);
+  for (let at = 0; at < bars.length; at += step) groups.push([bars[at][0], values.slice(at, at + step).reduce((sum, value) => sum + value, 0)]);
+  const most = Math.max(1, ...groups.map(([, value]) => value));
+  groups.forEach(([kind, value], at) => {
+    const height = Math.max(1.5, (29 * value) / most);
     drawing.append(svg("rect", { x: at + 0.12, y: 30 - height, width: 0.76, height, class: kind }));
   });
-  const range = sizes.length ? `, ${Math.min(...sizes)} to ${count(Math.max(...sizes), "character")} each` : "";
+  const largest = values.length ? Math.max(...values) : 0;
+  const range = values.length ? `, ${Math.min(...values)} to ${isTimed ? `${largest} ms before` : count(largest, "character")} each` : "";
   const few = step > 1 ? `; each bar is ${step} of them` : "";
+  const texts = pieces.length === chunks ? "all" : pieces.length;
+  const untimed = isTimed ? "" : " The recording has no time of each.";
   return make("div.rhythm", {},
-    sizes.length ? drawing : null,
-    make("p", {}, `Streamed in ${count(chunks, "chunk")}, ${sizes.length === chunks ? "all" : sizes.length} with text${range}${few}. A cassette keeps their order, not the time of each: the stream took ${seconds(call.seconds)}.`),
-    sizes.length ? folded("Text by chunk", () => make("div.pieces", {}, pieces.map(([, text]) => make("span", {}, text)))) : null);
+    bars.length ? drawing : null,
+    make("p", {}, `Streamed in ${count(chunks, "chunk")}, ${texts} with text${range}${few}. The stream took ${seconds(call.seconds)}.${untimed}`),
+    pieces.length ? folded("Text by chunk", () => make("div.pieces", {}, pieces.map(([, text]) => make("span", {}, text)))) : null);
 }
 
 /** Two answers side by side, what else changed, and what they cost. */
