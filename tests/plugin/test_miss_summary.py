@@ -544,7 +544,7 @@ def test_calls_of_tests_behind_a_fixture_are_not_estimated(suite):
     suite.record()
     suite.test("PROMPT = 'Be kind.'" + textwrap.dedent(text))
     lines = summary_lines(suite.run())
-    assert lines[-2].endswith("what the recording to be replaced cost")
+    assert lines[-2].endswith("the cost of the recording that this replaces")
     assert lines[-1] == "  not estimated: the calls of 3 tests that did not run because a fixture missed"
 
 
