@@ -304,11 +304,13 @@ def _fenced(section: Section) -> Iterator[str]:
 
 
 def _diff_lines(parts: Sequence[Part]) -> Iterator[str]:
-    """A line as it was and as it is."""
+    """A line as it was and as it is; only one of them if it was added or removed as a whole, none if it is the same."""
+    if all(tag == "same" for tag, _ in parts):
+        return
     for unwanted, sign in (("added", "-"), ("removed", "+")):
-        kept = [(tag, piece) for tag, piece in parts if tag != unwanted]
-        if any(tag != "same" for tag, _ in kept) or len({tag for tag, _ in parts} - {"same"}) == 2:  # noqa: PLR2004
-            yield f"{sign} {''.join(piece for _, piece in kept)}"
+        kept = [piece for tag, piece in parts if tag != unwanted]
+        if kept:
+            yield f"{sign} {''.join(kept)}"
 
 
 def _code(value: str) -> str:

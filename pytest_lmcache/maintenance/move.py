@@ -65,12 +65,7 @@ def moves_between(old: str, new: str, cassettes: Iterable[Path], suite: Suite) -
             continue
         target = by_id.get(renamed) or _of_fixture(renamed, path, suite.rootdir, _as_path(old), _as_path(new))
         if target is None:
-            why = (
-                f"{renamed} has no cassette (cassette=None)"
-                if renamed in by_id
-                else f"there is no test {renamed}"
-            )
-            missing.append((Orphan(path, label, ""), why))
+            missing.append((Orphan(path, label, ""), _why_missing(renamed, suite)))
         elif (path, label) != (target, renamed):
             moves.append(Move(path, target, label, renamed))
     if not moves and not missing:
@@ -84,6 +79,14 @@ def moves_between(old: str, new: str, cassettes: Iterable[Path], suite: Suite) -
             f"To see the tests that there are: pytest --collect-only -q {shlex.quote(new.partition('::')[0])}"
         )
     return Candidates(tuple(moves), tuple(missing))
+
+
+def _why_missing(nodeid: str, suite: Suite) -> str:
+    """Why a cassette cannot become that of a test."""
+    for test in suite.tests:
+        if test.nodeid == nodeid:
+            return f"{nodeid} {'shares its cassette with other tests' if test.sharers else 'has no cassette (cassette=None)'}"
+    return f"there is no test {nodeid}"
 
 
 def _renamed(label: str, old: str, new: str) -> str | None:

@@ -176,6 +176,12 @@ def test_markdown(pair, capsys):
     assert "````diff\n- ```old\n+ ```new\n````\n" in out
 
 
+def test_markdown_of_a_word_that_was_added(pair, capsys):
+    """A line that only has a word more stands there as it was and as it is: it is no new line."""
+    out = said(capsys, *pair([([user("Be brief.")], "y")], [([user("Be very brief.")], "y")]), "--markdown")
+    assert "```diff\n- Be brief.\n+ Be very brief.\n```" in out
+
+
 def test_a_long_markdown_is_cut(pair, capsys):
     """GitHub refuses a text of more than 65,536 characters: it says what is left out."""
     before, after = (

@@ -205,6 +205,17 @@ def test_a_folder_above_has_the_same_name(tmp_path, monkeypatch, capsys):
     assert found == ["cassettes/checks/test_a/@module.plan.yaml", "cassettes/checks/test_a/test_a.yaml"]
 
 
+def test_a_test_that_shares_its_cassette(project, capsys):
+    """A test that names a shared cassette is not said to be missing."""
+    project("test_a.py", "@pytest.mark.lm_cache(cassette='all')\ndef test_new(): pass")
+    labelled(project.folder / "cassettes/test_a/test_old.yaml", "test_a.py::test_old")
+    assert main(["move", "test_a.py::test_old", "test_a.py::test_new"]) == 2
+    assert (
+        "test_a.py::test_new shares its cassette with other tests; nothing was moved."
+        in capsys.readouterr().err
+    )
+
+
 def test_a_test_without_a_cassette(project, capsys):
     """A test that is set to have no cassette is not said to be missing."""
     project("test_a.py", "@pytest.mark.lm_cache(cassette=None)\ndef test_new(): pass")
