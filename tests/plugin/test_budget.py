@@ -35,8 +35,9 @@ native = pytest.mark.skipif(not hasattr(dspy, "lm15"), reason="this DSPy calls L
 def dear(suite):
     """A suite whose model costs a dollar a call."""
     suite.file("conftest.py", PRICES)
-    suite.provider.answer = lambda _: "yes"
-    return suite
+    usual, suite.provider.answer = suite.provider.answer, lambda _: "yes"
+    yield suite
+    suite.provider.answer = usual
 
 
 def refused(result):

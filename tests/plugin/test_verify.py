@@ -394,7 +394,7 @@ def test_stream_that_was_left_early(suite, drift):
             next(stream), next(stream)
     """)
     suite.record()
-    drift(lambda request: "You have said something else.")
+    drift(lambda request: "You said: something else.")
     assert suite.run("--lm-mode=verify").ret == 0
     drift(lambda request: "Other words.")
     assert suite.run("--lm-mode=verify").ret == 1
