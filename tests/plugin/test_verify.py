@@ -38,9 +38,9 @@ def cut_short(answer):
 
 
 def cite(answer):
-    answer["choices"][0]["message"]["annotations"] = [
-        {"type": "url_citation", "url_citation": {"url": "https://example.com"}}
-    ]
+    """A whole citation: LiteLLM 1.83 refuses an answer with a part of one."""
+    citation = {"start_index": 0, "end_index": 3, "title": "Example", "url": "https://example.com"}
+    answer["choices"][0]["message"]["annotations"] = [{"type": "url_citation", "url_citation": citation}]
 
 
 def travel_to(city):
