@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cli_helpers import lazily
 
 from pytest_lmcache.cli.main import main
 
@@ -133,6 +134,25 @@ def test_mode_once_records_all_tests_of_a_new_cassette(suite):
     assert suite.asked() == 0
 
 
+def test_mode_once_while_another_worker_makes_the_file(suite):
+    """A cassette that appears after the tests were collected, as another worker of pytest-xdist makes it, is new."""
+    suite.test("@pytest.mark.lm_cache(scope='module')\ndef test_b(): ask('first')\n")
+    suite.record()
+    (suite.folder / "cassettes/test_it/@module.yaml").rename(suite.folder / "made.yaml")
+    suite.test("""
+        from pathlib import Path
+        def test_a():
+            Path("made.yaml").rename("cassettes/test_it/@module.yaml")
+        @pytest.mark.lm_cache(scope="module")
+        def test_b():
+            ask("second")
+    """)
+    suite.run("--lm-mode=once").assert_outcomes(passed=2)
+    text = (suite.folder / "cassettes/test_it/@module.yaml").read_text()
+    assert "content: first\n" in text
+    assert "content: second\n" in text
+
+
 def test_a_miss_names_the_file_and_records_the_one_test(suite):
     """The message has the shared file, and the command for the test alone, which then replays."""
     suite.test(TESTS.format(scope="class"))
@@ -226,7 +246,8 @@ def shared(tmp_path, monkeypatch, suite):
     monkeypatch.chdir(suite.folder)
     suite.file("pytest.ini", "[pytest]\npythonpath = .\naddopts = -p no:randomly\n")
     for scope in ("class", "module", "session"):
-        suite.test(
+        lazily(
+            suite,
             f"""
             pytestmark = pytest.mark.lm_cache(scope="{scope}")
             class TestIt:
