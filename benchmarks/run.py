@@ -1,6 +1,6 @@
 """Measures pytest-lmcache beside its peers and a hand-written stub, in one run, and prints the ratios.
 
-python benchmarks/run.py [--quick] [--fresh] [many long single memory record size startup hits layers]
+python benchmarks/run.py [--quick] [--fresh] [many long single memory record size startup import hits layers]
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ class Bench:
         times = json.loads(clock.read_text(encoding="utf-8"))
         return Run(whole, Spent(*times["imported"]), [Spent(*test) for test in times["tests"]])
 
-    def startup(self, contestant, folder: Path) -> Spent:
+    def startup(self, contestant, folder: Path, *more: str) -> Spent:
         """What pytest takes as a user starts it: no clock, nothing else."""
-        command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", *contestant.switches]
+        command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", *contestant.switches, *more]
         return spent(command, folder, self.environ(contestant))
 
     def recorded(self, name: str, contestant, text: str, provider: Provider) -> Path:
@@ -404,6 +404,38 @@ def startup(bench: Bench) -> None:
     )  # fmt: skip
 
 
+def imports(bench: Bench) -> None:
+    """pytest on a suite that imports LiteLLM and asks nothing, with this plugin and without, in pairs."""
+    folder = bench.folder / "imports"
+    folder.mkdir(exist_ok=True)
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (folder / "test_import.py").write_text(f"import litellm\n\n{suites.EMPTY}", encoding="utf-8")
+    ways = {
+        BARE.name: (BARE, ()),
+        OURS.name: (OURS, ()),
+        "with lm_fast_import": (OURS, ("-o", "lm_fast_import=true")),
+    }
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(3 if bench.quick else 31):
+        names = [*ways][number % len(ways) :] + [*ways][: number % len(ways)]
+        for name in names:
+            contestant, options = ways[name]
+            run = bench.startup(contestant, folder, *options)
+            if number:
+                took[name].append(run.work)
+    ratios = {
+        name: [one / bare for one, bare in zip(of, took[BARE.name], strict=True)] for name, of in took.items()
+    }
+    table(
+        f"import: pytest on a suite that imports LiteLLM, {len(took[BARE.name])} rounds, paired ratios",
+        ["", "s of processor work", "median ratio", "least", "greatest"],
+        [
+            [name, median(of), median(ratios[name]), min(ratios[name]), max(ratios[name])]
+            for name, of in took.items()
+        ],
+    )
+
+
 def hits(bench: Bench) -> None:
     """A hit of each cache on one request, and opening a disk layer; in one process, in turn."""
     took = printed([HERE / "hits.py"], bench.environ(OURS))
@@ -455,7 +487,8 @@ def layers(bench: Bench) -> None:
 
 
 SCENARIOS = {
-    each.__name__: each for each in (many, long, single, memory, record, size, startup, hits, layers)
+    **{each.__name__: each for each in (many, long, single, memory, record, size, startup, hits, layers)},
+    "import": imports,
 }
 
 

@@ -307,6 +307,9 @@ class RunSettings(_Group):
         kinds.one_of(Unmarked),
         "what happens to calls of unmarked tests: they are sent, sent and listed in the summary, or refused",
     )
+    fast_import: bool = _setting(
+        False, kinds.FLAG, "no garbage collection while LiteLLM or DSPy is imported, nor of what that leaves"
+    )
     durations: int | None = _setting(
         None,
         kinds.COUNT,

@@ -159,6 +159,7 @@ MAY_IMPORT = {
         "libraries.litellm.staged_replies libraries.plain_data libraries.provider_errors staged_answers "
         "stream_chunks"
     ),
+    "libraries.import_gc": "libraries.import_hook",
     "libraries.import_hook": "",
     "libraries.interceptions": (
         "environment libraries libraries.bypassed_caches libraries.import_hook libraries.waits recorder"
@@ -278,10 +279,10 @@ MAY_IMPORT = {
     "plugin.cassette_paths": "cassette.names cassette_folders errors plugin.samples settings",
     "plugin.comparisons": "comparison_report comparison_table plugin.run word_diff",
     "plugin.hooks": (
-        "children.boot environment errors fixture layers.redis origins plugin.call_limits "
-        "plugin.cassette_paths plugin.comparisons plugin.import_warnings plugin.inputs "
-        "plugin.node_recorders plugin.options plugin.progress plugin.reports plugin.run plugin.samples "
-        "plugin.shared_fixtures settings"
+        "children.boot environment errors fixture layers.redis libraries libraries.import_gc origins "
+        "plugin.call_limits plugin.cassette_paths plugin.comparisons plugin.import_warnings "
+        "plugin.inputs plugin.node_recorders plugin.options plugin.progress plugin.reports plugin.run "
+        "plugin.samples plugin.shared_fixtures settings"
     ),
     "plugin.import_warnings": "",
     "plugin.inputs": "frozen_time random_seed recorder",

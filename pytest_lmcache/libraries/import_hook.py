@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
+
+_NOTHING = nullcontext()
 
 
 class ExecutionWatch:
@@ -31,6 +34,10 @@ class ExecutionWatch:
     def is_watched(self, name: str) -> bool:
         """Whether the execution of a module is reported."""
         return name.partition(".")[0] in self._packages
+
+    def executing(self, module: ModuleType) -> AbstractContextManager[None]:  # noqa: ARG002 - for subclasses
+        """What is around the execution of a module."""
+        return _NOTHING
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -94,5 +101,6 @@ class _Loader:
         if spec is not None:
             spec.loader = self._loader
         module.__loader__ = self._loader
-        self._loader.exec_module(module)
+        with self._watch.executing(module):
+            self._loader.exec_module(module)
         self._watch.then(module)

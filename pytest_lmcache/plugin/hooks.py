@@ -14,6 +14,7 @@ import pytest
 
 from pytest_lmcache.environment import PARENT_VARIABLE
 from pytest_lmcache.errors import CassetteMiss, LMCacheError, LMCacheWarning, SettingsError, UnsupportedCall
+from pytest_lmcache.libraries import LIBRARIES
 from pytest_lmcache.origins import coroutine_of
 from pytest_lmcache.plugin import call_limits, import_warnings, inputs, samples
 from pytest_lmcache.plugin.cassette_paths import test_owner
@@ -51,6 +52,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         for_run = ini_values(early_config, RunSettings)
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
+    if for_run.get("fast_import"):
+        from pytest_lmcache.libraries.import_gc import RestingCollector
+
+        early_config.add_cleanup(RestingCollector(LIBRARIES).stop)
     if for_run.get("auto"):
         early_config.stash[run_key] = run = _run(early_config, early_config.known_args_namespace)
         early_config.add_cleanup(run.stop)  # in case the run ends before it is configured
