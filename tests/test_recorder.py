@@ -96,6 +96,7 @@ REPLAY, ASK, PASS, MISS = "replayed", "asked and recorded", "asked", "missed"
         (Mode.RECORD, ASK, REPLAY, ASK),
         (Mode.REWRITE, ASK, ASK, ASK),
         (Mode.LIVE, PASS, PASS, PASS),
+        (Mode.VERIFY, MISS, REPLAY, MISS),
     ],
 )
 def test_each_mode_decides_as_its_table_says(path, mode, no_file, found, not_found):
@@ -119,7 +120,7 @@ def _happens(tape, text):
 
 def test_every_mode_is_in_the_table():
     """A new mode has to say what it does."""
-    assert set(Mode) == {Mode.REPLAY, Mode.ONCE, Mode.RECORD, Mode.REWRITE, Mode.LIVE}
+    assert set(Mode) == {Mode.REPLAY, Mode.ONCE, Mode.RECORD, Mode.REWRITE, Mode.LIVE, Mode.VERIFY}
 
 
 @pytest.mark.parametrize("mode", ["record", "rewrite", "once"])
@@ -371,7 +372,7 @@ def test_a_stream_that_is_still_open_is_closed_where_it_was_left(path):
 def test_an_entry_point_that_is_not_recorded_is_refused_where_nothing_may_be_asked(path, mode):
     """Nothing goes to a provider unnoticed: refused on replay, counted elsewhere."""
     tape = recorder(path, mode)
-    if mode in {Mode.REPLAY, Mode.ONCE}:
+    if mode in {Mode.REPLAY, Mode.ONCE, Mode.VERIFY}:
         with pytest.raises(UnsupportedCall, match="image_generation") as refused:
             tape.refuse("image_generation")
         assert tape.faults == [refused.value]
