@@ -304,6 +304,9 @@ class CallLog:
         self._unanswered: dict[CallRecord, Call] = {}
         self.faults: list[BaseException] = []
         self.staged: Staged | None = None  # the faults and replies that the test has set up
+        self.past_calls: Counter[str] = (
+            Counter()
+        )  # by other packages than LiteLLM and DSPy, which nothing records
 
     def number(self) -> int:
         """Return the place of a call that starts now among all calls of the test."""

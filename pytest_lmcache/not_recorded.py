@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from socket import gaierror
 from typing import NamedTuple
@@ -75,3 +75,12 @@ def reason_of(error: BaseException, *, of_provider: bool) -> Reason:
         seen.append(cause)
         cause = cause.__cause__ or cause.__context__
     return Reason.PROVIDER_ERROR if of_provider else Reason.OTHER_ERROR
+
+
+def past_calls(by_test: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """The calls of packages other than LiteLLM and DSPy, by package and test."""
+    found: dict[str, dict[str, int]] = {}
+    for test, packages in by_test.items():
+        for package, number in packages.items():
+            found.setdefault(package, {})[test] = number
+    return dict(sorted(found.items()))

@@ -20,6 +20,7 @@ from pytest_lmcache.keys.normalizers import Folders, folders_here
 from pytest_lmcache.layers.caches import Caches
 from pytest_lmcache.libraries.bypassed_caches import CacheBypass
 from pytest_lmcache.libraries.interceptions import Interceptions
+from pytest_lmcache.libraries.other_sdks import OtherSDKs
 from pytest_lmcache.libraries.waits import Waits
 from pytest_lmcache.observer import Observer
 from pytest_lmcache.origins import Late, Origin
@@ -79,6 +80,7 @@ class Session:
             lambda miss: self.observer.call_missed(miss),  # noqa: PLW0108 - each run has its own observer
             lambda: self.caches.layers.url,
         )
+        self._other_sdks = OtherSDKs(self.scopes)
         self._lock = threading.RLock()
         self._undo = ExitStack()  # what is undone after the last scope
         self._configure(Configuration(), Observer())
@@ -138,6 +140,7 @@ class Session:
                     self.interceptions.open()
                     stack.callback(self.interceptions.close)
                     stack.enter_context(without_rust_client())
+                    stack.enter_context(self._other_sdks.watched())
                     stack.callback(self._bypass.remove)
                     self._undo = stack.pop_all()
             scope = self.scopes.push(recorder, is_block=is_block)

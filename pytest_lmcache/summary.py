@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pytest_lmcache.answer_sources import from_layers
 from pytest_lmcache.errors import BudgetExceeded, UnsupportedCall
-from pytest_lmcache.not_recorded import HEADINGS
+from pytest_lmcache.not_recorded import HEADINGS, past_calls
 from pytest_lmcache.settings import Mode
 from pytest_lmcache.wording import counted, dollars
 
@@ -89,6 +89,7 @@ class Facts(Additive):
     over_budget: int = 0  # calls that were not sent because the budget was spent
     unmarked: int = 0  # live calls of a test that is not marked
     refused_unmarked: int = 0  # calls of a test that is not marked, under lm_unmarked = error
+    past_calls: dict[str, int] = field(default_factory=dict)  # that went past LiteLLM, by package
     sent_twice: int = 0  # calls that another process sent too
     left_early: int = 0  # recorded streams that were not read to their end
     old: int = 0  # replayed recordings older than lm_max_age
@@ -183,7 +184,7 @@ class Summary(Additive):
         if recorder.mode is not Mode.LIVE:
             for reason, what in recorder.not_recorded:
                 facts.not_recorded.setdefault(reason.value, []).append(what)
-        facts.from_layers = from_layers(recorder.calls)
+        facts.from_layers, facts.past_calls = from_layers(recorder.calls), dict(recorder.past_calls)
         facts.moved_models = [*recorder.moved_models]
         if written and recorder.changes is not None:
             facts.changes = recorder.changes._asdict()
@@ -388,6 +389,11 @@ class Summary(Additive):
             "(add @pytest.mark.lm_cache, or set lm_auto = true)",
             unmarked,
         )
+        for package, tests in past_calls(self._by_test("past_calls")).items():
+            number = counted(sum(tests.values()), "call")
+            yield from _list(
+                f"{number} of the {package} package went past LiteLLM and cannot be recorded", tests
+            )
         refused = self._by_test("refused_unmarked")
         yield from _list(
             f"{counted(sum(refused.values()), 'call')} refused in unmarked tests (lm_unmarked = error; "

@@ -218,6 +218,7 @@ MAY_IMPORT = {
     "libraries.litellm.usage": (
         "interaction libraries.litellm.answers libraries.litellm.chunks libraries.plain_data stream_chunks"
     ),
+    "libraries.other_sdks": "libraries libraries.import_hook scopes settings",
     "libraries.plain_data": "",
     "libraries.provider_errors": "",
     "libraries.recorded_call": (
@@ -363,7 +364,8 @@ MAY_IMPORT = {
     "session": (
         "blocked_connections children.parent children.remote children.starts environment "
         "keys.normalizers layers.caches libraries.bypassed_caches libraries.interceptions "
-        "libraries.waits observer origins recorder recorders scopes settings spending"
+        "libraries.other_sdks libraries.waits observer origins recorder recorders scopes settings "
+        "spending"
     ),
     "setting_kinds": "errors hosts",
     "settings": "errors setting_kinds",

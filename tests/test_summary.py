@@ -56,6 +56,8 @@ class Recorder:
     changes: Changes = field(default_factory=lambda: Changes(1, 2, 0))
     moved_models: list[str] = field(default_factory=list)
     values: list[Call] = field(default_factory=list)
+    past_calls: dict[str, int] = field(default_factory=dict)
+    verification: None = None
 
     def unused(self):
         return self.spare
