@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from pytest_lmcache.recorder import Recorder
 
 _seed_key: pytest.StashKey[RandomSeed | None] = pytest.StashKey()
+_frozen_key: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def begin(item: pytest.Item, recorder: Recorder) -> None:
     """Stop the clock of a test, if its settings say so. Raises CassetteError if they do and it cannot be read."""
     item.stash[_seed_key] = None
+    item.stash[_frozen_key] = recorder.settings.freeze_time
     if recorder.settings.freeze_time:
         from pytest_lmcache.frozen_time import freeze
 
@@ -59,7 +61,8 @@ def left_out(item: pytest.Item | None) -> Iterator[None]:
     with ExitStack() as stack:
         if seed is not None:
             stack.enter_context(seed.left_out())
-        from pytest_lmcache.frozen_time import clock
+        if item is not None and item.stash.get(_frozen_key, False):
+            from pytest_lmcache.frozen_time import clock
 
-        stack.enter_context(clock.going())
+            stack.enter_context(clock.going())
         yield

@@ -53,15 +53,18 @@ def test_light_without_model_calls(suite, monkeypatch):
     light = {
         "",
         ".cassette_folders",
+        ".clock",
         ".commands",
         ".environment",
         ".errors",
+        ".hosts",
         ".libraries",
         ".libraries.import_hook",
         ".observer",
         ".origins",
         ".setting_kinds",
         ".settings",
+        ".wording",
     }
     engine = {name for name in ours if not name.startswith("pytest_lmcache.plugin")}
     assert engine == {f"pytest_lmcache{name}" for name in light}
