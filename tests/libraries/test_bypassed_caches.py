@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import dspy
 import litellm
 import pytest
+from dspy.clients.cache import request_cache
 
 from pytest_lmcache import use_cassette
 from pytest_lmcache.libraries.bypassed_caches import INSTRUCTOR, LANGCHAIN, CacheBypass
@@ -123,12 +124,12 @@ def test_what_is_no_models_call(tmp_path, monkeypatch):
         counts["stub"] += 1
         return SimpleNamespace(data=[{"embedding": [1.0]} for _ in given["input"]])
 
-    @dspy.clients.cache.request_cache()
+    @request_cache()
     def plain(**given):
         counts["function"] += 1
         return given["x"]
 
-    @dspy.clients.cache.request_cache()
+    @request_cache()
     async def later(**given):
         counts["coroutine"] += 1
         return given["x"]
@@ -148,11 +149,11 @@ def test_what_is_no_models_call(tmp_path, monkeypatch):
 def test_a_function_that_asks_a_model(provider, tmp_path):
     """A cached function that asks a model is run in each test, so that each cassette has its call."""
 
-    @dspy.clients.cache.request_cache()
+    @request_cache()
     def outer(**_):
         return ask_litellm(provider.url), plain(x=1)
 
-    @dspy.clients.cache.request_cache()
+    @request_cache()
     def plain(**given):
         return given["x"]
 

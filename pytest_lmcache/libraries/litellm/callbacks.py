@@ -122,8 +122,12 @@ def set_price(
         usd = 0.0 if is_stream and not is_known else answer.usd
         if usd is not None and (is_known or not has_model_info):
             _calculate_by(logging_obj, functools.partial(_constant, usd))
-    elif is_stream and (calculate := cost_calculator(logging_obj)) is not None:
+    elif (calculate := cost_calculator(logging_obj)) is None:
+        return
+    elif is_stream:
         _calculate_by(logging_obj, functools.partial(_cost_at_the_end, calculate))
+    elif answer.usd is not None and not has_model_info:
+        _calculate_by(logging_obj, functools.partial(_cost_or_recorded, calculate, answer.usd))
 
 
 def cost_calculator(logging_obj: Any) -> Callable[..., float | None] | None:
@@ -137,6 +141,14 @@ def _calculate_by(logging_obj: Any, calculate: Callable[..., float | None]) -> N
 
 def _constant(usd: float, *_: Any, **__: Any) -> float:
     return usd
+
+
+def _cost_or_recorded(
+    calculate: Callable[..., float | None], usd: float, result: Any = None, **more: Any
+) -> float | None:
+    """The cost of a response. LiteLLM can price some, such as a search, only where it asks the provider."""
+    calculated = calculate(result=result, **more)
+    return usd if calculated is None else calculated
 
 
 def _cost_at_the_end(calculate: Callable[..., float | None], result: Any = None, **more: Any) -> float | None:
