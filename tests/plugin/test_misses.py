@@ -186,7 +186,7 @@ def test_command_mends(suite, monkeypatch, text, below):
         monkeypatch.chdir(suite.folder / "sub")
     else:
         monkeypatch.chdir(suite.folder)
-    result = suite.run()
+    result = suite.run("-vv")  # every failure in full
     missed = sum(result.parseoutcomes().get(name, 0) for name in ("failed", "errors"))
     commands = re.findall(r"Record it:  (pytest .*)", result.stdout.str())
     assert missed == len(set(commands)) == (6 if "parametrize" in text else 1)
