@@ -103,6 +103,10 @@ class LMCacheFixture(Faults):
         """How many replayed recordings are older than ``max_age``."""
         return self._recorder.old
 
+    def unused(self) -> int:
+        """Return how many recordings no call has asked for so far; 0 if others may ask for them."""
+        return self._recorder.unused()
+
     @property
     def not_recorded(self) -> list[NotRecorded]:
         """The calls so far that are not recorded, or cannot be replayed, each with the reason."""
