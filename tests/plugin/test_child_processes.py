@@ -152,7 +152,7 @@ def test_started_interpreters_replay_and_miss(suite):
     suite.record()
     assert suite.asked() == 1
     suite.test(STARTED)
-    result = suite.run()
+    result = suite.run("-vv")
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines_random(
         [

@@ -202,7 +202,7 @@ def test_miss_fails_every_test_that_uses_it(suite, swallowed):
     """A fixture whose call misses fails all its tests, also where the fixture swallowed the miss."""
     body = "try:\n        ask()\n    except BaseException:\n        pass" if swallowed else "ask()"
     suite.test(module_fixture(body=body) + TESTS.replace('ask("a")', "pass").replace('ask("b")', "pass"))
-    result = suite.run()
+    result = suite.run("-vv")
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
         [
