@@ -53,10 +53,10 @@ def test_unmarked():
 
 def test_refused():
     from pytest_lmcache import UnsupportedCall, use_cassette
-    for module in (litellm, reload("litellm.main").main, reload("litellm")):
+    for module in (litellm, reload("litellm.assistants.main"), reload("litellm")):
         with pytest.raises(UnsupportedCall):
             with use_cassette("none.yaml"):
-                module.moderation(input="hello", model="omni-moderation-latest", api_key="k")
+                litellm.get_assistants(custom_llm_provider="openai", api_key="k")
 
 @pytest.mark.lm_cache
 def test_after():
