@@ -72,7 +72,7 @@ def test_refused(suite):
 
         @pytest.mark.lm_cache
         def test_two():
-            litellm.moderation(input="two")
+            litellm.get_assistants(custom_llm_provider="openai")
     """)
     assert summary_lines(suite.run()) == [
         "0 replayed, 2 refused",
@@ -256,7 +256,7 @@ def test_many(n):
     suite.test(changed + "\ndef test_unmarked():\n    ask()\n")
     alone = summary_lines(suite.run("--tb=no"))
     assert alone[0] == "5 replayed, 1 missed"
-    assert len(alone) == 8
+    assert len(alone) == 12
     assert summary_lines(suite.run("-n", "2", "--tb=no")) == alone
 
 
