@@ -165,7 +165,7 @@ def test_rerun_that_would_not_miss(suite):
         @pytest.mark.lm_cache
         def test_one():
             runs.append(1)
-            ask(f"run {len(runs)}")
+            ask(f"attempt {len(runs)}")
             assert len(runs) == 2
     """)
     suite.record()
