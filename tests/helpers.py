@@ -41,7 +41,10 @@ async def aask(text="hello", **more):
     answer = await litellm.acompletion(messages=said(text), **{{**SETTINGS, **more}})
     return answer.choices[0].message.content
 '''
+# They add lines to every report, and more under pytest-xdist.
+NO_SNAPSHOTS = ("-p", "no:syrupy", "-p", "no:inline_snapshot")
 ALONE = (
+    *NO_SNAPSHOTS,
     *("-p", "no:randomly", "-p", "no:mockllm", "-p", "no:cacheprovider"),
     *("-o", "asyncio_default_fixture_loop_scope=function"),
 )

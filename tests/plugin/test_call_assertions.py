@@ -1,6 +1,7 @@
 """``lm_cache.calls``, ``assert_called`` and ``assert_not_called``: what a test says of its calls."""
 
 import pytest
+from helpers import NO_LAYERS
 
 ASSISTANT = """
     def remind(time):
@@ -153,6 +154,7 @@ SNAPSHOT = """
 def test_syrupy(suite):
     """A prompt is a syrupy snapshot; a new prompt fails until both are renewed."""
     pytest.importorskip("syrupy")
+    suite.options = NO_LAYERS
     suite.test(SNAPSHOT)
     suite.run("--lm-record", "--snapshot-update").assert_outcomes(passed=1)
     suite.run().assert_outcomes(passed=1)
@@ -163,9 +165,10 @@ def test_syrupy(suite):
 
 
 @pytest.mark.slow
-def test_inline_snapshot(suite, default_layers, monkeypatch):
+def test_inline_snapshot(suite, monkeypatch):
     """A prompt is an inline snapshot. The run that creates it fails; the next one takes the answer from the cache."""
     pytest.importorskip("inline_snapshot")
+    suite.options = ("-p", "no:mockllm")
     for name in ("CI", "GITHUB_ACTIONS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)  # inline-snapshot writes nothing there
     suite.test("""
