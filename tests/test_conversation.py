@@ -7,7 +7,7 @@ from pathlib import Path
 
 import litellm
 import pytest
-from helpers import exactly, quick, values
+from helpers import exactly, quick, scalars
 from hypothesis import given
 from hypothesis import strategies as st
 from provider import Reply
@@ -499,7 +499,7 @@ TYPES = st.sampled_from(
     "delta message_start error".split()
 )
 odd = st.recursive(
-    values | TYPES,
+    scalars | TYPES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
     max_leaves=20,
 )

@@ -138,7 +138,7 @@ def test_a_block_with_a_miss_writes_nothing(path, provider):
     with pytest.raises(CassetteMiss), use_cassette(path, mode="once"):
         ask("hello", provider.url)
         with contextlib.suppress(CassetteMiss):
-            litellm.image_generation(prompt="a goat", model="openai/dall-e-3", api_base=GONE)
+            litellm.get_assistants(custom_llm_provider="openai", api_key="k", api_base=GONE)
     assert not path.exists()
 
 
